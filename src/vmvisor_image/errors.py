@@ -1,0 +1,133 @@
+"""Errors and problems: one base, two families.
+
+*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`). Both families also subclass the builtin
+exception that a caller would expect, so ``except KeyError`` or ``except FileNotFoundError`` just work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class VmvisorImageError(Exception):
+    """Base of every error this library raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError.__str__ shows the repr of its argument; a message should read the same everywhere.
+        return str(self.args[0]) if self.args else ""
+
+
+class UsageError(VmvisorImageError):
+    """The call is wrong: an argument, a name, a destination."""
+
+
+class InvalidArgument(UsageError, ValueError):
+    """An argument is outside what the call accepts."""
+
+
+class ClosedError(UsageError, ValueError):
+    """The image or stream was closed before it was read."""
+
+
+class PartitionNotFound(UsageError, KeyError):
+    """No partition has that number or label."""
+
+
+class PathNotFound(UsageError, KeyError, FileNotFoundError):
+    """No file or directory of the volume has that path."""
+
+
+class NotAFileSystem(UsageError, NotADirectoryError):
+    """Files were asked of a partition that holds no file system this library reads."""
+
+
+class DestinationExists(UsageError, FileExistsError):
+    """Writing would replace something that is already there."""
+
+
+class CorruptImage(VmvisorImageError):
+    """The input breaks its format.
+
+    Attributes:
+        structure: What was being read, in the field's own words ("FAT boot sector", "bzip2 block 3").
+        offset: Where it is, in bytes from the start of what holds it: the decoded disk for partition tables
+            and volumes, the compressed source for bzip2 structures. None where no place can be named.
+        field: The field of the structure, or None.
+        expected: What the format asks for, or None.
+        found: What is there instead, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        structure: str,
+        offset: int | None = None,
+        field: str | None = None,
+        expected: object = None,
+        found: object = None,
+    ) -> None:
+        place = structure if field is None else f"{structure}, {field}"
+        where = "" if offset is None else f" at byte {offset:#x}"
+        detail = "" if expected is None else f" (expected {expected}, found {found})"
+        super().__init__(f"{place}{where}: {message}{detail}")
+        self.message = message
+        self.structure = structure
+        self.offset = offset
+        self.field = field
+        self.expected = expected
+        self.found = found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in ("structure", "offset", "field", "expected", "found")}
+        return (_rebuild, (type(self), self.message, fields), {k: v for k, v in vars(self).items() if k not in fields})
+
+
+def _rebuild(kind: type[CorruptImage], message: str, fields: dict[str, Any]) -> CorruptImage:
+    error = kind.__new__(kind)
+    CorruptImage.__init__(error, message, **fields)
+    return error
+
+
+class TruncatedImage(CorruptImage, EOFError):
+    """The input ends before the bytes that were asked for."""
+
+
+class UnsafeName(CorruptImage):
+    """A name in the image can't be written to a destination safely."""
+
+
+class PartialExtraction(CorruptImage):
+    """Some files were damaged; every healthy one was written.
+
+    Attributes:
+        written: The paths that were written, each of them whole.
+        failed: Path in the volume and error of each file that could not be read.
+    """
+
+    written: tuple[Any, ...] = ()
+    failed: tuple[tuple[str, CorruptImage], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One damaged place that did not keep the rest from being read."""
+
+    structure: str
+    """What is damaged, in the field's own words."""
+    message: str
+    """What is wrong with it."""
+    offset: int | None = None
+    """Where: bytes from the start of the decoded disk, or of the compressed source for its layers."""
+
+    @classmethod
+    def of(cls, error: CorruptImage) -> Problem:
+        """The problem that an error describes."""
+        detail = "" if error.expected is None else f" (expected {error.expected}, found {error.found})"
+        field = "" if error.field is None else f"{error.field}: "
+        return cls(error.structure, f"{field}{error.message}{detail}", error.offset)
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f" at byte {self.offset:#x}"
+        return f"{self.structure}{where}: {self.message}"

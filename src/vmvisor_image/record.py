@@ -1,0 +1,256 @@
+"""`@record`: one annotated dataclass is an on-disk structure's schema, its type and its documentation.
+
+A record is a frozen, slotted dataclass whose fields are annotated with how they lie on disk, in order and
+without padding, all integers little-endian::
+
+    @record
+    class PartitionEntry(Record):
+        boot_flag: U8
+        first_chs: Annotated[bytes, Bytes(3)]
+        first_lba: U32
+
+From these annotations come a `struct.Struct`, by which records are read (fast), and a construct `Struct`
+(`Record.schema`), by which they are built and by which an input that is too short is explained with the path
+of the field. construct is imported when one of the two is first needed. A property test holds that both read
+the same values and that ``parse(build(x)) == x``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import struct
+from collections.abc import Iterator
+from typing import Annotated, Any, Self, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from vmvisor_image.errors import CorruptImage, InvalidArgument, TruncatedImage
+
+R = TypeVar("R", bound="Record")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Integer:
+    """An unsigned little-endian integer; `code` is its `struct` format character."""
+
+    code: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bytes:
+    """`length` bytes, kept as they are."""
+
+    length: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Array:
+    """`count` records of one type, one after the other; the field's type is ``tuple[ThatRecord, ...]``."""
+
+    count: int
+
+
+U8 = Annotated[int, Integer("B")]
+"""Unsigned 8-bit integer."""
+U16 = Annotated[int, Integer("H")]
+"""Unsigned 16-bit little-endian integer."""
+U32 = Annotated[int, Integer("I")]
+"""Unsigned 32-bit little-endian integer."""
+U64 = Annotated[int, Integer("Q")]
+"""Unsigned 64-bit little-endian integer."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    """How one field lies on disk; `element` is the record type of an array or a nested record."""
+
+    name: str
+    layout: Integer | Bytes | Array
+    element: type[Record] | None
+
+    @property
+    def code(self) -> str:
+        match self.layout:
+            case Integer(code):
+                return code
+            case Bytes(length):
+                return f"{length}s"
+            case Array(count):
+                assert self.element is not None  # _field made it so
+                return f"{count * self.element.length()}s"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Base of every on-disk structure.
+
+    Attributes:
+        source_offset: Where it was read: bytes from the start of the decoded disk (or of whatever the caller of
+            `parse` counts from); None when it was not read but made.
+        raw: Its bytes as they were read; empty when it was made.
+    """
+
+    source_offset: int | None = dataclasses.field(default=None, compare=False, repr=False)
+    raw: bytes = dataclasses.field(default=b"", compare=False, repr=False)
+
+    @classmethod
+    def length(cls) -> int:
+        """Size on disk, in bytes."""
+        return cls._plan().struct.size
+
+    @classmethod
+    def schema(cls) -> Any:
+        """The construct `Struct` of this record."""
+        return cls._plan().schema
+
+    @classmethod
+    def parse(cls, data: bytes | memoryview, offset: int = 0, *, base: int = 0) -> Self:
+        """Read one record.
+
+        Args:
+            data: Bytes that hold the record.
+            offset: Where in `data` it starts, in bytes.
+            base: Where `data` itself starts, in bytes from the start of the disk; the record's
+                `source_offset` is ``base + offset``.
+
+        Raises:
+            TruncatedImage: `data` ends within the record; the message names the field.
+        """
+        layout = cls._plan().struct
+        if offset < 0:
+            raise InvalidArgument(f"offset must not be negative: {offset}")
+        if len(data) - offset < layout.size:
+            raise _explain_short(cls, bytes(data[offset:]), base + offset)
+        raw = bytes(data[offset : offset + layout.size])
+        return cls._of(layout.unpack(raw), raw, base + offset)
+
+    @classmethod
+    def parse_all(cls, data: bytes | memoryview, *, base: int = 0) -> Iterator[Self]:
+        """Read the records that lie one after the other in `data`; a rest shorter than one is left out."""
+        layout = cls._plan().struct
+        whole = bytes(data[: len(data) - len(data) % layout.size])
+        for at, values in zip(range(0, len(whole), layout.size), layout.iter_unpack(whole), strict=True):
+            yield cls._of(values, whole[at : at + layout.size], base + at)
+
+    @classmethod
+    def parse_with_construct(cls, data: bytes) -> Self:
+        """Read one record through its construct schema; the same values as `parse`, slower.
+
+        Raises:
+            construct.ConstructError: `data` does not fit the schema.
+        """
+        return _from_container(cls, cls.schema().parse(data))
+
+    def build(self) -> bytes:
+        """The record's bytes on disk.
+
+        Raises:
+            InvalidArgument: A value does not fit its field; the message names it.
+        """
+        import construct
+
+        try:
+            return bytes(self.schema().build(_to_plain(self)))
+        except construct.ConstructError as error:
+            raise InvalidArgument(f"{type(self).__name__} can't be built: {error}") from error
+
+    @classmethod
+    def _plan(cls) -> _Plan:
+        plan: _Plan | None = cls.__dict__.get("_plan_of_type")
+        if plan is None:
+            plan = _Plan(cls)
+            setattr(cls, "_plan_of_type", plan)  # noqa: B010  # of the class: its instances are slotted
+        return plan
+
+    @classmethod
+    def _of(cls, values: tuple[Any, ...], raw: bytes, at: int) -> Self:
+        nested = cls._plan().nested
+        if nested:
+            changed = list(values)
+            for index, start, element in nested:
+                changed[index] = tuple(element.parse_all(changed[index], base=at + start))
+            values = tuple(changed)
+        return cls(*values, source_offset=at, raw=raw)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def record(cls: type[R]) -> type[R]:
+    """Make an annotated subclass of `Record` a frozen, slotted dataclass with a schema."""
+    return dataclasses.dataclass(frozen=True, slots=True)(cls)
+
+
+class _Plan:
+    """What follows from a record type's annotations; made once, when the type is first used."""
+
+    def __init__(self, cls: type[Record]) -> None:
+        hints = get_type_hints(cls, include_extras=True)
+        own = [field.name for field in dataclasses.fields(cls) if field.name not in ("source_offset", "raw")]
+        self.fields = tuple(_field(cls, name, hints[name]) for name in own)
+        self.struct = struct.Struct("<" + "".join(field.code for field in self.fields))
+        starts = [struct.calcsize("<" + "".join(f.code for f in self.fields[:i])) for i in range(len(own))]
+        self.nested = tuple(
+            (index, starts[index], field.element)
+            for index, field in enumerate(self.fields)
+            if field.element is not None
+        )
+        """Index, byte offset and record type of each field that holds records."""
+
+    @functools.cached_property
+    def schema(self) -> Any:
+        """The construct `Struct`."""
+        import construct
+
+        integers = {"B": construct.Int8ul, "H": construct.Int16ul, "I": construct.Int32ul, "Q": construct.Int64ul}
+
+        def subconstruct(field: _Field) -> Any:
+            match field.layout:
+                case Integer(code):
+                    return integers[code]
+                case Bytes(length):
+                    return construct.Bytes(length)
+                case Array(count):
+                    assert field.element is not None  # _field made it so
+                    return construct.Array(count, field.element.schema())
+
+        return construct.Struct(*(field.name / subconstruct(field) for field in self.fields))
+
+
+def _field(cls: type[Record], name: str, hint: Any) -> _Field:
+    layout = next((part for part in get_args(hint)[1:] if isinstance(part, Integer | Bytes | Array)), None)
+    if get_origin(hint) is not Annotated or layout is None:
+        raise TypeError(f"{cls.__name__}.{name} does not say how it lies on disk")
+    return _Field(name, layout, get_args(get_args(hint)[0])[0] if isinstance(layout, Array) else None)
+
+
+def _from_container(cls: type[R], container: Any) -> R:
+    values = {}
+    for field in cls._plan().fields:
+        value = container[field.name]
+        if field.element is not None:
+            value = tuple(_from_container(field.element, item) for item in value)
+        values[field.name] = value
+    return cls(**values)
+
+
+def _to_plain(value: Record) -> dict[str, Any]:
+    plain = {}
+    for field in type(value)._plan().fields:
+        item = getattr(value, field.name)
+        plain[field.name] = item if field.element is None else [_to_plain(part) for part in item]
+    return plain
+
+
+def _explain_short(cls: type[Record], data: bytes, at: int) -> CorruptImage:
+    import construct
+
+    try:
+        cls.schema().parse(data)
+    except construct.ConstructError as error:
+        path = str(error.path or "").removeprefix("(parsing) -> ")
+    return TruncatedImage(
+        "the data ends within this structure",
+        structure=cls.__name__,
+        offset=at,
+        field=path or None,
+        expected=f"{cls.length()} bytes",
+        found=f"{len(data)}",
+    )

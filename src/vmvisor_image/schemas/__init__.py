@@ -1,0 +1,1 @@
+"""On-disk structures, declared once each with `@record`; declarations only, no reading."""

@@ -1,0 +1,67 @@
+"""The master boot record and the extended boot records of logical partitions.
+
+Sources: UEFI Specification 2.10, section 5.2.1, table 5.1 (legacy MBR) and table 5.2 (partition record); for
+extended boot records, A. E. Brouwer, "Partition types" and "Properties of partition tables" (win.tue.nl).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from vmvisor_image.record import U8, U16, U32, Array, Bytes, Record, record
+
+SECTOR = 512
+"""Bytes in a sector of an MBR disk; all sector numbers of an MBR count in these."""
+
+SIGNATURE = b"\x55\xaa"
+"""The last two bytes of a master or extended boot record."""
+
+EXTENDED_TYPES = frozenset({0x05, 0x0F, 0x85})
+"""Type codes of partitions that hold a chain of extended boot records (CHS, LBA, Linux)."""
+
+
+@record
+class PartitionEntry(Record):
+    """One 16-byte entry of a partition table."""
+
+    boot_flag: U8
+    """0x80 for the active partition, else 0x00."""
+    first_chs: Annotated[bytes, Bytes(3)]
+    """First sector as cylinder, head and sector; ignored by everything since 1996."""
+    type_code: U8
+    """Partition type; 0 marks an unused entry. See `vmvisor_image.partition.PARTITION_TYPES`."""
+    last_chs: Annotated[bytes, Bytes(3)]
+    """Last sector, inclusive, as cylinder, head and sector."""
+    first_lba: U32
+    """First sector, in 512-byte sectors: from the disk's start in the MBR; in an extended boot record from
+    that record (first entry) or from the start of the extended partition (second entry, the link)."""
+    sectors: U32
+    """Number of 512-byte sectors."""
+
+
+@record
+class MasterBootRecord(Record):
+    """Sector 0 of an MBR disk: 446 bytes of boot code (with the disk signature in its end), the table, 55 AA."""
+
+    boot_code: Annotated[bytes, Bytes(440)]
+    """Code that the BIOS jumps to."""
+    disk_signature: U32
+    """The disk identifier that fdisk prints."""
+    reserved: U16
+    """0x0000, or 0x5A5A where the disk is marked read-only."""
+    entries: Annotated[tuple[PartitionEntry, ...], Array(4)]
+    """The four primary entries, in table order, which need not be disk order."""
+    signature: Annotated[bytes, Bytes(2)]
+    """55 AA."""
+
+
+@record
+class ExtendedBootRecord(Record):
+    """The sector before each logical partition; a linked list through its second entry."""
+
+    boot_code: Annotated[bytes, Bytes(446)]
+    """Unused."""
+    entries: Annotated[tuple[PartitionEntry, ...], Array(4)]
+    """The logical partition, the link to the next record, and two unused entries."""
+    signature: Annotated[bytes, Bytes(2)]
+    """55 AA."""

@@ -1,0 +1,296 @@
+"""`ReadAt`: the one protocol everything rests on, and the sources and views that satisfy it.
+
+A `ReadAt` has a size and gives exact byte ranges. It has no cursor, so any number of threads may read one.
+A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file inside a FAT volume.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
+
+_COPY_CHUNK = 1 << 20
+_READ_AHEAD = 8 << 20
+
+
+@runtime_checkable
+class ReadAt(Protocol):
+    """Random access to a run of bytes."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes; finding it may cost a decode to the end."""
+        ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`, both in bytes, `offset` from this object's start.
+
+        Raises:
+            TruncatedImage: The range passes the end.
+            InvalidArgument: A negative offset or length.
+        """
+        ...
+
+
+def check_range(offset: int, length: int) -> None:
+    """Refuse a negative offset or length.
+
+    Raises:
+        InvalidArgument: Either of the two is negative.
+    """
+    if offset < 0 or length < 0:
+        raise InvalidArgument(f"offset and length must not be negative (offset {offset}, length {length})")
+
+
+def past_end(structure: str, offset: int, length: int, size: int) -> TruncatedImage:
+    """The error for a range that passes the end of `structure`, which is `size` bytes long."""
+    return TruncatedImage(
+        f"{length} bytes wanted, but it ends at byte {size:#x}",
+        structure=structure,
+        offset=offset,
+        expected=f"at least {offset + length} bytes",
+        found=f"{size}",
+    )
+
+
+def prefetch(source: ReadAt, offset: int, length: int) -> None:
+    """Tell `source` that a range will be read soon; only a hint, and most sources ignore it.
+
+    Layers that decode (bzip2) work ahead up to the end of the range and no further.
+    """
+    hint = getattr(source, "prefetch", None)
+    if hint is not None and length > 0:
+        hint(offset, length)
+
+
+def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
+    """At most `length` bytes from `offset`; fewer only where the source ends.
+
+    Unlike `ReadAt.read_at` this needs no size beforehand, which a compressed source would have to decode to
+    its end to find.
+    """
+    reader = getattr(source, "read_up_to", None)
+    if reader is not None:
+        data: bytes = reader(offset, length)
+        return data
+    check_range(offset, length)
+    return source.read_at(offset, min(length, source.size - offset)) if offset < source.size else b""
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = bytes(data)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self._data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        if offset + length > len(self._data):
+            raise past_end("source", offset, length, len(self._data))
+        return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class FileSource:
+    """A file or block device, opened read-only and read by position."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open `path`.
+
+        Raises:
+            OSError: The file can't be opened.
+        """
+        self.path = os.fspath(path)
+        # Unbuffered and never writable: nothing here can change what is being examined.
+        self._file = io.FileIO(self.path, "rb")
+        self._lock = threading.Lock()
+        # A block device's stat says 0 bytes; the end of the file is right for both.
+        self._size = self._file.seek(0, os.SEEK_END)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, as it was when the file was opened."""
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        if self._file.closed:
+            raise ClosedError(f"{self.path}: read after close")
+        if offset + length > self._size:
+            raise past_end(self.path, offset, length, self._size)
+        data = self._read(offset, length)
+        if len(data) == length:
+            return data
+        parts, done = [data], len(data)
+        while done < length:
+            data = self._read(offset + done, length - done)
+            if not data:
+                raise past_end(self.path, offset, length, offset + done)
+            parts.append(data)
+            done += len(data)
+        return b"".join(parts)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), length, offset)
+        with self._lock:  # Windows has no pread
+            self._file.seek(offset)
+            return self._file.read(length)
+
+    def close(self) -> None:
+        """Close the file; later reads raise `ClosedError`."""
+        self._file.close()
+
+    def __reduce__(self) -> tuple[type[FileSource], tuple[str]]:
+        return (FileSource, (self.path,))
+
+
+class FileObjectSource:
+    """A seekable binary file object of the caller's; reads take turns, the caller keeps and closes it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Take `file`, whose position this object moves from now on.
+
+        Raises:
+            InvalidArgument: The object can't be read or can't seek.
+        """
+        if not (file.readable() and file.seekable()):
+            raise InvalidArgument("a file object must be readable and seekable")
+        self._file = file
+        self._lock = threading.Lock()
+        self._size = file.seek(0, os.SEEK_END)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, as it was when the object was taken."""
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        if offset + length > self._size:
+            raise past_end("file object", offset, length, self._size)
+        parts, done = [], 0
+        with self._lock:
+            self._file.seek(offset)
+            while done < length:
+                data = self._file.read(length - done)
+                if not data:
+                    raise past_end("file object", offset, length, offset + done)
+                if not isinstance(data, bytes):
+                    raise InvalidArgument("a file object must be binary: its read() gave no bytes")
+                parts.append(data)
+                done += len(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Leave the file object open: it is the caller's."""
+
+
+class Slice:
+    """A range of another `ReadAt`, itself a `ReadAt`; offsets count from the slice's start."""
+
+    def __init__(self, source: ReadAt, start: int, size: int, structure: str = "slice") -> None:
+        """Take `size` bytes of `source` from byte `start`; neither is checked against `source` until read."""
+        check_range(start, size)
+        self._source = source
+        self.start = start
+        self._size = size
+        self._structure = structure
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        if offset + length > self._size:
+            raise past_end(self._structure, offset, length, self._size)
+        return self._source.read_at(self.start + offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `prefetch`; a range past the slice's end is cut there."""
+        prefetch(self._source, self.start + offset, min(length, self._size - offset))
+
+
+class ReadAtStream(io.RawIOBase):
+    """A read-only raw stream with a cursor over a `ReadAt`; closing it leaves the source open."""
+
+    def __init__(self, source: ReadAt) -> None:
+        self._source = source
+        self._position = 0
+        self._last_end = -1
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def writable(self) -> bool:
+        """False, always."""
+        return False
+
+    def tell(self) -> int:
+        """Position in bytes from the start."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the cursor; `SEEK_END` needs the source's size."""
+        self._check_open()
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        if base is None:
+            if whence != os.SEEK_END:
+                raise InvalidArgument(f"whence must be 0, 1 or 2, not {whence}")
+            base = self._source.size
+        if base + offset < 0:
+            raise InvalidArgument(f"seek to negative position {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        """Fill `buffer` as far as the source goes; 0 at its end."""
+        self._check_open()
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed hides the buffer protocol here
+        data = self._read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        """Everything from the cursor to the end."""
+        self._check_open()
+        return b"".join(iter(lambda: self._read(_COPY_CHUNK), b""))
+
+    def _read(self, length: int) -> bytes:
+        if self._position == self._last_end:  # the second read in a row: work ahead of the third
+            prefetch(self._source, self._position, length + _READ_AHEAD)
+        data = read_up_to(self._source, self._position, length)
+        self._position += len(data)
+        self._last_end = self._position
+        return data
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("I/O operation on a closed stream")
+
+
+def open_stream(source: ReadAt) -> io.BufferedReader:
+    """A buffered, seekable, read-only binary stream over `source`, with a cursor of its own."""
+    return io.BufferedReader(ReadAtStream(source), buffer_size=1 << 16)
