@@ -1,0 +1,161 @@
+"""Decoding one bzip2 block that starts at any bit, with the standard library's libbz2 and without shifting.
+
+libbz2 reads a stream from its header on. To make it start at a block in the middle of a byte, it is first fed a
+header and a tiny block of our own (a *primer*) whose length in bits leaves it exactly at the wanted alignment,
+and then the compressed bytes as they are. libbz2 then checks the block's CRC and, because 48 bits past the
+block's end are fed too, that another block or the end of the stream follows.
+"""
+
+from __future__ import annotations
+
+import bz2
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vmvisor_image.bzip2.scan import MAGIC_BITS
+
+_CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
+
+
+class DamagedBlock(Exception):
+    """libbz2 rejected a block: its data is damaged, its CRC differs, or no magic follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block's decoded bytes. Long runs of zeros are kept as their lengths: a block can hold 46 MB of them."""
+
+    segments: tuple[bytes | int, ...]
+    """In order: bytes, or the number of zero bytes."""
+    size: int
+    """Decoded length in bytes."""
+    held: int
+    """Bytes of memory the segments take."""
+
+    def read(self, offset: int, length: int) -> list[bytes]:
+        """The bytes from `offset`, at most `length`, in pieces."""
+        pieces = []
+        for segment in self.segments:
+            size = segment if isinstance(segment, int) else len(segment)
+            if offset < size and length > 0:
+                taken = min(length, size - offset)
+                if isinstance(segment, int):
+                    pieces.append(bytes(taken))
+                else:
+                    pieces.append(segment if taken == size else segment[offset : offset + taken])
+                length -= taken
+                offset = 0
+            else:
+                offset -= min(offset, size)
+        return pieces
+
+
+def read_bits(data: bytes, bit: int, count: int) -> int:
+    """`count` bits of `data` from position `bit`, as an integer."""
+    first, last = bit // 8, (bit + count + 7) // 8
+    return (int.from_bytes(data[first:last], "big") >> (last * 8 - bit - count)) & ((1 << count) - 1)
+
+
+_PRIMERS: tuple[tuple[bytes, int, bytes], ...] = (
+    (b"", 0, b""),
+    (bytes.fromhex("3141592653594f4ffeda000000010038002000219819844d"), 0x00, b"aabac"),
+    (bytes.fromhex("314159265359e8caff13000002410040003000200021981983e5"), 0x80, b"aaaaba"),
+    (bytes.fromhex("31415926535919939b6b000000010020002000211846"), 0x80, b"a"),
+    (bytes.fromhex("314159265359e993fdcd000000010030002000210082"), 0xB0, b"ab"),
+    (bytes.fromhex("3141592653591fe5dfce000001010020002000308c14"), 0x18, b"aaa"),
+    (bytes.fromhex("31415926535912a6f917000000010030002000210082"), 0x8C, b"aab"),
+    (bytes.fromhex("314159265359f37b571b00000001003800200021981984"), 0xCC, b"aabc"),
+)
+"""For each alignment 0-7 the primer block: its whole bytes, its bits in the byte that it shares with the block
+to decode, and the text that it decodes to. Made with bzip2 from those texts; valid for every level."""
+
+
+class _BlockDecoder:
+    """libbz2, standing at the first bit of a block."""
+
+    def __init__(self, data: bytes | memoryview, start_bit: int, level: int) -> None:
+        whole, shared, text = _PRIMERS[start_bit % 8]
+        self._data = memoryview(data)
+        self._bz2 = bz2.BZ2Decompressor()
+        self._fed = start_bit // 8
+        self._bz2.decompress(b"BZh%d" % level + whole)
+        if start_bit % 8:
+            byte = shared | self._data[self._fed] & 0xFF >> start_bit % 8
+            primed = self._bz2.decompress(bytes((byte,)))
+            assert primed == text, "the primer decodes to its text or libbz2 is broken"
+            self._fed += 1
+
+    def feed(self, end_byte: int, limit: int) -> bytes:
+        """Feed the data up to `end_byte`; what comes out, at most `limit` bytes."""
+        piece = self._data[self._fed : end_byte]
+        self._fed = max(self._fed, end_byte)
+        return self._run(piece, limit)
+
+    def drain(self, limit: int) -> bytes:
+        """More of what was fed already."""
+        return b"" if self._bz2.needs_input or self._bz2.eof else self._run(b"", limit)
+
+    @property
+    def passed_stream_end(self) -> bool:
+        """The stream ended within what was fed."""
+        return self._bz2.eof
+
+    def _run(self, piece: bytes | memoryview, limit: int) -> bytes:
+        try:
+            return self._bz2.decompress(piece, limit)
+        except OSError as error:  # libbz2's only way to say that data is damaged; no input or output happens here
+            raise DamagedBlock from error
+
+
+def decode_block(data: bytes | memoryview, start_bit: int, end_bit: int, level: int) -> Block | None:
+    """Decode the block from `start_bit` to `end_bit`.
+
+    Args:
+        data: Compressed bytes that hold the block and the 48 bits after it.
+        start_bit: Where its magic starts, in bits from the start of `data`.
+        end_bit: Where the next block's magic, or the end-of-stream magic, starts.
+        level: The stream's block size in units of 100,000 bytes, 1-9.
+
+    Returns:
+        The block, or None when the block does not end at `end_bit`: that was no real magic.
+
+    Raises:
+        DamagedBlock: The block is damaged, or a stream's end comes before `end_bit`.
+    """
+    decoder = _BlockDecoder(data, start_bit, level)
+    segments: list[bytes | int] = []
+    size = held = 0
+    piece = decoder.feed((end_bit + MAGIC_BITS + 7) // 8, _CHUNK)
+    while piece:
+        size += len(piece)
+        if _ZEROS.startswith(piece):
+            if segments and isinstance(segments[-1], int):
+                segments[-1] += len(piece)
+            else:
+                segments.append(len(piece))
+        elif segments and piece == segments[-1]:
+            segments.append(segments[-1])  # a long run of another byte: one copy serves
+        else:
+            segments.append(piece)
+            held += len(piece)
+        piece = decoder.drain(_CHUNK)
+    if not size or decoder.passed_stream_end:
+        return None
+    return Block(tuple(segments), size, held)
+
+
+def locate_end(data: bytes | memoryview, start_bit: int, level: int, candidates: Iterable[int]) -> int | None:
+    """Which of `candidates` (bits, ascending) is the end of the block at `start_bit`.
+
+    The block's bytes are fed up to one candidate after the other; its first byte comes out exactly when its last
+    bit is in, so one pass over the block is enough however many false candidates it holds.
+
+    Raises:
+        DamagedBlock: The block is damaged.
+    """
+    decoder = _BlockDecoder(data, start_bit, level)
+    for end_bit in candidates:
+        if decoder.feed((end_bit + 7) // 8, 1):
+            return end_bit
+    return None

@@ -1,0 +1,50 @@
+"""What is where: which bits of the compressed source decode to which bytes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEntry:
+    """One block whose place in the decoded data is known."""
+
+    start_bit: int
+    """Where its magic starts, in bits from the start of the compressed source."""
+    end_bit: int
+    """Where the next magic starts, exclusive end of the block."""
+    level: int
+    """Block size of its stream, in units of 100,000 bytes."""
+    start: int
+    """Its first byte, in bytes from the start of the decoded data."""
+    size: int
+    """Its decoded length in bytes."""
+
+
+class BlockIndex:
+    """The blocks known so far, in order and without gaps from the decoded data's start."""
+
+    def __init__(self) -> None:
+        self._entries: list[BlockEntry] = []
+        self._starts: list[int] = []
+
+    def append(self, entry: BlockEntry) -> None:
+        """Add the next block; it starts where the last one ended."""
+        self._entries.append(entry)
+        self._starts.append(entry.start)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, number: int) -> BlockEntry:
+        return self._entries[number]
+
+    @property
+    def end(self) -> int:
+        """Decoded bytes that the known blocks cover."""
+        return self._entries[-1].start + self._entries[-1].size if self._entries else 0
+
+    def find(self, offset: int) -> int:
+        """Number of the block that holds decoded byte `offset`, which must be below `end`."""
+        return bisect_right(self._starts, offset) - 1

@@ -1,0 +1,122 @@
+"""Finding bzip2 blocks by the 48-bit magics that begin a block and end a stream, at any bit alignment.
+
+Source of the format: bzip2 1.0.8, decompress.c and the reverse-engineered specification by J. Tsai, "BZIP2:
+Format Specification" (2016). Positions are in bits from the start of the compressed source, most significant
+bit of each byte first. A magic may also occur by chance within compressed data, so what is found here are
+candidates; the decoder tells which are real.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from vmvisor_image.streams import ReadAt, read_up_to
+
+BLOCK_MAGIC = 0x314159265359
+"""Begins each block: pi."""
+END_MAGIC = 0x177245385090
+"""Ends a stream: the square root of pi. The stream's combined CRC follows."""
+MAGIC_BITS = 48
+
+WINDOW = 1 << 18
+"""Compressed bytes looked through in one step, so that the decoding threads are not kept from the GIL for long."""
+_TAIL = 6
+"""Bytes past a window that a magic starting in its last byte may reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Alignment:
+    """How a magic looks when it starts `shift` bits into a byte."""
+
+    shift: int
+    whole: bytes
+    """The bytes that the magic fills entirely."""
+    lead: int
+    """Bytes before `whole` that the magic shares (0 or 1)."""
+    head: int
+    """The low ``8 - shift`` bits of the shared byte before `whole`."""
+    tail: int
+    """The high `shift` bits of the shared byte after `whole`."""
+
+
+def _alignments(magic: int) -> tuple[_Alignment, ...]:
+    found = [_Alignment(0, magic.to_bytes(6, "big"), 0, 0, 0)]
+    for shift in range(1, 8):
+        seven = (magic << (8 - shift)).to_bytes(7, "big")
+        found.append(_Alignment(shift, seven[1:6], 1, seven[0], seven[6]))
+    return tuple(found)
+
+
+_ALIGNMENTS = {magic: _alignments(magic) for magic in (BLOCK_MAGIC, END_MAGIC)}
+
+
+def find_magic(data: bytes, magic: int, starts: int) -> list[int]:
+    """Bit positions, ascending, at which `magic` occurs in `data`, starting within its first `starts` bytes."""
+    positions = []
+    for alignment in _ALIGNMENTS[magic]:
+        at = data.find(alignment.whole)
+        while at >= 0:
+            start = at - alignment.lead
+            if 0 <= start < starts and _shared_bits_match(data, at, alignment):
+                positions.append(start * 8 + alignment.shift)
+            at = data.find(alignment.whole, at + 1)
+    positions.sort()
+    return positions
+
+
+def _shared_bits_match(data: bytes, at: int, alignment: _Alignment) -> bool:
+    if alignment.shift == 0:
+        return True
+    after = at + len(alignment.whole)
+    low = 0xFF >> alignment.shift
+    return after < len(data) and data[at - 1] & low == alignment.head and data[after] & ~low & 0xFF == alignment.tail
+
+
+class MagicScanner:
+    """The candidates of one magic in a source, found window by window as they are asked for.
+
+    Positions are asked for in ascending order; those passed are forgotten. Not thread-safe.
+    """
+
+    def __init__(self, source: ReadAt, magic: int, start_bit: int = 0) -> None:
+        """Look for `magic` from `start_bit` on."""
+        self._source = source
+        self._magic = magic
+        self._from = start_bit
+        self._next_window = start_bit // 8
+        self._found: deque[int] = deque()
+        self._at_end = False
+
+    def after(self, bit: int) -> int | None:
+        """The first candidate past `bit`, or None when there is none up to the source's end."""
+        while True:
+            while self._found and self._found[0] <= bit:
+                self._found.popleft()
+            if self._found:
+                return self._found[0]
+            if self._at_end:
+                return None
+            self._scan_window()
+
+    def between(self, first: int, last: int) -> int | None:
+        """The first candidate past `first` and before `last`, or None; `last` bounds the search."""
+        while not self._at_end and self._next_window * 8 < last and not (self._found and self._found[-1] > first):
+            self._scan_window()
+        return next((bit for bit in self._found if first < bit < last), None)
+
+    def _scan_window(self) -> None:
+        data = read_up_to(self._source, self._next_window, WINDOW + _TAIL)
+        base = self._next_window * 8
+        self._found.extend(base + bit for bit in find_magic(data, self._magic, WINDOW) if base + bit >= self._from)
+        self._next_window += WINDOW
+        self._at_end = len(data) <= WINDOW
+
+
+def count_blocks(source: ReadAt) -> int:
+    """How many block magics `source` holds: the number of its blocks, found without decoding any."""
+    scanner = MagicScanner(source, BLOCK_MAGIC)
+    count, bit = 0, -1
+    while (found := scanner.after(bit)) is not None:
+        count, bit = count + 1, found
+    return count
