@@ -1,0 +1,423 @@
+"""What every volume offers: a mapping of paths to files, directories to walk, files to read."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import io
+import os
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from vmvisor_image.errors import InvalidArgument, PathNotFound, Problem
+from vmvisor_image.extraction import write_files
+from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch
+
+_COPY_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of a file's bytes on the disk."""
+
+    offset: int
+    """First byte, from the start of the decoded disk."""
+    length: int
+    """Number of bytes; the extents of a file add up to its size exactly."""
+
+
+class FileHome(Protocol):
+    """What a file needs of the partition it lies in."""
+
+    @property
+    def disk(self) -> ReadAt:
+        """The decoded disk that extents count from."""
+        ...
+
+    def locate(self, token: Any) -> tuple[Extent, ...]:
+        """The extents of the file that the volume gave `token` for.
+
+        Raises:
+            CorruptImage: They can't be found.
+        """
+        ...
+
+
+class File:
+    """A regular file of a volume, itself a `ReadAt`."""
+
+    __slots__ = ("_ends", "_extents", "_home", "_modified", "_path", "_size", "_token")
+
+    def __init__(self, home: FileHome, path: str, size: int, modified: datetime | None, token: Any) -> None:
+        """Made by volumes; `token` is whatever lets the volume find the file's extents, and picklable."""
+        self._home = home
+        self._path = path
+        self._size = size
+        self._modified = modified
+        self._token = token
+        self._extents: tuple[Extent, ...] | None = None
+        self._ends: list[int] = []
+
+    @property
+    def name(self) -> str:
+        """The last component of the path, with the case that the volume shows."""
+        return self._path.rpartition("/")[2]
+
+    @property
+    def path(self) -> str:
+        """POSIX path from the volume's root, without a leading slash."""
+        return self._path
+
+    @property
+    def size(self) -> int:
+        """Length in bytes, as its directory entry says."""
+        return self._size
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was last written: naive, in the local time of whoever wrote it; None where that is no date."""
+        return self._modified
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Where its bytes lie on the decoded disk, in file order, neighbours merged.
+
+        Raises:
+            CorruptImage: The chain that leads to them is damaged.
+        """
+        if self._extents is None:
+            extents = self._home.locate(self._token)
+            end, ends = 0, []
+            for extent in extents:
+                end += extent.length
+                ends.append(end)
+            self._ends = ends
+            self._extents = extents
+        return self._extents
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `offset` of the file.
+
+        Raises:
+            TruncatedImage: The range passes the end of the file, or the image ends within it.
+            CorruptImage: The file's chain or the data is damaged.
+        """
+        check_range(offset, length)
+        if offset + length > self._size:
+            raise past_end(f"file {self._path!r}", offset, length, self._size)
+        pieces = [self._home.disk.read_at(start, count) for start, count in self._ranges(offset, length)]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `vmvisor_image.streams.prefetch`."""
+        for start, count in self._ranges(offset, min(length, self._size - offset)):
+            prefetch(self._home.disk, start, count)
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+        self.prefetch(0, self._size)
+        return self.read_at(0, self._size)
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The whole content, decoded."""
+        return self.read_bytes().decode(encoding, errors)
+
+    def chunks(self, size: int = _COPY_CHUNK) -> Iterator[bytes]:
+        """The content in pieces of at most `size` bytes, read one at a time."""
+        if size < 1:
+            raise InvalidArgument(f"size must be at least 1, not {size}")
+        self.prefetch(0, self._size)
+        for offset in range(0, self._size, size):
+            yield self.read_at(offset, min(size, self._size - offset))
+
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        """A seekable, read-only binary stream.
+
+        Raises:
+            InvalidArgument: Any other mode than "rb" or "r": images are never written, and files have no encoding.
+        """
+        if mode not in ("r", "rb"):
+            raise InvalidArgument(f"files of an image open as 'rb' only, not {mode!r}")
+        return open_stream(self)
+
+    def sha256(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def is_file(self) -> bool:
+        """True."""
+        return True
+
+    def is_dir(self) -> bool:
+        """False."""
+        return False
+
+    def _ranges(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Start on the disk and length of the parts of a range of the file."""
+        extents = self.extents
+        number = bisect_right(self._ends, offset)
+        while length > 0:
+            extent = extents[number]
+            skip = offset - (self._ends[number] - extent.length)
+            count = min(length, extent.length - skip)
+            yield extent.offset + skip, count
+            offset += count
+            length -= count
+            number += 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (File, (self._home, self._path, self._size, self._modified, self._token))
+
+    def __repr__(self) -> str:
+        return f"<File {self._path!r} {self._size} bytes>"
+
+
+class Directory:
+    """A directory of a volume; its entries are read when they are first asked for."""
+
+    __slots__ = ("_entries", "_fold_case", "_list", "_lock", "_modified", "_names", "_path")
+
+    def __init__(
+        self,
+        path: str,
+        modified: datetime | None,
+        list_entries: Callable[[], Sequence[File | Directory]],
+        *,
+        fold_case: bool,
+    ) -> None:
+        """Made by volumes; `list_entries` is called once."""
+        self._path = path
+        self._modified = modified
+        self._list = list_entries
+        self._fold_case = fold_case
+        self._lock = threading.Lock()
+        self._entries: tuple[File | Directory, ...] | None = None
+        self._names: dict[str, File | Directory] = {}
+
+    @property
+    def name(self) -> str:
+        """The last component of the path; empty for the root."""
+        return self._path.rpartition("/")[2]
+
+    @property
+    def path(self) -> str:
+        """POSIX path from the volume's root, without a leading slash; empty for the root."""
+        return self._path
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was last written, as `File.modified`; None for the root."""
+        return self._modified
+
+    def is_file(self) -> bool:
+        """False."""
+        return False
+
+    def is_dir(self) -> bool:
+        """True."""
+        return True
+
+    def iterdir(self) -> Iterator[File | Directory]:
+        """The entries, in the order of the directory.
+
+        What can't be read of a damaged directory is left out and a `Problem` of the tree.
+        """
+        return iter(self._load())
+
+    __iter__ = iterdir
+
+    def get(self, name: str) -> File | Directory | None:
+        """The entry of that name, or None; of two with one name, the first."""
+        self._load()
+        return self._names.get(self._key(name))
+
+    def joinpath(self, *parts: str) -> File | Directory:
+        """The file or directory at a path relative to this directory.
+
+        Raises:
+            PathNotFound: There is none.
+        """
+        here: File | Directory = self
+        for part in (component for text in parts for component in text.split("/")):
+            if part in ("", "."):
+                continue
+            found = here.get(part) if isinstance(here, Directory) else None
+            if found is None:
+                raise PathNotFound(f"no file or directory {'/'.join(parts)!r} in {self._path or '/'!r}")
+            here = found
+        return here
+
+    def __truediv__(self, part: str) -> File | Directory:
+        return self.joinpath(part)
+
+    def _key(self, name: str) -> str:
+        return name.casefold() if self._fold_case else name
+
+    def _load(self) -> tuple[File | Directory, ...]:
+        if self._entries is None:
+            with self._lock:
+                if self._entries is None:
+                    entries = tuple(self._list())
+                    for entry in entries:
+                        self._names.setdefault(self._key(entry.name), entry)
+                    self._entries = entries
+        return self._entries
+
+    def __repr__(self) -> str:
+        return f"<Directory {self._path or '/'!r}>"
+
+
+class FileTree(Mapping[str, File]):
+    """Every regular file of a volume by its POSIX path from the root, such as ``"packages/tools.iso"``.
+
+    Looking a path up reads only the directories on the way; iterating reads them all.
+    """
+
+    def __init__(self, root: Directory, problems: Callable[[], tuple[Problem, ...]], *, fold_case: bool) -> None:
+        """Made by volumes.
+
+        Args:
+            root: The root directory.
+            problems: Gives what was found damaged so far.
+            fold_case: Names differ in more than case, as on FAT.
+        """
+        self.root = root
+        self._problems = problems
+        self._fold_case = fold_case
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is damaged in the directories read so far."""
+        return self._problems()
+
+    def __getitem__(self, path: str) -> File:
+        """The file at `path`.
+
+        Raises:
+            PathNotFound: There is no such file; it is also a KeyError.
+        """
+        if not isinstance(path, str):
+            raise PathNotFound(f"paths are strings, not {path!r}")
+        try:
+            found = self.root.joinpath(path)
+        except PathNotFound:
+            # A damaged or hostile name can hold a slash itself.
+            key = self._key(path)
+            exact: File | None = next((file for file in self.values() if self._key(file.path) == key), None)
+            if exact is None:
+                raise PathNotFound(f"no file {path!r} in this volume") from None
+            return exact
+        if isinstance(found, Directory):
+            raise PathNotFound(f"{path!r} is a directory of this volume, not a file")
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        for file in self._walk():
+            yield file.path
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._walk())
+
+    def _walk(self) -> Iterator[File]:
+        """Each path once: of two files in one directory with one name, the first."""
+        seen: set[str] = set()
+        for file in self._walk_all():
+            key = self._key(file.path)
+            if key not in seen:
+                seen.add(key)
+                yield file
+
+    def _walk_all(self) -> Iterator[File]:
+        pending = [iter(self.root)]
+        while pending:
+            for entry in pending[-1]:
+                if isinstance(entry, Directory):
+                    pending.append(iter(entry))
+                    break
+                yield entry
+            else:
+                pending.pop()
+
+    def values(self) -> Any:
+        """The files, in the order of the directories."""
+        return tuple(self._walk())
+
+    def items(self) -> Any:
+        """Path and file of each."""
+        return tuple((file.path, file) for file in self._walk())
+
+    def glob(self, pattern: str) -> Iterator[File]:
+        """Files whose path matches `pattern`, each component by shell rules; ``**`` stands for any directories.
+
+        Only directories that can match are read.
+
+        Raises:
+            InvalidArgument: An empty pattern.
+        """
+        parts = [part for part in pattern.split("/") if part not in ("", ".")]
+        if not parts:
+            raise InvalidArgument("an empty pattern matches nothing")
+        flags = re.IGNORECASE if self._fold_case else 0
+        rules = tuple(None if part == "**" else re.compile(fnmatch.translate(part), flags) for part in parts)
+        return self._glob(rules)
+
+    def _glob(self, rules: tuple[re.Pattern[str] | None, ...]) -> Iterator[File]:
+        # A directory is taken with the set of rules that may come next in it, so none is listed twice.
+        pending: list[tuple[Directory, frozenset[int]]] = [(self.root, self._reachable(rules, {0}))]
+        while pending:
+            directory, states = pending.pop()
+            below = []
+            for entry in directory:
+                matched = {
+                    state + 1
+                    for state in states
+                    if state < len(rules) and (rule := rules[state]) is not None and rule.match(entry.name)
+                }
+                if isinstance(entry, Directory):
+                    stay = {state for state in states if state < len(rules) and rules[state] is None}
+                    following = self._reachable(rules, matched | stay)
+                    if any(state < len(rules) for state in following):
+                        below.append((entry, following))
+                elif len(rules) in matched or (rules[-1] is None and len(rules) - 1 in states):
+                    yield entry
+            pending.extend(reversed(below))
+
+    @staticmethod
+    def _reachable(rules: tuple[re.Pattern[str] | None, ...], states: set[int]) -> frozenset[int]:
+        """`states` and those reached by letting ``**`` stand for no directory."""
+        closed = set(states)
+        for state in range(len(rules)):
+            if state in closed and rules[state] is None:
+                closed.add(state + 1)
+        return frozenset(closed)
+
+    def extract(self, dest: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, ...]:
+        """Write every file below `dest`, with its name and time, and return the paths written.
+
+        All names are checked before anything is written; files appear whole or not at all.
+
+        Args:
+            dest: Directory to write to; made where it is missing.
+            overwrite: Replace files that are already there.
+
+        Raises:
+            UnsafeName: A name would leave `dest`, is a device name, or collides with another one.
+            DestinationExists: A file is already there and `overwrite` is False.
+            PartialExtraction: Some files are damaged; the others were written.
+        """
+        return write_files([(file.path, file) for file in self._walk_all()], dest, overwrite=overwrite)
+
+    def _key(self, path: str) -> str:
+        return path.casefold() if self._fold_case else path
+
+    def __repr__(self) -> str:
+        return f"<FileTree of {self.root!r}>"

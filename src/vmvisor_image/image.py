@@ -1,0 +1,262 @@
+"""`Image`: open a source, take its layers off, find its partitions."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol, Self, cast, overload
+
+from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.layers import Layer, LayerOptions, Progress, unwrap
+from vmvisor_image.partition import PartitionTable
+from vmvisor_image.streams import BytesSource, FileObjectSource, FileSource, ReadAt, open_stream, prefetch
+from vmvisor_image.tables import Scheme, find_table
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
+"""What `Image.open` takes: a path, the bytes themselves, a seekable binary file object, or any `ReadAt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What an open image holds."""
+
+    layers: tuple[Layer, ...]
+    disk: ReadAt
+    closers: tuple[Callable[[], None], ...]
+
+
+class _OpenImage(Protocol):
+    """`Image.open`, called on the class."""
+
+    def __call__(
+        self,
+        source: Source,
+        *,
+        threads: int | None = None,
+        index: None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Open an image and recognise what wraps it; the disk itself is not read yet.
+
+        Args:
+            source: A path, bytes, a seekable binary file object (left open by `close`), or any `ReadAt`.
+            threads: Threads that decode; None for one a core.
+            index: Must be None in this version.
+            progress: Called with the compressed bytes passed so far and in all (None where that is not known),
+                from the thread that reads.
+
+        Raises:
+            OSError: The file can't be opened.
+            CorruptImage: A wrapping is recognised and damaged.
+            InvalidArgument: The source is none of these, or an argument is out of range.
+        """
+        ...
+
+
+class _OpenStream(Protocol):
+    """`Image.open`, called on an image."""
+
+    def __call__(self) -> io.BufferedReader:
+        """A seekable, read-only binary stream of the decoded disk."""
+        ...
+
+
+class _Open:
+    """Both meanings of `open` in the contract: ``Image.open(source)`` makes an image, ``image.open()`` a stream."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Image]) -> _OpenImage: ...
+    @overload
+    def __get__(self, instance: Image, owner: type[Image]) -> _OpenStream: ...
+    def __get__(self, instance: Image | None, owner: type[Image]) -> _OpenImage | _OpenStream:
+        if instance is not None:
+            return functools.partial(open_stream, instance.disk)
+
+        def open_image(
+            source: Source,
+            *,
+            threads: int | None = None,
+            index: None = None,
+            progress: Progress | None = None,
+        ) -> Image:
+            image = owner(source, threads=threads, index=index, progress=progress)
+            _ = image.disk
+            return image
+
+        open_image.__doc__ = _OpenImage.__call__.__doc__
+        return open_image
+
+
+class Image:
+    """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
+
+    Use it as a context manager, or call `close`. Any number of threads may read one image.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        threads: int | None = None,
+        index: None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
+        if index is not None:
+            raise InvalidArgument("a saved index is not supported yet: index must be None")
+        if threads is not None and threads < 1:
+            raise InvalidArgument(f"threads must be at least 1, not {threads}")
+        self._given = source
+        self._options = LayerOptions(threads, progress)
+        self._lock = threading.RLock()
+        self._opened: _Opened | None = None
+        self._table: PartitionTable | None = None
+        self._closed = False
+
+    open = _Open()
+
+    @property
+    def disk(self) -> ReadAt:
+        """The decoded disk."""
+        return self._open().disk
+
+    @property
+    def size(self) -> int:
+        """Bytes of the decoded disk; of a compressed image the first call decodes to the end."""
+        return self.disk.size
+
+    @property
+    def known_size(self) -> int | None:
+        """`size`, or None where damage hides the end of the disk."""
+        try:
+            return self.size
+        except CorruptImage:
+            return None
+
+    @property
+    def path(self) -> str | None:
+        """The path that was opened, or None for an image that has none."""
+        return os.fspath(self._given) if isinstance(self._given, str | os.PathLike) else None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What wraps the disk, outermost first; empty for a bare disk."""
+        return self._open().layers
+
+    @property
+    def scheme(self) -> Scheme:
+        """Kind of the partition table: "mbr", "gpt", or "none" where there is none."""
+        return self.partitions.scheme
+
+    @property
+    def partitions(self) -> PartitionTable:
+        """Its partitions; reads the first sector."""
+        with self._lock:
+            if self._table is None:
+                self._table = PartitionTable(self, find_table(self.disk))
+            return self._table
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is damaged: in the wrapping as far as it was read, in the partition table, in each partition.
+
+        Reads the whole partition table, each partition's boot sector and root directory, and the disk's size, so
+        a compressed image is decoded to its end once.
+        """
+        found: list[Problem] = []
+        try:
+            table = self.partitions
+            found += table.problems
+            for partition in table:
+                _ = partition.label
+                found += partition.problems
+        except CorruptImage as error:
+            found.append(Problem.of(error))
+        for layer in self.layers:
+            found += getattr(layer.source, "problems", ())
+        return tuple(dict.fromkeys(found))
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `offset` of the decoded disk.
+
+        Raises:
+            TruncatedImage: The range passes the end of the disk.
+            CorruptImage: The image is damaged there.
+        """
+        return self.disk.read_at(offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `vmvisor_image.streams.prefetch`."""
+        prefetch(self.disk, offset, length)
+
+    def close(self) -> None:
+        """Close what `open` opened; a file object or `ReadAt` of the caller's stays open."""
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, None
+        for close in opened.closers if opened is not None else ():
+            close()
+
+    def _open(self) -> _Opened:
+        opened = self._opened
+        if opened is not None:
+            return opened
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the image is closed")
+            if self._opened is None:
+                self._opened = self._open_source()
+            return self._opened
+
+    def _open_source(self) -> _Opened:
+        given, name = self._given, None
+        closers: list[Callable[[], None]] = []
+        source: ReadAt
+        if isinstance(given, bytes | bytearray | memoryview):
+            source = BytesSource(given)
+        elif isinstance(given, str | os.PathLike):
+            path = os.fspath(given)
+            if "://" in path:
+                raise InvalidArgument(f"URLs are not supported yet: {path!r}")
+            file = FileSource(path)
+            source, name = file, os.path.basename(path)  # noqa: PTH119  # a name, not a path, is wanted
+            closers.append(file.close)
+        elif hasattr(given, "read_at"):
+            source = cast("ReadAt", given)
+        elif hasattr(given, "read") and hasattr(given, "seek"):
+            source = FileObjectSource(given)
+        else:
+            raise InvalidArgument(f"an image is a path, bytes, a binary file object or a ReadAt, not {given!r}")
+        try:
+            layers = unwrap(source, name, self._options)
+        except BaseException:
+            for close in closers:
+                close()
+            raise
+        closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
+        return _Opened(layers, layers[-1].source if layers else source, tuple(reversed(closers)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self._given, str | os.PathLike | bytes):
+            raise TypeError("only an image of a path or of bytes can be pickled")
+        given = self._given if isinstance(self._given, bytes) else os.path.abspath(self._given)  # noqa: PTH100
+        return (_reopen, (type(self), given, self._options.threads))
+
+    def __repr__(self) -> str:
+        given = self._given
+        what = repr(os.fspath(given)) if isinstance(given, str | os.PathLike) else f"of {type(given).__name__}"
+        return f"<Image {what}>"
+
+
+def _reopen(kind: type[Image], source: Source, threads: int | None) -> Image:
+    return kind(source, threads=threads)

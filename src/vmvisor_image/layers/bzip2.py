@@ -1,0 +1,23 @@
+"""A disk image compressed with bzip2, pbzip2 or lbzip2 (``*.dd.bz2``)."""
+
+from __future__ import annotations
+
+from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.bzip2.walk import stream_level
+from vmvisor_image.layers import LayerOptions
+from vmvisor_image.streams import ReadAt
+
+KIND = "bzip2"
+
+_MAGICS = (b"1AY&SY", b"\x17rE8P\x90")
+"""What follows the stream header: a block's magic, or the end of an empty stream."""
+
+
+def probe(head: bytes) -> bool:
+    """Whether a source that begins with `head` is bzip2."""
+    return stream_level(head[:4]) is not None and head[4:10] in _MAGICS
+
+
+def open_layer(source: ReadAt, options: LayerOptions) -> Bzip2Reader:
+    """The decoded data."""
+    return Bzip2Reader(source, threads=options.threads, progress=options.progress)

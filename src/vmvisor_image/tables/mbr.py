@@ -1,0 +1,150 @@
+"""The MBR partition table with its chain of logical partitions.
+
+Numbering follows util-linux (libfdisk/src/dos.c, read for the rules): primary partitions 1-4 by slot; logical ones
+from 5 in the order of the chain, which need not be the order on the disk; links without a partition get no number.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.schemas.mbr import (
+    EXTENDED_TYPES,
+    SECTOR,
+    SIGNATURE,
+    ExtendedBootRecord,
+    MasterBootRecord,
+    PartitionEntry,
+)
+from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.tables import Scheme, TableEntry
+
+_FIRST_LOGICAL: Final = 5
+_GPT_PROTECTIVE: Final = 0xEE
+_ACTIVE: Final = 0x80
+_MOST_LOGICAL: Final = 1024
+"""A chain longer than any tool makes is damage; Linux stops at 256."""
+
+
+def is_plausible(sector: bytes) -> bool:
+    """Whether a sector holds a partition table with at least one partition, with or without 55 AA."""
+    entries = MasterBootRecord.parse(sector).entries
+    return _entries_are_sound(entries) and any(_is_used(entry) for entry in entries)
+
+
+def is_empty(sector: bytes) -> bool:
+    """Whether a sector is a master boot record whose table has no partition."""
+    record = MasterBootRecord.parse(sector)
+    return record.signature == SIGNATURE and not any(any(entry.raw) for entry in record.entries)
+
+
+class MbrTable:
+    """The partitions of a disk with a master boot record."""
+
+    scheme: Scheme = "mbr"
+
+    def __init__(self, disk: ReadAt, sector: bytes) -> None:
+        """Take the disk's first sector; extended boot records are read as `entries` reaches them."""
+        self._disk = disk
+        self.record = MasterBootRecord.parse(sector)
+        """Sector 0 as it is on the disk."""
+        self._problems: list[Problem] = []
+        if self.record.signature != SIGNATURE:
+            self._note(SECTOR - 2, "master boot record", "signature: 55 AA is missing")
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far."""
+        return tuple(self._problems)
+
+    def entries(self) -> Iterator[TableEntry]:
+        """See `Table.entries`."""
+        # What lies ahead on the disk: partitions, and (None) the next extended boot record to read.
+        ahead: list[tuple[int, int, TableEntry | None]] = []
+        order = itertools.count()
+        extended: TableEntry | None = None
+        for number, entry in enumerate(self.record.entries, 1):
+            if not _is_used(entry):
+                continue
+            found = _table_entry(entry, number, 0)
+            heapq.heappush(ahead, (found.start, next(order), found))
+            if found.is_container and extended is None:
+                extended = found
+                heapq.heappush(ahead, (found.start, next(order), None))
+            elif found.is_container:
+                self._note(found.source_offset, "partition table", "a second extended partition; its chain is not read")
+            if entry.type_code == _GPT_PROTECTIVE:
+                self._note(found.source_offset, "partition table", "this disk has a GPT, which is not read yet")
+        numbers = itertools.count(_FIRST_LOGICAL)
+        seen: set[int] = set()
+        while ahead:
+            at, _, partition = heapq.heappop(ahead)
+            if partition is not None:
+                yield partition
+            elif at in seen:
+                self._note(at, "extended boot record", "the chain of logical partitions loops")
+            elif len(seen) == _MOST_LOGICAL:
+                self._note(at, "extended boot record", f"the chain goes on past {_MOST_LOGICAL} records")
+            else:
+                seen.add(at)
+                data, link = self._read_extended(at)
+                if data is not None:
+                    logical = _table_entry(data, next(numbers), at)
+                    heapq.heappush(ahead, (logical.start, next(order), logical))
+                if link is not None and extended is not None:
+                    heapq.heappush(ahead, (extended.start + link.first_lba * SECTOR, next(order), None))
+
+    def _read_extended(self, at: int) -> tuple[PartitionEntry | None, PartitionEntry | None]:
+        """The logical partition of the extended boot record at byte `at`, and the link to the next."""
+        try:
+            sector = read_up_to(self._disk, at, SECTOR)
+        except CorruptImage as error:
+            self._note(at, "extended boot record", f"it can't be read: {error}")
+            return None, None
+        if len(sector) < SECTOR:
+            self._note(at, "extended boot record", "it lies past the end of the disk")
+            return None, None
+        record = ExtendedBootRecord.parse(sector, base=at)
+        if record.signature != SIGNATURE:
+            self._note(at + SECTOR - 2, "extended boot record", "signature: 55 AA is missing")
+            if not _entries_are_sound(record.entries):
+                return None, None
+        used = [entry for entry in record.entries if _is_used(entry)]
+        links = [entry for entry in used if entry.type_code in EXTENDED_TYPES]
+        data = [entry for entry in used if entry.type_code not in EXTENDED_TYPES]
+        for entry in data[1:] + links[1:]:
+            self._note(_offset(entry), "extended boot record", "a second entry of its kind; it is not used")
+        return next(iter(data), None), next(iter(links), None)
+
+    def _note(self, offset: int, structure: str, message: str) -> None:
+        problem = Problem(structure, message, offset)
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+
+def _is_used(entry: PartitionEntry) -> bool:
+    return entry.type_code != 0 and entry.sectors > 0
+
+
+def _entries_are_sound(entries: tuple[PartitionEntry, ...]) -> bool:
+    return all(entry.boot_flag in (0, _ACTIVE) and (entry.first_lba > 0 or not _is_used(entry)) for entry in entries)
+
+
+def _offset(entry: PartitionEntry) -> int:
+    return entry.source_offset or 0
+
+
+def _table_entry(entry: PartitionEntry, number: int, base: int) -> TableEntry:
+    return TableEntry(
+        number=number,
+        type_code=entry.type_code,
+        start=base + entry.first_lba * SECTOR,
+        size=entry.sectors * SECTOR,
+        active=entry.boot_flag == _ACTIVE,
+        source_offset=_offset(entry),
+        is_container=entry.type_code in EXTENDED_TYPES,
+    )

@@ -1,0 +1,391 @@
+"""FAT12, FAT16 and FAT32 volumes.
+
+pyfatfs decodes the directory entries (`vmvisor_image.volumes.fat_entries`); everything that touches the disk is
+done here, from a geometry that is checked against the partition first: see docs/adr/0003.
+
+Sources: Microsoft, "FAT32 File System Specification" 1.03 (fatgen103); where it and practice differ (the kind of
+FAT by `BPB_FATSz16`), the Linux kernel's fs/fat, as mkfs.fat and mtools do.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.schemas.fat import (
+    SIGNATURE,
+    BiosParameterBlock,
+    DirectoryEntry,
+    Fat16BootSector,
+    Fat32BootSector,
+)
+from vmvisor_image.streams import ReadAt, Slice
+from vmvisor_image.volumes.fat_entries import EntryReader, ParsedEntry
+
+_BOOT_SECTOR: Final = 512
+_FIRST_CLUSTER: Final = 2
+_FAT12_CLUSTERS: Final = 4085
+"""Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
+_LARGEST_DIRECTORY: Final = 65536 * 32
+"""fatgen103: a directory holds at most 65,536 entries."""
+_NO_LABEL: Final = b"NO NAME    "
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where the parts of a volume lie, in bytes from its start; checked to lie within it."""
+
+    bits: int
+    """12, 16 or 32."""
+    cluster_size: int
+    """Bytes in a cluster."""
+    cluster_count: int
+    """Data clusters; they are numbered from 2."""
+    fat_offset: int
+    """First byte of the FAT in use."""
+    fat_size: int
+    """Bytes of it that hold entries of existing clusters."""
+    root_offset: int
+    """First byte of the root directory (FAT12, FAT16)."""
+    root_size: int
+    """Bytes of the root directory; 0 on FAT32."""
+    root_cluster: int
+    """First cluster of the root directory; 0 on FAT12 and FAT16."""
+    data_offset: int
+    """First byte of cluster 2."""
+
+
+def is_boot_sector(sector: bytes) -> bool:
+    """Whether 512 bytes are the boot sector of a FAT volume, by its parameter block, not by its signature."""
+    if len(sector) < _BOOT_SECTOR:
+        return False
+    block = BiosParameterBlock.parse(sector)
+    return (
+        block.jump[0] in (0xEB, 0xE9)
+        and block.bytes_per_sector in (512, 1024, 2048, 4096)
+        and block.sectors_per_cluster in (1, 2, 4, 8, 16, 32, 64, 128)
+        and block.reserved_sectors > 0
+        and block.fat_count in (1, 2)
+        and (block.media == 0xF0 or block.media >= 0xF8)
+        and (block.total_sectors_16 > 0 or block.total_sectors_32 > 0)
+        and (block.root_entries > 0) == (block.sectors_per_fat_16 > 0)
+    )
+
+
+def probe(disk: ReadAt, start: int, size: int) -> bool:
+    """Whether the partition of `size` bytes from byte `start` of `disk` holds a FAT volume.
+
+    Raises:
+        TruncatedImage: The disk ends before its boot sector does.
+    """
+    return size >= _BOOT_SECTOR and is_boot_sector(disk.read_at(start, _BOOT_SECTOR))
+
+
+class FatVolume:
+    """A FAT volume in a partition."""
+
+    def __init__(self, disk: ReadAt, start: int, size: int, home: FileHome) -> None:
+        """Read the boot sector.
+
+        Args:
+            disk: The decoded disk.
+            start: First byte of the partition.
+            size: Bytes in the partition.
+            home: What the volume's files keep to be read later.
+
+        Raises:
+            CorruptImage: The boot sector contradicts itself or the partition's size.
+        """
+        self._start = start
+        self._source = Slice(disk, start, size, "FAT volume")
+        self._home = home
+        self._problems: dict[Problem, None] = {}
+        sector = self._source.read_at(0, _BOOT_SECTOR)
+        block = BiosParameterBlock.parse(sector, base=start)
+        kind: type[Fat16BootSector | Fat32BootSector] = Fat16BootSector if block.sectors_per_fat_16 else Fat32BootSector
+        self.boot_sector: Fat16BootSector | Fat32BootSector = kind.parse(sector, base=start)
+        """The boot sector as it is on disk."""
+        if self.boot_sector.signature != SIGNATURE:
+            self._note(510, "signature: 55 AA is missing")
+        self.geometry = self._checked_geometry(size)
+        """Where the volume's parts lie."""
+        self._fat = FileAllocationTable(self._source, start, self.geometry)
+        self._entries = EntryReader(fat32=self.geometry.bits == 32)
+        self._claims: dict[int, str] = {}
+        self._label: str | None = None
+        self._label_read = False
+        root_cluster = self.geometry.root_cluster
+        self._claims[root_cluster] = ""
+        root = Directory("", None, lambda: self._list("", root_cluster, start), fold_case=True)
+        self.files = FileTree(root, lambda: self.problems, fold_case=True)
+        """The volume's files."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of FAT: "fat12", "fat16" or "fat32"."""
+        return f"fat{self.geometry.bits}"
+
+    @property
+    def label(self) -> str | None:
+        """The label entry of the root directory, else that of the boot sector, else None."""
+        if not self._label_read:
+            next(self.files.root.iterdir(), None)
+            self._label_read = True
+        if self._label is not None:
+            return self._label
+        raw = self.boot_sector.volume_label
+        if self.boot_sector.extended_signature != 0x29 or raw == _NO_LABEL:  # see the schema
+            return None
+        return self._entries.decode(raw).rstrip(" \0") or None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far."""
+        return tuple(self._problems)
+
+    def locate(self, token: tuple[int, int, int]) -> tuple[Extent, ...]:
+        """Extents of a file on the disk, neighbouring clusters merged.
+
+        Args:
+            token: First cluster, size in bytes, and offset of the directory entry on the disk.
+
+        Raises:
+            CorruptImage: The chain is shorter than the file, loops, or leaves the volume.
+        """
+        first_cluster, size, entry_offset = token
+        if size == 0:
+            return ()
+        geometry = self.geometry
+        needed = -(-size // geometry.cluster_size)
+        if needed > geometry.cluster_count:
+            raise CorruptImage(
+                "the file is larger than the volume",
+                structure="FAT directory entry",
+                field="file_size",
+                offset=entry_offset,
+                expected=f"at most {geometry.cluster_count * geometry.cluster_size}",
+                found=size,
+            )
+        extents: list[Extent] = []
+        left = size
+        for cluster, count in self._fat.runs(first_cluster, needed, entry_offset):
+            length = min(left, count * geometry.cluster_size)
+            extents.append(Extent(self._start + self._cluster_offset(cluster), length))
+            left -= length
+        return tuple(extents)
+
+    def _cluster_offset(self, cluster: int) -> int:
+        return self.geometry.data_offset + (cluster - _FIRST_CLUSTER) * self.geometry.cluster_size
+
+    def _list(self, path: str, cluster: int, entry_offset: int) -> list[File | Directory]:
+        """The entries of the directory at `path`, which starts at `cluster` (0: the fixed root directory)."""
+        children: list[File | Directory] = []
+        names: set[str] = set()
+        for entry in self._entries.read(self._directory_parts(path, cluster, entry_offset), self._note_at):
+            if entry.is_label:
+                if not path and self._label is None:
+                    self._label = entry.name or None
+                continue
+            child_path = f"{path}/{entry.name}" if path else entry.name
+            key = entry.name.casefold()
+            if key in names:
+                self._note_at(entry.offset, "FAT directory entry", f"a second entry is named {child_path!r}")
+            names.add(key)
+            children.append(self._child(child_path, entry))
+        return children
+
+    def _child(self, path: str, entry: ParsedEntry) -> File | Directory:
+        if not entry.is_directory:
+            return File(self._home, path, entry.size, entry.modified, (entry.first_cluster, entry.size, entry.offset))
+
+        def entries() -> list[File | Directory]:
+            owner = self._claims.setdefault(entry.first_cluster, path)
+            if owner != path:
+                self._note_at(
+                    entry.offset,
+                    "FAT directory entry",
+                    f"directory {path!r} has the clusters of {owner or '/'!r}; it is shown empty",
+                )
+                return []
+            return self._list(path, entry.first_cluster, entry.offset)
+
+        return Directory(path, entry.modified, entries, fold_case=True)
+
+    def _directory_parts(self, path: str, cluster: int, entry_offset: int) -> Iterator[tuple[int, bytes]]:
+        """Disk offset and bytes of each contiguous part of a directory; damage ends it with a `Problem`."""
+        geometry = self.geometry
+        if not path and geometry.bits != 32:  # FAT32's root is a chain like any other
+            yield self._start + geometry.root_offset, self._source.read_at(geometry.root_offset, geometry.root_size)
+            return
+        left = min(_LARGEST_DIRECTORY, geometry.cluster_count * geometry.cluster_size)
+        try:
+            for first, count in self._fat.runs(cluster, None, entry_offset):
+                offset = self._cluster_offset(first)
+                if left <= 0:
+                    self._note_at(self._start + offset, "FAT directory", f"{path or '/'!r} goes on past 65,536 entries")
+                    return
+                length = min(left, count * geometry.cluster_size)
+                yield self._start + offset, self._source.read_at(offset, length)
+                left -= length
+        except CorruptImage as error:
+            self._problems.setdefault(Problem.of(error))
+
+    def _checked_geometry(self, partition_size: int) -> Geometry:
+        boot = self.boot_sector
+        unit = boot.bytes_per_sector
+        is_fat32 = isinstance(boot, Fat32BootSector)
+        sectors = boot.total_sectors_16 or boot.total_sectors_32
+        sectors_per_fat = boot.sectors_per_fat_32 if isinstance(boot, Fat32BootSector) else boot.sectors_per_fat_16
+        root_sectors = -(-boot.root_entries * DirectoryEntry.length() // unit)
+        data_sector = boot.reserved_sectors + boot.fat_count * sectors_per_fat + root_sectors
+        if data_sector * unit > partition_size:
+            raise self._bad_geometry(
+                "its FATs and root directory pass the partition's end",
+                f"at most {partition_size} bytes",
+                f"{data_sector * unit}",
+            )
+        clusters = (sectors - data_sector) // boot.sectors_per_cluster
+        if sectors_per_fat == 0 or clusters < 1:
+            raise self._bad_geometry("it has no room for data", "at least one cluster", "none")
+        if sectors * unit > partition_size:
+            self._note(19, f"total sectors: the volume has {sectors * unit} bytes, its partition {partition_size}")
+        held = (partition_size - data_sector * unit) // (boot.sectors_per_cluster * unit)
+        clusters = min(clusters, held)
+        bits = 32 if is_fat32 else 12 if clusters < _FAT12_CLUSTERS else 16
+        limit = {12: 0xFF0 - 2, 16: 0xFFF0 - 2, 32: 0x0FFFFFF0 - 2}[bits]
+        entries = min(sectors_per_fat * unit * 8 // bits, limit + _FIRST_CLUSTER)
+        if clusters + _FIRST_CLUSTER > entries:
+            self._note(22, f"sectors per FAT: {clusters} clusters, but the FAT has entries for {entries - 2}")
+            clusters = entries - _FIRST_CLUSTER
+        active = 0
+        if isinstance(boot, Fat32BootSector) and boot.extended_flags & 0x80:
+            active = min(boot.extended_flags & 0x0F, boot.fat_count - 1)
+        fat_offset = (boot.reserved_sectors + active * sectors_per_fat) * unit
+        return Geometry(
+            bits=bits,
+            cluster_size=boot.sectors_per_cluster * unit,
+            cluster_count=clusters,
+            fat_offset=fat_offset,
+            fat_size=-(-(clusters + _FIRST_CLUSTER) * bits // 8),
+            root_offset=(data_sector - root_sectors) * unit,
+            root_size=boot.root_entries * DirectoryEntry.length(),
+            root_cluster=boot.root_cluster if isinstance(boot, Fat32BootSector) else 0,
+            data_offset=data_sector * unit,
+        )
+
+    def _bad_geometry(self, message: str, expected: str, found: str) -> CorruptImage:
+        return CorruptImage(message, structure="FAT boot sector", offset=self._start, expected=expected, found=found)
+
+    def _note(self, offset: int, message: str) -> None:
+        self._note_at(self._start + offset, "FAT boot sector", message)
+
+    def _note_at(self, offset: int, structure: str, message: str) -> None:
+        self._problems.setdefault(Problem(structure, message, offset))
+
+
+class FileAllocationTable:
+    """Chains of clusters, read from the FAT page by page so that a huge one costs only what is looked at."""
+
+    _PAGE: Final = 3 << 14
+    """Bytes; a multiple of 12, 16 and 32 bits."""
+    _PAGES_KEPT: Final = 64
+
+    def __init__(self, source: ReadAt, start: int, geometry: Geometry) -> None:
+        self._source = source
+        self._start = start
+        self._geometry = geometry
+        self._per_page = self._PAGE * 8 // geometry.bits
+        bits = geometry.bits
+        self._bad = (1 << min(bits, 28)) - 9
+        """Entry of a cluster marked bad: ...F7."""
+        self._pages: OrderedDict[int, array[int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def runs(self, first: int, needed: int | None, entry_offset: int) -> Iterator[tuple[int, int]]:
+        """First cluster and length of each run of consecutive clusters of a chain.
+
+        Args:
+            first: First cluster of the chain.
+            needed: Clusters to follow; None to follow it to its end.
+            entry_offset: Where the chain's start is written, on the disk, for the error.
+
+        Raises:
+            CorruptImage: The chain loops, ends early, or names a cluster that does not exist.
+        """
+        last = self._geometry.cluster_count + 1
+        self._check(first, last, entry_offset, "first cluster")
+        run_start = previous = first
+        checkpoint, steps, power = first, 0, 1
+        count = 1
+        while needed is None or count < needed:
+            following, at = self._next(previous)
+            if following > self._bad:  # an end mark
+                if needed is not None:
+                    raise self._broken(at, "the chain ends before the file does", f"{needed} clusters", f"{count}")
+                break
+            self._check(following, last, at, "FAT entry")
+            if following == checkpoint:  # Brent's cycle detection: constant memory, one comparison a step
+                raise self._broken(at, "the chain loops", "an end mark", f"cluster {following} again")
+            steps += 1
+            if steps == power:
+                checkpoint, steps, power = following, 0, power * 2
+            count += 1
+            if following != previous + 1:
+                yield run_start, previous + 1 - run_start
+                run_start = following
+            previous = following
+        yield run_start, previous + 1 - run_start
+
+    def _check(self, cluster: int, last: int, at: int, field: str) -> None:
+        if cluster == self._bad:
+            raise self._broken(at, f"{field}: the chain leads to a cluster marked bad", f"2 to {last}", f"{cluster:#x}")
+        if not _FIRST_CLUSTER <= cluster <= last:
+            what = "a free cluster" if cluster == 0 else "a cluster that does not exist"
+            raise self._broken(at, f"{field}: the chain leads to {what}", f"2 to {last}", f"{cluster:#x}")
+
+    @staticmethod
+    def _broken(at: int, message: str, expected: str, found: str) -> CorruptImage:
+        return CorruptImage(message, structure="FAT cluster chain", offset=at, expected=expected, found=found)
+
+    def _next(self, cluster: int) -> tuple[int, int]:
+        """The entry of `cluster`, and where it lies on the disk."""
+        page, index = divmod(cluster, self._per_page)
+        values = self._pages.get(page)
+        if values is None:
+            values = self._read_page(page)
+        return values[index], self._start + self._geometry.fat_offset + cluster * self._geometry.bits // 8
+
+    def _read_page(self, page: int) -> array[int]:
+        offset = page * self._PAGE
+        raw = self._source.read_at(
+            self._geometry.fat_offset + offset, min(self._PAGE, self._geometry.fat_size - offset)
+        )
+        values = _unpack(raw, self._geometry.bits)
+        with self._lock:
+            self._pages[page] = values
+            while len(self._pages) > self._PAGES_KEPT:
+                self._pages.popitem(last=False)
+        return values
+
+
+def _unpack(raw: bytes, bits: int) -> array[int]:
+    """FAT entries of `bits` bits each."""
+    if bits == 12:  # three bytes hold two entries
+        raw += bytes(-len(raw) % 3)
+        values = array("H")
+        for low, middle, high in zip(raw[::3], raw[1::3], raw[2::3], strict=True):
+            values.append(low | (middle & 0x0F) << 8)
+            values.append(middle >> 4 | high << 4)
+        return values
+    values = array("H" if bits == 16 else "I", raw)
+    if sys.byteorder == "big":
+        values.byteswap()
+    # The upper four bits of a FAT32 entry are reserved.
+    return values if bits == 16 else array("I", (value & 0x0FFFFFFF for value in values))

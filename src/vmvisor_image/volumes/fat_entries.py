@@ -1,0 +1,161 @@
+"""Directory entries of FAT, decoded with pyfatfs: the one place that touches it.
+
+Only its decoders are used (`EightDotThree`, `FATLongDirectoryEntry`), and they are given bytes, never a handle:
+pyfatfs writes to what it can write to, closes what it is given, and follows chains without end. What its
+decoders leave open is closed here: long names are used only when their parts are complete, in order and carry
+the short name's checksum, Windows NT's lower-case bits are honoured, and a date that is none is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pyfatfs.EightDotThree import EightDotThree
+from pyfatfs.FATDirectoryEntry import FATLongDirectoryEntry
+
+from vmvisor_image.schemas.fat import DirectoryEntry, LongNameEntry
+
+_END: Final = 0x00
+_DELETED: Final = 0xE5
+_LABEL: Final = 0x08
+_DIRECTORY: Final = 0x10
+_LONG_NAME: Final = 0x0F
+_ATTRIBUTE_MASK: Final = 0x3F
+_LAST_PART: Final = 0x40
+_MOST_PARTS: Final = 20
+"""255 characters of at most 13 a part."""
+_LOWER_BASE: Final = 0x08
+_LOWER_EXTENSION: Final = 0x10
+
+Note = Callable[[int, str, str], None]
+"""Records a problem: offset on the disk, structure, message."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedEntry:
+    """A file, directory or label of a directory."""
+
+    offset: int
+    """Of its 32 bytes, from the start of the decoded disk."""
+    name: str
+    """The long name, else the short one with its case flags; the label's text for a label."""
+    is_directory: bool
+    is_label: bool
+    first_cluster: int
+    size: int
+    """Bytes; 0 for directories."""
+    modified: datetime | None
+
+
+class EntryReader:
+    """Decodes the entries of directories."""
+
+    def __init__(self, *, fat32: bool, encoding: str = "ibm437") -> None:
+        """Decode entries of a FAT32 volume or not; `encoding` is the OEM code page of short names."""
+        self._fat32 = fat32
+        self._encoding = encoding
+
+    def read(self, parts: Iterable[tuple[int, bytes]], note: Note) -> Iterator[ParsedEntry]:
+        """The entries of one directory.
+
+        Args:
+            parts: Disk offset and bytes of each contiguous part of the directory, in order.
+            note: Told of damaged long names and dates.
+        """
+        long_name: list[LongNameEntry] = []
+        for base, data in parts:
+            for raw in DirectoryEntry.parse_all(data, base=base):
+                at = base if raw.source_offset is None else raw.source_offset
+                if raw.short_name[0] == _END:
+                    return
+                if raw.short_name[0] == _DELETED:
+                    long_name = []
+                elif raw.attributes & _ATTRIBUTE_MASK == _LONG_NAME:
+                    long_name.append(LongNameEntry.parse(raw.raw, base=at))
+                else:
+                    entry = self._entry(raw, at, long_name, note)
+                    long_name = []
+                    if entry is not None:
+                        yield entry
+
+    def decode(self, raw: bytes) -> str:
+        """Text in the OEM code page; what it has no character for becomes U+FFFD."""
+        return raw.decode(self._encoding, "replace")
+
+    def _entry(self, raw: DirectoryEntry, at: int, parts: list[LongNameEntry], note: Note) -> ParsedEntry | None:
+        if raw.attributes & _LABEL:
+            # A label is eleven characters, not a name and an extension.
+            return ParsedEntry(at, self.decode(raw.short_name).rstrip(" "), False, True, 0, 0, None)
+        short = EightDotThree(encoding=self._encoding)
+        short.set_byte_name(raw.short_name)
+        if raw.short_name.rstrip(b" ") in (b".", b".."):
+            return None
+        name = self._long_name(parts, short.checksum(), at, note) if parts else None
+        modified = dos_datetime(raw.modified_date, raw.modified_time)
+        if modified is None and raw.modified_date:
+            note(at, "FAT directory entry", f"modified: {raw.modified_date:#06x} {raw.modified_time:#06x} is no date")
+        is_directory = bool(raw.attributes & _DIRECTORY)
+        return ParsedEntry(
+            offset=at,
+            name=self._short_name(raw) if name is None else name,
+            is_directory=is_directory,
+            is_label=False,
+            first_cluster=raw.first_cluster_low | (raw.first_cluster_high << 16 if self._fat32 else 0),
+            size=0 if is_directory else raw.file_size,
+            modified=modified,
+        )
+
+    def _short_name(self, raw: DirectoryEntry) -> str:
+        name = (b"\xe5" + raw.short_name[1:]) if raw.short_name[0] == 0x05 else raw.short_name
+        base, extension = self.decode(name[:8]).rstrip(" "), self.decode(name[8:]).rstrip(" ")
+        if raw.case_flags & _LOWER_BASE:
+            base = base.lower()
+        if raw.case_flags & _LOWER_EXTENSION:
+            extension = extension.lower()
+        return f"{base}.{extension}" if extension else base
+
+    @staticmethod
+    def _long_name(parts: list[LongNameEntry], checksum: int, at: int, note: Note) -> str | None:
+        """The long name that `parts` spell, or None when they are no long name of the entry at `at`."""
+        # fatgen103: "the long entries must immediately precede and be physically contiguous with" the short one,
+        # the last part first, each with the short name's checksum. Parts before the last one's are orphans.
+        starts = [index for index, part in enumerate(parts) if part.ordinal & _LAST_PART]
+        parts = parts[starts[-1] :] if starts else parts
+        count = parts[0].ordinal & ~_LAST_PART
+        in_order = [part.ordinal & ~_LAST_PART for part in parts] == list(range(count, 0, -1))
+        if not starts or not in_order or count > _MOST_PARTS or any(part.checksum != checksum for part in parts):
+            note(
+                at, "FAT long name", "its parts are incomplete, out of order or foreign; the short name is used"
+            )
+            return None
+        decoder = FATLongDirectoryEntry()
+        for part in parts:
+            decoder.add_lfn_entry(
+                part.ordinal,
+                part.characters_1,
+                _LONG_NAME,
+                part.kind,
+                part.checksum,
+                part.characters_2,
+                0,
+                part.characters_3,
+            )
+        try:
+            name = str(decoder)
+        except UnicodeDecodeError:
+            note(at, "FAT long name", "it is not valid UTF-16; the short name is used")
+            return None
+        return name.partition("\0")[0] or None
+
+
+def dos_datetime(date: int, time: int) -> datetime | None:
+    """The time that a directory entry's date and time fields say, to two seconds; None where they say none."""
+    try:
+        return datetime(  # noqa: DTZ001  # FAT has no time zone
+            1980 + (date >> 9), date >> 5 & 0x0F, date & 0x1F, time >> 11, time >> 5 & 0x3F, (time & 0x1F) * 2
+        )
+    except ValueError:
+        return None
