@@ -1,0 +1,276 @@
+"""The command line: ``vmvisor-image``. Exit status 0 done, 1 bad input, 2 misuse."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from vmvisor_image import (
+    CorruptImage,
+    FileTree,
+    Image,
+    ImageReport,
+    NotAFileSystem,
+    Partition,
+    PartitionReport,
+    UsageError,
+    __version__,
+    export_pxe,
+    inspect,
+)
+
+_DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
+_INTERRUPTED = 130
+_CHUNK = 1 << 20
+_LINE = 16
+_MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+Progress = Callable[[int, int | None], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; errors are one line on standard error."""
+    options = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except (UsageError, *_MISUSED) as error:
+        return _fail(error, _MISUSE)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _DONE
+    except (CorruptImage, OSError) as error:
+        return _fail(error, _BAD_INPUT)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"vmvisor-image: {_printable(str(error))}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vmvisor-image",
+        description="Take hypervisor disk images apart: bare (.dd) or compressed with bzip2 (.dd.bz2).",
+        epilog="Exit status: 0 done, 1 bad input, 2 misuse.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.add_argument("source", metavar="SRC", help="the disk image")
+        added.add_argument(
+            "--threads", type=int, default=None, metavar="N", help="threads to decode with (default: cores)"
+        )
+        added.set_defaults(run=run)
+        return added
+
+    def partition_argument(added: argparse.ArgumentParser, nargs: str | None = None) -> None:
+        added.add_argument("partition", metavar="PARTITION", nargs=nargs, help="its number or label")
+
+    info = command("info", _info, "show layers, partitions and problems of an image")
+    info.add_argument("--json", action="store_true", help="the whole report as JSON")
+    info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
+    partition_argument(command("ls", _ls, "list the files of one partition, or of all"), "?")
+    cat = command("cat", _cat, "write a file of a partition to standard output")
+    partition_argument(cat)
+    cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
+    extract = command("extract", _extract, "extract every file of a partition to a folder")
+    partition_argument(extract)
+    pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
+    pxe.add_argument("--label", default="3i", help="label of the boot entry (default: %(default)s)")
+    for writing in (extract, pxe):
+        writing.add_argument("dest", metavar="DEST", help="the folder to write to")
+        writing.add_argument("--force", action="store_true", help="replace files that are already there")
+    hexdump = command("hexdump", _hexdump, "show bytes of the disk or of a partition")
+    partition_argument(hexdump, "?")
+    hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
+    hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
+    return parser
+
+
+def _number(text: str) -> int:
+    value = int(text, 0)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+@contextlib.contextmanager
+def _image(options: argparse.Namespace) -> Iterator[Image]:
+    with _progress() as progress, Image.open(options.source, threads=options.threads, progress=progress) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """Shows how far decoding is while standard error is a terminal: with rich where it is installed."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+    except ImportError:
+        with _plain_progress() as progress:
+            yield progress
+        return
+    columns = (TextColumn("decoding"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def _plain_progress() -> Iterator[Progress]:
+    shown = ""
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal shown
+        text = f"decoding {done / 1e6:.0f}" + (f" of {total / 1e6:.0f} MB" if total else " MB")
+        if text != shown:
+            shown = text
+            sys.stderr.write(f"\r{text}")
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        if shown:
+            sys.stderr.write("\r" + " " * len(shown) + "\r")
+            sys.stderr.flush()
+
+
+def _partition(image: Image, text: str) -> Partition:
+    """The partition of that label, else of that number."""
+    if text.isdecimal() and int(text) in image.partitions:
+        return image.partitions[int(text)]
+    return image.partitions[text]
+
+
+def _info(options: argparse.Namespace) -> int:
+    with _progress() as progress:
+        report = inspect(options.source, threads=options.threads, progress=progress)
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        _print_report(report, explain=options.explain)
+    return _DONE
+
+
+def _print_report(report: ImageReport, *, explain: bool) -> None:
+    print(_printable(report.name or "image"))
+    for kind, name in report.layers:
+        print(f"  {kind} around {_printable(name or 'the disk')}")
+    size = "unknown size" if report.size is None else f"{report.size} bytes ({report.size / (1 << 20):.1f} MiB)"
+    print(f"  disk of {size}, partition table: {report.scheme}\n")
+    rows = [("#", "Label", "Start", "Size", "Type", "Kind", "Role", "Files"), *map(_row, report.partitions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if explain:
+        for partition in report.partitions:
+            print(f"\n{_printable(partition.explanation)}")
+    if report.problems:
+        print(f"\n{len(report.problems)} problems:")
+        for problem in report.problems:
+            print(f"  {_printable(str(problem))}")
+
+
+def _row(partition: PartitionReport) -> tuple[str, ...]:
+    return (
+        f"{partition.number}{'*' if partition.active else ''}",
+        _printable(partition.label or "-"),
+        f"{partition.start:#x}",
+        f"{partition.size / (1 << 20):.1f} MiB",
+        ("" if partition.type_code is None else f"{partition.type_code:02x} ") + partition.type_name,
+        partition.kind,
+        partition.role.value,
+        str(len(partition.files)) if partition.files else "-",
+    )
+
+
+def _ls(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        if options.partition is not None:
+            _list_files(_partition(image, options.partition).files)
+            return _DONE
+        for partition in image.partitions:
+            with contextlib.suppress(NotAFileSystem):
+                files = partition.files
+                print(f"Partition {partition.number} {_printable(partition.label or '')} ({partition.kind}):")
+                _list_files(files)
+    return _DONE
+
+
+def _list_files(files: FileTree) -> None:
+    for file in files.values():
+        modified = "-" if file.modified is None else file.modified.isoformat(" ")
+        print(f"{file.size:>12}  {modified:19}  {_printable(file.path)}")
+
+
+def _cat(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        for chunk in _partition(image, options.partition).files[options.path].chunks(_CHUNK):
+            sys.stdout.buffer.write(chunk)
+    return _DONE
+
+
+def _extract(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        written = _partition(image, options.partition).files.extract(options.dest, overwrite=options.force)
+    print(f"{len(written)} files written to {_printable(options.dest)}")
+    return _DONE
+
+
+def _pxe(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        export = export_pxe(image, options.dest, label=options.label, overwrite=options.force)
+    print(f"{len(export.files)} files written to {_printable(options.dest)}; label {export.label} boots")
+    print(f"  kernel {export.kernel}")
+    print(f"  append {_printable(export.append)}")
+    for name in export.missing:
+        print(f"vmvisor-image: boot.cfg names {_printable(name)}, which the boot bank lacks", file=sys.stderr)
+    return _DONE
+
+
+def _hexdump(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        target = image if options.partition is None else _partition(image, options.partition)
+        end = options.offset + options.length
+        repeated, starred = b"", False
+        for offset in range(options.offset, end, _CHUNK):
+            data = target.read_at(offset, min(_CHUNK, end - offset))
+            for at in range(0, len(data), _LINE):
+                line = data[at : at + _LINE]
+                if line != repeated:
+                    print(_hex_line(offset + at, line))
+                elif not starred:
+                    print("*")
+                starred = line == repeated
+                repeated = line
+        print(f"{end:08x}")
+    return _DONE
+
+
+def _hex_line(offset: int, line: bytes) -> str:
+    half = _LINE // 2
+    octets = f"{line[:half].hex(' '):{half * 3 - 1}}  {line[half:].hex(' '):{half * 3 - 1}}"
+    text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)  # printable ASCII
+    return f"{offset:08x}  {octets}  |{text}|"
+
+
+def _printable(text: str) -> str:
+    """Names come from the image: control characters must not reach the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,134 @@
+"""`inspect`: everything about an image that can be said in a table, as plain frozen values."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vmvisor_image.errors import NotAFileSystem, Problem
+from vmvisor_image.image import Image, Source
+from vmvisor_image.layers import Progress
+from vmvisor_image.partition import Partition, Role
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One file."""
+
+    path: str
+    """POSIX path from its volume's root."""
+    size: int
+    """Bytes."""
+    modified: datetime | None
+    """Naive, in the writer's local time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionReport:
+    """One partition."""
+
+    number: int
+    label: str | None
+    type_code: int | None
+    type_guid: str | None
+    type_name: str
+    role: Role
+    kind: str
+    active: bool
+    start: int
+    """First byte, from the start of the decoded disk."""
+    size: int
+    """Bytes."""
+    explanation: str
+    files: tuple[FileReport, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """One image; frozen, picklable, and with `to_dict` JSON-able."""
+
+    name: str | None
+    """Path of the image, or None for one without."""
+    size: int | None
+    """Bytes of the decoded disk, or None where damage hides its end."""
+    layers: tuple[tuple[str, str | None], ...]
+    """Kind and name of each wrapping, outermost first."""
+    scheme: str
+    """"mbr", "gpt" or "none"."""
+    partitions: tuple[PartitionReport, ...]
+    problems: tuple[Problem, ...]
+    """Everything that is damaged, those of the partitions included."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers; times in ISO 8601."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Role():
+            return value.name.lower()
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value
+
+
+def inspect(source: Source, *, threads: int | None = None, progress: Progress | None = None) -> ImageReport:
+    """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
+
+    Args:
+        source: See `Image.open`.
+        threads: See `Image.open`.
+        progress: See `Image.open`.
+
+    Raises:
+        OSError: The file can't be opened.
+        CorruptImage: A wrapping is recognised and can't be opened.
+    """
+    with Image.open(source, threads=threads, progress=progress) as image:
+        return report(image)
+
+
+def report(image: Image) -> ImageReport:
+    """The report of an image that is open."""
+    partitions = tuple(_partition_report(partition) for partition in image.partitions)
+    problems = image.problems
+    return ImageReport(
+        name=image.path,
+        size=image.known_size,
+        layers=tuple((layer.kind, layer.name) for layer in image.layers),
+        scheme=image.scheme,
+        partitions=partitions,
+        problems=problems,
+    )
+
+
+def _partition_report(partition: Partition) -> PartitionReport:
+    try:
+        files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
+    except NotAFileSystem:
+        files = ()
+    return PartitionReport(
+        number=partition.number,
+        label=partition.label,
+        type_code=partition.type.code,
+        type_guid=None if partition.type.guid is None else str(partition.type.guid),
+        type_name=partition.type.name,
+        role=partition.role,
+        kind=partition.kind,
+        active=partition.active,
+        start=partition.start,
+        size=partition.size,
+        explanation=partition.explain(),
+        files=files,
+        problems=partition.problems,
+    )
