@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -177,7 +176,7 @@ def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> 
 def _write(target: Path, chunks: Iterator[bytes], modified: datetime | None, *, overwrite: bool) -> None:
     """Write one file under a temporary name beside its own, then rename it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f".{os.urandom(8).hex()}.part")
     try:
         with temporary.open("xb") as output:
             for chunk in chunks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import io
 import os
 import re
@@ -148,6 +147,8 @@ class File:
 
     def sha256(self) -> str:
         """SHA-256 of the content, in hexadecimal."""
+        import hashlib
+
         digest = hashlib.sha256()
         for chunk in self.chunks():
             digest.update(chunk)

@@ -6,10 +6,9 @@ import enum
 import io
 import itertools
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
 from vmvisor_image.files import Extent, FileTree
@@ -17,6 +16,9 @@ from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.streams import ReadAt, Slice, open_stream
 from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.volumes import Volume, open_volume
+
+if TYPE_CHECKING:
+    import uuid
 
 
 class Role(enum.Enum):

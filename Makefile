@@ -1,0 +1,90 @@
+# The verbs of this project; .ci/run uses the same. All paths are relative, so the folder may have any name.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+# Any Python 3 that runs; it only has to find the others.
+PYTHON = $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$python -c "" 2>/dev/null && echo $$python && break; done)
+
+# The oldest supported Python on this machine and the newest, such as "3.11 3.13". help and clean need neither.
+ifneq ($(filter-out help clean,$(MAKECMDGOALS)),)
+VERSIONS := $(shell $(PYTHON) tools/find_pythons.py | cut -d " " -f 1)
+ifeq ($(VERSIONS),)
+$(error No usable Python was found, see above)
+endif
+endif
+OLDEST := $(firstword $(VERSIONS))
+NEWEST := $(lastword $(VERSIONS))
+
+# Each environment has a stamp: an empty file that is newer than what it was made from.
+DEV := .venv/dev/made
+CREATED := $(VERSIONS:%=.venv/py%/created)
+INSTALLED := $(VERSIONS:%=.venv/py%/installed)
+TESTS := $(VERSIONS:%=test-%)
+
+.PHONY: help setup lint types test demo bench clean $(TESTS)
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+setup: $(DEV) $(INSTALLED) ## build the wheel and make the virtual environments, in .venv
+
+lint: $(DEV) ## ruff: rules and format
+	.venv/dev/bin/python -m ruff check
+	.venv/dev/bin/python -m ruff format --check
+
+types: $(DEV) ## mypy --strict
+	.venv/dev/bin/python -m mypy
+
+test: lint types $(TESTS) ## lint, types, then all tests of the built wheel on the oldest and the newest Python
+
+# Coverage is measured, and must hold, on one of the two.
+test-$(NEWEST): COVERAGE := --cov --cov-report=term
+$(TESTS): test-%: .venv/py%/installed
+	.venv/py$*/bin/python -m pytest -n auto $(COVERAGE) $(PYTEST_ARGS)
+
+demo: .venv/py$(OLDEST)/installed ## build an ESX 3i image and export it; IMAGE=path DEST=folder: do it with yours
+	.venv/py$(OLDEST)/bin/python tools/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEST),--dest "$(DEST)")
+
+bench: .venv/bench/installed ## measure the main job beside other tools
+	.venv/bench/bin/python benchmarks/main_job.py
+
+clean: ## remove all that make made
+	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# $(call new_venv,VERSION): an empty virtual environment in the target's folder.
+new_venv = rm -rf $(@D) && "$$($(PYTHON) tools/find_pythons.py $(1))" -m venv $(@D)
+
+# pip of the virtual environment in the target's folder.
+pip_install = $(@D)/bin/python -m pip install --quiet
+
+# The tools, and what they need to see of the packages in use.
+$(DEV): pyproject.toml
+	$(call new_venv,$(OLDEST))
+	$(pip_install) --editable ".[cli,dev,test]"
+	touch $@
+
+# The wheel is built from the sdist, as a release's is. A folder counts as changed when a file in it comes or goes.
+dist/built: $(DEV) README.md LICENSE $(shell find src -not -path "*__pycache__*")
+	rm -rf dist
+	.venv/dev/bin/python -m build
+	touch $@
+
+# The wheel with all it needs; made anew only when pyproject.toml changes...
+$(CREATED): .venv/py%/created: pyproject.toml | dist/built
+	$(call new_venv,$*)
+	$(pip_install) "$$(echo dist/*.whl)[cli,test]"
+	touch $@
+
+# ...while a new wheel replaces the old one in place.
+$(INSTALLED): .venv/py%/installed: .venv/py%/created dist/built
+	$(pip_install) --force-reinstall --no-deps dist/*.whl
+	touch $@
+
+.venv/bench/installed: pyproject.toml dist/built
+	$(call new_venv,$(OLDEST))
+	$(pip_install) "$$(echo dist/*.whl)[bench,cli]"
+	touch $@

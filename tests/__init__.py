@@ -1,0 +1,1 @@
+"""Tests of the installed package: `make test` runs them on the built wheel."""

@@ -1,0 +1,35 @@
+"""Fixtures and settings of every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests import tool_disk
+from tests.support import REPOSITORY
+
+# No deadlines: a busy machine is no bug. CI tries the same examples each time, so that a red run means a change.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real bytes that lies beside the repository, where it does; see its README.md."""
+    path = REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tool_built_disk(tmp_path_factory: pytest.TempPathFactory) -> tool_disk.ToolDisk:
+    """An ESX 3i 3.5 disk built by sfdisk, mkfs.fat, mtools, syslinux and bzip2; see `tests.tool_disk`."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one disk for all workers
+    return tool_disk.build_once(base / "tool-built-disk")

@@ -1,0 +1,54 @@
+"""What tests share: other programs, whose word is compared with ours, and data that the project does not hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""The root of the checkout."""
+
+_SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+_ENVIRONMENT = {
+    **os.environ,
+    "PATH": _SEARCH_PATH,
+    "LC_ALL": "C",
+    "TZ": "UTC",
+    "SOURCE_DATE_EPOCH": "1200000000",  # what mtools writes as the present: images come out the same each time
+}
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the running test for want of a tool; fail it where VMVISOR_REQUIRE_TOOLS=1 says that all are there."""
+    if os.environ.get("VMVISOR_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{reason}, and VMVISOR_REQUIRE_TOOLS=1", pytrace=False)
+    pytest.skip(reason)
+
+
+def require_tool(name: str) -> str:
+    """The path of a program, also of one that only root has on PATH; see `unavailable` for a missing one."""
+    path = shutil.which(name, path=_SEARCH_PATH)
+    if path is None:
+        unavailable(f"{name} is not installed")
+    return path
+
+
+def run(tool: str, *arguments: str | Path, stdin: str = "") -> str:
+    """What a program prints; the test fails with what it complains of when its exit status is not 0."""
+    command = [require_tool(tool), *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=_ENVIRONMENT, check=False)
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def run_to_file(output: Path, tool: str, *arguments: str | Path) -> None:
+    """Write what a program prints, which need not be text, to a file."""
+    with output.open("wb") as file:
+        subprocess.run([require_tool(tool), *map(str, arguments)], stdout=file, env=_ENVIRONMENT, check=True)

@@ -1,0 +1,205 @@
+"""The command line: what it prints, how it ends, and that no traceback or control character gets out."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import run
+from tests.tool_disk import SECTOR, ToolDisk
+from vmvisor_image import inspect
+from vmvisor_image.cli import main
+
+DONE, BAD_INPUT, MISUSE = 0, 1, 2
+
+
+@pytest.fixture
+def source(tool_built_disk: ToolDisk) -> str:
+    return str(tool_built_disk.bz2)
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.err.startswith("vmvisor-image: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_info_shows_what_sfdisk_shows(
+    source: str, tool_built_disk: ToolDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", source]) == DONE
+    printed = capsys.readouterr().out
+    table = json.loads(run("sfdisk", "-J", tool_built_disk.image))["partitiontable"]["partitions"]
+    rows = {line.split()[0].rstrip("*"): line for line in printed.splitlines() if line[2:3].isdigit()}
+    assert len(rows) == len(table)
+    for row in table:
+        number = row["node"].removeprefix(str(tool_built_disk.image))
+        assert f" {row['start'] * SECTOR:#x} " in rows[number]
+        assert f" {int(row['type'], 16):02x} " in rows[number]
+    for label in tool_built_disk.volumes:
+        assert label in printed
+    assert "bzip2 around" in printed
+    assert "problem" not in printed
+
+
+def test_info_explains(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--explain", source]) == DONE
+    assert "diagnostic partition" in capsys.readouterr().out
+
+
+def test_info_json_is_the_report(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json", source]) == DONE
+    assert json.loads(capsys.readouterr().out) == inspect(source).to_dict()
+
+
+def test_ls(source: str, tool_built_disk: ToolDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", source, "Hypervisor3"]) == DONE
+    lines = capsys.readouterr().out.splitlines()
+    files = tool_built_disk.volumes["Hypervisor3"].files.values()
+    assert sorted(lines) == sorted(f"{len(file.data):>12}  {file.modified}  {file.path}" for file in files)
+
+
+def test_ls_without_a_partition_lists_all(
+    source: str, tool_built_disk: ToolDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ls", source]) == DONE
+    printed = capsys.readouterr().out
+    for volume in tool_built_disk.volumes.values():
+        assert f"Partition {volume.number} {volume.label} (fat{volume.fat_bits}):\n" in printed
+        for path in volume.files:
+            assert f"  {path}\n" in printed
+
+
+@pytest.mark.parametrize("partition", ["5", "Hypervisor1", "hypervisor1"])
+def test_cat(source: str, tool_built_disk: ToolDisk, partition: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["cat", source, partition, "VMKERNEL.GZ"]) == DONE
+    assert capfdbinary.readouterr().out == tool_built_disk.volumes["Hypervisor1"].files["vmkernel.gz"].data
+
+
+def test_cat_into_a_closed_pipe_is_no_error(source: str) -> None:
+    command = [sys.executable, "-m", "vmvisor_image", "cat", source, "5", "vmkernel.gz"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == DONE
+
+
+def test_extract(source: str, tool_built_disk: ToolDisk, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", source, "Hypervisor3", str(tmp_path)]) == DONE
+    files = tool_built_disk.volumes["Hypervisor3"].files
+    assert capsys.readouterr().out == f"{len(files)} files written to {tmp_path}\n"
+    for path, file in files.items():
+        assert (tmp_path / path).read_bytes() == file.data
+    assert main(["extract", source, "Hypervisor3", str(tmp_path)]) == MISUSE
+    assert "already there" in one_error_line(capsys)
+    assert main(["extract", "--force", source, "Hypervisor3", str(tmp_path)]) == DONE
+
+
+def test_pxe(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pxe", source, str(tmp_path), "--label", "esx"]) == DONE
+    printed = capsys.readouterr().out
+    assert "18 files written" in printed
+    entry = (tmp_path / "pxelinux.cfg/default").read_text()
+    assert entry.startswith("default esx\nlabel esx\n")
+    assert entry.splitlines()[-1] in printed
+
+
+def test_hexdump_as_hexdump_prints(source: str, tool_built_disk: ToolDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, skip in (([], 0), (["5"], tool_built_disk.volumes["Hypervisor1"].first_lba * SECTOR)):
+        assert main(["hexdump", source, *arguments, "-s", "0x10", "-n", "5000"]) == DONE
+        with tool_built_disk.image.open("rb") as disk:
+            disk.seek(skip + 0x10)
+            data = disk.read(5000)
+        shown = b""
+        for line in capsys.readouterr().out.splitlines():
+            if line == "*":
+                continue
+            offset = int(line[:8], 16) - 0x10
+            shown += shown[-16:] * ((offset - len(shown)) // 16)  # what "*" stands for
+            shown += bytes.fromhex(line[8:].partition("|")[0])
+        assert shown == data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ls", "{source}", "nope"], "no partition 'nope'"),
+        (["ls", "{source}", "7"], "no file system"),
+        (["cat", "{source}", "5", "nope"], "no file 'nope'"),
+        (["cat", "{source}", "8", "packages"], "is a directory"),
+        (["info", "/nonexistent/image"], "/nonexistent/image"),
+        (["info", "/"], "/"),
+        (["info", "{source}", "--threads", "0"], "threads"),
+        (["pxe", "{source}", "{dest}", "--label", "a b"], "label"),
+    ],
+)
+def test_misuse(
+    source: str, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument.format(source=source, dest=tmp_path) for argument in arguments]) == MISUSE
+    assert message in one_error_line(capsys)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope"], ["ls"], ["hexdump", "x", "-s", "-1"], ["hexdump", "x", "-n", "y"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == MISUSE
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_bad_input(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.bz2"
+    cut.write_bytes(Path(source).read_bytes()[:100_000])
+    assert main(["pxe", str(cut), str(tmp_path / "tftp")]) == BAD_INPUT
+    assert "bzip2" in one_error_line(capsys)
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"BZh91AY&SY" + bytes(100))
+    assert main(["hexdump", str(garbage)]) == BAD_INPUT
+    assert "at byte 0x4" in one_error_line(capsys)
+    assert main(["hexdump", source, "-s", str(1 << 40)]) == BAD_INPUT
+
+
+def test_module_and_version() -> None:
+    output = subprocess.check_output([sys.executable, "-m", "vmvisor_image", "--version"], text=True)
+    assert output.startswith("vmvisor-image 0.")
+
+
+@pytest.mark.parametrize("with_rich", [True, False])
+def test_progress_on_a_terminal(source: str, with_rich: bool, tmp_path: Path) -> None:
+    hide = "" if with_rich else "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None; "
+    code = f"{hide}from vmvisor_image.cli import main; raise SystemExit(main())"
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "info", source],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(controller, 4096)
+        except OSError:  # the terminal's other side was closed
+            break
+        shown += piece
+        if not piece:
+            break
+    os.close(controller)
+    output, _ = process.communicate()
+    assert process.returncode == DONE
+    assert b"Hypervisor1" in output
+    assert b"decoding" in shown
+    assert (b"\x1b[" in shown) == with_rich
+    assert b"Traceback" not in shown

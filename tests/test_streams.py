@@ -1,0 +1,455 @@
+"""Sources, slices and streams: exact ranges, clear errors, no shared cursor, never a write."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
+from vmvisor_image.streams import (
+    BytesSource,
+    FileObjectSource,
+    FileSource,
+    ReadAt,
+    ReadAtStream,
+    Slice,
+    check_range,
+    open_stream,
+    past_end,
+    prefetch,
+    read_up_to,
+)
+
+DATA = random.Random(0).randbytes(10_000)
+
+MakeSource = Callable[[Path, ExitStack], ReadAt]
+
+
+def _file_source(path: Path, stack: ExitStack) -> ReadAt:
+    source = FileSource(path)
+    stack.callback(source.close)
+    return source
+
+
+def _file_object_source(path: Path, stack: ExitStack) -> ReadAt:
+    return FileObjectSource(stack.enter_context(path.open("rb")))
+
+
+def _slice(path: Path, stack: ExitStack) -> ReadAt:
+    return Slice(BytesSource(b"before" + path.read_bytes() + b"after"), 6, len(DATA))
+
+
+SOURCES: dict[str, MakeSource] = {
+    "bytes": lambda path, stack: BytesSource(path.read_bytes()),
+    "bytearray": lambda path, stack: BytesSource(bytearray(path.read_bytes())),
+    "memoryview": lambda path, stack: BytesSource(memoryview(path.read_bytes())),
+    "file": _file_source,
+    "file object": _file_object_source,
+    "BytesIO": lambda path, stack: FileObjectSource(io.BytesIO(path.read_bytes())),
+    "slice": _slice,
+}
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("streams") / "data.bin"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def source(request: pytest.FixtureRequest, data_path: Path) -> Iterator[ReadAt]:
+    """Each kind of source, holding DATA."""
+    with ExitStack() as stack:
+        yield SOURCES[request.param](data_path, stack)
+
+
+class Recorder:
+    """A source that writes down what was asked of it; its size is unknown, as a compressed source's is."""
+
+    def __init__(self, data: bytes = DATA) -> None:
+        self.data = data
+        self.prefetched: list[tuple[int, int]] = []
+
+    @property
+    def size(self) -> int:
+        raise AssertionError("nobody needed to know the size")
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return BytesSource(self.data).read_at(offset, length)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+    def prefetch(self, offset: int, length: int) -> None:
+        self.prefetched.append((offset, length))
+
+
+class TestEverySource:
+    def test_satisfies_the_protocol(self, source: ReadAt) -> None:
+        assert isinstance(source, ReadAt)
+        assert source.size == len(DATA)
+
+    @given(st.integers(0, len(DATA)), st.integers(0, len(DATA)))
+    def test_gives_exact_ranges(self, source: ReadAt, start: int, end: int) -> None:
+        start, end = sorted((start, end))
+        data = source.read_at(start, end - start)
+        assert type(data) is bytes
+        assert data == DATA[start:end]
+
+    @given(st.integers(0, 2 * len(DATA)), st.integers(0, 1 << 70))
+    def test_refuses_what_passes_the_end(self, source: ReadAt, offset: int, beyond: int) -> None:
+        length = max(len(DATA) - offset, 0) + 1 + beyond
+        with pytest.raises(TruncatedImage) as caught:
+            source.read_at(offset, length)
+        assert caught.value.offset == offset
+        assert caught.value.found == str(len(DATA))
+
+    def test_gives_nothing_at_the_end_but_not_after_it(self, source: ReadAt) -> None:
+        assert source.read_at(len(DATA), 0) == b""
+        with pytest.raises(TruncatedImage):
+            source.read_at(len(DATA) + 1, 0)
+
+    @pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, -1), (-1, -1), (len(DATA) + 5, -1)])
+    def test_refuses_negative_ranges(self, source: ReadAt, offset: int, length: int) -> None:
+        with pytest.raises(InvalidArgument, match="must not be negative"):
+            source.read_at(offset, length)
+
+    def test_reads_up_to_its_end(self, source: ReadAt) -> None:
+        assert read_up_to(source, 0, 3) == DATA[:3]
+        assert read_up_to(source, len(DATA) - 2, 100) == DATA[-2:]
+        assert read_up_to(source, len(DATA), 1) == b""
+        assert read_up_to(source, len(DATA) + 7, 1) == b""
+
+    def test_serves_many_threads(self, source: ReadAt) -> None:
+        numbers = random.Random(1)
+        ranges = [(numbers.randrange(9_000), numbers.randrange(1_000)) for _ in range(500)]
+        with ThreadPoolExecutor(8) as pool:
+            read = pool.map(lambda place: source.read_at(*place), ranges)
+        assert list(read) == [DATA[offset : offset + length] for offset, length in ranges]
+
+
+class TestBytesSource:
+    def test_keeps_what_it_was_given(self) -> None:
+        changing = bytearray(b"abc")
+        source = BytesSource(changing)
+        changing[:] = b"xyz"
+        assert source.read_at(0, 3) == b"abc"
+
+    def test_close_does_nothing(self) -> None:
+        source = BytesSource(b"abc")
+        source.close()
+        assert source.read_at(1, 1) == b"b"
+
+
+class TestFileSource:
+    @pytest.fixture
+    def file(self, data_path: Path) -> Iterator[FileSource]:
+        source = FileSource(data_path)
+        yield source
+        source.close()
+
+    def test_takes_a_path_or_its_name(self, data_path: Path, file: FileSource) -> None:
+        named = FileSource(str(data_path))
+        named.close()
+        assert file.path == named.path == str(data_path)
+
+    def test_says_what_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            FileSource(tmp_path / "none")
+
+    def test_refuses_a_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(IsADirectoryError):
+            FileSource(tmp_path)
+
+    def test_reads_a_file_nobody_may_write(self, tmp_path: Path) -> None:
+        path = tmp_path / "data"
+        path.write_bytes(b"abc")
+        path.chmod(0o400)
+        source = FileSource(path)
+        assert source.read_at(0, 3) == b"abc"
+        source.close()
+
+    def test_close_ends_reading(self, data_path: Path) -> None:
+        source = FileSource(data_path)
+        source.close()
+        source.close()
+        with pytest.raises(ClosedError, match=r"data\.bin: read after close"):
+            source.read_at(0, 1)
+
+    def test_says_when_the_file_shrank(self, tmp_path: Path) -> None:
+        path = tmp_path / "shrinking"
+        path.write_bytes(DATA)
+        source = FileSource(path)
+        os.truncate(path, 100)
+        with pytest.raises(TruncatedImage) as caught:
+            source.read_at(50, 100)
+        assert caught.value.found == "100"
+        assert caught.value.structure == str(path)
+        source.close()
+
+    def test_joins_short_reads(self, file: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+        pread = os.pread
+        monkeypatch.setattr(os, "pread", lambda fd, length, offset: pread(fd, min(length, 7), offset))
+        assert file.read_at(3, 1000) == DATA[3:1003]
+
+    def test_reads_without_pread(self, file: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(os, "pread")
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda offset: file.read_at(offset, 10), range(0, 9_000, 10)))
+        assert b"".join(read) == DATA[:9_000]
+
+    def test_pickles_as_its_path(self, file: FileSource) -> None:
+        again = pickle.loads(pickle.dumps(file))
+        assert again.read_at(5, 5) == file.read_at(5, 5)
+        again.close()
+
+
+class TestFileObjectSource:
+    def test_leaves_the_file_open(self) -> None:
+        file = io.BytesIO(DATA)
+        FileObjectSource(file).close()
+        assert not file.closed
+
+    def test_does_not_mind_where_the_cursor_is(self) -> None:
+        file = io.BytesIO(DATA)
+        file.seek(77)
+        source = FileObjectSource(file)
+        file.seek(99)
+        assert source.read_at(0, 10) == DATA[:10]
+
+    def test_joins_short_reads(self) -> None:
+        class OneByteAtATime(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                return super().read(1)
+
+        assert FileObjectSource(OneByteAtATime(DATA)).read_at(20, 50) == DATA[20:70]
+
+    def test_says_when_the_file_shrank(self) -> None:
+        file = io.BytesIO(DATA)
+        source = FileObjectSource(file)
+        file.truncate(30)
+        with pytest.raises(TruncatedImage) as caught:
+            source.read_at(20, 50)
+        assert caught.value.found == "30"
+
+    def test_refuses_a_pipe(self) -> None:
+        reader, writer = os.pipe()
+        os.close(writer)
+        with open(reader, "rb") as pipe, pytest.raises(InvalidArgument, match="seekable"):  # noqa: PTH123  # no path
+            FileObjectSource(pipe)
+
+    def test_refuses_a_file_open_for_writing(self, tmp_path: Path) -> None:
+        with (tmp_path / "out").open("wb") as file, pytest.raises(InvalidArgument, match="readable"):
+            FileObjectSource(file)
+
+    def test_refuses_text(self) -> None:
+        text: BinaryIO = io.StringIO("text")  # type: ignore[assignment]  # what the test is about
+        with pytest.raises(InvalidArgument, match="binary"):
+            FileObjectSource(text).read_at(0, 1)
+
+
+class TestSlice:
+    def test_counts_from_its_start(self) -> None:
+        part = Slice(BytesSource(DATA), 100, 50)
+        assert (part.start, part.size) == (100, 50)
+        assert part.read_at(10, 5) == DATA[110:115]
+
+    @given(st.data())
+    def test_of_a_slice(self, data: st.DataObject) -> None:
+        whole: ReadAt = BytesSource(DATA)
+        expected = DATA
+        for _ in range(data.draw(st.integers(0, 5))):
+            start = data.draw(st.integers(0, len(expected)))
+            size = data.draw(st.integers(0, len(expected) - start))
+            whole, expected = Slice(whole, start, size), expected[start : start + size]
+        assert whole.read_at(0, whole.size) == expected
+
+    def test_names_itself(self) -> None:
+        with pytest.raises(TruncatedImage, match="partition 5 at byte 0x8"):
+            Slice(BytesSource(DATA), 0, 10, "partition 5").read_at(8, 3)
+
+    def test_may_pass_the_end_of_its_source_until_read(self) -> None:
+        part = Slice(BytesSource(DATA), len(DATA) - 5, 100)
+        assert part.size == 100
+        assert part.read_at(0, 5) == DATA[-5:]
+        with pytest.raises(TruncatedImage):
+            part.read_at(0, 6)
+
+    @pytest.mark.parametrize(("start", "size"), [(-1, 1), (1, -1)])
+    def test_refuses_negative_bounds(self, start: int, size: int) -> None:
+        with pytest.raises(InvalidArgument):
+            Slice(BytesSource(DATA), start, size)
+
+    def test_passes_hints_on(self) -> None:
+        source = Recorder()
+        Slice(source, 1000, 100).prefetch(10, 20)
+        assert source.prefetched == [(1010, 20)]
+
+    @pytest.mark.parametrize(("offset", "passed"), [(90, [(1090, 10)]), (100, []), (1 << 40, [])])
+    def test_cuts_hints_at_its_end(self, offset: int, passed: list[tuple[int, int]]) -> None:
+        source = Recorder()
+        Slice(source, 1000, 100).prefetch(offset, 1 << 30)
+        assert source.prefetched == passed
+
+
+class TestHelpers:
+    @pytest.mark.parametrize(("offset", "length"), [(0, 0), (1, 0), (0, 1), (1 << 80, 1 << 80)])
+    def test_check_range_takes_anything_else(self, offset: int, length: int) -> None:
+        check_range(offset, length)
+
+    def test_past_end_says_all(self) -> None:
+        error = past_end("volume", 0x10, 8, 0x14)
+        assert str(error) == (
+            "volume at byte 0x10: 8 bytes wanted, but it ends at byte 0x14 (expected at least 24 bytes, found 20)"
+        )
+
+    def test_prefetch_is_only_a_hint(self) -> None:
+        prefetch(BytesSource(DATA), 0, 10)
+
+    def test_prefetch_of_nothing_is_dropped(self) -> None:
+        source = Recorder()
+        prefetch(source, 5, 0)
+        prefetch(source, 5, -3)
+        prefetch(source, 5, 3)
+        assert source.prefetched == [(5, 3)]
+
+    def test_read_up_to_asks_no_size_of_a_source_that_can_do_without(self) -> None:
+        assert read_up_to(Recorder(), len(DATA) - 1, 10) == DATA[-1:]
+
+    @pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, -1)])
+    def test_read_up_to_refuses_negative_ranges(self, offset: int, length: int) -> None:
+        with pytest.raises(InvalidArgument):
+            read_up_to(BytesSource(DATA), offset, length)
+
+
+_SMALL = st.integers(-5, 300)
+_STEPS = st.one_of(
+    st.tuples(st.just("read"), st.integers(-1, 300)),
+    st.tuples(st.just("read1"), st.integers(0, 300)),
+    st.tuples(st.just("readinto"), st.integers(0, 300)),
+    st.tuples(st.just("readline"), st.just(-1)),
+    st.tuples(st.sampled_from(["from start", "from here", "from end"]), _SMALL),
+)
+
+
+def _step(stream: io.BufferedReader | io.BytesIO, name: str, amount: int) -> object:
+    """What one step gives: its value and the position after it."""
+    if name == "readinto":
+        buffer = bytearray(amount)
+        count = stream.readinto(buffer)
+        return bytes(buffer[:count]), stream.tell()
+    if name.startswith("from "):
+        whence = {"from start": os.SEEK_SET, "from here": os.SEEK_CUR, "from end": os.SEEK_END}[name]
+        if whence != os.SEEK_END and amount + (stream.tell() if whence else 0) < 0:
+            with pytest.raises(ValueError):  # noqa: PT011  # the two say it differently
+                stream.seek(amount, whence)
+            return "refused"
+        return stream.seek(amount, whence)
+    return getattr(stream, name)(amount), stream.tell()
+
+
+class TestStream:
+    @given(st.binary(min_size=5, max_size=200), st.lists(_STEPS, max_size=20))
+    def test_behaves_as_bytesio(self, data: bytes, steps: list[tuple[str, int]]) -> None:
+        stream, model = open_stream(BytesSource(data)), io.BytesIO(data)
+        for name, amount in steps:
+            assert _step(stream, name, amount) == _step(model, name, amount)
+
+    @given(st.binary(max_size=200), st.integers(0, 250), st.integers(0, 250))
+    def test_raw_reads_are_exact(self, data: bytes, position: int, length: int) -> None:
+        stream, buffer = ReadAtStream(BytesSource(data)), bytearray(length)
+        stream.seek(position)
+        count = stream.readinto(buffer)
+        assert bytes(buffer[:count]) == data[position : position + length]
+        assert stream.tell() == position + count
+        assert stream.readall() == data[position + count :]
+
+    def test_is_read_only(self) -> None:
+        stream = open_stream(BytesSource(DATA))
+        assert (stream.readable(), stream.seekable(), stream.writable()) == (True, True, False)
+        with pytest.raises(io.UnsupportedOperation):
+            stream.write(b"x")
+        with pytest.raises(io.UnsupportedOperation):
+            stream.truncate(0)
+
+    def test_reads_into_any_buffer(self) -> None:
+        import array
+
+        numbers = array.array("I", [0] * 4)
+        assert ReadAtStream(BytesSource(bytes(range(16)))).readinto(numbers) == 16
+        assert numbers.tobytes() == bytes(range(16))
+
+    def test_iterates_over_lines(self) -> None:
+        assert list(open_stream(BytesSource(b"a\nbc\n\nd"))) == [b"a\n", b"bc\n", b"\n", b"d"]
+
+    def test_streams_of_one_source_have_cursors_of_their_own(self) -> None:
+        source = BytesSource(DATA)
+        first, second = open_stream(source), open_stream(source)
+        first.seek(500)
+        assert second.read(5) == DATA[:5]
+        assert first.read(5) == DATA[500:505]
+
+    def test_closing_leaves_the_source_open(self, data_path: Path) -> None:
+        source = FileSource(data_path)
+        with open_stream(source) as stream:
+            stream.read(1)
+        assert source.read_at(0, 1) == DATA[:1]
+        source.close()
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda stream: stream.seek(0),
+            lambda stream: stream.readinto(bytearray(1)),
+            lambda stream: stream.readall(),
+            lambda stream: stream.read(1),
+        ],
+        ids=["seek", "readinto", "readall", "read"],
+    )
+    def test_says_that_it_is_closed(self, use: Callable[[ReadAtStream], object]) -> None:
+        stream = ReadAtStream(BytesSource(DATA))
+        stream.close()
+        with pytest.raises(ClosedError):
+            use(stream)
+
+    @pytest.mark.parametrize(("offset", "whence"), [(-1, os.SEEK_SET), (-1, os.SEEK_CUR), (-20_000, os.SEEK_END)])
+    def test_refuses_positions_before_the_start(self, offset: int, whence: int) -> None:
+        stream = ReadAtStream(BytesSource(DATA))
+        with pytest.raises(InvalidArgument, match="negative position"):
+            stream.seek(offset, whence)
+        assert stream.tell() == 0
+
+    def test_refuses_an_unknown_whence(self) -> None:
+        with pytest.raises(InvalidArgument, match="whence"):
+            ReadAtStream(BytesSource(DATA)).seek(0, 3)
+
+    def test_needs_no_size_to_read_to_the_end(self) -> None:
+        assert open_stream(Recorder()).read() == DATA
+
+    def test_passes_damage_on(self) -> None:
+        stream = open_stream(Slice(BytesSource(DATA), len(DATA) - 5, 100))
+        with pytest.raises(TruncatedImage):
+            stream.read()
+
+    def test_works_ahead_of_reads_in_a_row_only(self) -> None:
+        source = Recorder()
+        stream, buffer = ReadAtStream(source), bytearray(10)
+        stream.readinto(buffer)
+        stream.seek(500)
+        stream.readinto(buffer)
+        assert source.prefetched == []
+        stream.readinto(buffer)
+        assert [offset for offset, _ in source.prefetched] == [510]
+        assert source.prefetched[0][1] > len(buffer)
