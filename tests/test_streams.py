@@ -377,8 +377,10 @@ class TestStream:
         assert stream.readall() == data[position + count :]
 
     def test_is_read_only(self) -> None:
-        stream = open_stream(BytesSource(DATA))
-        assert (stream.readable(), stream.seekable(), stream.writable()) == (True, True, False)
+        source = BytesSource(DATA)
+        stream = open_stream(source)
+        for either in (stream, ReadAtStream(source)):
+            assert (either.readable(), either.seekable(), either.writable()) == (True, True, False)
         with pytest.raises(io.UnsupportedOperation):
             stream.write(b"x")
         with pytest.raises(io.UnsupportedOperation):

@@ -185,6 +185,8 @@ class FileObjectSource:
             raise past_end("file object", offset, length, self._size)
         parts, done = [], 0
         with self._lock:
+            if self._file.closed:
+                raise ClosedError("file object: read after close")
             self._file.seek(offset)
             while done < length:
                 data = self._file.read(length - done)
@@ -250,6 +252,7 @@ class ReadAtStream(io.RawIOBase):
 
     def tell(self) -> int:
         """Position in bytes from the start."""
+        self._check_open()
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

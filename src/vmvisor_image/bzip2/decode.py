@@ -96,11 +96,6 @@ class _BlockDecoder:
         """More of what was fed already."""
         return b"" if self._bz2.needs_input or self._bz2.eof else self._run(b"", limit)
 
-    @property
-    def passed_stream_end(self) -> bool:
-        """The stream ended within what was fed."""
-        return self._bz2.eof
-
     def _run(self, piece: bytes | memoryview, limit: int) -> bytes:
         try:
             return self._bz2.decompress(piece, limit)
@@ -121,9 +116,11 @@ def decode_block(data: bytes | memoryview, start_bit: int, end_bit: int, level: 
         The block, or None when the block does not end at `end_bit`: that was no real magic.
 
     Raises:
-        DamagedBlock: The block is damaged, or a stream's end comes before `end_bit`.
+        DamagedBlock: The block is damaged.
     """
     decoder = _BlockDecoder(data, start_bit, level)
+    if decoder.feed((end_bit - 1) // 8, 1):
+        return None  # it ended before, and libbz2 would go on to decode what follows it as well
     segments: list[bytes | int] = []
     size = held = 0
     piece = decoder.feed((end_bit + MAGIC_BITS + 7) // 8, _CHUNK)
@@ -140,9 +137,7 @@ def decode_block(data: bytes | memoryview, start_bit: int, end_bit: int, level: 
             segments.append(piece)
             held += len(piece)
         piece = decoder.drain(_CHUNK)
-    if not size or decoder.passed_stream_end:
-        return None
-    return Block(tuple(segments), size, held)
+    return Block(tuple(segments), size, held) if size else None
 
 
 def locate_end(data: bytes | memoryview, start_bit: int, level: int, candidates: Iterable[int]) -> int | None:
@@ -151,11 +146,19 @@ def locate_end(data: bytes | memoryview, start_bit: int, level: int, candidates:
     The block's bytes are fed up to one candidate after the other; its first byte comes out exactly when its last
     bit is in, so one pass over the block is enough however many false candidates it holds.
 
+    Returns:
+        The candidate, or None when `data` ends before the block and the magic after it do.
+
     Raises:
-        DamagedBlock: The block is damaged.
+        DamagedBlock: The block is damaged, or no magic follows it.
     """
     decoder = _BlockDecoder(data, start_bit, level)
     for end_bit in candidates:
+        if decoder.feed((end_bit - 1) // 8, 1):
+            raise DamagedBlock  # it ended before this candidate and after the last one
         if decoder.feed((end_bit + 7) // 8, 1):
             return end_bit
+    if decoder.feed(len(data), 1):
+        while decoder.drain(_CHUNK):
+            pass  # what follows the block is no magic, or only the beginning of one: libbz2 knows which
     return None

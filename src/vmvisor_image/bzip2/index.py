@@ -23,16 +23,18 @@ class BlockEntry:
 
 
 class BlockIndex:
-    """The blocks known so far, in order and without gaps from the decoded data's start."""
+    """The blocks known so far, in order and without gaps from the decoded data's start.
+
+    One thread may append while others look up: a block appears whole or not at all.
+    """
 
     def __init__(self) -> None:
         self._entries: list[BlockEntry] = []
-        self._starts: list[int] = []
 
     def append(self, entry: BlockEntry) -> None:
-        """Add the next block; it starts where the last one ended."""
-        self._entries.append(entry)
-        self._starts.append(entry.start)
+        """Add the next block, which starts where the last one ended; one that is known already changes nothing."""
+        if entry.start == self.end:
+            self._entries.append(entry)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -43,8 +45,11 @@ class BlockIndex:
     @property
     def end(self) -> int:
         """Decoded bytes that the known blocks cover."""
-        return self._entries[-1].start + self._entries[-1].size if self._entries else 0
+        if not self._entries:
+            return 0
+        last = self._entries[-1]
+        return last.start + last.size
 
     def find(self, offset: int) -> int:
         """Number of the block that holds decoded byte `offset`, which must be below `end`."""
-        return bisect_right(self._starts, offset) - 1
+        return bisect_right(self._entries, offset, key=lambda entry: entry.start) - 1

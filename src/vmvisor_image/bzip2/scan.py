@@ -8,7 +8,7 @@ candidates; the decoder tells which are real.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -76,7 +76,7 @@ def _shared_bits_match(data: bytes, at: int, alignment: _Alignment) -> bool:
 class MagicScanner:
     """The candidates of one magic in a source, found window by window as they are asked for.
 
-    Positions are asked for in ascending order; those passed are forgotten. Not thread-safe.
+    What was found is kept until `forget` is called. Not thread-safe.
     """
 
     def __init__(self, source: ReadAt, magic: int, start_bit: int = 0) -> None:
@@ -85,25 +85,27 @@ class MagicScanner:
         self._magic = magic
         self._from = start_bit
         self._next_window = start_bit // 8
-        self._found: deque[int] = deque()
+        self._found: list[int] = []
         self._at_end = False
 
     def after(self, bit: int) -> int | None:
         """The first candidate past `bit`, or None when there is none up to the source's end."""
-        while True:
-            while self._found and self._found[0] <= bit:
-                self._found.popleft()
-            if self._found:
-                return self._found[0]
+        while not self._found or self._found[-1] <= bit:
             if self._at_end:
                 return None
             self._scan_window()
+        return self._found[bisect_right(self._found, bit)]
 
     def between(self, first: int, last: int) -> int | None:
         """The first candidate past `first` and before `last`, or None; `last` bounds the search."""
         while not self._at_end and self._next_window * 8 < last and not (self._found and self._found[-1] > first):
             self._scan_window()
-        return next((bit for bit in self._found if first < bit < last), None)
+        place = bisect_right(self._found, first)
+        return self._found[place] if place < len(self._found) and self._found[place] < last else None
+
+    def forget(self, bit: int) -> None:
+        """Drop the candidates up to `bit`: none of them will be asked for again."""
+        del self._found[: bisect_right(self._found, bit)]
 
     def _scan_window(self) -> None:
         data = read_up_to(self._source, self._next_window, WINDOW + _TAIL)
@@ -119,4 +121,5 @@ def count_blocks(source: ReadAt) -> int:
     count, bit = 0, -1
     while (found := scanner.after(bit)) is not None:
         count, bit = count + 1, found
+        scanner.forget(bit)
     return count

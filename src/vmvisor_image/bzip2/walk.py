@@ -116,6 +116,7 @@ class BlockWalk:
             self.failure = error
             raise
         entry = BlockEntry(bit, end_bit, level, start, block.size)
+        self._blocks.forget(bit)
         try:
             self._next = self._following(entry)
         except CorruptImage as error:
