@@ -127,9 +127,7 @@ class EntryReader:
         count = parts[0].ordinal & ~_LAST_PART
         in_order = [part.ordinal & ~_LAST_PART for part in parts] == list(range(count, 0, -1))
         if not starts or not in_order or count > _MOST_PARTS or any(part.checksum != checksum for part in parts):
-            note(
-                at, "FAT long name", "its parts are incomplete, out of order or foreign; the short name is used"
-            )
+            note(at, "FAT long name", "its parts are incomplete, out of order or foreign; the short name is used")
             return None
         decoder = FATLongDirectoryEntry()
         for part in parts:

@@ -1,0 +1,4 @@
+"""For tests, ours and those of programs that embed this library: images built from folders, and strategies.
+
+`vmvisor_image.testing.forge` builds disk images; `vmvisor_image.testing.strategies` needs hypothesis.
+"""
