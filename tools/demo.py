@@ -17,7 +17,7 @@ NAME = "VMware-VMvisor-big-3.5.0-67921.i386.dd.bz2"
 
 def build_image(path: Path) -> None:
     """A 750 MiB disk in the layout of ESX 3i 3.5, with stand-ins for VMware's files, compressed with bzip2."""
-    print(f"Building {path}: 750 MiB, of it 45 MB of modules and 60 MB of tools (takes half a minute) ...", flush=True)
+    print(f"Building {path}: 750 MiB, of it 45 MB of modules and 110 MB of tools (takes half a minute) ...", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     disk = forge.esx35_disk(
         boot=forge.esx35_boot_files(), bank=forge.esx35_bank_files(), store=forge.esx35_store_files()
