@@ -9,6 +9,7 @@ FAT by `BPB_FATSz16`), the Linux kernel's fs/fat, as mkfs.fat and mtools do.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from array import array
@@ -179,6 +180,14 @@ class FatVolume:
             length = min(left, count * geometry.cluster_size)
             extents.append(Extent(self._start + self._cluster_offset(cluster), length))
             left -= length
+        ordered = sorted(extents, key=lambda extent: extent.offset)
+        for extent, following in itertools.pairwise(ordered):
+            if following.offset < extent.offset + extent.length:
+                raise CorruptImage(
+                    f"the chain passes a cluster twice (its bytes start at {following.offset:#x})",
+                    structure="FAT cluster chain",
+                    offset=entry_offset,
+                )
         return tuple(extents)
 
     def _cluster_offset(self, cluster: int) -> int:
