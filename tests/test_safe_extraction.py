@@ -1,0 +1,253 @@
+"""Extraction: what is refused, that files appear whole or not at all, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from vmvisor_image import CorruptImage, DestinationExists, Extent, Image, PartialExtraction, UnsafeName
+from vmvisor_image.extraction import Extractable, write_files
+from vmvisor_image.testing.forge import ForgedFile, fat_volume
+
+
+class Content:
+    """A file of given bytes that can fail in the middle."""
+
+    def __init__(self, data: bytes, *, fails: bool = False, place: int = 0) -> None:
+        self.data = data
+        self.fails = fails
+        self.place = place
+        self.modified = datetime(2001, 2, 3, 4, 5, 6)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        return (Extent(self.place, self.size),)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.data[:3]
+        if self.fails:
+            raise CorruptImage("damaged", structure="test", offset=7)
+        yield self.data[3:]
+
+
+def write(dest: Path, *names: str, overwrite: bool = False) -> tuple[Path, ...]:
+    files: list[tuple[str, Extractable]] = [(name, Content(b"content")) for name in names]
+    return write_files(files, dest, overwrite=overwrite)
+
+
+def everything(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        "../x",
+        "a/../../x",
+        "/etc/passwd",
+        "a//b",
+        ".",
+        "",
+        "a\\b",
+        "..\\x",
+        "C:x",
+        "nul\0",
+        "new\nline",
+        "bell\x07",
+        "del\x7f",
+        "CON",
+        "con.txt",
+        "aux .tar.gz",
+        "LPT1",
+        "COM¹.x",
+        "dir/NUL",
+        "dot.",
+        "space ",
+        'quo"te',
+        "st*r",
+        "lone\udc00",
+    ],
+)
+def test_unsafe_names_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnsafeName) as caught:
+        write(tmp_path / "dest", "good", name)
+    assert not (tmp_path / "dest").exists()
+    assert "nothing was written" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("README", "readme"),
+        ("a/x", "A/x"),
+        ("a", "a/x"),
+        ("a/x", "A"),
+        ("same", "same"),
+        ("stra\u00dfe", "STRASSE"),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
+)
+def test_collisions_are_refused_before_anything_is_written(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(UnsafeName, match="one name"):
+        write(tmp_path / "dest", *names)
+    assert not (tmp_path / "dest").exists()
+
+
+def test_names_that_are_fine(tmp_path: Path) -> None:
+    names = ("console", "nullify.txt", ".hidden", "a b", "grüße", "com10", "dir/sub/x", "dir/y", "-rf")
+    assert write(tmp_path, *names) == tuple(tmp_path / name for name in names)
+    assert all((tmp_path / name).read_bytes() == b"content" for name in names)
+    assert {datetime.fromtimestamp((tmp_path / name).stat().st_mtime) for name in names} == {
+        datetime(2001, 2, 3, 4, 5, 6)
+    }
+
+
+def test_the_umask_is_respected(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path, "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_existing_files_stay_unless_asked(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"mine")
+    with pytest.raises(DestinationExists):
+        write(tmp_path, "a", "b")
+    assert everything(tmp_path) == {"b"}
+    write(tmp_path, "a", "b", overwrite=True)
+    assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    outside, dest = tmp_path / "outside", tmp_path / "dest"
+    outside.mkdir()
+    dest.mkdir()
+    (dest / "dir").symlink_to(outside)
+    (dest / "file").symlink_to(outside / "target")
+    for overwrite in (False, True):
+        with pytest.raises(DestinationExists):
+            write(dest, "dir/x", overwrite=overwrite)
+    with pytest.raises(DestinationExists):
+        write(dest, "file")
+    write(dest, "file", overwrite=True)
+    assert not (dest / "file").is_symlink()
+    assert everything(outside) == set()
+
+
+def test_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("dir", "file/x"):
+        with pytest.raises(DestinationExists):
+            write(tmp_path, name, overwrite=True)
+    with pytest.raises(DestinationExists, match="no directory"):
+        write(tmp_path / "file", "x")
+
+
+def test_a_destination_may_itself_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write(tmp_path / "link", "x")
+    assert everything(tmp_path / "real") == {"x"}
+
+
+def test_damaged_files_are_left_out_and_listed(tmp_path: Path) -> None:
+    files: list[tuple[str, Extractable]] = [
+        ("bad", Content(b"content", fails=True)),
+        ("good", Content(b"content")),
+        ("dir/bad", Content(b"content", fails=True)),
+    ]
+    with pytest.raises(PartialExtraction) as caught:
+        write_files(files, tmp_path, texts=[("config", b"text")])
+    assert caught.value.written == (tmp_path / "good",)
+    assert sorted(path for path, _ in caught.value.failed) == ["bad", "dir/bad"]
+    assert caught.value.offset == 7
+    assert {name for name in everything(tmp_path) if (tmp_path / name).is_file()} == {"good"}
+
+
+def test_a_failing_source_leaves_no_part(tmp_path: Path) -> None:
+    class Broken(Content):
+        def chunks(self) -> Iterator[bytes]:
+            yield b"part"
+            raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        write_files([("x", Broken(b"content"))], tmp_path)
+    assert everything(tmp_path) == set()
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watching(Content):
+        def chunks(self) -> Iterator[bytes]:
+            yield b"part"
+            seen.append((tmp_path / "x").exists())
+            yield b"rest"
+
+    write_files([("x", Watching(b"partrest"))], tmp_path)
+    assert seen == [False]
+    assert (tmp_path / "x").read_bytes() == b"partrest"
+
+
+def test_one_that_appears_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    class Racing(Content):
+        def chunks(self) -> Iterator[bytes]:
+            (tmp_path / "x").write_bytes(b"theirs")
+            yield self.data
+
+    with pytest.raises(DestinationExists, match="appeared"):
+        write_files([("x", Racing(b"ours"))], tmp_path)
+    assert (tmp_path / "x").read_bytes() == b"theirs"
+    assert everything(tmp_path) == {"x"}
+
+
+def test_files_are_read_in_disk_order(tmp_path: Path) -> None:
+    order: list[int] = []
+
+    class Ordered(Content):
+        def chunks(self) -> Iterator[bytes]:
+            order.append(self.place)
+            yield self.data
+
+    places = (500, 100, 300)
+    files: list[tuple[str, Extractable]] = [(str(place), Ordered(b"x", place=place)) for place in places]
+    assert write_files(files, tmp_path) == tuple(tmp_path / str(place) for place in places)
+    assert order == sorted(places)
+
+
+def test_a_whole_volume(tmp_path: Path) -> None:
+    tree: dict[str, bytes | ForgedFile] = {"a": b"1", "sub/dir/b": b"2" * 5000, "c": b""}
+    with Image.open(fat_volume(tree, sectors=4000)) as image:
+        written = image.partitions[1].files.extract(tmp_path / "new" / "dest")
+    assert {path.relative_to(tmp_path / "new/dest").as_posix(): path.read_bytes() for path in written} == tree
+
+
+def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
+    """Both may write, and one of them wins each file; none is ever half of either."""
+    tree: dict[str, bytes | ForgedFile] = {f"f{n}": bytes([n]) * 3000 for n in range(30)}
+    with Image.open(fat_volume(tree, sectors=4000)) as image:
+        files = image.partitions[1].files
+        threads = [
+            threading.Thread(target=files.extract, args=(tmp_path,), kwargs={"overwrite": True}) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == tree
