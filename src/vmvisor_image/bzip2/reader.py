@@ -6,27 +6,33 @@ import copy
 import io
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from vmvisor_image.bzip2.decode import Block, decode_block
+from vmvisor_image.bzip2.cache import BlockCache
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, read_bits
 from vmvisor_image.bzip2.index import BlockIndex
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
-from vmvisor_image.errors import ClosedError, InvalidArgument, Problem
-from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end
+from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
 _CACHE_BYTES = 32 << 20
-_REMEMBERED_BITS = 8 * 4096
-_REMEMBERED_BLOCKS = 64
-_REMEMBERED_SIZE = 1 << 20
+_REMEMBERED_BYTES = 4 << 20
+_SHORT_BITS = 8 * 4096
+"""Blocks up to this compressed length are remembered by their bits: a disk's empty space is made of equal ones."""
 _BLOCKS_AHEAD = 3
 """Blocks in work or waiting, per thread: enough that no thread idles while one block is consumed."""
+_BLOCK_BYTES = 900_000
+"""What a block usually decodes to."""
+_PATIENCE = 0.01
+"""Seconds after which a thread looks whether the block it waits for has been passed by another one."""
+_ENDLESS = 1 << 63
+"""Past the end of any data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +80,20 @@ class Bzip2Reader:
         self._source = source
         self._threads = threads or available_cores()
         self._progress = progress
+        # A bzip2 source would have to be decoded to its end to know its size.
+        self._total = None if isinstance(source, Bzip2Reader) else source.size
         self._index = BlockIndex()
+        self._announced = (0, 0)
         self._walk_lock = threading.RLock()
-        self._walk = BlockWalk(source, self._submit)
-        self._goal = 0
-        self._lock = threading.Lock()
-        """Guards what follows; held only for moments."""
+        """Held while a block is passed; reentrant, so that `progress` may read."""
+        self._walk = BlockWalk(source, self._index, self._start)
+        self._lock = threading.RLock()
+        """Guards what follows; held only for moments, and nothing is waited for while it is."""
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
-        self._cache: OrderedDict[int, Block] = OrderedDict()
-        self._cache_limit = cache_bytes
-        self._cached_bytes = 0
+        self._cache: BlockCache[int] = BlockCache(cache_bytes)
         self._loading: dict[int, Future[Block | None]] = {}
-        self._announced = (0, 0)
-        self._repeats: OrderedDict[tuple[int, int, int], Block] = OrderedDict()
+        self._repeats: BlockCache[tuple[int, int, int]] = BlockCache(_REMEMBERED_BYTES)
         self._decoded = self._repeated = 0
 
     @property
@@ -97,16 +103,16 @@ class Bzip2Reader:
         Raises:
             CorruptImage: A block or a stream is damaged.
         """
-        while not self._walk.finished:
-            self._walk_to(self._index.end + 1)
+        self._walk_past(_ENDLESS, _ENDLESS)
         self._raise_failure()
         return self._index.end
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found so far that is no part of the data: bytes after the last stream, a failed check."""
-        failure = self._walk.failure
-        return (*self._walk.problems, *(() if failure is None else (Problem.of(failure),)))
+        failure, trailing = self._walk.failure, self._walk.trailing
+        found = (trailing, None if failure is None else Problem.of(failure))
+        return tuple(problem for problem in found if problem is not None)
 
     @property
     def stats(self) -> Bzip2Stats:
@@ -133,13 +139,12 @@ class Bzip2Reader:
     def read_up_to(self, offset: int, length: int) -> bytes:
         """At most `length` bytes from `offset`; fewer only at the end of the data."""
         check_range(offset, length)
-        if self._closed:
-            raise ClosedError("bzip2 data: read after close")
+        self._check_open()
         end = offset + length
         pieces: list[bytes] = []
         while offset < end:
             if offset >= self._index.end:
-                self._walk_to(end)
+                self._walk_past(offset, end)
                 if offset >= self._index.end:
                     self._raise_failure()
                     break
@@ -152,12 +157,13 @@ class Bzip2Reader:
 
     def prefetch(self, offset: int, length: int) -> None:
         """Announce that a range will be read: blocks are decoded ahead up to its end and no further."""
+        check_range(offset, length)
         end = offset + length
         self._announced = (offset, end)
-        self._goal = max(self._goal, end)
+        # Where another thread walks, it sees the announcement itself.
         if end > self._index.end and self._walk_lock.acquire(blocking=False):
             try:
-                self._plan()
+                self._walk.plan(end, self._depth)
             finally:
                 self._walk_lock.release()
 
@@ -171,6 +177,7 @@ class Bzip2Reader:
             self._closed = True
             pool, self._pool = self._pool, None
             self._cache.clear()
+            self._repeats.clear()
         if pool is not None:
             pool.shutdown(cancel_futures=True)
 
@@ -178,22 +185,31 @@ class Bzip2Reader:
     def _depth(self) -> int:
         return self._threads * _BLOCKS_AHEAD if self._threads > 1 else 1
 
-    def _plan(self) -> None:
-        if not self._walk.finished:
-            self._walk.plan(self._index.end, self._goal, self._depth)
+    def _walk_past(self, offset: int, goal: int) -> None:
+        """Pass blocks until the one with decoded byte `offset` is known, or as far as the source goes.
 
-    def _walk_to(self, end: int) -> None:
-        """Pass blocks until decoded byte `end` is covered, or as far as the source goes."""
-        with self._walk_lock:
-            self._goal = max(self._goal, end)
-            while self._index.end < end and not self._walk.finished:
-                self._plan()
-                entry, block = self._walk.advance(self._index.end)
-                self._keep(len(self._index), block)
-                self._index.append(entry)
-                self._plan()
-                if self._progress is not None:
-                    self._progress(entry.end_bit // 8, self._source.size)
+        Blocks up to decoded byte `goal` are decoded ahead.
+        """
+        while self._index.end <= offset and not self._walk.finished:
+            if not self._walk_lock.acquire(timeout=_PATIENCE):
+                continue  # another thread walks and may have come past the offset
+            try:
+                if self._index.end <= offset and not self._walk.finished:
+                    self._step(goal)
+            finally:
+                self._walk_lock.release()
+
+    def _step(self, goal: int) -> None:
+        """Pass one block; the walk's lock is held."""
+        self._walk.plan(max(goal, self._announced[1]), self._depth)
+        try:
+            entry, block = self._walk.advance()
+        except CancelledError:
+            raise ClosedError("bzip2 data: closed while it was read") from None
+        self._keep(self._index.find(entry.start), block)
+        self._walk.plan(max(goal, self._announced[1]), self._depth)
+        if self._progress is not None:
+            self._progress(entry.end_bit // 8, self._total)
 
     def _raise_failure(self) -> None:
         if self._walk.failure is not None:
@@ -202,85 +218,97 @@ class Bzip2Reader:
     def _block(self, number: int, end: int) -> Block:
         """A known block, from memory or decoded now, with those after it up to `end` started."""
         first, last = self._announced
-        start = self._index[number].start
-        goal = max(end, last) if first <= start < last else end
-        ahead = [number]
-        while len(ahead) < self._depth and ahead[-1] + 1 < len(self._index) and self._index[ahead[-1] + 1].start < goal:
-            ahead.append(ahead[-1] + 1)
-        futures = [self._load(each) for each in ahead]
-        block = futures[0] if isinstance(futures[0], Block) else futures[0].result()
-        assert block is not None, "a block of the index was decoded before"
+        entry = self._index[number]
+        goal = max(end, last) if first <= entry.start < last else end
+        # More than half of the cache decoded ahead would push each other out before they are read.
+        most = min(self._depth, self._cache.limit // 2 // _BLOCK_BYTES)
+        found = self._load(number)
+        for each in range(number + 1, min(number + most, len(self._index))):
+            if self._index[each].start >= goal:
+                break
+            self._load(each)
+        try:
+            block = found if isinstance(found, Block) else found.result()
+        except CancelledError:
+            raise ClosedError("bzip2 data: closed while it was read") from None
+        except DamagedBlock:
+            block = None
+        if block is None or block.size != entry.size:
+            raise CorruptImage(
+                "it is not what it was when it was first read", structure="bzip2 block", offset=entry.start_bit // 8
+            )
         return block
 
     def _load(self, number: int) -> Block | Future[Block | None]:
         with self._lock:
-            block = self._cache.get(number)
-            if block is not None:
-                self._cache.move_to_end(number)
-                return block
-            future = self._loading.get(number)
-            if future is not None:
-                return future
-        entry = self._index[number]
-        future = self._submit(entry.start_bit, entry.end_bit, entry.level)
-        with self._lock:
+            found = self._cache.get(number) or self._loading.get(number)
+            if found is not None:
+                return found
+            entry = self._index[number]
+            future = self._submit(entry.start_bit, entry.end_bit, entry.level)
             self._loading[number] = future
-        future.add_done_callback(lambda done: self._loaded(number, done))
-        return future
+            future.add_done_callback(lambda done: self._loaded(number, done))
+            return future
 
     def _loaded(self, number: int, future: Future[Block | None]) -> None:
         block = None if future.cancelled() or future.exception() else future.result()
-        if block is not None:
-            self._keep(number, block)
         with self._lock:
+            if block is not None:
+                self._keep(number, block)
             self._loading.pop(number, None)
 
     def _keep(self, number: int, block: Block) -> None:
         with self._lock:
-            if number in self._cache or self._closed:
-                return
-            self._cache[number] = block
-            self._cached_bytes += block.held
-            while self._cached_bytes > self._cache_limit and len(self._cache) > 1:
-                _, dropped = self._cache.popitem(last=False)
-                self._cached_bytes -= dropped.held
+            if not self._closed:
+                self._cache.put(number, block)
+
+    def _start(self, start_bit: int, end_bit: int, level: int) -> Future[Block | None]:
+        """Start decoding a block that the walk comes to; a short one is decoded at once.
+
+        Short blocks are a disk's empty space, mostly remembered ones, or the 19 bytes that end each stream of
+        pbzip2. What they decode to can't be guessed and decides what needs to be decoded ahead after them.
+        """
+        if end_bit - start_bit > _SHORT_BITS:
+            return self._submit(start_bit, end_bit, level)
+        future: Future[Block | None] = Future()
+        try:
+            self._check_open()
+            future.set_result(self._decode(start_bit, end_bit, level))
+        except Exception as error:  # noqa: BLE001  # it is raised where the result is asked for, as in a pool
+            future.set_exception(error)
+        return future
 
     def _submit(self, start_bit: int, end_bit: int, level: int) -> Future[Block | None]:
-        if self._threads == 1:
-            future: Future[Block | None] = Future()
-            try:
-                future.set_result(self._decode(start_bit, end_bit, level))
-            except Exception as error:  # noqa: BLE001  # it is raised where the result is asked for, as in a pool
-                future.set_exception(error)
-            return future
         with self._lock:
-            if self._closed:
-                raise ClosedError("bzip2 data: read after close")
+            self._check_open()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="bzip2")
             return self._pool.submit(self._decode, start_bit, end_bit, level)
 
     def _decode(self, start_bit: int, end_bit: int, level: int) -> Block | None:
         first = start_bit // 8
-        data = self._source.read_at(first, min((end_bit + MAGIC_BITS + 7) // 8, self._source.size) - first)
+        data = read_up_to(self._source, first, (end_bit + MAGIC_BITS + 7) // 8 - first)
+        start, end = start_bit - first * 8, end_bit - first * 8
+        if len(data) * 8 < end:
+            return None  # the source has shrunk
         key = None
-        if end_bit - start_bit <= _REMEMBERED_BITS:
-            bits = int.from_bytes(data, "big") >> (len(data) * 8 - (end_bit - first * 8))
-            key = (level, end_bit - start_bit, bits & (1 << end_bit - start_bit) - 1)
+        if end - start <= _SHORT_BITS:
+            key = (level, end - start, read_bits(data, start, end - start))
             with self._lock:
                 block = self._repeats.get(key)
                 if block is not None:
-                    self._repeats.move_to_end(key)
                     self._repeated += 1
                     return block
-        block = decode_block(data, start_bit - first * 8, end_bit - first * 8, level)
+        block = decode_block(data, start, end, level)
         with self._lock:
             self._decoded += 1
-            if key is not None and block is not None and block.held <= _REMEMBERED_SIZE:
-                self._repeats[key] = block
-                if len(self._repeats) > _REMEMBERED_BLOCKS:
-                    self._repeats.popitem(last=False)
+            if key is not None and block is not None and block.held < self._repeats.limit:
+                self._repeats.put(key, block)
         return block
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("bzip2 data: read after close")
 
 
 def available_cores() -> int:

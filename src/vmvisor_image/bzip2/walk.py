@@ -7,13 +7,14 @@ what the chain then shows to be no block is thrown away.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, locate_end, read_bits
-from vmvisor_image.bzip2.index import BlockEntry
+from vmvisor_image.bzip2.index import BlockEntry, BlockIndex
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -27,6 +28,10 @@ _SPARSE_RATIO = 20
 """A block that is compressed more than this may be a long run; its decoded size can't be guessed."""
 _LARGEST_BLOCK = 4 << 20
 """Compressed bytes in which any block ends: 900,000 symbols of at most 20 bits and their tables are 2.3 MB."""
+
+_MAGIC_BYTES = tuple(magic.to_bytes(MAGIC_BITS // 8, "big") for magic in (BLOCK_MAGIC, END_MAGIC))
+_HEADS = tuple(b"BZh%d" % level + magic for level in range(1, 10) for magic in _MAGIC_BYTES)
+"""What a stream may begin with."""
 
 Decode = Callable[[int, int, int], "Future[Block | None]"]
 """Start decoding the block from a bit to a bit at a level."""
@@ -44,16 +49,33 @@ class _Span:
     next_level: int
 
     def expected_size(self) -> int:
-        """Decoded bytes the block should at least have, as far as its compressed size tells."""
+        """Decoded bytes the block should have, as far as its compressed size tells."""
         full = self.level * _BLOCK_UNIT
         sparse = (self.end_bit - self.start_bit) * _SPARSE_RATIO < full * 8
         return full * _LARGEST_EXPANSION if sparse else full
 
 
-class BlockWalk:
-    """An iterator over a source's blocks with read-ahead. Not thread-safe."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the chain of blocks goes on: all that the walk knows of what it has passed."""
 
-    def __init__(self, source: ReadAt, decode: Decode) -> None:
+    bit: int
+    """Where the next block's magic starts."""
+    level: int
+    start: int
+    """Decoded bytes before that block."""
+    crc: int
+    """Combined CRC of its stream's blocks before it."""
+
+
+class BlockWalk:
+    """A walk over a source's blocks with read-ahead, which puts each block that it passes into an index.
+
+    Not thread-safe, but any exception may pass through it at any moment, a `KeyboardInterrupt` too: the walk then
+    goes on where it was.
+    """
+
+    def __init__(self, source: ReadAt, index: BlockIndex, decode: Decode) -> None:
         """Start at the first stream's header.
 
         Raises:
@@ -61,76 +83,74 @@ class BlockWalk:
             TruncatedImage: It ends within the first header.
         """
         self._source = source
+        self._index = index
         self._decode = decode
         self._blocks = MagicScanner(source, BLOCK_MAGIC)
         self._pending: deque[tuple[_Span, Future[Block | None]]] = deque()
-        self._combined_crc = 0
         self.failure: CorruptImage | None = None
         """What ended the walk before the source's end."""
-        self.problems: list[Problem] = []
+        self.trailing: Problem | None = None
         """What was found after the last stream's end."""
-        first = self._enter_stream(0)
-        self._next: tuple[int, int] | None = first
-        """Bit and level of the next block of the chain; None at the end."""
-        self._planned: tuple[int, int] | None = first
+        self._place = self._enter_stream(0, 0)
+        """None at the end."""
+        self._planned: tuple[int, int] | None = None
         """Bit and level of the next block to decode ahead; None where nothing more is known."""
 
     @property
     def finished(self) -> bool:
         """Nothing more can be had: the end was reached, or `failure`."""
-        return self._next is None or self.failure is not None
+        return self._place is None or self.failure is not None
 
-    def plan(self, known_end: int, goal: int, depth: int) -> None:
-        """Start decoding ahead, as far as decoded byte `goal` is expected to need, at most `depth` blocks.
-
-        `known_end` is the number of decoded bytes before the block that `advance` gives next.
-        """
-        expected = known_end + sum(span.expected_size() for span, _ in self._pending)
+    def plan(self, goal: int, depth: int) -> None:
+        """Start decoding ahead, as far as decoded byte `goal` is expected to need, at most `depth` blocks."""
+        place = self._place
+        if place is None or self.failure is not None:
+            return
+        if self._pending and (self._pending[0][0].start_bit, self._pending[0][0].level) != (place.bit, place.level):
+            self._forget_plans()  # the chain went on elsewhere than the candidates told
+        if not self._pending:
+            self._planned = (place.bit, place.level)
+        expected = place.start + sum(_size_of(span, future) for span, future in self._pending)
         while len(self._pending) < depth and expected < goal and self._planned is not None:
             span = self._span(*self._planned)
             if span is None:
                 self._planned = None
                 return
-            self._pending.append((span, self._decode(span.start_bit, span.end_bit, span.level)))
+            future = self._decode(span.start_bit, span.end_bit, span.level)
+            self._pending.append((span, future))
             self._planned = None if span.next_bit is None else (span.next_bit, span.next_level)
-            expected += span.expected_size()
+            expected += _size_of(span, future)
 
-    def advance(self, start: int) -> tuple[BlockEntry, Block]:
-        """The next block; ask `finished` first.
-
-        Args:
-            start: Decoded bytes before it.
+    def advance(self) -> tuple[BlockEntry, Block]:
+        """Pass the next block; ask `finished` first.
 
         Raises:
             CorruptImage: The block is damaged; `failure` from now on.
             TruncatedImage: The source ends within it; `failure` from now on.
         """
-        assert self._next is not None, "finished was asked first"
-        bit, level = self._next
-        if not self._pending:
-            self._planned = self._next
-            self.plan(start, start + 1, 1)
+        place = self._place
+        assert place is not None, "finished was asked first"
+        self.plan(place.start + 1, 1)
         try:
-            end_bit, block = self._settle(bit, level)
+            end_bit, block = self._settle(place)
         except CorruptImage as error:
-            self.failure = error
+            self.failure = copy.copy(error)  # without the traceback, which holds the block's data
             raise
-        entry = BlockEntry(bit, end_bit, level, start, block.size)
-        self._blocks.forget(bit)
+        entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size)
+        following = failure = None
         try:
-            self._next = self._following(entry)
+            following = self._following(entry, place.crc)
         except CorruptImage as error:
-            self.failure = error  # this block itself is good
-            self._next = None
-        if self._pending and (self._pending[0][0].start_bit, self._pending[0][0].level) != self._next:
-            self._forget_plans()
-        if not self._pending:
-            self._planned = self._next
+            failure = copy.copy(error)  # this block itself is good
+        # Where an exception comes between these, the block is passed once more, and the index has it already.
+        self._index.append(entry)
+        self.failure = failure
+        self._place = following
+        self._blocks.forget(place.bit)
         return entry, block
 
-    def _settle(self, bit: int, level: int) -> tuple[int, Block]:
-        """The real end of the block at `bit`, and its content."""
-        block: Block | None = None
+    def _settle(self, place: _Place) -> tuple[int, Block]:
+        """The real end of the block at `place`, and its content."""
         if self._pending:
             span, future = self._pending[0]
             try:
@@ -145,83 +165,109 @@ class BlockWalk:
                 return span.end_bit, block
         # A false magic within the block, an end of stream that garbage follows, damage or truncation.
         self._forget_plans()
-        base = bit // 8 * 8
-        data = read_up_to(self._source, base // 8, _LARGEST_BLOCK)
+        return self._settle_slowly(place)
+
+    def _settle_slowly(self, place: _Place) -> tuple[int, Block]:
+        """As `_settle`, by trying every magic after the block's start until one is its end."""
+        first = place.bit // 8
+        start = place.bit - first * 8
+        data = read_up_to(self._source, first, _LARGEST_BLOCK)
+        cut_off = False
         try:
-            end_bit = locate_end(data, bit - base, level, _magics_past(data, bit - base))
-            block = None if end_bit is None else self._decode(bit, base + end_bit, level).result()
-        except DamagedBlock as error:
-            raise CorruptImage(
-                f"its data is damaged, or its CRC does not match (the block starts at bit {bit})",
-                structure="bzip2 block",
-                offset=bit // 8,
-            ) from error
-        if end_bit is None or block is None:
+            end = locate_end(data, start, place.level, _magics_past(data, start))
+            cut_off = end is None and len(data) < _LARGEST_BLOCK
+            if end is not None:
+                block = self._decode(place.bit, first * 8 + end, place.level).result()
+                if block is not None:
+                    return first * 8 + end, block
+        except DamagedBlock:
+            pass
+        if cut_off:
             raise TruncatedImage(
-                f"the source ends within it (the block starts at bit {bit})",
+                f"the source ends within it (the block starts at bit {place.bit})",
                 structure="bzip2 block",
-                offset=bit // 8,
+                offset=first,
                 expected="a block or end-of-stream magic after it",
                 found="none",
             )
-        return base + end_bit, block
+        raise CorruptImage(
+            f"its data is damaged, or its CRC does not match (the block starts at bit {place.bit})",
+            structure="bzip2 block",
+            offset=first,
+        )
 
-    def _following(self, entry: BlockEntry) -> tuple[int, int] | None:
-        """Bit and level of the block after a good one, in the next stream where it was its stream's last."""
-        crc = self._bits(entry.start_bit + MAGIC_BITS, _CRC_BITS)
-        self._combined_crc = ((self._combined_crc << 1 | self._combined_crc >> 31) & 0xFFFFFFFF) ^ crc
+    def _following(self, entry: BlockEntry, crc: int) -> _Place | None:
+        """The place after a good block, in the next stream where it was its stream's last; None at the end.
+
+        Args:
+            entry: The block.
+            crc: Combined CRC of its stream's blocks before it.
+        """
+        crc = ((crc << 1 | crc >> 31) & 0xFFFFFFFF) ^ self._bits(entry.start_bit + MAGIC_BITS, _CRC_BITS)
+        start = entry.start + entry.size
         if self._bits(entry.end_bit, MAGIC_BITS) == BLOCK_MAGIC:
-            return entry.end_bit, entry.level
+            return _Place(entry.end_bit, entry.level, start, crc)
         footer = entry.end_bit + MAGIC_BITS
         found = self._bits(footer, _CRC_BITS)
-        if found != self._combined_crc:
+        if found != crc:
             raise CorruptImage(
                 "the combined CRC does not match: a block is missing, repeated or out of order",
                 structure="bzip2 stream",
                 offset=footer // 8,
-                expected=f"{self._combined_crc:#010x}",
+                expected=f"{crc:#010x}",
                 found=f"{found:#010x}",
             )
-        byte = (footer + _CRC_BITS + 7) // 8
-        try:
-            return self._enter_stream(byte)
-        except TruncatedImage:
-            raise
-        except CorruptImage:
-            self.problems.append(Problem("bzip2 source", "bytes follow the last stream and are not bzip2", byte))
-            return None
+        return self._enter_stream((footer + _CRC_BITS + 7) // 8, start)
 
-    def _enter_stream(self, byte: int) -> tuple[int, int] | None:
-        """Bit and level of the first block from the stream header at `byte` on; empty streams are passed."""
+    def _enter_stream(self, byte: int, start: int) -> _Place | None:
+        """The first block from the stream header at `byte` on; empty streams are passed; None at the end.
+
+        What follows a stream and is no header is garbage, as it is to bzip2. But where a good header has no magic
+        after it, or a magic no good header before it, a stream was damaged.
+        """
         while True:
-            self._combined_crc = 0
-            header = read_up_to(self._source, byte, _HEADER_BYTES)
-            if not header and byte:
+            head = read_up_to(self._source, byte, _HEADER_BYTES + MAGIC_BITS // 8)
+            if byte and not head:
                 return None
-            level = stream_level(header)
-            if level is None:
-                raise CorruptImage(
-                    "not bzip2", structure="bzip2 stream", offset=byte, expected="'BZh1' to 'BZh9'", found=repr(header)
-                )
-            first_bit = (byte + _HEADER_BYTES) * 8
-            magic = self._bits(first_bit, MAGIC_BITS)
-            if magic == BLOCK_MAGIC:
-                return first_bit, level
-            if magic != END_MAGIC or self._bits(first_bit + MAGIC_BITS, _CRC_BITS) != 0:
-                raise CorruptImage(
-                    "neither a block nor an empty stream's end follows the header",
-                    structure="bzip2 stream",
-                    offset=byte + _HEADER_BYTES,
-                    expected=f"{BLOCK_MAGIC:012x}",
-                    found=f"{magic:012x}",
-                )
-            byte += _HEADER_BYTES + (MAGIC_BITS + _CRC_BITS) // 8
+            level = stream_level(head[:_HEADER_BYTES])
+            magic = int.from_bytes(head[_HEADER_BYTES:], "big")
+            if level is not None and magic == BLOCK_MAGIC:
+                return _Place((byte + _HEADER_BYTES) * 8, level, start, 0)
+            crc_bit = (byte + len(head)) * 8
+            if level is None or magic != END_MAGIC or self._bits(crc_bit, _CRC_BITS) != 0:
+                self.trailing = self._check_garbage(byte, head)
+                return None
+            byte = crc_bit // 8 + _CRC_BITS // 8
+
+    def _check_garbage(self, byte: int, head: bytes) -> Problem:
+        """The problem that `head`, found where a stream may start, is garbage after the last stream.
+
+        Raises:
+            CorruptImage: It was a stream.
+        """
+        if len(head) < len(_HEADS[0]) and any(each.startswith(head) for each in _HEADS):
+            raise TruncatedImage("the source ends within its header", structure="bzip2 stream", offset=byte + len(head))
+        header, magic = head[:_HEADER_BYTES], head[_HEADER_BYTES:]
+        if stream_level(header) is not None:
+            raise CorruptImage(
+                "neither a block nor an empty stream's end follows the header",
+                structure="bzip2 stream",
+                offset=byte + _HEADER_BYTES,
+                expected=f"{BLOCK_MAGIC:012x}",
+                found=magic.hex(),
+            )
+        if byte == 0 or magic in _MAGIC_BYTES:
+            raise CorruptImage(
+                "not bzip2", structure="bzip2 stream", offset=byte, expected="'BZh1' to 'BZh9'", found=repr(header)
+            )
+        return Problem("bzip2 source", "bytes follow the last stream and are not bzip2", byte)
 
     def _span(self, bit: int, level: int) -> _Span | None:
         """The block at `bit` as far as the candidates tell; None when nothing ends it."""
-        following = self._blocks.after(bit)
+        latest = bit + _LARGEST_BLOCK * 8  # a whole disk of zeros may follow the last block
+        following = self._blocks.between(bit, latest)
         if following is None:
-            end_bit = MagicScanner(self._source, END_MAGIC, bit).between(bit, bit + _LARGEST_BLOCK * 8)
+            end_bit = MagicScanner(self._source, END_MAGIC, bit).between(bit, latest)
             return None if end_bit is None else _Span(bit, end_bit, level, None, level)
         boundary = self._stream_boundary(bit, following)
         if boundary is None:
@@ -273,6 +319,15 @@ def stream_level(header: bytes) -> int | None:
     if len(header) == _HEADER_BYTES and header[:3] == b"BZh" and header[3:4] in b"123456789":
         return header[3] - ord("0")
     return None
+
+
+def _size_of(span: _Span, future: Future[Block | None]) -> int:
+    """Decoded bytes of a block that is planned: known where it is decoded already, else expected."""
+    if future.done() and not future.cancelled() and future.exception() is None:
+        block = future.result()
+        if block is not None:
+            return block.size
+    return span.expected_size()
 
 
 def _magics_past(data: bytes, bit: int) -> list[int]:
