@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyfatfs.PyFat import PyFat
 
@@ -175,6 +175,7 @@ def test_a_damaged_long_name_is_not_used(damage: Callable[[bytearray, int, int],
 @given(
     st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"*/:<>?\\|'), min_size=1, max_size=127)
 )
+@example("\u0131")
 def test_any_long_name_is_read(name: str) -> None:
     name = f"x{name}y"
     assert list(files_of(small({name: b"z"}))) == [name]

@@ -244,6 +244,14 @@ class TestFileObjectSource:
             source.read_at(20, 50)
         assert caught.value.found == "30"
 
+    def test_refuses_an_object_that_gives_too_much(self) -> None:
+        class Generous(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                return super().read() if size else b""
+
+        with pytest.raises(InvalidArgument, match="exact"):
+            FileObjectSource(Generous(DATA)).read_at(0, 10)
+
     def test_refuses_a_pipe(self) -> None:
         reader, writer = os.pipe()
         os.close(writer)

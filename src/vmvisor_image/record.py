@@ -235,9 +235,15 @@ def _to_plain(value: Record) -> dict[str, Any]:
     plain = {}
     for field in type(value)._plan().fields:
         item = getattr(value, field.name)
+        plain[field.name] = item
         if isinstance(field.layout, Bytes) and isinstance(item, int):  # construct would make big-endian bytes of it
             raise InvalidArgument(f"{type(value).__name__} can't be built: {field.name} must be bytes, not {item}")
-        plain[field.name] = item if field.element is None else [_to_plain(part) for part in item]
+        if field.element is not None:
+            if not (isinstance(item, tuple) and all(isinstance(part, field.element) for part in item)):
+                raise InvalidArgument(
+                    f"{type(value).__name__} can't be built: {field.name} must be a tuple of {field.element.__name__}"
+                )
+            plain[field.name] = [_to_plain(part) for part in item]
     return plain
 
 

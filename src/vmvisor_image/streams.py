@@ -194,6 +194,8 @@ class FileObjectSource:
                     raise past_end("file object", offset, length, offset + done)
                 if not isinstance(data, bytes):
                     raise InvalidArgument("a file object must be binary: its read() gave no bytes")
+                if len(data) > length - done:
+                    raise InvalidArgument("a file object must be exact: its read() gave more than was asked for")
                 parts.append(data)
                 done += len(data)
         return b"".join(parts)

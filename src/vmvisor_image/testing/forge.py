@@ -435,7 +435,8 @@ class _Names:
             0x10 if extension == extension.lower() != extension.upper() else 0
         )
         plain = (
-            0 < len(base) <= 8
+            name.isascii()  # "\u0131" is no letter of a short name, but its capital is
+            and 0 < len(base) <= 8
             and len(extension) <= 3
             and set(base.upper() + extension.upper()) <= _SHORT_CHARACTERS
             and base in (base.lower(), base.upper())
