@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from vmvisor_image import (
     UnsafeName,
     export_pxe,
 )
+from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume
 
@@ -76,6 +80,29 @@ def test_a_missing_module_is_left_out_and_told(tmp_path: Path) -> None:
     export = export_pxe(Image.open(disk({**BANK, "boot.cfg": config})), tmp_path)
     assert export.missing == ("state.tgz",)
     assert entry(tmp_path) == "append vmkernel.gz --- binmod.tgz"
+
+
+def test_a_kernel_that_only_boot_cfg_names_is_missed_before_the_configuration_is_written(tmp_path: Path) -> None:
+    bank = {**BANK, "boot.cfg": b"kernel=other.gz\nmodules=oem.tgz\n"}
+    with pytest.raises(PathNotFound, match=r"other\.gz"):
+        export_pxe(Image.open(disk(bank)), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted([*bank, "mboot.c32"])
+    assert not (tmp_path / "pxelinux.cfg/default").exists()
+
+
+def test_a_bank_larger_than_the_cache_is_decoded_once(tmp_path: Path) -> None:
+    """Its boot.cfg lies behind all of it."""
+    noise = random.Random(1)
+    bank = {name: noise.randbytes(300_000) for name in BANK} | {"boot.cfg": b"kernel=vmkernel.gz\nmodules=oem.tgz\n"}
+    whole = disk(bank, {"mboot.c32": b"loader"})
+    compressed = bz2.compress(whole.read_at(0, whole.size), 1)
+    reader = Bzip2Reader(BytesSource(compressed), cache_bytes=0, threads=2)
+    with Image.open(reader) as image:
+        export_pxe(image, tmp_path)
+    assert (tmp_path / "license.tgz").read_bytes() == bank["license.tgz"]
+    assert reader.stats.blocks_known > 17
+    assert reader.stats.blocks_decoded <= reader.stats.blocks_known + 4
+    reader.close()
 
 
 def test_only_files_of_the_root(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_damaged_files_are_left_out_and_listed(tmp_path: Path) -> None:
         ("dir/bad", Content(b"content", fails=True)),
     ]
     with pytest.raises(PartialExtraction) as caught:
-        write_files(files, tmp_path, texts=[("config", b"text")])
+        write_files(files, tmp_path, texts=[("config", lambda: b"text")])
     assert caught.value.written == (tmp_path / "good",)
     assert sorted(path for path, _ in caught.value.failed) == ["bad", "dir/bad"]
     assert caught.value.offset == 7

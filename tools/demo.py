@@ -58,7 +58,7 @@ def show(path: Path, dest: Path, *, overwrite: bool) -> None:
             if isinstance(layer.source, Bzip2Reader):
                 stats = layer.source.stats
                 total = layer.source.count_blocks()
-                print(f"Decoded {stats.blocks_known} of the image's {total} bzip2 blocks.")
+                print(f"Decoded {stats.blocks_decoded} of the image's {total} bzip2 blocks.")
         print(f"{dest / 'pxelinux.cfg/default'}:")
         print("  " + (dest / "pxelinux.cfg/default").read_text().replace("\n", "\n  ").rstrip())
         print("What is on the disk, and what is the small partition of the 2008 recipe for?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
@@ -79,7 +79,7 @@ def write_files(
     files: Sequence[tuple[str, Extractable]],
     dest: str | os.PathLike[str],
     *,
-    texts: Sequence[tuple[str, bytes]] = (),
+    texts: Sequence[tuple[str, Callable[[], bytes]]] = (),
     overwrite: bool = False,
 ) -> tuple[Path, ...]:
     """Write files of an image, and content of our own, below `dest`.
@@ -87,8 +87,8 @@ def write_files(
     Args:
         files: Relative POSIX path and file of each.
         dest: Directory to write to; made where it is missing.
-        texts: Relative POSIX path and content of more files; written last, so that they stand only beside whole
-            files.
+        texts: Relative POSIX path of more files, and what makes the content of each; made and written last, so that
+            they stand only beside whole files and may depend on what the files hold.
         overwrite: Replace files that are already there.
 
     Returns:
@@ -123,7 +123,7 @@ def write_files(
         broken = {path for path, _ in failed}
         _raise_partial(tuple(root / path for path, _ in files if path not in broken), failed)
     for path, content in texts:
-        _write(root / path, iter((content,)), None, overwrite=overwrite)
+        _write(root / path, iter((content(),)), None, overwrite=overwrite)
     return tuple(root / path for path in paths)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
 CONFIGURATION: Final = "pxelinux.cfg/default"
 """Where PXELINUX looks last for its configuration."""
+BANK_CONFIGURATION: Final = "boot.cfg"
+"""The file in the boot bank's root that names kernel and modules."""
 ESX_35_MODULES: Final = ("vmkernel.gz", "binmod.tgz", "environ.tgz", "cim.tgz", "oem.tgz", "license.tgz")
 """Kernel and modules of ESX 3i 3.5 in load order (vinternals.blogspot.com/2008/01/pxe-boot-esx-3i.html)."""
 _LARGEST_CONFIGURATION: Final = 1 << 16
@@ -63,7 +66,8 @@ def export_pxe(image: Image, dest: str | os.PathLike[str], *, label: str = "3i",
 
     Raises:
         PartitionNotFound: One of the two partitions is not there.
-        PathNotFound: ``mboot.c32`` or the kernel is not there.
+        PathNotFound: ``mboot.c32`` or the kernel is not there. Only of a kernel that ``boot.cfg`` names this is known
+            after the files were written: reading it first would decode most of the bank twice.
         UnsafeName: A file's name can't be written safely; nothing was written.
         DestinationExists: A file is already there; nothing was written.
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
@@ -74,22 +78,34 @@ def export_pxe(image: Image, dest: str | os.PathLike[str], *, label: str = "3i",
     loader = image.partitions[BOOT_LABEL].files[LOADER]
     bank = image.partitions[BANK_LABEL].files
     root_files = [entry for entry in bank.root if isinstance(entry, File)]
-    modules, missing = _boot_order(root_files)
-    append = " --- ".join(" ".join(filter(None, (module.name, module.arguments))) for module in modules)
-    text = f"default {label}\nlabel {label}\n  kernel {LOADER}\n  append {append}\n"
+    order = functools.cache(lambda: _boot_order(root_files))
+    if not any(file.name.casefold() == BANK_CONFIGURATION for file in root_files):
+        order()  # what it complains of is known already
+
+    def configuration() -> bytes:
+        return f"default {label}\nlabel {label}\n  kernel {LOADER}\n  append {order().append}\n".encode()
+
     written = write_files(
         [(LOADER, loader), *((file.name, file) for file in root_files)],
         dest,
-        texts=[(CONFIGURATION, text.encode())],
+        texts=[(CONFIGURATION, configuration)],
         overwrite=overwrite,
     )
-    return PxeExport(Path(dest), written, label, LOADER, append, missing)
+    return PxeExport(Path(dest), written, label, LOADER, order().append, order().missing)
 
 
-def _boot_order(root_files: list[File]) -> tuple[list[BootModule], tuple[str, ...]]:
-    """Kernel and modules in load order, spelled as the files are, and those that the bank lacks."""
+@dataclass(frozen=True, slots=True)
+class _BootOrder:
+    """What is loaded; `append` and `missing` as in `PxeExport`."""
+
+    append: str
+    missing: tuple[str, ...]
+
+
+def _boot_order(root_files: list[File]) -> _BootOrder:
+    """Kernel and modules in load order, spelled as the files are."""
     by_name = {file.name.casefold(): file for file in reversed(root_files)}
-    configuration = by_name.get("boot.cfg")
+    configuration = by_name.get(BANK_CONFIGURATION)
     named: list[BootModule] = []
     if configuration is not None:
         parsed = BootConfig.parse(configuration.read_at(0, min(configuration.size, _LARGEST_CONFIGURATION)))
@@ -105,8 +121,8 @@ def _boot_order(root_files: list[File]) -> tuple[list[BootModule], tuple[str, ..
         if file is None:
             missing.append(module.name)
         else:
-            found.append(BootModule(_checked(file.name), _checked(module.arguments)))
-    return found, tuple(missing)
+            found.append(" ".join(filter(None, (_checked(file.name), _checked(module.arguments)))))
+    return _BootOrder(" --- ".join(found), tuple(missing))
 
 
 def _checked(text: str) -> str:
