@@ -22,6 +22,7 @@ from vmvisor_image import schemas
 from vmvisor_image.errors import InvalidArgument, TruncatedImage
 from vmvisor_image.record import U8, U16, U32, U64, Array, Bytes, Integer, Record, record
 from vmvisor_image.schemas.mbr import MasterBootRecord, PartitionEntry
+from vmvisor_image.testing.strategies import records
 
 
 @record
@@ -80,21 +81,6 @@ def layouts(kind: type[Record]) -> dict[str, tuple[Integer | Bytes | Array, Any]
     hints = get_type_hints(kind, include_extras=True)
     own = (field.name for field in dataclasses.fields(kind) if not field.kw_only)
     return {name: (get_args(hints[name])[1], get_args(hints[name])[0]) for name in own}
-
-
-def records(kind: type[Record]) -> st.SearchStrategy[Record]:
-    """Any value of a record type."""
-
-    def values(layout: Integer | Bytes | Array, python_type: Any) -> st.SearchStrategy[Any]:
-        match layout:
-            case Integer(code):
-                return st.integers(0, 256 ** struct.calcsize(f"<{code}") - 1)
-            case Bytes(length):
-                return st.binary(min_size=length, max_size=length)
-            case Array(count):
-                return st.tuples(*[records(get_args(python_type)[0])] * count)
-
-    return st.builds(kind, **{name: values(*layout) for name, layout in layouts(kind).items()})
 
 
 def boundaries(kind: type[Record], path: str = "", start: int = 0) -> Iterator[tuple[int, str]]:
@@ -233,6 +219,14 @@ class TestEveryRecord:
         assert hash(read) == hash(made)
         again = pickle.loads(pickle.dumps(read))
         assert (again, again.source_offset, again.raw) == (read, 5, read.raw)
+
+    def test_tells_its_layout(self, kind: type[Record]) -> None:
+        assert [(field.name, field.layout) for field in kind.layout()] == [
+            (name, layout) for name, (layout, _) in layouts(kind).items()
+        ]
+        ends = [field.offset + field.length for field in kind.layout()]
+        assert [field.offset for field in kind.layout()] == [0, *ends[:-1]]
+        assert ends[-1] == kind.length()
 
     def test_is_frozen_and_slotted(self, kind: type[Record]) -> None:
         made = kind.parse(bytes(kind.length()))

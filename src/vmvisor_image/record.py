@@ -60,15 +60,23 @@ U64 = Annotated[int, Integer("Q")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
-    """How one field lies on disk; `element` is the record type of an array or a nested record."""
+class Field:
+    """How one field of a record lies on disk."""
 
     name: str
+    offset: int
+    """Where it starts, in bytes from the record's start."""
     layout: Integer | Bytes | Array
     element: type[Record] | None
+    """The record type of an array's elements."""
 
     @property
-    def code(self) -> str:
+    def length(self) -> int:
+        """Bytes on disk."""
+        return struct.calcsize(f"<{self._code}")
+
+    @property
+    def _code(self) -> str:
         match self.layout:
             case Integer(code):
                 return code
@@ -96,6 +104,11 @@ class Record:
     def length(cls) -> int:
         """Size on disk, in bytes."""
         return cls._plan().struct.size
+
+    @classmethod
+    def layout(cls) -> tuple[Field, ...]:
+        """Its fields, in order and without gaps."""
+        return cls._plan().fields
 
     @classmethod
     def schema(cls) -> Any:
@@ -184,13 +197,14 @@ class _Plan:
     def __init__(self, cls: type[Record]) -> None:
         hints = get_type_hints(cls, include_extras=True)
         own = [field.name for field in dataclasses.fields(cls) if field.name not in ("source_offset", "raw")]
-        self.fields = tuple(_field(cls, name, hints[name]) for name in own)
-        self.struct = struct.Struct("<" + "".join(field.code for field in self.fields))
-        starts = [struct.calcsize("<" + "".join(f.code for f in self.fields[:i])) for i in range(len(own))]
+        fields: list[Field] = []
+        for name in own:
+            offset = fields[-1].offset + fields[-1].length if fields else 0
+            fields.append(_field(cls, name, hints[name], offset))
+        self.fields = tuple(fields)
+        self.struct = struct.Struct("<" + "".join(field._code for field in self.fields))
         self.nested = tuple(
-            (index, starts[index], field.element)
-            for index, field in enumerate(self.fields)
-            if field.element is not None
+            (index, field.offset, field.element) for index, field in enumerate(self.fields) if field.element is not None
         )
         """Index, byte offset and record type of each field that holds records."""
 
@@ -201,7 +215,7 @@ class _Plan:
 
         integers = {"B": construct.Int8ul, "H": construct.Int16ul, "I": construct.Int32ul, "Q": construct.Int64ul}
 
-        def subconstruct(field: _Field) -> Any:
+        def subconstruct(field: Field) -> Any:
             match field.layout:
                 case Integer(code):
                     return integers[code]
@@ -214,11 +228,11 @@ class _Plan:
         return construct.Struct(*(field.name / subconstruct(field) for field in self.fields))
 
 
-def _field(cls: type[Record], name: str, hint: Any) -> _Field:
+def _field(cls: type[Record], name: str, hint: Any, offset: int) -> Field:
     layout = next((part for part in get_args(hint)[1:] if isinstance(part, Integer | Bytes | Array)), None)
     if get_origin(hint) is not Annotated or layout is None:
         raise TypeError(f"{cls.__name__}.{name} does not say how it lies on disk")
-    return _Field(name, layout, get_args(get_args(hint)[0])[0] if isinstance(layout, Array) else None)
+    return Field(name, offset, layout, get_args(get_args(hint)[0])[0] if isinstance(layout, Array) else None)
 
 
 def _from_container(cls: type[R], container: Any) -> R:
