@@ -29,6 +29,7 @@ from tests.test_bzip2_forge import (
 )
 from vmvisor_image import ClosedError, CorruptImage, InvalidArgument, TruncatedImage
 from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.bzip2.scan import WINDOW
 from vmvisor_image.streams import BytesSource, FileSource, ReadAt
 
 MANY = 20
@@ -54,6 +55,19 @@ def read_all(compressed: bytes, threads: int = 2) -> bytes:
         return reader.read_at(0, reader.size)
     finally:
         reader.close()
+
+
+class Counting:
+    """A source that counts what is read of it."""
+
+    def __init__(self, source: ReadAt) -> None:
+        self.size = source.size
+        self.bytes_read = 0
+        self._source = source
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.bytes_read += length
+        return self._source.read_at(offset, length)
 
 
 class TestReads:
@@ -223,6 +237,27 @@ class TestWork:
             for offset in range(0, len(data), 10_000):
                 assert reader.read_at(offset, 10_000) == data[offset : offset + 10_000]
             assert reader.stats.blocks_decoded == blocks * count
+        reader.close()
+
+    def test_blocks_alike_are_hardly_looked_through(self) -> None:
+        """To find where a block ends costs a read of its end, not of all of it."""
+        source = Counting(BytesSource(COMPRESSED))
+        reader = Bzip2Reader(source, threads=2)
+        assert reader.read_at(0, len(DATA)) == DATA
+        reader.close()
+        assert source.bytes_read < len(COMPRESSED) * 1.5 + 2 * WINDOW
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    @pytest.mark.parametrize("parts", [(50_000, 50_000), (33_000, 33_000, 34_000), (10, 99_990), (99_990, 10)])
+    def test_blocks_that_are_left_out_by_a_guess_are_found(self, threads: int, parts: tuple[int, ...]) -> None:
+        """Together they are as long as each of those before them."""
+        pieces = [random.Random(number).randbytes(size) for number, size in enumerate([100_000] * 6 + [*parts] * 3)]
+        compressed = b"".join(bz2.compress(piece, 2) for piece in pieces)
+        reader = Bzip2Reader(BytesSource(compressed), threads=threads)
+        data = b"".join(pieces)
+        assert reader.read_at(0, len(data)) == data
+        assert reader.stats.blocks_known == len(pieces)
+        assert reader.problems == ()
         reader.close()
 
     def test_equal_short_blocks_are_decoded_once(self) -> None:

@@ -83,10 +83,14 @@ class MagicScanner:
         """Look for `magic` from `start_bit` on."""
         self._source = source
         self._magic = magic
-        self._from = start_bit
+        self._from = self._kept_from = start_bit
         self._next_window = start_bit // 8
         self._found: list[int] = []
         self._at_end = False
+
+    def covers(self, bit: int) -> bool:
+        """Whether what follows `bit` is known, or is what will be looked through next."""
+        return self._kept_from <= bit <= max(self._next_window * 8, self._from)
 
     def after(self, bit: int) -> int | None:
         """The first candidate past `bit`, or None when there is none up to the source's end."""
@@ -106,6 +110,7 @@ class MagicScanner:
     def forget(self, bit: int) -> None:
         """Drop the candidates up to `bit`: none of them will be asked for again."""
         del self._found[: bisect_right(self._found, bit)]
+        self._kept_from = max(self._kept_from, bit)
 
     def _scan_window(self) -> None:
         data = read_up_to(self._source, self._next_window, WINDOW + _TAIL)
@@ -113,6 +118,14 @@ class MagicScanner:
         self._found.extend(base + bit for bit in find_magic(data, self._magic, WINDOW) if base + bit >= self._from)
         self._next_window += WINDOW
         self._at_end = len(data) <= WINDOW
+
+
+def find_magic_near(source: ReadAt, magic: int, first_bit: int, last_bit: int) -> int | None:
+    """The first candidate that starts from `first_bit` on and before `last_bit`, or None."""
+    first = first_bit // 8
+    data = read_up_to(source, first, (last_bit + MAGIC_BITS + 7) // 8 - first)
+    positions = (first * 8 + bit for bit in find_magic(data, magic, len(data)))
+    return next((bit for bit in positions if first_bit <= bit < last_bit), None)
 
 
 def count_blocks(source: ReadAt) -> int:

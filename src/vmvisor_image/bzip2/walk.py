@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, locate_end, read_bits
 from vmvisor_image.bzip2.index import BlockEntry, BlockIndex
-from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic
+from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic, find_magic_near
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.streams import ReadAt, read_up_to
 
@@ -28,6 +28,13 @@ _SPARSE_RATIO = 20
 """A block that is compressed more than this may be a long run; its decoded size can't be guessed."""
 _LARGEST_BLOCK = 4 << 20
 """Compressed bytes in which any block ends: 900,000 symbols of at most 20 bits and their tables are 2.3 MB."""
+
+_ALIKE = 4
+"""Blocks of like lengths in a row after which the next one's length is guessed."""
+_LEAST_SLACK = 8 * 2048
+"""Bits around a guessed end that are looked through at least."""
+_LEAST_GUESSED = 8 * 65536
+"""Blocks shorter than this are not guessed: to look through them is quick."""
 
 _MAGIC_BYTES = tuple(magic.to_bytes(MAGIC_BITS // 8, "big") for magic in (BLOCK_MAGIC, END_MAGIC))
 _HEADS = tuple(b"BZh%d" % level + magic for level in range(1, 10) for magic in _MAGIC_BYTES)
@@ -86,6 +93,8 @@ class BlockWalk:
         self._index = index
         self._decode = decode
         self._blocks = MagicScanner(source, BLOCK_MAGIC)
+        self._lengths: deque[int] = deque(maxlen=_ALIKE)
+        """Bits from the latest blocks' starts to the next ones'."""
         self._pending: deque[tuple[_Span, Future[Block | None]]] = deque()
         self.failure: CorruptImage | None = None
         """What ended the walk before the source's end."""
@@ -265,15 +274,35 @@ class BlockWalk:
     def _span(self, bit: int, level: int) -> _Span | None:
         """The block at `bit` as far as the candidates tell; None when nothing ends it."""
         latest = bit + _LARGEST_BLOCK * 8  # a whole disk of zeros may follow the last block
-        following = self._blocks.between(bit, latest)
+        following = self._guess_following(bit) or self._scan_following(bit, latest)
         if following is None:
             end_bit = MagicScanner(self._source, END_MAGIC, bit).between(bit, latest)
             return None if end_bit is None else _Span(bit, end_bit, level, None, level)
+        self._lengths.append(following - bit)
         boundary = self._stream_boundary(bit, following)
         if boundary is None:
             return _Span(bit, following, level, following, level)
         end_bit, next_level = boundary
         return _Span(bit, end_bit, level, following, next_level)
+
+    def _scan_following(self, bit: int, latest: int) -> int | None:
+        if not self._blocks.covers(bit):
+            self._blocks = MagicScanner(self._source, BLOCK_MAGIC, bit)
+        return self._blocks.between(bit, latest)
+
+    def _guess_following(self, bit: int) -> int | None:
+        """The candidate where the next block should start if this one is as long as those before it were.
+
+        Blocks of data that is all of one kind, compressed files most of all, are nearly equally long: so most of
+        them need not be looked through. A guess that leaves out a block's end is found when the block is decoded.
+        """
+        if len(self._lengths) < _ALIKE:
+            return None
+        shortest, longest = min(self._lengths), max(self._lengths)
+        slack = max(longest - shortest, _LEAST_SLACK)
+        if shortest < _LEAST_GUESSED or slack > shortest // 8:
+            return None
+        return find_magic_near(self._source, BLOCK_MAGIC, bit + shortest - slack, bit + longest + slack)
 
     def _stream_boundary(self, bit: int, following: int) -> tuple[int, int] | None:
         """End of the stream and level of the next when a stream header stands before `following`."""
