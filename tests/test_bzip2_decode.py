@@ -172,7 +172,7 @@ def test_a_block_reads_as_its_bytes_do(segments: list[bytes | int], offset: int,
 
 class TestIndex:
     def entry(self, start: int, size: int) -> BlockEntry:
-        return BlockEntry(start * 8, (start + size) * 8, 9, start, size)
+        return BlockEntry(start * 8, (start + size) * 8, 9, start, size, 0)
 
     def test_finds_the_block_of_each_byte(self) -> None:
         index = BlockIndex()
@@ -191,18 +191,36 @@ class TestIndex:
 
 
 class TestCache:
+    @staticmethod
+    def noise(seed: int) -> Block:
+        return Block((random.Random(seed).randbytes(100_000),), 100_000, 100_000)
+
     def test_drops_the_least_recently_used(self) -> None:
-        cache: BlockCache[int] = BlockCache(35_000)
-        blocks = [Block((bytes(5_000),), 5_000, 5_000) for _ in range(4)]
+        cache: BlockCache[int] = BlockCache(350_000)
+        blocks = [self.noise(seed) for seed in range(4)]
         for number in range(3):
             cache.put(number, blocks[number])
         assert cache.get(0) is blocks[0]
         cache.put(3, blocks[3])
-        assert [cache.get(number) for number in range(4)] == [blocks[0], None, blocks[2], blocks[3]]
+        assert [cache.get(number) is blocks[number] for number in range(4)] == [True, False, True, True]
         cache.put(3, blocks[0])
         assert cache.get(3) is blocks[3]
         cache.clear()
         assert [cache.get(number) for number in range(4)] == [None] * 4
+
+    def test_compresses_what_was_not_used_for_long(self) -> None:
+        """Of what compresses well far more is kept than the limit has room for."""
+        cache: BlockCache[int] = BlockCache(1 << 20)
+        tail = random.Random(1).randbytes(100)
+        for number in range(50):
+            data = (b"%05d" % number) * 40_000 + tail
+            cache.put(number, Block((data, 1000, data, tail), len(data) * 2 + 1100, len(data) + 100))
+        for number in range(50):
+            block = cache.get(number)
+            data = (b"%05d" % number) * 40_000 + tail
+            assert content(block) == data + bytes(1000) + data + tail
+            assert block is not None
+            assert block.held == len(data) + 100
 
     def test_zero_runs_cost_something(self) -> None:
         """Else a source of zero runs would be kept block by block without end."""
@@ -212,9 +230,21 @@ class TestCache:
             cache.put(number, empty)
         assert sum(cache.get(number) is not None for number in range(10_000)) < 1000
 
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=30), st.integers(0, 500_000))
+    def test_gives_what_was_put(self, steps: list[tuple[bool, int]], limit: int) -> None:
+        blocks = [self.noise(seed) for seed in range(3)]
+        blocks += [Block((bytes([seed]) * 100_000,), 100_000, 100_000) for seed in range(3)]
+        cache: BlockCache[int] = BlockCache(limit)
+        for puts, number in steps:
+            if puts:
+                cache.put(number, blocks[number])
+                assert cache.get(number) is not None
+            elif (found := cache.get(number)) is not None:
+                assert content(found) == content(blocks[number])
+
     def test_one_block_is_always_kept(self) -> None:
         cache: BlockCache[int] = BlockCache(0)
-        large = Block((bytes(5_000),), 5_000, 5_000)
+        large = self.noise(1)
         cache.put(1, large)
         assert cache.get(1) is large
 

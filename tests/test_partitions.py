@@ -311,8 +311,6 @@ def test_what_is_no_source(tmp_path: Path) -> None:
             Image.open(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="threads"):
         Image.open(b"", threads=0)
-    with pytest.raises(InvalidArgument, match="index"):
-        Image.open(b"", index="auto")  # type: ignore[arg-type]
 
 
 def test_closing(tool_built_disk: ToolDisk) -> None:

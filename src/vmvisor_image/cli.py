@@ -72,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--threads", type=int, default=None, metavar="N", help="threads to decode with (default: cores)"
         )
+        added.add_argument(
+            "--index",
+            metavar="FILE",
+            default="auto" if name == "index" else None,
+            help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
+            ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
+        )
         added.set_defaults(run=run)
         return added
 
@@ -92,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
+    command("index", _index, "find out where the blocks of a compressed image are, and keep that in a file")
     hexdump = command("hexdump", _hexdump, "show bytes of the disk or of a partition")
     partition_argument(hexdump, "?")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
@@ -108,7 +116,10 @@ def _number(text: str) -> int:
 
 @contextlib.contextmanager
 def _image(options: argparse.Namespace) -> Iterator[Image]:
-    with _progress() as progress, Image.open(options.source, threads=options.threads, progress=progress) as image:
+    with (
+        _progress() as progress,
+        Image.open(options.source, threads=options.threads, index=options.index, progress=progress) as image,
+    ):
         yield image
 
 
@@ -161,7 +172,7 @@ def _partition(image: Image, text: str) -> Partition:
 
 def _info(options: argparse.Namespace) -> int:
     with _progress() as progress:
-        report = inspect(options.source, threads=options.threads, progress=progress)
+        report = inspect(options.source, threads=options.threads, index=options.index, progress=progress)
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
@@ -242,6 +253,18 @@ def _pxe(options: argparse.Namespace) -> int:
     print(f"  append {_printable(export.append)}")
     for name in export.missing:
         print(f"vmvisor-image: boot.cfg names {_printable(name)}, which the boot bank lacks", file=sys.stderr)
+    return _DONE
+
+
+def _index(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        layers, size = image.layers, image.size
+    path = getattr(layers[0].source, "index_path", None) if layers else None
+    if path is None:
+        kind = layers[0].kind if layers else "not compressed"
+        print(f"vmvisor-image: no index was written: {_printable(options.source)} is {kind}", file=sys.stderr)
+        return _BAD_INPUT
+    print(f"{_printable(path)}: {os.path.getsize(path)} bytes for {size} bytes of data")  # noqa: PTH202
     return _DONE
 
 

@@ -37,7 +37,7 @@ class _OpenImage(Protocol):
         source: Source,
         *,
         threads: int | None = None,
-        index: None = None,
+        index: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> Image:
         """Open an image and recognise what wraps it; the disk itself is not read yet.
@@ -45,7 +45,9 @@ class _OpenImage(Protocol):
         Args:
             source: A path, bytes, a seekable binary file object (left open by `close`), or any `ReadAt`.
             threads: Threads that decode; None for one a core.
-            index: Must be None in this version.
+            index: A file to keep in what was found out about a compressed source, so that the next time only what
+                is read is decoded: used where it is there, written by `close`. "auto" for beside the image, else
+                in the user's cache folder; see `vmvisor_image.bzip2.Bzip2Reader`.
             progress: Called with the compressed bytes passed so far and in all (None where that is not known),
                 from the thread that reads.
 
@@ -80,7 +82,7 @@ class _Open:
             source: Source,
             *,
             threads: int | None = None,
-            index: None = None,
+            index: str | os.PathLike[str] | None = None,
             progress: Progress | None = None,
         ) -> Image:
             image = owner(source, threads=threads, index=index, progress=progress)
@@ -102,16 +104,14 @@ class Image:
         source: Source,
         *,
         threads: int | None = None,
-        index: None = None,
+        index: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> None:
         """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
-        if index is not None:
-            raise InvalidArgument("a saved index is not supported yet: index must be None")
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
-        self._options = LayerOptions(threads, progress)
+        self._options = LayerOptions(threads, progress, index)
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
@@ -250,7 +250,7 @@ class Image:
         if not isinstance(self._given, str | os.PathLike | bytes):
             raise TypeError("only an image of a path or of bytes can be pickled")
         given = self._given if isinstance(self._given, bytes) else os.path.abspath(self._given)  # noqa: PTH100
-        return (_reopen, (type(self), given, self._options.threads))
+        return (_reopen, (type(self), given, self._options.threads, self._options.index))
 
     def __repr__(self) -> str:
         given = self._given
@@ -258,5 +258,5 @@ class Image:
         return f"<Image {what}>"
 
 
-def _reopen(kind: type[Image], source: Source, threads: int | None) -> Image:
-    return kind(source, threads=threads)
+def _reopen(kind: type[Image], source: Source, threads: int | None, index: str | os.PathLike[str] | None) -> Image:
+    return kind(source, threads=threads, index=index)

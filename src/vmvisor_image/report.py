@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,19 +83,26 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def inspect(source: Source, *, threads: int | None = None, progress: Progress | None = None) -> ImageReport:
+def inspect(
+    source: Source,
+    *,
+    threads: int | None = None,
+    index: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
     Args:
         source: See `Image.open`.
         threads: See `Image.open`.
+        index: See `Image.open`.
         progress: See `Image.open`.
 
     Raises:
         OSError: The file can't be opened.
         CorruptImage: A wrapping is recognised and can't be opened.
     """
-    with Image.open(source, threads=threads, progress=progress) as image:
+    with Image.open(source, threads=threads, index=index, progress=progress) as image:
         return report(image)
 
 

@@ -124,6 +124,13 @@ class FileSource:
         """Number of bytes, as it was when the file was opened."""
         return self._size
 
+    @property
+    def modified_ns(self) -> int:
+        """When the file was last written, in nanoseconds since 1970."""
+        if self._file.closed:
+            raise ClosedError(f"{self.path}: read after close")
+        return os.fstat(self._file.fileno()).st_mtime_ns
+
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         check_range(offset, length)

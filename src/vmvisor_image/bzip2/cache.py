@@ -1,8 +1,9 @@
-"""Decoded blocks kept in memory, the least recently used dropped first."""
+"""Decoded blocks kept in memory: the least recently used are compressed where that pays, and dropped at last."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from vmvisor_image.bzip2.decode import Block
@@ -12,6 +13,32 @@ Key = TypeVar("Key")
 _OVERHEAD = 5000
 """Bytes an entry takes beside its block's: the objects themselves, and a key of up to 4 kB. Without it a cache
 of zero runs, which hold nothing, would have no end."""
+_COMPRESSION_LEVEL = 1
+_PAYS = 0.75
+"""A block is kept compressed when it is at most this part of its size."""
+_WORTH_A_TRY = 1 << 16
+"""Bytes under which a block is kept as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A block whose bytes are compressed with zstd."""
+
+    segments: tuple[bytes | int, ...]
+    """As `Block.segments`; the bytes are zstd frames."""
+    size: int
+    held: int
+    """Bytes of memory the frames take."""
+    unpacked: int
+    """The block's own `held`."""
+
+    def unpack(self) -> Block:
+        import zstandard
+
+        decompressor = zstandard.ZstdDecompressor()
+        frames = {segment: decompressor.decompress(segment) for segment in self.segments if isinstance(segment, bytes)}
+        segments = (segment if isinstance(segment, int) else frames[segment] for segment in self.segments)
+        return Block(tuple(segments), self.size, self.unpacked)
 
 
 class BlockCache(Generic[Key]):
@@ -20,27 +47,61 @@ class BlockCache(Generic[Key]):
     def __init__(self, limit: int) -> None:
         """Keep up to `limit` bytes."""
         self.limit = limit
-        self._blocks: OrderedDict[Key, Block] = OrderedDict()
-        self._taken = 0
+        self._plain: OrderedDict[Key, Block] = OrderedDict()
+        """As they were put, the least recently used first."""
+        self._aged: OrderedDict[Key, Block | _Packed] = OrderedDict()
+        """Compressed where that pays, the least recently used first; each was used before any of `_plain`."""
+        self._plain_bytes = self._aged_bytes = 0
 
     def get(self, key: Key) -> Block | None:
         """The block, which is from now on the most recently used one; None when it is not here."""
-        block = self._blocks.get(key)
-        if block is not None:
-            self._blocks.move_to_end(key)
+        if key in self._plain:
+            self._plain.move_to_end(key)
+            return self._plain[key]
+        found = self._aged.pop(key, None)
+        if found is None:
+            return None
+        self._aged_bytes -= found.held + _OVERHEAD
+        block = found.unpack() if isinstance(found, _Packed) else found
+        self.put(key, block)
         return block
 
     def put(self, key: Key, block: Block) -> None:
-        """Keep a block, and drop old ones where it needs their room."""
-        if key in self._blocks:
+        """Keep a block; compress those that were not used for long, and drop the oldest where there is no room."""
+        if key in self._plain or key in self._aged:
             return
-        self._blocks[key] = block
-        self._taken += block.held + _OVERHEAD
-        while self._taken > self.limit and len(self._blocks) > 1:
-            _, dropped = self._blocks.popitem(last=False)
-            self._taken -= dropped.held + _OVERHEAD
+        self._plain[key] = block
+        self._plain_bytes += block.held + _OVERHEAD
+        while self._plain_bytes > self.limit // 2 and len(self._plain) > 1:
+            self._age()
+        while self._plain_bytes + self._aged_bytes > self.limit and self._aged:
+            _, dropped = self._aged.popitem(last=False)
+            self._aged_bytes -= dropped.held + _OVERHEAD
 
     def clear(self) -> None:
         """Drop all."""
-        self._blocks.clear()
-        self._taken = 0
+        self._plain.clear()
+        self._aged.clear()
+        self._plain_bytes = self._aged_bytes = 0
+
+    def _age(self) -> None:
+        key, block = self._plain.popitem(last=False)
+        self._plain_bytes -= block.held + _OVERHEAD
+        aged = _pack(block)
+        self._aged[key] = aged
+        self._aged_bytes += aged.held + _OVERHEAD
+
+
+def _pack(block: Block) -> Block | _Packed:
+    """The block compressed, or as it is where that does not pay."""
+    if block.held < _WORTH_A_TRY:
+        return block
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+    frames = {segment: compressor.compress(segment) for segment in block.segments if isinstance(segment, bytes)}
+    held = sum(map(len, frames.values()))
+    if held > block.held * _PAYS:
+        return block
+    segments = (segment if isinstance(segment, int) else frames[segment] for segment in block.segments)
+    return _Packed(tuple(segments), block.size, held, block.held)

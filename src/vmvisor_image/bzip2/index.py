@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -20,6 +21,22 @@ class BlockEntry:
     """Its first byte, in bytes from the start of the decoded data."""
     size: int
     """Its decoded length in bytes."""
+    crc: int
+    """CRC of its decoded bytes, as its header has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the chain of blocks goes on: all that needs to be known of what was passed."""
+
+    bit: int
+    """Where the next block's magic starts."""
+    level: int
+    """Block size of its stream, in units of 100,000 bytes."""
+    start: int
+    """Decoded bytes before that block."""
+    crc: int
+    """Combined CRC of its stream's blocks before it."""
 
 
 class BlockIndex:
@@ -28,8 +45,8 @@ class BlockIndex:
     One thread may append while others look up: a block appears whole or not at all.
     """
 
-    def __init__(self) -> None:
-        self._entries: list[BlockEntry] = []
+    def __init__(self, entries: Iterable[BlockEntry] = ()) -> None:
+        self._entries = list(entries)
 
     def append(self, entry: BlockEntry) -> None:
         """Add the next block, which starts where the last one ended; one that is known already changes nothing."""

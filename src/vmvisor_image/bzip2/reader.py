@@ -6,22 +6,26 @@ import copy
 import io
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from vmvisor_image.bzip2.cache import BlockCache
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, read_bits
-from vmvisor_image.bzip2.index import BlockIndex
+from vmvisor_image.bzip2.index import BlockEntry
+from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_paths, load_index, save_index
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
-_CACHE_BYTES = 32 << 20
+_CACHE_BYTES = 64 << 20
 _REMEMBERED_BYTES = 4 << 20
 _SHORT_BITS = 8 * 4096
 """Blocks up to this compressed length are remembered by their bits: a disk's empty space is made of equal ones."""
@@ -31,6 +35,7 @@ _BLOCK_BYTES = 900_000
 """What a block usually decodes to."""
 _PATIENCE = 0.01
 """Seconds after which a thread looks whether the block it waits for has been passed by another one."""
+_CRC_BITS = 32
 _ENDLESS = 1 << 63
 """Past the end of any data."""
 
@@ -62,39 +67,57 @@ class Bzip2Reader:
         threads: int | None = None,
         cache_bytes: int = _CACHE_BYTES,
         progress: Progress | None = None,
+        index: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Read the first stream's header.
+        """Read the first stream's header, and the index where there is one.
 
         Args:
             source: The compressed bytes. The reader does not close it.
             threads: Threads that decode; None for one a core.
             cache_bytes: Memory for decoded blocks.
             progress: Told of each block that is passed for the first time.
+            index: A file to keep the block index in: what it tells is used, and `close` writes it when more is known.
+                "auto" for the usual places of a source that is a file: beside it, else in the user's cache folder;
+                that none of them can be written is no error then. One that is damaged, or of another source, is
+                rejected and made anew; see `index_rejection`.
 
         Raises:
             CorruptImage: The source is not bzip2.
-            InvalidArgument: `threads` is below 1.
+            InvalidArgument: `threads` is below 1, or `index` names a file that is no index.
         """
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._source = source
+        self._given_threads, self._given_index = threads, index
         self._threads = threads or available_cores()
         self._progress = progress
         # A bzip2 source would have to be decoded to its end to know its size.
         self._total = None if isinstance(source, Bzip2Reader) else source.size
-        self._index = BlockIndex()
         self._announced = (0, 0)
+        self._index_paths: tuple[str | os.PathLike[str], ...] = ()
+        self._index_is_optional = index == "auto"
+        if index == "auto":
+            path = getattr(source, "path", None)
+            self._index_paths = () if path is None else default_paths(path)
+        elif index is not None:
+            self._index_paths = (index,)
+        self._fingerprint = fingerprint(source) if self._index_paths else None
+        self.index_rejection: IndexRejected | None = None
+        """Why a saved index was not used."""
+        self.index_path: str | None = None
+        """The file that the index was read from, or was last written to by `close`."""
         self._walk_lock = threading.RLock()
         """Held while a block is passed; reentrant, so that `progress` may read."""
-        self._walk = BlockWalk(source, self._index, self._start)
+        self._walk = BlockWalk(source, self._start, self._load_index())
         self._lock = threading.RLock()
         """Guards what follows; held only for moments, and nothing is waited for while it is."""
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
-        self._cache: BlockCache[int] = BlockCache(cache_bytes)
-        self._loading: dict[int, Future[Block | None]] = {}
+        self._cache: BlockCache[BlockEntry] = BlockCache(cache_bytes)
+        self._loading: dict[BlockEntry, Future[Block | None]] = {}
         self._repeats: BlockCache[tuple[int, int, int]] = BlockCache(_REMEMBERED_BYTES)
         self._decoded = self._repeated = 0
+        _READERS.add(self)
 
     @property
     def size(self) -> int:
@@ -105,7 +128,7 @@ class Bzip2Reader:
         """
         self._walk_past(_ENDLESS, _ENDLESS)
         self._raise_failure()
-        return self._index.end
+        return self._walk.index.end
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -118,7 +141,7 @@ class Bzip2Reader:
     def stats(self) -> Bzip2Stats:
         """What was done so far."""
         with self._lock:
-            return Bzip2Stats(len(self._index), self._decoded, self._repeated)
+            return Bzip2Stats(len(self._walk.index), self._decoded, self._repeated)
 
     def count_blocks(self) -> int:
         """How many blocks the source holds, found by their magic without decoding; reads all of it."""
@@ -133,24 +156,34 @@ class Bzip2Reader:
         """
         data = self.read_up_to(offset, length)
         if len(data) < length:
-            raise past_end("bzip2 data", offset, length, self._index.end)
+            raise past_end("bzip2 data", offset, length, self._walk.index.end)
         return data
 
     def read_up_to(self, offset: int, length: int) -> bytes:
         """At most `length` bytes from `offset`; fewer only at the end of the data."""
         check_range(offset, length)
         self._check_open()
-        end = offset + length
+        start, end = offset, offset + length
         pieces: list[bytes] = []
         while offset < end:
-            if offset >= self._index.end:
+            walk = self._walk
+            if offset >= walk.index.end:
                 self._walk_past(offset, end)
-                if offset >= self._index.end:
+                if offset >= self._walk.index.end:
                     self._raise_failure()
                     break
-            number = self._index.find(offset)
-            entry = self._index[number]
-            found = self._block(number, end).read(offset - entry.start, end - offset)
+                continue
+            number = walk.index.find(offset)
+            entry = walk.index[number]
+            block = self._block(walk, number, end)
+            if block is None:
+                # Not what the index says: a wrong index may have misplaced what was read so far, too.
+                if not self._drop_index(walk):
+                    raise _changed(entry)
+                offset = start
+                pieces.clear()
+                continue
+            found = block.read(offset - entry.start, end - offset)
             pieces += found
             offset += sum(map(len, found))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -161,7 +194,7 @@ class Bzip2Reader:
         end = offset + length
         self._announced = (offset, end)
         # Where another thread walks, it sees the announcement itself.
-        if end > self._index.end and self._walk_lock.acquire(blocking=False):
+        if end > self._walk.index.end and self._walk_lock.acquire(blocking=False):
             try:
                 self._walk.plan(end, self._depth)
             finally:
@@ -171,15 +204,81 @@ class Bzip2Reader:
         """A seekable, read-only binary stream of the decoded data."""
         return open_stream(self)
 
+    def save_index(self, path: str | os.PathLike[str]) -> None:
+        """Write what is known so far of where the blocks are; it appears whole or not at all.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        with self._walk_lock:
+            saved = self._walk.snapshot()
+        save_index(path, saved, self._fingerprint or fingerprint(self._source))
+
     def close(self) -> None:
-        """Stop the threads; later reads raise `ClosedError`. The source stays open."""
+        """Stop the threads and write the index, where one is kept; later reads raise `ClosedError`.
+
+        The source stays open.
+
+        Raises:
+            OSError: The index can't be written.
+        """
         with self._lock:
-            self._closed = True
+            was_closed, self._closed = self._closed, True
             pool, self._pool = self._pool, None
             self._cache.clear()
             self._repeats.clear()
         if pool is not None:
             pool.shutdown(cancel_futures=True)
+        if not was_closed:
+            self._keep_index()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self._source, self._given_threads, self._cache.limit, self._given_index))
+
+    def _start_in_child(self) -> None:
+        """After a fork: the threads, and what they were at, are the parent's."""
+        self._walk_lock, self._lock = threading.RLock(), threading.RLock()
+        self._pool = None
+        self._loading = {}
+        self._walk.forget_plans()
+
+    def _load_index(self) -> SavedIndex | None:
+        for path in self._index_paths:
+            try:
+                saved = load_index(path, self._fingerprint or fingerprint(self._source), self._source.size)
+            except FileNotFoundError:
+                continue
+            except IndexRejected as error:
+                if error.is_foreign and not self._index_is_optional:
+                    raise InvalidArgument(f"{os.fspath(path)} is no index, and would be overwritten") from error
+                self.index_rejection = copy.copy(error)
+            except OSError:
+                if not self._index_is_optional:
+                    raise
+            else:
+                self.index_path = os.fspath(path)
+                return saved
+        return None
+
+    def _keep_index(self) -> None:
+        """Write the index to the first of its places that takes it, if more is known than is written there."""
+        known = len(self._walk.index)
+        if known <= self._walk.saved_blocks:
+            return
+        if self.index_rejection is None:
+            written = self._load_index()
+            if written is not None and len(written.entries) >= known:
+                return  # another process came as far
+        failed: OSError | None = None
+        for path in self._index_paths:
+            try:
+                self.save_index(path)
+                self.index_path = os.fspath(path)
+                return
+            except OSError as error:
+                failed = error
+        if failed is not None and not self._index_is_optional:
+            raise failed
 
     @property
     def _depth(self) -> int:
@@ -190,77 +289,99 @@ class Bzip2Reader:
 
         Blocks up to decoded byte `goal` are decoded ahead.
         """
-        while self._index.end <= offset and not self._walk.finished:
+        while not self._has_passed(offset):
             if not self._walk_lock.acquire(timeout=_PATIENCE):
                 continue  # another thread walks and may have come past the offset
             try:
-                if self._index.end <= offset and not self._walk.finished:
+                if not self._has_passed(offset):
                     self._step(goal)
             finally:
                 self._walk_lock.release()
 
+    def _has_passed(self, offset: int) -> bool:
+        walk = self._walk
+        return walk.index.end > offset or walk.finished
+
     def _step(self, goal: int) -> None:
         """Pass one block; the walk's lock is held."""
-        self._walk.plan(max(goal, self._announced[1]), self._depth)
+        walk = self._walk
+        walk.plan(max(goal, self._announced[1]), self._depth)
         try:
-            entry, block = self._walk.advance()
+            entry, block = walk.advance()
         except CancelledError:
             raise ClosedError("bzip2 data: closed while it was read") from None
-        self._keep(self._index.find(entry.start), block)
-        self._walk.plan(max(goal, self._announced[1]), self._depth)
+        except CorruptImage:
+            if self._drop_index(walk):
+                return  # perhaps it is the index that is wrong
+            raise
+        if walk.failure is not None and self._drop_index(walk):
+            return  # the block is good, the stream that it ends does not seem to be
+        self._keep(entry, block)
+        walk.plan(max(goal, self._announced[1]), self._depth)
         if self._progress is not None:
             self._progress(entry.end_bit // 8, self._total)
+
+    def _drop_index(self, walk: BlockWalk) -> bool:
+        """Start again without the saved index, where `walk` has one or another thread did so; else False."""
+        with self._walk_lock:
+            if self._walk is not walk:
+                return True
+            if not walk.saved_blocks:
+                return False
+            self.index_rejection = IndexRejected("its blocks are not where it says", structure="bzip2 index file")
+            with self._lock:
+                self._cache.clear()
+            self._walk = BlockWalk(self._source, self._start)
+            return True
 
     def _raise_failure(self) -> None:
         if self._walk.failure is not None:
             raise copy.copy(self._walk.failure)
 
-    def _block(self, number: int, end: int) -> Block:
-        """A known block, from memory or decoded now, with those after it up to `end` started."""
+    def _block(self, walk: BlockWalk, number: int, end: int) -> Block | None:
+        """A known block, from memory or decoded now, with those after it up to `end` started.
+
+        None when it does not decode to what the index says of it.
+        """
         first, last = self._announced
-        entry = self._index[number]
+        entry = walk.index[number]
         goal = max(end, last) if first <= entry.start < last else end
         # More than half of the cache decoded ahead would push each other out before they are read.
         most = min(self._depth, self._cache.limit // 2 // _BLOCK_BYTES)
-        found = self._load(number)
-        for each in range(number + 1, min(number + most, len(self._index))):
-            if self._index[each].start >= goal:
+        found = self._load(entry)
+        for each in range(number + 1, min(number + most, len(walk.index))):
+            if walk.index[each].start >= goal:
                 break
-            self._load(each)
+            self._load(walk.index[each])
         try:
             block = found if isinstance(found, Block) else found.result()
         except CancelledError:
             raise ClosedError("bzip2 data: closed while it was read") from None
         except DamagedBlock:
-            block = None
-        if block is None or block.size != entry.size:
-            raise CorruptImage(
-                "it is not what it was when it was first read", structure="bzip2 block", offset=entry.start_bit // 8
-            )
-        return block
+            return None
+        return block if block is not None and block.size == entry.size else None
 
-    def _load(self, number: int) -> Block | Future[Block | None]:
+    def _load(self, entry: BlockEntry) -> Block | Future[Block | None]:
         with self._lock:
-            found = self._cache.get(number) or self._loading.get(number)
+            found = self._cache.get(entry) or self._loading.get(entry)
             if found is not None:
                 return found
-            entry = self._index[number]
-            future = self._submit(entry.start_bit, entry.end_bit, entry.level)
-            self._loading[number] = future
-            future.add_done_callback(lambda done: self._loaded(number, done))
+            future = self._submit(entry.start_bit, entry.end_bit, entry.level, entry.crc)
+            self._loading[entry] = future
+            future.add_done_callback(lambda done: self._loaded(entry, done))
             return future
 
-    def _loaded(self, number: int, future: Future[Block | None]) -> None:
+    def _loaded(self, entry: BlockEntry, future: Future[Block | None]) -> None:
         block = None if future.cancelled() or future.exception() else future.result()
         with self._lock:
             if block is not None:
-                self._keep(number, block)
-            self._loading.pop(number, None)
+                self._keep(entry, block)
+            self._loading.pop(entry, None)
 
-    def _keep(self, number: int, block: Block) -> None:
+    def _keep(self, entry: BlockEntry, block: Block) -> None:
         with self._lock:
             if not self._closed:
-                self._cache.put(number, block)
+                self._cache.put(entry, block)
 
     def _start(self, start_bit: int, end_bit: int, level: int) -> Future[Block | None]:
         """Start decoding a block that the walk comes to; a short one is decoded at once.
@@ -278,19 +399,22 @@ class Bzip2Reader:
             future.set_exception(error)
         return future
 
-    def _submit(self, start_bit: int, end_bit: int, level: int) -> Future[Block | None]:
+    def _submit(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Future[Block | None]:
         with self._lock:
             self._check_open()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="bzip2")
-            return self._pool.submit(self._decode, start_bit, end_bit, level)
+            return self._pool.submit(self._decode, start_bit, end_bit, level, crc)
 
-    def _decode(self, start_bit: int, end_bit: int, level: int) -> Block | None:
+    def _decode(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Block | None:
+        """Decode a block, if it has the given CRC in its header; None where it has not, or ends elsewhere."""
         first = start_bit // 8
         data = read_up_to(self._source, first, (end_bit + MAGIC_BITS + 7) // 8 - first)
         start, end = start_bit - first * 8, end_bit - first * 8
         if len(data) * 8 < end:
             return None  # the source has shrunk
+        if crc is not None and read_bits(data, start + MAGIC_BITS, _CRC_BITS) != crc:
+            return None  # or changed
         key = None
         if end - start <= _SHORT_BITS:
             key = (level, end - start, read_bits(data, start, end - start))
@@ -309,6 +433,29 @@ class Bzip2Reader:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("bzip2 data: read after close")
+
+
+_READERS: weakref.WeakSet[Bzip2Reader] = weakref.WeakSet()
+"""All readers, for a forked child to start again; the interpreter runs the hook before anything else in it."""
+
+
+def _start_in_child() -> None:
+    for reader in list(_READERS):
+        reader._start_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_in_child)
+
+
+def _reopen(source: ReadAt, threads: int | None, cache_bytes: int, index: str | os.PathLike[str] | None) -> Bzip2Reader:
+    return Bzip2Reader(source, threads=threads, cache_bytes=cache_bytes, index=index)
+
+
+def _changed(entry: BlockEntry) -> CorruptImage:
+    return CorruptImage(
+        "it is not what it was when it was first read", structure="bzip2 block", offset=entry.start_bit // 8
+    )
 
 
 def available_cores() -> int:

@@ -115,7 +115,9 @@ class MagicScanner:
     def _scan_window(self) -> None:
         data = read_up_to(self._source, self._next_window, WINDOW + _TAIL)
         base = self._next_window * 8
-        self._found.extend(base + bit for bit in find_magic(data, self._magic, WINDOW) if base + bit >= self._from)
+        # A window may come twice, where an exception kept the last time from being noted.
+        least = max(self._from, self._found[-1] + 1 if self._found else 0)
+        self._found += [base + bit for bit in find_magic(data, self._magic, WINDOW) if base + bit >= least]
         self._next_window += WINDOW
         self._at_end = len(data) <= WINDOW
 

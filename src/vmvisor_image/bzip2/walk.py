@@ -14,7 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, locate_end, read_bits
-from vmvisor_image.bzip2.index import BlockEntry, BlockIndex
+from vmvisor_image.bzip2.index import BlockEntry, BlockIndex, Place
+from vmvisor_image.bzip2.index_file import SavedIndex
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic, find_magic_near
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -62,19 +63,6 @@ class _Span:
         return full * _LARGEST_EXPANSION if sparse else full
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the chain of blocks goes on: all that the walk knows of what it has passed."""
-
-    bit: int
-    """Where the next block's magic starts."""
-    level: int
-    start: int
-    """Decoded bytes before that block."""
-    crc: int
-    """Combined CRC of its stream's blocks before it."""
-
-
 class BlockWalk:
     """A walk over a source's blocks with read-ahead, which puts each block that it passes into an index.
 
@@ -82,26 +70,34 @@ class BlockWalk:
     goes on where it was.
     """
 
-    def __init__(self, source: ReadAt, index: BlockIndex, decode: Decode) -> None:
-        """Start at the first stream's header.
+    def __init__(self, source: ReadAt, decode: Decode, saved: SavedIndex | None = None) -> None:
+        """Start at the first stream's header, or where a saved index ends.
 
         Raises:
             CorruptImage: The source is not bzip2.
             TruncatedImage: It ends within the first header.
         """
         self._source = source
-        self._index = index
+        self.index = BlockIndex(() if saved is None else saved.entries)
+        """The blocks that were passed."""
+        self.saved_blocks = len(self.index)
+        """How many of them a saved index told of: they are to be believed only as far as they decode."""
         self._decode = decode
         self._blocks = MagicScanner(source, BLOCK_MAGIC)
         self._lengths: deque[int] = deque(maxlen=_ALIKE)
         """Bits from the latest blocks' starts to the next ones'."""
         self._pending: deque[tuple[_Span, Future[Block | None]]] = deque()
+        self._set_aside: dict[tuple[int, int, int], Future[Block | None]] = {}
+        """Blocks in work from plans that failed, by start and end bit and level: most will be planned again."""
         self.failure: CorruptImage | None = None
         """What ended the walk before the source's end."""
         self.trailing: Problem | None = None
         """What was found after the last stream's end."""
         self._place = self._enter_stream(0, 0)
         """None at the end."""
+        if saved is not None:
+            self._place = saved.place
+            self.trailing = None if saved.garbage is None else _garbage(saved.garbage)
         self._planned: tuple[int, int] | None = None
         """Bit and level of the next block to decode ahead; None where nothing more is known."""
 
@@ -110,13 +106,21 @@ class BlockWalk:
         """Nothing more can be had: the end was reached, or `failure`."""
         return self._place is None or self.failure is not None
 
+    def snapshot(self) -> SavedIndex:
+        """What is known, to be saved; not while another thread advances."""
+        place = self._place
+        known = (self.index[number] for number in range(len(self.index)))
+        # Where an exception came between the two, the index has one block more than was passed.
+        entries = tuple(entry for entry in known if place is None or entry.start < place.start)
+        return SavedIndex(entries, place, None if self.trailing is None else self.trailing.offset)
+
     def plan(self, goal: int, depth: int) -> None:
         """Start decoding ahead, as far as decoded byte `goal` is expected to need, at most `depth` blocks."""
         place = self._place
         if place is None or self.failure is not None:
             return
         if self._pending and (self._pending[0][0].start_bit, self._pending[0][0].level) != (place.bit, place.level):
-            self._forget_plans()  # the chain went on elsewhere than the candidates told
+            self._set_plans_aside()  # the chain went on elsewhere than the candidates told
         if not self._pending:
             self._planned = (place.bit, place.level)
         expected = place.start + sum(_size_of(span, future) for span, future in self._pending)
@@ -125,7 +129,8 @@ class BlockWalk:
             if span is None:
                 self._planned = None
                 return
-            future = self._decode(span.start_bit, span.end_bit, span.level)
+            key = (span.start_bit, span.end_bit, span.level)
+            future = self._set_aside.pop(key, None) or self._decode(*key)
             self._pending.append((span, future))
             self._planned = None if span.next_bit is None else (span.next_bit, span.next_level)
             expected += _size_of(span, future)
@@ -145,20 +150,23 @@ class BlockWalk:
         except CorruptImage as error:
             self.failure = copy.copy(error)  # without the traceback, which holds the block's data
             raise
-        entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size)
+        crc = self._bits(place.bit + MAGIC_BITS, _CRC_BITS)
+        entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size, crc)
         following = failure = None
         try:
             following = self._following(entry, place.crc)
         except CorruptImage as error:
             failure = copy.copy(error)  # this block itself is good
         # Where an exception comes between these, the block is passed once more, and the index has it already.
-        self._index.append(entry)
+        self.index.append(entry)
         self.failure = failure
         self._place = following
         self._blocks.forget(place.bit)
+        if self._set_aside:
+            self._set_aside = {key: future for key, future in self._set_aside.items() if key[0] > place.bit}
         return entry, block
 
-    def _settle(self, place: _Place) -> tuple[int, Block]:
+    def _settle(self, place: Place) -> tuple[int, Block]:
         """The real end of the block at `place`, and its content."""
         if self._pending:
             span, future = self._pending[0]
@@ -167,16 +175,16 @@ class BlockWalk:
             except DamagedBlock:
                 block = None
             except BaseException:
-                self._forget_plans()  # the source failed: a later try reads it again
+                self.forget_plans()  # the source failed: a later try reads it again
                 raise
             if block is not None:
                 self._pending.popleft()
                 return span.end_bit, block
         # A false magic within the block, an end of stream that garbage follows, damage or truncation.
-        self._forget_plans()
+        self._set_plans_aside()
         return self._settle_slowly(place)
 
-    def _settle_slowly(self, place: _Place) -> tuple[int, Block]:
+    def _settle_slowly(self, place: Place) -> tuple[int, Block]:
         """As `_settle`, by trying every magic after the block's start until one is its end."""
         first = place.bit // 8
         start = place.bit - first * 8
@@ -205,17 +213,17 @@ class BlockWalk:
             offset=first,
         )
 
-    def _following(self, entry: BlockEntry, crc: int) -> _Place | None:
+    def _following(self, entry: BlockEntry, crc: int) -> Place | None:
         """The place after a good block, in the next stream where it was its stream's last; None at the end.
 
         Args:
             entry: The block.
             crc: Combined CRC of its stream's blocks before it.
         """
-        crc = ((crc << 1 | crc >> 31) & 0xFFFFFFFF) ^ self._bits(entry.start_bit + MAGIC_BITS, _CRC_BITS)
+        crc = ((crc << 1 | crc >> 31) & 0xFFFFFFFF) ^ entry.crc
         start = entry.start + entry.size
         if self._bits(entry.end_bit, MAGIC_BITS) == BLOCK_MAGIC:
-            return _Place(entry.end_bit, entry.level, start, crc)
+            return Place(entry.end_bit, entry.level, start, crc)
         footer = entry.end_bit + MAGIC_BITS
         found = self._bits(footer, _CRC_BITS)
         if found != crc:
@@ -228,7 +236,7 @@ class BlockWalk:
             )
         return self._enter_stream((footer + _CRC_BITS + 7) // 8, start)
 
-    def _enter_stream(self, byte: int, start: int) -> _Place | None:
+    def _enter_stream(self, byte: int, start: int) -> Place | None:
         """The first block from the stream header at `byte` on; empty streams are passed; None at the end.
 
         What follows a stream and is no header is garbage, as it is to bzip2. But where a good header has no magic
@@ -241,7 +249,7 @@ class BlockWalk:
             level = stream_level(head[:_HEADER_BYTES])
             magic = int.from_bytes(head[_HEADER_BYTES:], "big")
             if level is not None and magic == BLOCK_MAGIC:
-                return _Place((byte + _HEADER_BYTES) * 8, level, start, 0)
+                return Place((byte + _HEADER_BYTES) * 8, level, start, 0)
             crc_bit = (byte + len(head)) * 8
             if level is None or magic != END_MAGIC or self._bits(crc_bit, _CRC_BITS) != 0:
                 self.trailing = self._check_garbage(byte, head)
@@ -269,7 +277,7 @@ class BlockWalk:
             raise CorruptImage(
                 "not bzip2", structure="bzip2 stream", offset=byte, expected="'BZh1' to 'BZh9'", found=repr(header)
             )
-        return Problem("bzip2 source", "bytes follow the last stream and are not bzip2", byte)
+        return _garbage(byte)
 
     def _span(self, bit: int, level: int) -> _Span | None:
         """The block at `bit` as far as the candidates tell; None when nothing ends it."""
@@ -329,9 +337,16 @@ class BlockWalk:
             None,
         )
 
-    def _forget_plans(self) -> None:
-        for _, future in self._pending:
+    def forget_plans(self) -> None:
+        """Give up what was started to be decoded ahead."""
+        for future in (*(future for _, future in self._pending), *self._set_aside.values()):
             future.cancel()
+        self._pending.clear()
+        self._set_aside.clear()
+        self._planned = None
+
+    def _set_plans_aside(self) -> None:
+        self._set_aside |= {(span.start_bit, span.end_bit, span.level): future for span, future in self._pending}
         self._pending.clear()
         self._planned = None
 
@@ -348,6 +363,10 @@ def stream_level(header: bytes) -> int | None:
     if len(header) == _HEADER_BYTES and header[:3] == b"BZh" and header[3:4] in b"123456789":
         return header[3] - ord("0")
     return None
+
+
+def _garbage(byte: int) -> Problem:
+    return Problem("bzip2 source", "bytes follow the last stream and are not bzip2", byte)
 
 
 def _size_of(span: _Span, future: Future[Block | None]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vmvisor_image.streams import ReadAt, read_up_to
 
@@ -22,6 +23,8 @@ class LayerOptions:
     """Threads that decode; None for one a core."""
     progress: Progress | None = None
     """Told how far decoding is."""
+    index: str | os.PathLike[str] | None = None
+    """Where to keep an index of what is where in the outermost layer; "auto" for the usual places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +52,6 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
     while len(layers) < _MOST_LAYERS and bzip2.probe(read_up_to(inner, 0, _HEAD)):
         inner = bzip2.open_layer(inner, options)
         layers.append(Layer(bzip2.KIND, name, inner))
+        options = replace(options, index=None)
         name = None if name is None else name.removesuffix(".bz2")
     return tuple(layers)

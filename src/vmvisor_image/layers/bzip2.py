@@ -20,4 +20,4 @@ def probe(head: bytes) -> bool:
 
 def open_layer(source: ReadAt, options: LayerOptions) -> Bzip2Reader:
     """The decoded data."""
-    return Bzip2Reader(source, threads=options.threads, progress=options.progress)
+    return Bzip2Reader(source, threads=options.threads, progress=options.progress, index=options.index)

@@ -1,0 +1,188 @@
+"""A block index kept in a file: what was found out about a source once need not be found out again.
+
+It is never believed blindly: a file of another version, of another source or with a flipped bit is rejected as a
+whole, and a block that does not decode to what the index says of it makes the reader drop the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from vmvisor_image.bzip2.index import BlockEntry, Place
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.schemas.bzip2_index import MAGIC, VERSION, Bzip2IndexHeader
+
+_SUFFIX = ".vmvisor-index"
+_LEAST_BLOCK_BITS = 100
+"""No bzip2 block is shorter: magic, CRC, origin and the map of symbols alone have 113 bits."""
+_COLUMNS = 5
+_COMPRESSION_LEVEL = 9
+_LARGEST_SIZE = 51 * 900_000
+"""What a block decodes to at most: run-length encoding stores 255 equal bytes in 5."""
+
+
+class IndexRejected(CorruptImage):
+    """A saved index is damaged, of another version, or of another source.
+
+    Attributes:
+        is_foreign: The file is something else, no saved index at all.
+    """
+
+    is_foreign = False
+
+
+@dataclass(frozen=True, slots=True)
+class SavedIndex:
+    """What an index file holds."""
+
+    entries: tuple[BlockEntry, ...]
+    place: Place | None
+    """Where the chain goes on; None where the index is complete."""
+    garbage: int | None
+    """Where bytes that are not bzip2 follow the last stream."""
+
+
+def load_index(path: str | os.PathLike[str], fingerprint: bytes, source_size: int) -> SavedIndex:
+    """Read an index file.
+
+    Args:
+        path: The file.
+        fingerprint: Of the source that it has to be made of.
+        source_size: Compressed bytes of that source.
+
+    Raises:
+        OSError: The file can't be read.
+        IndexRejected: It is not an index of that source.
+    """
+    data = Path(path).read_bytes()
+    if len(data) < Bzip2IndexHeader.length() or data[: len(MAGIC)] != MAGIC:
+        error = _rejected("it is not an index")
+        error.is_foreign = True
+        raise error
+    header = Bzip2IndexHeader.parse(data)
+    if header.version != VERSION:
+        raise _rejected(f"it is of version {header.version}, not {VERSION}")
+    payload = data[Bzip2IndexHeader.length() :]
+    if len(payload) != header.payload or _digest(header, payload) != header.digest:
+        raise _rejected("it is damaged")
+    if header.fingerprint != fingerprint:
+        raise _rejected("it was made of another source, or the source has changed since")
+    if header.blocks > source_size * 8 // _LEAST_BLOCK_BITS:
+        raise _rejected("it has more blocks than the source has room for")
+    entries = _unpack(payload, header.blocks)
+    end = entries[-1].start + entries[-1].size if entries else 0
+    place = Place(header.next_bit, header.next_level, end, header.next_crc) if header.next_level else None
+    _check(entries, place, source_size * 8)
+    return SavedIndex(entries, place, header.garbage or None)
+
+
+def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: bytes) -> None:
+    """Write an index file; it appears whole or not at all, also where two processes write at once.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    payload = _pack(index.entries)
+    place = index.place
+    header = Bzip2IndexHeader(
+        magic=MAGIC,
+        version=VERSION,
+        next_level=0 if place is None else place.level,
+        next_bit=0 if place is None else place.bit,
+        next_crc=0 if place is None else place.crc,
+        reserved=0,
+        garbage=index.garbage or 0,
+        blocks=len(index.entries),
+        payload=len(payload),
+        fingerprint=fingerprint,
+        digest=bytes(32),
+    )
+    header = dataclasses.replace(header, digest=_digest(header, payload))
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.urandom(8).hex()}.part")
+    try:
+        temporary.write_bytes(header.build() + payload)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def default_paths(source_path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Where the index of a file is kept unless a place is named: beside it, else in the user's cache folder."""
+    path = Path(os.path.abspath(source_path))  # noqa: PTH100  # links are kept: the index lies beside the name used
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+    return path.with_name(path.name + _SUFFIX), cache_folder() / (name + _SUFFIX)
+
+
+def cache_folder() -> Path:
+    """This library's folder among the user's caches."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vmvisor-image"
+
+
+def _rejected(reason: str) -> IndexRejected:
+    return IndexRejected(reason, structure="bzip2 index file")
+
+
+def _digest(header: Bzip2IndexHeader, payload: bytes) -> bytes:
+    return hashlib.sha256(dataclasses.replace(header, digest=bytes(32)).build() + payload).digest()
+
+
+def _pack(entries: Sequence[BlockEntry]) -> bytes:
+    import zstandard
+
+    columns = array("Q", (entry.start_bit for entry in entries))
+    columns.extend(entry.end_bit for entry in entries)
+    columns.extend(entry.level for entry in entries)
+    columns.extend(entry.size for entry in entries)
+    columns.extend(entry.crc for entry in entries)
+    if sys.byteorder == "big":
+        columns.byteswap()
+    return zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(columns.tobytes())
+
+
+def _unpack(payload: bytes, count: int) -> tuple[BlockEntry, ...]:
+    import zstandard
+
+    wanted = count * _COLUMNS * 8
+    columns = array("Q")
+    with contextlib.suppress(zstandard.ZstdError), zstandard.ZstdDecompressor().stream_reader(payload) as reader:
+        columns.frombytes(reader.read(wanted))
+    if len(columns) != count * _COLUMNS:
+        raise _rejected("its table is damaged")
+    if sys.byteorder == "big":
+        columns.byteswap()
+    starts, ends, levels, sizes, crcs = (columns[count * number :][:count] for number in range(_COLUMNS))
+    places = accumulate(sizes, initial=0)
+    return tuple(map(BlockEntry, starts, ends, levels, places, sizes, crcs))
+
+
+def _check(entries: Sequence[BlockEntry], place: Place | None, source_bits: int) -> None:
+    """Refuse what no source could have."""
+    bit = 0
+    for entry in entries:
+        if not (
+            bit <= entry.start_bit < entry.end_bit <= source_bits
+            and 1 <= entry.level <= 9
+            and 0 < entry.size <= _LARGEST_SIZE
+            and entry.crc >> 32 == 0
+        ):
+            raise _rejected(f"its block at bit {entry.start_bit} can't be")
+        bit = entry.end_bit
+    if place is not None and not (bit <= place.bit <= source_bits and place.level <= 9):
+        raise _rejected(f"its chain can't go on at bit {place.bit}")
