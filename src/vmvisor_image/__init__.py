@@ -21,6 +21,7 @@ from vmvisor_image.image import Image
 from vmvisor_image.layers import Layer
 from vmvisor_image.partition import PARTITION_TYPES, Partition, PartitionTable, PartitionType, Role
 from vmvisor_image.report import ImageReport, PartitionReport, inspect
+from vmvisor_image.seekable_zstd import Conversion, convert
 from vmvisor_image.streams import ReadAt
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PARTITION_TYPES",
     "ClosedError",
+    "Conversion",
     "CorruptImage",
     "DestinationExists",
     "Directory",
@@ -54,6 +56,7 @@ __all__ = [
     "UnsafeName",
     "UsageError",
     "VmvisorImageError",
+    "convert",
     "export_pxe",
     "inspect",
 ]

@@ -19,6 +19,7 @@ from vmvisor_image import (
     PartitionReport,
     UsageError,
     __version__,
+    convert,
     export_pxe,
     inspect,
 )
@@ -60,7 +61,7 @@ def _fail(error: Exception, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmvisor-image",
-        description="Take hypervisor disk images apart: bare (.dd) or compressed with bzip2 (.dd.bz2).",
+        description="Take hypervisor disk images apart: bare (.dd) or compressed (.dd.bz2, .gz, .xz, .zst).",
         epilog="Exit status: 0 done, 1 bad input, 2 misuse.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -99,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
+    converting = command("convert", _convert, "write the decoded image as seekable zstd, which is quick to read again")
+    converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
+    converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
+    converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     command("index", _index, "find out where the blocks of a compressed image are, and keep that in a file")
     hexdump = command("hexdump", _hexdump, "show bytes of the disk or of a partition")
     partition_argument(hexdump, "?")
@@ -265,6 +270,14 @@ def _index(options: argparse.Namespace) -> int:
         print(f"vmvisor-image: no index was written: {_printable(options.source)} is {kind}", file=sys.stderr)
         return _BAD_INPUT
     print(f"{_printable(path)}: {os.path.getsize(path)} bytes for {size} bytes of data")  # noqa: PTH202
+    return _DONE
+
+
+def _convert(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
+    resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
+    print(f"{_printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
     return _DONE
 
 

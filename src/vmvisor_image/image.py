@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, Self, cast, overload
 
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.layers import Layer, LayerOptions, Progress, unwrap
 from vmvisor_image.partition import PartitionTable
-from vmvisor_image.streams import BytesSource, FileObjectSource, FileSource, ReadAt, open_stream, prefetch
+from vmvisor_image.streams import (
+    BytesSource,
+    FileObjectSource,
+    FileSource,
+    ReadAt,
+    knows_size,
+    open_stream,
+    prefetch,
+    read_up_to,
+)
 from vmvisor_image.tables import Scheme, find_table
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
@@ -25,6 +35,8 @@ class _Opened:
     """What an open image holds."""
 
     layers: tuple[Layer, ...]
+    source: ReadAt
+    """What was given."""
     disk: ReadAt
     closers: tuple[Callable[[], None], ...]
 
@@ -111,7 +123,7 @@ class Image:
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
-        self._options = LayerOptions(threads, progress, index)
+        self._options = LayerOptions(threads, progress, index=index)
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
@@ -128,6 +140,16 @@ class Image:
     def size(self) -> int:
         """Bytes of the decoded disk; of a compressed image the first call decodes to the end."""
         return self.disk.size
+
+    @property
+    def size_is_known(self) -> bool:
+        """Whether `size` needs no decoding."""
+        return knows_size(self.disk)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes that tell whether what was opened is still the same; see `vmvisor_image.fingerprint`."""
+        return fingerprint(self._open().source)
 
     @property
     def known_size(self) -> int | None:
@@ -189,6 +211,14 @@ class Image:
         """
         return self.disk.read_at(offset, length)
 
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from byte `offset`; fewer only at the end of the disk, whose size need not be known.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        return read_up_to(self.disk, offset, length)
+
     def prefetch(self, offset: int, length: int) -> None:
         """See `vmvisor_image.streams.prefetch`."""
         prefetch(self.disk, offset, length)
@@ -238,7 +268,7 @@ class Image:
                 close()
             raise
         closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
-        return _Opened(layers, layers[-1].source if layers else source, tuple(reversed(closers)))
+        return _Opened(layers, source, layers[-1].source if layers else source, tuple(reversed(closers)))
 
     def __enter__(self) -> Self:
         return self

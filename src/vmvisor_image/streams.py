@@ -81,6 +81,14 @@ def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
     return source.read_at(offset, min(length, source.size - offset)) if offset < source.size else b""
 
 
+def knows_size(source: ReadAt) -> bool:
+    """Whether the size of a source can be had without decoding it.
+
+    A source that finds its size by decoding says so by an attribute `size_is_known`.
+    """
+    return bool(getattr(source, "size_is_known", True))
+
+
 class BytesSource:
     """Bytes in memory."""
 

@@ -18,9 +18,10 @@ from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_paths, load_index, save_index
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
+from vmvisor_image.cores import available_cores
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
 from vmvisor_image.fingerprint import fingerprint
-from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, read_up_to
+from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
@@ -91,8 +92,7 @@ class Bzip2Reader:
         self._given_threads, self._given_index = threads, index
         self._threads = threads or available_cores()
         self._progress = progress
-        # A bzip2 source would have to be decoded to its end to know its size.
-        self._total = None if isinstance(source, Bzip2Reader) else source.size
+        self._total = source.size if progress is not None and knows_size(source) else None
         self._announced = (0, 0)
         self._index_paths: tuple[str | os.PathLike[str], ...] = ()
         self._index_is_optional = index == "auto"
@@ -129,6 +129,11 @@ class Bzip2Reader:
         self._walk_past(_ENDLESS, _ENDLESS)
         self._raise_failure()
         return self._walk.index.end
+
+    @property
+    def size_is_known(self) -> bool:
+        """Whether `size` needs no more decoding."""
+        return self._walk.finished
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -456,10 +461,3 @@ def _changed(entry: BlockEntry) -> CorruptImage:
     return CorruptImage(
         "it is not what it was when it was first read", structure="bzip2 block", offset=entry.start_bit // 8
     )
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from vmvisor_image.streams import ReadAt, read_up_to
 
@@ -23,6 +24,8 @@ class LayerOptions:
     """Threads that decode; None for one a core."""
     progress: Progress | None = None
     """Told how far decoding is."""
+    total: int | None = None
+    """Compressed bytes in all, for `progress`."""
     index: str | os.PathLike[str] | None = None
     """Where to keep an index of what is where in the outermost layer; "auto" for the usual places."""
 
@@ -32,7 +35,7 @@ class Layer:
     """One wrapping that was taken off."""
 
     kind: str
-    """Its format: "bzip2"."""
+    """Its format: "bzip2", "gzip", "xz" or "zstd"."""
     name: str | None
     """Name of the wrapped file, or None for bytes without one."""
     source: ReadAt = field(compare=False, repr=False)
@@ -45,13 +48,30 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
     Raises:
         CorruptImage: A layer is recognised and can't be opened.
     """
-    from vmvisor_image.layers import bzip2
+    from vmvisor_image.layers import bzip2, gzip, xz, zstd
 
+    kinds: tuple[_Kind, ...] = (bzip2, gzip, xz, zstd)
     layers: list[Layer] = []
     inner = source
-    while len(layers) < _MOST_LAYERS and bzip2.probe(read_up_to(inner, 0, _HEAD)):
-        inner = bzip2.open_layer(inner, options)
-        layers.append(Layer(bzip2.KIND, name, inner))
-        options = replace(options, index=None)
-        name = None if name is None else name.removesuffix(".bz2")
+    options = replace(options, total=source.size if options.progress is not None else None)
+    while len(layers) < _MOST_LAYERS:
+        head = read_up_to(inner, 0, _HEAD)
+        kind = next((kind for kind in kinds if kind.probe(head)), None)
+        if kind is None:
+            break
+        inner = kind.open_layer(inner, options)
+        layers.append(Layer(kind.KIND, name, inner))
+        name = None if name is None else name.removesuffix(kind.SUFFIX)
+        options = replace(options, index=None, progress=None)  # both are about the outermost layer
     return tuple(layers)
+
+
+class _Kind(Protocol):
+    """What each module of this folder has."""
+
+    @property
+    def KIND(self) -> str: ...  # noqa: N802  # a module's constant
+    @property
+    def SUFFIX(self) -> str: ...  # noqa: N802  # a module's constant
+    def probe(self, head: bytes, /) -> bool: ...
+    def open_layer(self, source: ReadAt, options: LayerOptions, /) -> ReadAt: ...

@@ -1,0 +1,181 @@
+"""Writing a decoded image as seekable zstd: the same room as bzip2, and hundreds of times quicker to read again.
+
+The file is plain zstd (`zstd -d` decodes it): frames of a fixed decoded size with checksums, and the seek table of
+zstd's seekable format at its end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from vmvisor_image.cores import available_cores
+from vmvisor_image.errors import CorruptImage, DestinationExists, InvalidArgument
+from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.image import Image
+from vmvisor_image.layers.zstd import walk_frames
+from vmvisor_image.schemas.zstd import (
+    SEEK_TABLE_MAGIC,
+    SEEKABLE_MAGIC,
+    SeekTableEntry,
+    SeekTableFooter,
+    SkippableFrameHeader,
+)
+from vmvisor_image.streams import FileSource, ReadAt, prefetch, read_up_to
+
+FRAME_SIZE: Final = 1 << 18
+"""Decoded bytes in a frame: a random read decodes one, in about 0.2 ms."""
+LEVEL: Final = 3
+_MOST_FRAMES: Final = 0x8000000
+"""As many as a seek table may have (ZSTD_SEEKABLE_MAXFRAMES)."""
+_READ: Final = 16
+"""Frames read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion wrote."""
+
+    path: Path
+    size: int
+    """Decoded bytes."""
+    compressed: int
+    """Bytes of the file."""
+    resumed_at: int
+    """Decoded bytes that an earlier, interrupted run had written already."""
+
+
+def convert(  # each is one setting of the command
+    source: ReadAt,
+    dest: str | os.PathLike[str],
+    *,
+    level: int = LEVEL,
+    frame_size: int = FRAME_SIZE,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Conversion:
+    """Write a source as seekable zstd; it appears whole or not at all.
+
+    A run that is interrupted leaves ``DEST.….part``, and the next one goes on where that ends; all frames in it are
+    checked first.
+
+    Args:
+        source: What to write: an open image, or any `ReadAt`.
+        dest: The file to write.
+        level: zstd's compression level.
+        frame_size: Decoded bytes in a frame, at least 4096.
+        threads: Threads that compress; None for one a core.
+        overwrite: Replace `dest` when it is there.
+        progress: Called with the decoded bytes written, and in all where that is known.
+
+    Raises:
+        DestinationExists: `dest` is there.
+        CorruptImage: The source is damaged; what is before the damage stays in the part.
+        InvalidArgument: `level` or `frame_size` is out of range.
+        OSError: The file can't be written.
+    """
+    if not 4096 <= frame_size <= 1 << 30 or not 1 <= level <= 22:
+        raise InvalidArgument(f"frame_size must be 4096 to 1 GiB and level 1 to 22, not {frame_size} and {level}")
+    if threads is not None and threads < 1:
+        raise InvalidArgument(f"threads must be at least 1, not {threads}")
+    target = Path(dest)
+    if not overwrite and os.path.lexists(target):
+        raise DestinationExists(f"{target} is already there")
+    # Of an image, what it was opened from: that is known without decoding it.
+    key = (source.fingerprint if isinstance(source, Image) else fingerprint(source)).hex()[:16]
+    part = target.with_name(f"{target.name}.{key}-{frame_size}.part")
+    entries = _whole_frames(part, frame_size)
+    resumed = len(entries) * frame_size
+    with part.open("r+b" if entries else "wb") as file:
+        file.truncate(sum(entry.compressed for entry in entries))
+        file.seek(0, os.SEEK_END)
+        size = resumed
+        for data, entry in _compress(source, resumed, frame_size, level, threads or available_cores()):
+            file.write(data)
+            entries.append(entry)
+            size += entry.decompressed
+            if progress is not None:
+                progress(size, None)
+        if len(entries) > _MOST_FRAMES:
+            raise InvalidArgument(f"{len(entries)} frames are more than a seek table may have: choose larger ones")
+        _write_seek_table(file, entries)
+        compressed = file.tell()
+    part.replace(target)
+    return Conversion(target, size, compressed, resumed)
+
+
+def _whole_frames(part: Path, frame_size: int) -> list[SeekTableEntry]:
+    """The frames at the start of an earlier run's part that are whole, and have the right size and checksum."""
+    import zstandard
+
+    entries: list[SeekTableEntry] = []
+    if not part.exists():
+        return entries
+    source = FileSource(part)
+    try:
+        for frame in walk_frames(source):
+            data = zstandard.ZstdDecompressor().decompress(source.read_at(frame.start, frame.length))
+            if len(data) != frame_size:
+                break
+            entries.append(SeekTableEntry(frame.length, frame_size))
+    except (CorruptImage, zstandard.ZstdError):
+        pass  # here the earlier run was interrupted
+    finally:
+        source.close()
+    return entries
+
+
+def _compress(
+    source: ReadAt, start: int, frame_size: int, level: int, threads: int
+) -> Iterator[tuple[bytes, SeekTableEntry]]:
+    """Frames of the source's bytes from `start`, in order, compressed ahead in threads."""
+
+    def compress(data: bytes) -> tuple[bytes, SeekTableEntry]:
+        import zstandard
+
+        frame = zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
+        return frame, SeekTableEntry(len(frame), len(data))
+
+    def frames() -> Iterator[bytes]:
+        at = start
+        while True:
+            prefetch(source, at, 2 * _READ * frame_size)
+            data = read_up_to(source, at, _READ * frame_size)
+            at += len(data)
+            for offset in range(0, len(data), frame_size):
+                yield data[offset : offset + frame_size]
+            if len(data) < _READ * frame_size:
+                return
+
+    pending: deque[Future[tuple[bytes, SeekTableEntry]]] = deque()
+    failure: CorruptImage | OSError | None = None
+    coming = frames()
+    with ThreadPoolExecutor(threads, thread_name_prefix="zstd") as pool:
+        while True:
+            try:
+                data = next(coming, None)
+            except (CorruptImage, OSError) as error:  # what was read before is written first
+                failure = error
+                break
+            if data is None:
+                break
+            pending.append(pool.submit(compress, data))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    if failure is not None:
+        raise failure
+
+
+def _write_seek_table(file: BinaryIO, entries: list[SeekTableEntry]) -> None:
+    length = len(entries) * SeekTableEntry.length() + SeekTableFooter.length()
+    file.write(SkippableFrameHeader(SEEK_TABLE_MAGIC, length).build())
+    file.writelines(entry.build() for entry in entries)
+    file.write(SeekTableFooter(len(entries), 0, SEEKABLE_MAGIC).build())

@@ -1,0 +1,302 @@
+"""What wraps a disk: gzip, xz and zstd, made by their own tools, whole and damaged."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import pickle
+import random
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import require_tool
+from vmvisor_image import CorruptImage, Image, TruncatedImage
+from vmvisor_image.framed import FramedReader
+from vmvisor_image.layers import LayerOptions, unwrap, xz, zstd
+from vmvisor_image.layers import gzip as gzip_layer
+from vmvisor_image.sequential import PIECE, SequentialReader
+from vmvisor_image.streams import BytesSource
+
+NOISE = random.Random(5)
+DATA = b"".join(NOISE.randbytes(9000) + b"and some text that compresses " * 700 for _ in range(100))
+"""3 MB: twelve pieces."""
+
+Reader = FramedReader | SequentialReader
+
+
+def open_bytes(compressed: bytes) -> Reader:
+    [layer] = unwrap(BytesSource(compressed), None, LayerOptions())
+    assert isinstance(layer.source, FramedReader | SequentialReader)
+    return layer.source
+
+
+def tool(*command: str) -> Callable[[bytes], bytes]:
+    def compress(data: bytes) -> bytes:
+        program = [require_tool(command[0]), *command[1:]]
+        return subprocess.run(program, input=data, capture_output=True, check=True).stdout
+
+    return compress
+
+
+def in_parts(compress: Callable[[bytes], bytes], joint: bytes = b"") -> Callable[[bytes], bytes]:
+    return lambda data: joint.join(compress(data[at : at + 700_000]) for at in range(0, len(data), 700_000))
+
+
+def seekable(data: bytes, size: int = 100_000, *, checksums: bool = False) -> bytes:
+    """As the format's description has it."""
+    frames = [zstandard.ZstdCompressor().compress(data[at : at + size]) for at in range(0, len(data), size)]
+    entries = b"".join(
+        struct.pack("<II", len(frame), min(size, len(data) - number * size)) + (bytes(4) if checksums else b"")
+        for number, frame in enumerate(frames)
+    )
+    footer = struct.pack("<IBI", len(frames), 0x80 if checksums else 0, 0x8F92EAB1)
+    return b"".join(frames) + struct.pack("<II", 0x184D2A5E, len(entries) + 9) + entries + footer
+
+
+WAYS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": tool("gzip", "-c"),
+    "gzip members": in_parts(gzip.compress),
+    "gzip with a name": lambda data: (
+        b"\x1f\x8b\x08\x1e" + bytes(6) + b"\3\0abcname\0comment\0" + bytes(2) + _deflated(data)
+    ),
+    "xz": tool("xz", "-c"),
+    "xz -T2": tool("xz", "-c", "-T2", "--block-size=500000"),
+    "xz streams": in_parts(lzma.compress, bytes(8)),
+    "xz without checks": lambda data: lzma.compress(data, check=lzma.CHECK_NONE),
+    "xz SHA-256": lambda data: lzma.compress(data, check=lzma.CHECK_SHA256),
+    "zstd": tool("zstd", "-c"),
+    "zstd of unknown size": tool("zstd", "-c", "--no-check"),
+    "zstd frames": in_parts(zstandard.ZstdCompressor(write_checksum=True).compress),
+    "zstd with skippable frames": in_parts(zstandard.compress, b"\x53\x2a\x4d\x18\3\0\0\0abc"),
+    "zstd seekable": seekable,
+    "zstd seekable with checksums": lambda data: seekable(data, checksums=True),
+}
+
+
+def _deflated(data: bytes) -> bytes:
+    made = zlib.compressobj(wbits=-15)
+    return made.compress(data) + made.flush() + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+EVERY_WAY = pytest.mark.parametrize("way", WAYS)
+_MADE: dict[str, bytes] = {}
+
+
+def made(way: str) -> bytes:
+    if way not in _MADE:
+        _MADE[way] = WAYS[way](DATA)
+    return _MADE[way]
+
+
+@EVERY_WAY
+class TestReads:
+    def test_everything(self, way: str) -> None:
+        reader = open_bytes(made(way))
+        assert reader.size == len(DATA)
+        assert reader.read_at(0, len(DATA)) == DATA
+        assert reader.problems == ()
+
+    @given(data=st.data())
+    def test_any_ranges_in_any_order(self, way: str, data: st.DataObject) -> None:
+        reader = open_bytes(made(way))
+        for _ in range(data.draw(st.integers(1, 4))):
+            offset = data.draw(st.integers(0, len(DATA)))
+            length = data.draw(st.integers(0, min(600_000, len(DATA) - offset)))
+            assert reader.read_at(offset, length) == DATA[offset : offset + length]
+
+    def test_threads(self, way: str) -> None:
+        reader = open_bytes(made(way))
+
+        def check(seed: int) -> None:
+            chosen = random.Random(seed)
+            for _ in range(10):
+                offset = chosen.randrange(len(DATA) - 1000)
+                assert reader.read_at(offset, 1000) == DATA[offset : offset + 1000]
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(check, range(4)))
+
+    def test_refuses_ranges_past_the_end(self, way: str) -> None:
+        reader = open_bytes(made(way))
+        with pytest.raises(TruncatedImage):
+            reader.read_at(len(DATA) - 1, 2)
+        with pytest.raises(TruncatedImage):
+            reader.read_at(len(DATA) + 5, 1)
+        with reader.open() as stream:
+            stream.seek(-5, 2)
+            assert stream.read() == DATA[-5:]
+
+    def test_cut_off_anywhere(self, way: str) -> None:
+        """What was before the cut is there, and then an error that names it."""
+        whole = made(way)
+        for length in range(6, len(whole), len(whole) // 37):
+            try:
+                reader = open_bytes(whole[:length])
+            except CorruptImage:
+                assert length < 50_000, "a block of it was whole"
+                continue
+            assert _readable(reader) <= len(DATA)
+            if _readable(reader) < len(DATA):
+                with pytest.raises(CorruptImage):
+                    _ = reader.size if isinstance(reader, SequentialReader) else reader.read_at(0, reader.size)
+
+    def test_flipped_bits(self, way: str) -> None:
+        """Right bytes, or an error; without a check in the file wrong ones can't be told."""
+        unchecked = ("xz without checks", "zstd of unknown size", "zstd with skippable frames")
+        checked = way not in unchecked and "seekable" not in way
+        whole = made(way)
+        for at in range(0, len(whole), len(whole) // 61):
+            damaged = bytearray(whole)
+            damaged[at] ^= 0x10
+            layers = None
+            with contextlib.suppress(CorruptImage):
+                layers = unwrap(BytesSource(damaged), None, LayerOptions())
+            if not layers:
+                assert layers is None or at < 6, "the wrapping is no longer recognised"
+                continue
+            reader = layers[0].source
+            try:
+                found = reader.read_at(0, min(reader.size, 2 * len(DATA)))
+            except CorruptImage:
+                continue
+            assert not checked or found == DATA or bool(getattr(reader, "problems", False))
+
+
+def _readable(reader: Reader) -> int:
+    """How much of `DATA` can be read, which is checked to be right."""
+    good = 0
+    for offset in range(0, len(DATA), 50_000):
+        try:
+            found = reader.read_at(offset, min(50_000, len(DATA) - offset))
+        except CorruptImage:
+            break
+        assert found == DATA[offset : offset + 50_000]
+        good += len(found)
+    return good
+
+
+class TestWork:
+    """What is decoded, counted in pieces."""
+
+    def test_gzip_starts_at_a_checkpoint(self) -> None:
+        data = DATA * 12
+        reader = open_bytes(gzip.compress(data, 1))
+        assert isinstance(reader, SequentialReader)
+        pieces = -(-len(data) // PIECE)
+        assert reader.size == len(data)
+        assert reader.pieces_decoded == pieces
+        for offset in (len(data) * 3 // 4, len(data) // 2, 10):
+            before = reader.pieces_decoded
+            assert reader.read_at(offset, 10) == data[offset : offset + 10]
+            assert reader.pieces_decoded - before <= 17
+
+    def test_a_step_forward_goes_on(self) -> None:
+        reader = open_bytes(made("xz"))
+        offsets = range(0, len(DATA), 1000)
+        assert b"".join(reader.read_at(at, min(1000, len(DATA) - at)) for at in offsets) == DATA
+
+    @pytest.mark.parametrize(
+        "way", ["xz -T2", "xz streams", "zstd frames", "zstd seekable", "zstd with skippable frames"]
+    )
+    def test_the_end_costs_its_frame_only(self, way: str) -> None:
+        reader = open_bytes(made(way))
+        assert isinstance(reader, FramedReader)
+        assert len(reader.frames) >= 5
+        assert all(one.decoded_start + one.size == other.decoded_start for one, other in pairwise(reader.frames))
+        passed: list[int] = []
+        counted = unwrap(BytesSource(made(way)), None, LayerOptions(progress=lambda done, total: passed.append(done)))[
+            0
+        ].source
+        assert counted.read_at(len(DATA) - 10, 10) == DATA[-10:]
+        assert len(passed) <= 3
+
+    def test_checkpoints_are_bounded(self) -> None:
+        data = bytes(300 << 20)
+        reader = open_bytes(zlib_gzip(data))
+        assert isinstance(reader, SequentialReader)
+        assert reader.size == len(data)
+        assert reader.read_at(200 << 20, 5) == bytes(5)
+        assert len(reader._checkpoints) <= 128
+
+
+def zlib_gzip(data: bytes) -> bytes:
+    made = zlib.compressobj(1, wbits=31)
+    return made.compress(data) + made.flush()
+
+
+class TestDamage:
+    @pytest.mark.parametrize("way", ["gzip", "xz", "xz -T2", "zstd frames"])
+    @pytest.mark.parametrize("garbage", [b"garbage", b"\x01" * 5000])
+    def test_what_follows_is_a_problem(self, way: str, garbage: bytes) -> None:
+        reader = open_bytes(made(way) + garbage)
+        assert reader.size == len(DATA)
+        assert reader.read_at(0, len(DATA)) == DATA
+        [problem] = reader.problems
+        assert problem.offset == len(made(way))
+
+    def test_a_wrong_crc_is_found_when_all_was_read(self) -> None:
+        data = bytearray(gzip.compress(b"content" * 100))
+        data[-8] ^= 1
+        reader = open_bytes(bytes(data))
+        with pytest.raises(CorruptImage, match="trailer"):
+            reader.read_at(0, 701)
+        assert reader.read_at(0, 700) == b"content" * 100
+        assert "trailer" in reader.problems[0].message
+
+    def test_a_wrong_seek_table_is_a_problem_and_not_used(self) -> None:
+        whole = made("zstd seekable")
+        for at in (-13, -9, -17, -200):
+            damaged = bytearray(whole)
+            damaged[at] ^= 0xFF
+            reader = open_bytes(bytes(damaged))
+            assert reader.read_at(0, len(DATA)) == DATA
+            assert "seek table" in reader.problems[0].structure
+
+    def test_a_bomb_costs_what_is_read(self) -> None:
+        """A gigabyte of zeros in some kilobytes, of each kind."""
+        zeros = bytes(1 << 20)
+        one = zstandard.ZstdCompressor().compressobj()
+        bomb = b"".join(one.compress(zeros) for _ in range(1024)) + one.flush()
+        reader = open_bytes(bomb)
+        assert isinstance(reader, SequentialReader)
+        assert reader.read_at(0, 10) == bytes(10)
+        assert reader.pieces_decoded == 1
+
+
+def test_an_image_within_layers(tmp_path: Path) -> None:
+    disk = NOISE.randbytes(5000)
+    wrapped = zstandard.compress(lzma.compress(gzip.compress(bz2.compress(disk))))
+    path = tmp_path / "disk.dd.bz2.gz.xz.zst"
+    path.write_bytes(wrapped)
+    with Image.open(path) as image:
+        assert [layer.kind for layer in image.layers] == ["zstd", "xz", "gzip", "bzip2"]
+        assert [layer.name for layer in image.layers] == [
+            "disk.dd.bz2.gz.xz.zst",
+            "disk.dd.bz2.gz.xz",
+            "disk.dd.bz2.gz",
+            "disk.dd.bz2",
+        ]
+        assert image.read_at(0, 5000) == disk
+        with pickle.loads(pickle.dumps(image)) as again:
+            assert again.size == 5000
+
+
+def test_kinds_are_told_apart() -> None:
+    heads = {way: made(way)[:512] for way in WAYS}
+    for way, head in heads.items():
+        found = [kind.KIND for kind in (gzip_layer, xz, zstd) if kind.probe(head)]
+        assert found == [way.split()[0]]
+        for length in range(3):
+            assert not any(kind.probe(head[:length]) for kind in (gzip_layer, xz, zstd))
