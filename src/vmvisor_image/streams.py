@@ -14,7 +14,9 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
 
 _COPY_CHUNK = 1 << 20
-_READ_AHEAD = 8 << 20
+_READ_AHEAD = 128 << 20
+"""Bytes announced to a source that is read in order: as a source that decodes bounds its work by itself, in blocks of
+which one may be 46 MB of zeros, this is only so that it need not stop at such ones."""
 
 
 @runtime_checkable

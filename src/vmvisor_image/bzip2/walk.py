@@ -30,10 +30,12 @@ _SPARSE_RATIO = 20
 _LARGEST_BLOCK = 4 << 20
 """Compressed bytes in which any block ends: 900,000 symbols of at most 20 bits and their tables are 2.3 MB."""
 
-_ALIKE = 4
-"""Blocks of like lengths in a row after which the next one's length is guessed."""
+_ALIKE = 32
+"""Two blocks are alike when their lengths differ by less than this part of the longer one."""
 _LEAST_SLACK = 8 * 2048
 """Bits around a guessed end that are looked through at least."""
+_SHORT = 8 * 1024
+"""Bits after a block's start that are looked through before its end is guessed."""
 _LEAST_GUESSED = 8 * 65536
 """Blocks shorter than this are not guessed: to look through them is quick."""
 
@@ -84,8 +86,10 @@ class BlockWalk:
         """How many of them a saved index told of: they are to be believed only as far as they decode."""
         self._decode = decode
         self._blocks = MagicScanner(source, BLOCK_MAGIC)
-        self._lengths: deque[int] = deque(maxlen=_ALIKE)
-        """Bits from the latest blocks' starts to the next ones'."""
+        self._last_length = 0
+        """Bits from the latest block's start to the next one's."""
+        self._usual_lengths = (0, 0)
+        """The last two in a row that were alike, the shorter one first."""
         self._pending: deque[tuple[_Span, Future[Block | None]]] = deque()
         self._set_aside: dict[tuple[int, int, int], Future[Block | None]] = {}
         """Blocks in work from plans that failed, by start and end bit and level: most will be planned again."""
@@ -286,7 +290,7 @@ class BlockWalk:
         if following is None:
             end_bit = MagicScanner(self._source, END_MAGIC, bit).between(bit, latest)
             return None if end_bit is None else _Span(bit, end_bit, level, None, level)
-        self._lengths.append(following - bit)
+        self._note_length(following - bit)
         boundary = self._stream_boundary(bit, following)
         if boundary is None:
             return _Span(bit, following, level, following, level)
@@ -304,13 +308,21 @@ class BlockWalk:
         Blocks of data that is all of one kind, compressed files most of all, are nearly equally long: so most of
         them need not be looked through. A guess that leaves out a block's end is found when the block is decoded.
         """
-        if len(self._lengths) < _ALIKE:
+        shortest, longest = self._usual_lengths
+        if shortest < _LEAST_GUESSED:
             return None
-        shortest, longest = min(self._lengths), max(self._lengths)
-        slack = max(longest - shortest, _LEAST_SLACK)
-        if shortest < _LEAST_GUESSED or slack > shortest // 8:
-            return None
+        # pbzip2 ends each stream with a block of 19 bytes: a guess would leave them all out.
+        soon = find_magic_near(self._source, BLOCK_MAGIC, bit + 1, bit + _SHORT)
+        if soon is not None:
+            return soon
+        slack = max(2 * (longest - shortest), _LEAST_SLACK)
         return find_magic_near(self._source, BLOCK_MAGIC, bit + shortest - slack, bit + longest + slack)
+
+    def _note_length(self, length: int) -> None:
+        shorter, longer = sorted((length, self._last_length))
+        if longer - shorter < longer // _ALIKE:
+            self._usual_lengths = (shorter, longer)
+        self._last_length = length
 
     def _stream_boundary(self, bit: int, following: int) -> tuple[int, int] | None:
         """End of the stream and level of the next when a stream header stands before `following`."""
