@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
             help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
             ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
         )
+        added.add_argument(
+            "--cache",
+            metavar="FOLDER",
+            type=lambda text: True if text == "auto" else text,
+            help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
+            " cache folder",
+        )
         added.set_defaults(run=run)
         return added
 
@@ -104,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
-    command("index", _index, "find out where the blocks of a compressed image are, and keep that in a file")
+    indexing = command("index", _index, "find out where the blocks of a compressed image are, and keep that in a file")
+    indexing.add_argument("--with-data", action="store_true", help="keep the decoded data, too: --cache auto")
     hexdump = command("hexdump", _hexdump, "show bytes of the disk or of a partition")
     partition_argument(hexdump, "?")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
@@ -123,7 +131,9 @@ def _number(text: str) -> int:
 def _image(options: argparse.Namespace) -> Iterator[Image]:
     with (
         _progress() as progress,
-        Image.open(options.source, threads=options.threads, index=options.index, progress=progress) as image,
+        Image.open(
+            options.source, threads=options.threads, index=options.index, cache=options.cache, progress=progress
+        ) as image,
     ):
         yield image
 
@@ -177,7 +187,9 @@ def _partition(image: Image, text: str) -> Partition:
 
 def _info(options: argparse.Namespace) -> int:
     with _progress() as progress:
-        report = inspect(options.source, threads=options.threads, index=options.index, progress=progress)
+        report = inspect(
+            options.source, threads=options.threads, index=options.index, cache=options.cache, progress=progress
+        )
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
@@ -262,6 +274,8 @@ def _pxe(options: argparse.Namespace) -> int:
 
 
 def _index(options: argparse.Namespace) -> int:
+    if options.with_data and options.cache is None:
+        options.cache = True
     with _image(options) as image:
         layers, size = image.layers, image.size
     path = getattr(layers[0].source, "index_path", None) if layers else None

@@ -7,7 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol, Self, cast, overload
 
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
@@ -50,6 +50,7 @@ class _OpenImage(Protocol):
         *,
         threads: int | None = None,
         index: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
         progress: Progress | None = None,
     ) -> Image:
         """Open an image and recognise what wraps it; the disk itself is not read yet.
@@ -60,6 +61,8 @@ class _OpenImage(Protocol):
             index: A file to keep in what was found out about a compressed source, so that the next time only what
                 is read is decoded: used where it is there, written by `close`. "auto" for beside the image, else
                 in the user's cache folder; see `vmvisor_image.bzip2.Bzip2Reader`.
+            cache: A folder to keep in what was decoded of a bzip2 source, as zstd, so that the next time costs
+                zstd's time; True for beside the image, else in the user's cache folder.
             progress: Called with the compressed bytes passed so far and in all (None where that is not known),
                 from the thread that reads.
 
@@ -95,9 +98,10 @@ class _Open:
             *,
             threads: int | None = None,
             index: str | os.PathLike[str] | None = None,
+            cache: str | os.PathLike[str] | bool | None = None,
             progress: Progress | None = None,
         ) -> Image:
-            image = owner(source, threads=threads, index=index, progress=progress)
+            image = owner(source, threads=threads, index=index, cache=cache, progress=progress)
             _ = image.disk
             return image
 
@@ -117,13 +121,14 @@ class Image:
         *,
         threads: int | None = None,
         index: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
         progress: Progress | None = None,
     ) -> None:
         """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
-        self._options = LayerOptions(threads, progress, index=index)
+        self._options = LayerOptions(threads, progress, index=index, cache=cache)
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
@@ -280,7 +285,7 @@ class Image:
         if not isinstance(self._given, str | os.PathLike | bytes):
             raise TypeError("only an image of a path or of bytes can be pickled")
         given = self._given if isinstance(self._given, bytes) else os.path.abspath(self._given)  # noqa: PTH100
-        return (_reopen, (type(self), given, self._options.threads, self._options.index))
+        return (_reopen, (type(self), given, replace(self._options, progress=None)))
 
     def __repr__(self) -> str:
         given = self._given
@@ -288,5 +293,5 @@ class Image:
         return f"<Image {what}>"
 
 
-def _reopen(kind: type[Image], source: Source, threads: int | None, index: str | os.PathLike[str] | None) -> Image:
-    return kind(source, threads=threads, index=index)
+def _reopen(kind: type[Image], source: Source, options: LayerOptions) -> Image:
+    return kind(source, threads=options.threads, index=options.index, cache=options.cache)

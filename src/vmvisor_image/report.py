@@ -88,6 +88,7 @@ def inspect(
     *,
     threads: int | None = None,
     index: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | bool | None = None,
     progress: Progress | None = None,
 ) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
@@ -96,13 +97,14 @@ def inspect(
         source: See `Image.open`.
         threads: See `Image.open`.
         index: See `Image.open`.
+        cache: See `Image.open`.
         progress: See `Image.open`.
 
     Raises:
         OSError: The file can't be opened.
         CorruptImage: A wrapping is recognised and can't be opened.
     """
-    with Image.open(source, threads=threads, index=index, progress=progress) as image:
+    with Image.open(source, threads=threads, index=index, cache=cache, progress=progress) as image:
         return report(image)
 
 

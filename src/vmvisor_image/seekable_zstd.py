@@ -12,21 +12,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from vmvisor_image.cores import available_cores
 from vmvisor_image.errors import CorruptImage, DestinationExists, InvalidArgument
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.image import Image
 from vmvisor_image.layers.zstd import walk_frames
-from vmvisor_image.schemas.zstd import (
-    SEEK_TABLE_MAGIC,
-    SEEKABLE_MAGIC,
-    SeekTableEntry,
-    SeekTableFooter,
-    SkippableFrameHeader,
-)
+from vmvisor_image.schemas.zstd import SeekTableEntry
 from vmvisor_image.streams import FileSource, ReadAt, prefetch, read_up_to
+from vmvisor_image.zstd_frames import compress_frame, decode_frame, seek_table
 
 FRAME_SIZE: Final = 1 << 18
 """Decoded bytes in a frame: a random read decodes one, in about 0.2 ms."""
@@ -104,7 +99,7 @@ def convert(  # each is one setting of the command
                 progress(size, None)
         if len(entries) > _MOST_FRAMES:
             raise InvalidArgument(f"{len(entries)} frames are more than a seek table may have: choose larger ones")
-        _write_seek_table(file, entries)
+        file.write(seek_table(entries))
         compressed = file.tell()
     part.replace(target)
     return Conversion(target, size, compressed, resumed)
@@ -112,19 +107,16 @@ def convert(  # each is one setting of the command
 
 def _whole_frames(part: Path, frame_size: int) -> list[SeekTableEntry]:
     """The frames at the start of an earlier run's part that are whole, and have the right size and checksum."""
-    import zstandard
-
     entries: list[SeekTableEntry] = []
     if not part.exists():
         return entries
     source = FileSource(part)
     try:
         for frame in walk_frames(source):
-            data = zstandard.ZstdDecompressor().decompress(source.read_at(frame.start, frame.length))
-            if len(data) != frame_size:
+            if frame.size != frame_size or decode_frame(source.read_at(frame.start, frame.length), frame_size) is None:
                 break
             entries.append(SeekTableEntry(frame.length, frame_size))
-    except (CorruptImage, zstandard.ZstdError):
+    except CorruptImage:
         pass  # here the earlier run was interrupted
     finally:
         source.close()
@@ -137,9 +129,7 @@ def _compress(
     """Frames of the source's bytes from `start`, in order, compressed ahead in threads."""
 
     def compress(data: bytes) -> tuple[bytes, SeekTableEntry]:
-        import zstandard
-
-        frame = zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
+        frame = compress_frame(data, level)
         return frame, SeekTableEntry(len(frame), len(data))
 
     def frames() -> Iterator[bytes]:
@@ -172,10 +162,3 @@ def _compress(
             yield pending.popleft().result()
     if failure is not None:
         raise failure
-
-
-def _write_seek_table(file: BinaryIO, entries: list[SeekTableEntry]) -> None:
-    length = len(entries) * SeekTableEntry.length() + SeekTableFooter.length()
-    file.write(SkippableFrameHeader(SEEK_TABLE_MAGIC, length).build())
-    file.writelines(entry.build() for entry in entries)
-    file.write(SeekTableFooter(len(entries), 0, SEEKABLE_MAGIC).build())

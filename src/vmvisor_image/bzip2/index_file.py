@@ -21,7 +21,9 @@ from vmvisor_image.bzip2.index import BlockEntry, Place
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.bzip2_index import MAGIC, VERSION, Bzip2IndexHeader
 
-_SUFFIX = ".vmvisor-index"
+INDEX_SUFFIX = ".vmvisor-index"
+CACHE_SUFFIX = ".vmvisor-cache"
+"""Of the folder that keeps decoded data."""
 _LEAST_BLOCK_BITS = 100
 """No bzip2 block is shorter: magic, CRC, origin and the map of symbols alone have 113 bits."""
 _COLUMNS = 5
@@ -117,11 +119,11 @@ def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: byt
         temporary.unlink(missing_ok=True)
 
 
-def default_paths(source_path: str | os.PathLike[str]) -> tuple[Path, Path]:
+def default_paths(source_path: str | os.PathLike[str], suffix: str = INDEX_SUFFIX) -> tuple[Path, Path]:
     """Where the index of a file is kept unless a place is named: beside it, else in the user's cache folder."""
     path = Path(os.path.abspath(source_path))  # noqa: PTH100  # links are kept: the index lies beside the name used
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    return path.with_name(path.name + _SUFFIX), cache_folder() / (name + _SUFFIX)
+    return path.with_name(path.name + suffix), cache_folder() / (name + suffix)
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import os
@@ -15,10 +16,19 @@ from typing import Any
 from vmvisor_image.bzip2.cache import BlockCache
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, read_bits
 from vmvisor_image.bzip2.index import BlockEntry
-from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_paths, load_index, save_index
+from vmvisor_image.bzip2.index_file import (
+    CACHE_SUFFIX,
+    INDEX_SUFFIX,
+    IndexRejected,
+    SavedIndex,
+    default_paths,
+    load_index,
+    save_index,
+)
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
 from vmvisor_image.cores import available_cores
+from vmvisor_image.decoded_cache import DecodedCache
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
@@ -69,6 +79,7 @@ class Bzip2Reader:
         cache_bytes: int = _CACHE_BYTES,
         progress: Progress | None = None,
         index: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
     ) -> None:
         """Read the first stream's header, and the index where there is one.
 
@@ -81,6 +92,8 @@ class Bzip2Reader:
                 "auto" for the usual places of a source that is a file: beside it, else in the user's cache folder;
                 that none of them can be written is no error then. One that is damaged, or of another source, is
                 rejected and made anew; see `index_rejection`.
+            cache: A folder to keep what is decoded in, as zstd, for the next time; True for the usual places of a
+                source that is a file, as with `index`. An index is kept too, in that folder or where "auto" has it.
 
         Raises:
             CorruptImage: The source is not bzip2.
@@ -89,7 +102,11 @@ class Bzip2Reader:
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._source = source
-        self._given_threads, self._given_index = threads, index
+        self._given_threads, self._given_index, self._given_cache = threads, index, cache
+        self._fingerprint = fingerprint(source) if index is not None or cache else None
+        if cache and index is None:
+            name = f"{(self._fingerprint or b'').hex()[:16]}{INDEX_SUFFIX}"
+            index = "auto" if cache is True else os.path.join(cache, name)  # noqa: PTH118  # may be any PathLike
         self._threads = threads or available_cores()
         self._progress = progress
         self._total = source.size if progress is not None and knows_size(source) else None
@@ -101,7 +118,7 @@ class Bzip2Reader:
             self._index_paths = () if path is None else default_paths(path)
         elif index is not None:
             self._index_paths = (index,)
-        self._fingerprint = fingerprint(source) if self._index_paths else None
+        self._kept = self._open_cache(cache)
         self.index_rejection: IndexRejected | None = None
         """Why a saved index was not used."""
         self.index_path: str | None = None
@@ -171,6 +188,10 @@ class Bzip2Reader:
         start, end = offset, offset + length
         pieces: list[bytes] = []
         while offset < end:
+            if self._kept is not None and (piece := self._kept.read(offset, end - offset)):
+                pieces.append(piece)
+                offset += len(piece)
+                continue
             walk = self._walk
             if offset >= walk.index.end:
                 self._walk_past(offset, end)
@@ -235,10 +256,13 @@ class Bzip2Reader:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
         if not was_closed:
+            if self._kept is not None:
+                self._kept.close()
             self._keep_index()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (self._source, self._given_threads, self._cache.limit, self._given_index))
+        given = (self._source, self._given_threads, self._cache.limit, self._given_index, self._given_cache)
+        return (_reopen, given)
 
     def _start_in_child(self) -> None:
         """After a fork: the threads, and what they were at, are the parent's."""
@@ -246,6 +270,24 @@ class Bzip2Reader:
         self._pool = None
         self._loading = {}
         self._walk.forget_plans()
+        if self._kept is not None:
+            self._kept.start_in_child()
+
+    def _open_cache(self, cache: str | os.PathLike[str] | bool | None) -> DecodedCache | None:
+        if cache is None or cache is False:
+            return None
+        assert self._fingerprint is not None, "it was made for this"
+        if cache is not True:
+            return DecodedCache(cache, self._fingerprint)
+        path = getattr(self._source, "path", None)
+        if path is None:
+            return None
+        for folder in default_paths(path, CACHE_SUFFIX):
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                if os.access(folder, os.W_OK):
+                    return DecodedCache(folder, self._fingerprint, exclusive=True)
+        return None
 
     def _load_index(self) -> SavedIndex | None:
         for path in self._index_paths:
@@ -322,6 +364,8 @@ class Bzip2Reader:
         if walk.failure is not None and self._drop_index(walk):
             return  # the block is good, the stream that it ends does not seem to be
         self._keep(entry, block)
+        if self._kept is not None:
+            self._kept.add(entry.start, block.segments)
         walk.plan(max(goal, self._announced[1]), self._depth)
         if self._progress is not None:
             self._progress(entry.end_bit // 8, self._total)
@@ -336,6 +380,8 @@ class Bzip2Reader:
             self.index_rejection = IndexRejected("its blocks are not where it says", structure="bzip2 index file")
             with self._lock:
                 self._cache.clear()
+            if self._kept is not None:
+                self._kept.forget()  # it was placed by that index
             self._walk = BlockWalk(self._source, self._start)
             return True
 
@@ -357,14 +403,19 @@ class Bzip2Reader:
         for each in range(number + 1, min(number + most, len(walk.index))):
             if walk.index[each].start >= goal:
                 break
-            self._load(walk.index[each])
+            if self._kept is None or not self._kept.has(walk.index[each].start):
+                self._load(walk.index[each])
         try:
             block = found if isinstance(found, Block) else found.result()
         except CancelledError:
             raise ClosedError("bzip2 data: closed while it was read") from None
         except DamagedBlock:
             return None
-        return block if block is not None and block.size == entry.size else None
+        if block is None or block.size != entry.size:
+            return None
+        if self._kept is not None:
+            self._kept.add(entry.start, block.segments)
+        return block
 
     def _load(self, entry: BlockEntry) -> Block | Future[Block | None]:
         with self._lock:
@@ -453,8 +504,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_in_child)
 
 
-def _reopen(source: ReadAt, threads: int | None, cache_bytes: int, index: str | os.PathLike[str] | None) -> Bzip2Reader:
-    return Bzip2Reader(source, threads=threads, cache_bytes=cache_bytes, index=index)
+def _reopen(
+    source: ReadAt,
+    threads: int | None,
+    cache_bytes: int,
+    index: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | bool | None,
+) -> Bzip2Reader:
+    return Bzip2Reader(source, threads=threads, cache_bytes=cache_bytes, index=index, cache=cache)
 
 
 def _changed(entry: BlockEntry) -> CorruptImage:

@@ -28,6 +28,8 @@ class LayerOptions:
     """Compressed bytes in all, for `progress`."""
     index: str | os.PathLike[str] | None = None
     """Where to keep an index of what is where in the outermost layer; "auto" for the usual places."""
+    cache: str | os.PathLike[str] | bool | None = None
+    """Where to keep the decoded data of the outermost layer; True for the usual places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         inner = kind.open_layer(inner, options)
         layers.append(Layer(kind.KIND, name, inner))
         name = None if name is None else name.removesuffix(kind.SUFFIX)
-        options = replace(options, index=None, progress=None)  # both are about the outermost layer
+        options = replace(options, index=None, cache=None, progress=None)  # they are about the outermost layer
     return tuple(layers)
 
 

@@ -21,4 +21,6 @@ def probe(head: bytes) -> bool:
 
 def open_layer(source: ReadAt, options: LayerOptions) -> Bzip2Reader:
     """The decoded data."""
-    return Bzip2Reader(source, threads=options.threads, progress=options.progress, index=options.index)
+    return Bzip2Reader(
+        source, threads=options.threads, progress=options.progress, index=options.index, cache=options.cache
+    )

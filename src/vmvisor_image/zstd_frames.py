@@ -1,0 +1,39 @@
+"""Single zstd frames with checksums, and the seek table that follows them in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmvisor_image.schemas.zstd import (
+    SEEK_TABLE_MAGIC,
+    SEEKABLE_MAGIC,
+    SeekTableEntry,
+    SeekTableFooter,
+    SkippableFrameHeader,
+)
+
+
+def compress_frame(data: bytes, level: int) -> bytes:
+    """A frame with its size and a checksum."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
+
+
+def decode_frame(frame: bytes, size: int) -> bytes | None:
+    """The `size` bytes that a frame made by `compress_frame` holds; None when it holds anything else."""
+    import zstandard
+
+    try:
+        # libzstd would allocate whatever a damaged header says.
+        if zstandard.get_frame_parameters(frame).content_size != size:
+            return None
+        return zstandard.ZstdDecompressor().decompress(frame)
+    except zstandard.ZstdError:
+        return None
+
+
+def seek_table(entries: Sequence[SeekTableEntry]) -> bytes:
+    """The skippable frame that ends a seekable file: one entry for each frame before it."""
+    table = b"".join(entry.build() for entry in entries) + SeekTableFooter(len(entries), 0, SEEKABLE_MAGIC).build()
+    return SkippableFrameHeader(SEEK_TABLE_MAGIC, len(table)).build() + table
