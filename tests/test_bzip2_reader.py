@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import require_tool
@@ -22,6 +22,7 @@ from tests.test_bzip2_forge import (
     ForgedBlock,
     embedded,
     false_magics,
+    occurrences,
     real_block,
     stream,
     to_bits,
@@ -448,6 +449,28 @@ class TestDamage:
         assert reader.read_at(0, len(data) // 2) == data[: len(data) // 2]
         assert len(reader.problems) == 1
         reader.close()
+
+    @settings(max_examples=20)
+    @given(st.sets(st.integers(0, MANY - 1), max_size=4), st.integers(0, 7))
+    def test_every_healthy_block_can_be_salvaged(self, damaged: set[int], bit: int) -> None:
+        bits = to_bits(COMPRESSED)
+        starts = [at for at in occurrences(bits, MAGICS["block"]) if at]
+        compressed = bytearray(COMPRESSED)
+        for number in damaged:
+            compressed[(starts[number] + 300_000) // 8] ^= 1 << bit
+        reader = Bzip2Reader(BytesSource(compressed), threads=2)
+        salvaged = list(reader.salvage())
+        first = min(damaged, default=MANY)
+        assert [starts.index(block.start_bit) for block in salvaged] == [
+            number for number in range(first, MANY) if number not in damaged
+        ]
+        assert all(block.data in DATA for block in salvaged)
+        known = sum(len(block.data) for block in salvaged)
+        assert known + reader.stats.blocks_known * 100_000 >= len(DATA) - 100_000 * len(damaged) - 100_000
+        reader.close()
+
+    def test_there_is_nothing_to_salvage_of_good_data(self, reader: Bzip2Reader) -> None:
+        assert list(reader.salvage()) == []
 
     @pytest.mark.parametrize(
         ("blocks", "crc"),

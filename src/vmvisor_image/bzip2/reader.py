@@ -8,7 +8,7 @@ import io
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from vmvisor_image.bzip2.index_file import (
     load_index,
     save_index,
 )
+from vmvisor_image.bzip2.salvage import SalvagedBlock, salvage
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
 from vmvisor_image.cores import available_cores
@@ -225,6 +226,16 @@ class Bzip2Reader:
                 self._walk.plan(end, self._depth)
             finally:
                 self._walk_lock.release()
+
+    def salvage(self) -> Iterator[SalvagedBlock]:
+        """The healthy blocks behind the damage that ended the data, none where there is none.
+
+        Reads up to the damage first. Where these blocks belong in the decoded data can't be known.
+        """
+        with contextlib.suppress(CorruptImage):
+            self._walk_past(_ENDLESS, _ENDLESS)
+        walk = self._walk
+        return iter(()) if walk.failure is None else salvage(self._source, walk.behind_failure)
 
     def open(self) -> io.BufferedReader:
         """A seekable, read-only binary stream of the decoded data."""

@@ -110,6 +110,12 @@ class BlockWalk:
         """Nothing more can be had: the end was reached, or `failure`."""
         return self._place is None or self.failure is not None
 
+    @property
+    def behind_failure(self) -> int:
+        """Bit past which the source was not looked at because of `failure`."""
+        last = self.index[len(self.index) - 1].end_bit if len(self.index) else 0
+        return last if self._place is None else max(last, self._place.bit)
+
     def snapshot(self) -> SavedIndex:
         """What is known, to be saved; not while another thread advances."""
         place = self._place
@@ -190,31 +196,17 @@ class BlockWalk:
 
     def _settle_slowly(self, place: Place) -> tuple[int, Block]:
         """As `_settle`, by trying every magic after the block's start until one is its end."""
-        first = place.bit // 8
-        start = place.bit - first * 8
-        data = read_up_to(self._source, first, _LARGEST_BLOCK)
-        cut_off = False
         try:
-            end = locate_end(data, start, place.level, _magics_past(data, start))
-            cut_off = end is None and len(data) < _LARGEST_BLOCK
-            if end is not None:
-                block = self._decode(place.bit, first * 8 + end, place.level).result()
-                if block is not None:
-                    return first * 8 + end, block
+            end_bit = find_end(self._source, place.bit, place.level)
+            block = self._decode(place.bit, end_bit, place.level).result()
+            if block is not None:
+                return end_bit, block
         except DamagedBlock:
             pass
-        if cut_off:
-            raise TruncatedImage(
-                f"the source ends within it (the block starts at bit {place.bit})",
-                structure="bzip2 block",
-                offset=first,
-                expected="a block or end-of-stream magic after it",
-                found="none",
-            )
         raise CorruptImage(
-            f"its data is damaged, or its CRC does not match (the block starts at bit {place.bit})",
+            f"its data is damaged, or its CRC does not match (bit {place.bit}, decoded byte {place.start})",
             structure="bzip2 block",
-            offset=first,
+            offset=place.bit // 8,
         )
 
     def _following(self, entry: BlockEntry, crc: int) -> Place | None:
@@ -375,6 +367,30 @@ def stream_level(header: bytes) -> int | None:
     if len(header) == _HEADER_BYTES and header[:3] == b"BZh" and header[3:4] in b"123456789":
         return header[3] - ord("0")
     return None
+
+
+def find_end(source: ReadAt, bit: int, level: int) -> int:
+    """Where the block at `bit` ends: the first magic after it at which it is complete.
+
+    Raises:
+        DamagedBlock: Its data is damaged.
+        TruncatedImage: The source ends within it.
+    """
+    first = bit // 8
+    data = read_up_to(source, first, _LARGEST_BLOCK)
+    start = bit - first * 8
+    end = locate_end(data, start, level, _magics_past(data, start))
+    if end is not None:
+        return first * 8 + end
+    if len(data) == _LARGEST_BLOCK:
+        raise DamagedBlock
+    raise TruncatedImage(
+        f"the source ends within it (the block starts at bit {bit})",
+        structure="bzip2 block",
+        offset=first,
+        expected="a block or end-of-stream magic after it",
+        found="none",
+    )
 
 
 def _garbage(byte: int) -> Problem:

@@ -1,0 +1,48 @@
+"""What can still be had behind a damaged block: every healthy one, each by itself.
+
+The decoded size of a damaged block is not known, so where the blocks after it belong is not known either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vmvisor_image.bzip2.decode import DamagedBlock, decode_block
+from vmvisor_image.bzip2.scan import BLOCK_MAGIC, MAGIC_BITS, MagicScanner
+from vmvisor_image.bzip2.walk import find_end
+from vmvisor_image.errors import TruncatedImage
+from vmvisor_image.streams import ReadAt, read_up_to
+
+_LARGEST_LEVEL = 9
+"""Decodes blocks of every level: it only bounds their size."""
+
+
+@dataclass(frozen=True, slots=True)
+class SalvagedBlock:
+    """A healthy block whose place in the decoded data is not known."""
+
+    start_bit: int
+    """Where its magic starts, in bits from the start of the compressed source."""
+    end_bit: int
+    """Where it ends, exclusive."""
+    data: bytes
+    """What it decodes to; its CRC matched. At most 46 MB."""
+
+
+def salvage(source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:
+    """The healthy blocks whose magic starts past `bit`, in order."""
+    scanner = MagicScanner(source, BLOCK_MAGIC, bit)
+    while (start := scanner.after(bit)) is not None:
+        bit = start
+        scanner.forget(start)
+        first = start // 8
+        try:
+            end = find_end(source, start, _LARGEST_LEVEL)
+            data = read_up_to(source, first, (end + MAGIC_BITS + 7) // 8 - first)
+            block = decode_block(data, start - first * 8, end - first * 8, _LARGEST_LEVEL)
+        except (DamagedBlock, TruncatedImage):
+            continue  # a false magic, or damaged as well
+        assert block is not None, "it was found to end there"
+        yield SalvagedBlock(start, end, b"".join(block.read(0, block.size)))
+        bit = end - 1
