@@ -23,7 +23,7 @@ from tests.test_bzip2_forge import (
     to_bytes,
 )
 from vmvisor_image.bzip2.cache import BlockCache
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, locate_end, read_bits
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, decode_unfollowed, locate_end, read_bits
 from vmvisor_image.bzip2.index import BlockEntry, BlockIndex
 
 TEXT = b"what a block of bzip2 holds " * 20
@@ -98,6 +98,22 @@ def test_a_cut_off_block_has_no_end() -> None:
     bits = block.bits + END
     for length in range(56, len(bits) - 8, 8):
         assert locate_end(to_bytes(bits[:length]), 0, 9, []) is None
+
+
+@pytest.mark.parametrize("alignment", range(8))
+@pytest.mark.parametrize("size", [1, 1000, 30_000, 99_000])
+def test_a_block_that_no_magic_follows(alignment: int, size: int) -> None:
+    block = real_block(random.Random(size).randbytes(size))
+    bits = "1" * alignment + block.bits
+    end = (len(bits) + 7) // 8
+    for follows in ("", "1" * 3, "0" * 200, "1" * 100_000, BLOCK[:-1] + "0", END[:40]):
+        found = decode_unfollowed(to_bytes(bits + follows), alignment, 9)
+        assert found is not None
+        assert (content(found[0]), found[1]) == (block.data, end)
+    assert decode_unfollowed(to_bytes(bits)[: end - 1], alignment, 9) is None
+    crc_flipped = bits[: alignment + 50] + "10"[int(bits[alignment + 50])] + bits[alignment + 51 :]
+    with pytest.raises(DamagedBlock):
+        decode_unfollowed(to_bytes(crc_flipped), alignment, 9)
 
 
 def test_each_flipped_bit_is_damage_or_changes_nothing() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_bzip2_forge import EMPTY_STREAM
-from vmvisor_image import CorruptImage, Image, InvalidArgument
+from vmvisor_image import CorruptImage, Image, InvalidArgument, TruncatedImage
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_paths, load_index, save_index
 from vmvisor_image.cli import main
@@ -313,6 +313,26 @@ class TestDistrust:
             assert reader.size == len(DATA)
             assert reader.read_at(0, len(DATA)) == DATA
             assert reader.index_rejection is not None
+            reader.close()
+
+    @pytest.mark.parametrize("cut", [-4, -8, -11, -20])
+    def test_an_index_of_a_cut_off_image_is_not_complete(self, image: Path, cut: int) -> None:
+        image.write_bytes(COMPRESSED[:cut])
+        for _ in range(3):
+            reader = Bzip2Reader(file_source(image), threads=2, index="auto")
+            with pytest.raises(TruncatedImage):
+                _ = reader.size
+            reader.close()
+
+    def test_an_index_of_a_wrong_stream_is_not_complete(self, image: Path) -> None:
+        damaged = bytearray(COMPRESSED)
+        damaged[-3] ^= 0x20
+        image.write_bytes(damaged)
+        for _ in range(3):
+            reader = Bzip2Reader(file_source(image), threads=2, index="auto")
+            assert reader.read_at(len(DATA) - 5, 5) == DATA[-5:]
+            with pytest.raises(CorruptImage, match="combined CRC"):
+                _ = reader.size
             reader.close()
 
     def test_real_damage_is_not_taken_for_a_wrong_index(self, image: Path) -> None:

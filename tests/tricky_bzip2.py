@@ -95,6 +95,6 @@ def _damaged_files() -> Iterator[tuple[str, bytes, bytes]]:
     yield "a block dropped", stream([one, three], crc=crc), one.data + three.data
     yield "two blocks swapped", stream([two, one, three], crc=crc), two.data + one.data + three.data
     yield "a block repeated", stream([one, one, two, three], crc=crc), one.data * 2 + two.data + three.data
-    yield "a damaged end magic", _flipped(WHOLE, end + 20), one.data + two.data
-    yield "a damaged block magic", _flipped(WHOLE, 32 + len(one.bits) + 20), b""
+    yield "a damaged end magic", _flipped(WHOLE, end + 20), DATA
+    yield "a damaged block magic", _flipped(WHOLE, 32 + len(one.bits) + 20), one.data
     yield "a block larger than its level", stream([one, large], level=1), one.data

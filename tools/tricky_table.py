@@ -26,9 +26,17 @@ path = sys.argv[1]
 WAYS: dict[str, list[str]] = {
     "bzip2": ["bzip2", "-dc"],
     "lbzip2": ["lbzip2", "-n2", "-dc"],
-    "bz2": [sys.executable, "-c", READ + "import bz2; copy(bz2.open(path))"],
-    "indexed_bzip2": [sys.executable, "-c", READ + "import indexed_bzip2 as i; copy(i.open(path, parallelization=2))"],
-    "rapidgzip": [sys.executable, "-c", READ + "import rapidgzip as r; copy(r.open(path, parallelization=2))"],
+    "bz2": [sys.executable, "-c", READ + "import bz2\nwith bz2.open(path) as f: copy(f)"],
+    "indexed_bzip2": [
+        sys.executable,
+        "-c",
+        READ + "import indexed_bzip2 as i\nwith i.open(path, parallelization=2) as f: copy(f)",
+    ],
+    "rapidgzip": [
+        sys.executable,
+        "-c",
+        READ + "import rapidgzip as r\nwith r.open(path, parallelization=2) as f: copy(f)",
+    ],
     "ours": [
         sys.executable,
         "-c",

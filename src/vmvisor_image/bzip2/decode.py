@@ -9,6 +9,7 @@ block's end are fed too, that another block or the end of the stream follows.
 from __future__ import annotations
 
 import bz2
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from vmvisor_image.bzip2.scan import MAGIC_BITS
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
+_STEP = 4096
 
 
 class DamagedBlock(Exception):
@@ -93,8 +95,8 @@ class _BlockDecoder:
         return self._run(piece, limit)
 
     def drain(self, limit: int) -> bytes:
-        """More of what was fed already."""
-        return b"" if self._bz2.needs_input or self._bz2.eof else self._run(b"", limit)
+        """More of what was fed already; `needs_input` does not tell, it is set while output is still waiting."""
+        return b"" if self._bz2.eof else self._run(b"", limit)
 
     def _run(self, piece: bytes | memoryview, limit: int) -> bytes:
         try:
@@ -121,9 +123,46 @@ def decode_block(data: bytes | memoryview, start_bit: int, end_bit: int, level: 
     decoder = _BlockDecoder(data, start_bit, level)
     if decoder.feed((end_bit - 1) // 8, 1):
         return None  # it ended before, and libbz2 would go on to decode what follows it as well
+    return _collect(decoder, decoder.feed((end_bit + MAGIC_BITS + 7) // 8, _CHUNK))
+
+
+def decode_unfollowed(data: bytes | memoryview, start_bit: int, level: int) -> tuple[Block, int] | None:
+    """Decode a block that no magic follows: the source ends behind it, or something else is there.
+
+    Args:
+        data: Compressed bytes that hold the block.
+        start_bit: Where its magic starts, in bits from the start of `data`.
+        level: The stream's block size in units of 100,000 bytes, 1-9.
+
+    Returns:
+        The block, whose CRC matched, and the byte of `data` after its last one; None when `data` ends within it.
+
+    Raises:
+        DamagedBlock: The block is damaged.
+    """
+    # Its first byte comes out when its last bit is in. That is found in steps, then byte by byte with a new decoder:
+    # what is fed past the end would be taken for a magic, and what was decoded be lost with the error.
+    decoder = _BlockDecoder(data, start_bit, level)
+    end = start_bit // 8 + 1
+    with contextlib.suppress(DamagedBlock):  # also behind a block of one byte, which comes out together with the error
+        while not decoder.feed(end, 1):
+            if end >= len(data):
+                return None
+            end = min(end + _STEP, len(data))
+    decoder = _BlockDecoder(data, start_bit, level)
+    end = max(start_bit // 8 + 1, end - _STEP)
+    while not (first := decoder.feed(end, 1)):
+        end += 1
+        if end > len(data):
+            raise DamagedBlock
+    block = _collect(decoder, first)
+    return None if block is None else (block, end)
+
+
+def _collect(decoder: _BlockDecoder, piece: bytes) -> Block | None:
+    """All that a decoder gives, which begins with `piece`; None for nothing."""
     segments: list[bytes | int] = []
     size = held = 0
-    piece = decoder.feed((end_bit + MAGIC_BITS + 7) // 8, _CHUNK)
     while piece:
         size += len(piece)
         if _ZEROS.startswith(piece):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmvisor_image.bzip2.cache import BlockCache
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, read_bits
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, decode_unfollowed, read_bits
 from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.bzip2.index_file import (
     CACHE_SUFFIX,
@@ -490,7 +490,14 @@ class Bzip2Reader:
                 if block is not None:
                     self._repeated += 1
                     return block
-        block = decode_block(data, start, end, level)
+        try:
+            block = decode_block(data, start, end, level)
+        except DamagedBlock:
+            # Where the block is known already, it may be one that no magic follows.
+            unfollowed = None if crc is None else decode_unfollowed(data, start, level)
+            if unfollowed is None:
+                raise
+            block = unfollowed[0]
         with self._lock:
             self._decoded += 1
             if key is not None and block is not None and block.held < self._repeats.limit:

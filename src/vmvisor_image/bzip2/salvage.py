@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vmvisor_image.bzip2.decode import DamagedBlock, decode_block
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, MAGIC_BITS, MagicScanner
-from vmvisor_image.bzip2.walk import find_end
+from vmvisor_image.bzip2.walk import find_end, find_unfollowed
 from vmvisor_image.errors import TruncatedImage
 from vmvisor_image.streams import ReadAt, read_up_to
 
@@ -25,7 +25,7 @@ class SalvagedBlock:
     start_bit: int
     """Where its magic starts, in bits from the start of the compressed source."""
     end_bit: int
-    """Where it ends, exclusive."""
+    """Where it ends, exclusive; rounded up to a byte where no magic follows it."""
     data: bytes
     """What it decodes to; its CRC matched. At most 46 MB."""
 
@@ -36,13 +36,21 @@ def salvage(source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:
     while (start := scanner.after(bit)) is not None:
         bit = start
         scanner.forget(start)
-        first = start // 8
-        try:
-            end = find_end(source, start, _LARGEST_LEVEL)
-            data = read_up_to(source, first, (end + MAGIC_BITS + 7) // 8 - first)
-            block = decode_block(data, start - first * 8, end - first * 8, _LARGEST_LEVEL)
-        except (DamagedBlock, TruncatedImage):
-            continue  # a false magic, or damaged as well
+        found = _decode(source, start)
+        if found is not None:
+            block, end = found
+            yield SalvagedBlock(start, end, b"".join(block.read(0, block.size)))
+            bit = end - 1
+
+
+def _decode(source: ReadAt, start: int) -> tuple[Block, int] | None:
+    """The block at `start` and where it ends; None for a false magic and for a damaged block."""
+    first = start // 8
+    try:
+        end = find_end(source, start, _LARGEST_LEVEL)
+        data = read_up_to(source, first, (end + MAGIC_BITS + 7) // 8 - first)
+        block = decode_block(data, start - first * 8, end - first * 8, _LARGEST_LEVEL)
         assert block is not None, "it was found to end there"
-        yield SalvagedBlock(start, end, b"".join(block.read(0, block.size)))
-        bit = end - 1
+    except (DamagedBlock, TruncatedImage):
+        return find_unfollowed(source, start, _LARGEST_LEVEL)
+    return block, end

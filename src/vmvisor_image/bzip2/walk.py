@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, locate_end, read_bits
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_unfollowed, locate_end, read_bits
 from vmvisor_image.bzip2.index import BlockEntry, BlockIndex, Place
 from vmvisor_image.bzip2.index_file import SavedIndex
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic, find_magic_near
@@ -95,6 +95,8 @@ class BlockWalk:
         """Blocks in work from plans that failed, by start and end bit and level: most will be planned again."""
         self.failure: CorruptImage | None = None
         """What ended the walk before the source's end."""
+        self._before_failure: Place | None = None
+        """Where the good block is behind which `failure` was found: a saved index ends before it, to meet it again."""
         self.trailing: Problem | None = None
         """What was found after the last stream's end."""
         self._place = self._enter_stream(0, 0)
@@ -118,7 +120,7 @@ class BlockWalk:
 
     def snapshot(self) -> SavedIndex:
         """What is known, to be saved; not while another thread advances."""
-        place = self._place
+        place = self._before_failure or self._place
         known = (self.index[number] for number in range(len(self.index)))
         # Where an exception came between the two, the index has one block more than was passed.
         entries = tuple(entry for entry in known if place is None or entry.start < place.start)
@@ -155,20 +157,28 @@ class BlockWalk:
         place = self._place
         assert place is not None, "finished was asked first"
         self.plan(place.start + 1, 1)
+        failure: CorruptImage | None = None
         try:
             end_bit, block = self._settle(place)
         except CorruptImage as error:
-            self.failure = copy.copy(error)  # without the traceback, which holds the block's data
-            raise
+            failure = copy.copy(error)  # without the traceback, which holds the block's data
+            unfollowed = find_unfollowed(self._source, place.bit, place.level)
+            if unfollowed is None:
+                self.failure = failure
+                raise
+            block, end_bit = unfollowed
+            failure = self._nothing_follows(end_bit)
         crc = self._bits(place.bit + MAGIC_BITS, _CRC_BITS)
         entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size, crc)
-        following = failure = None
+        following = None
         try:
-            following = self._following(entry, place.crc)
+            if failure is None:
+                following = self._following(entry, place.crc)
         except CorruptImage as error:
             failure = copy.copy(error)  # this block itself is good
         # Where an exception comes between these, the block is passed once more, and the index has it already.
         self.index.append(entry)
+        self._before_failure = None if failure is None else place
         self.failure = failure
         self._place = following
         self._blocks.forget(place.bit)
@@ -207,6 +217,20 @@ class BlockWalk:
             f"its data is damaged, or its CRC does not match (bit {place.bit}, decoded byte {place.start})",
             structure="bzip2 block",
             offset=place.bit // 8,
+        )
+
+    def _nothing_follows(self, end_bit: int) -> CorruptImage:
+        """What is wrong behind a good block that no magic follows."""
+        if len(found := read_up_to(self._source, end_bit // 8, MAGIC_BITS // 8)) < MAGIC_BITS // 8:
+            return TruncatedImage(
+                "the source ends before the end of the stream",
+                structure="bzip2 stream",
+                offset=end_bit // 8 + len(found),
+            )
+        return CorruptImage(
+            "neither a block nor the end of the stream follows the block before it",
+            structure="bzip2 stream",
+            offset=end_bit // 8,
         )
 
     def _following(self, entry: BlockEntry, crc: int) -> Place | None:
@@ -391,6 +415,16 @@ def find_end(source: ReadAt, bit: int, level: int) -> int:
         expected="a block or end-of-stream magic after it",
         found="none",
     )
+
+
+def find_unfollowed(source: ReadAt, bit: int, level: int) -> tuple[Block, int] | None:
+    """The block at `bit`, which no magic follows, and the first whole byte's bit after it; None where it is damaged."""
+    first = bit // 8
+    try:
+        found = decode_unfollowed(read_up_to(source, first, _LARGEST_BLOCK), bit - first * 8, level)
+    except DamagedBlock:
+        return None
+    return None if found is None else (found[0], (first + found[1]) * 8)
 
 
 def _garbage(byte: int) -> Problem:
