@@ -24,10 +24,10 @@ CREATED := $(VERSIONS:%=.venv/py%/created)
 INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench clean $(TESTS)
+.PHONY: help setup lint types test demo bench bench-bzip2 clean $(TESTS)
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
 setup: $(DEV) $(INSTALLED) ## build the wheel and make the virtual environments, in .venv
 
@@ -50,6 +50,11 @@ demo: .venv/py$(OLDEST)/installed ## build an ESX 3i image and export it; IMAGE=
 
 bench: .venv/bench/installed ## measure the main job beside other tools
 	.venv/bench/bin/python benchmarks/main_job.py
+
+bench-bzip2: .venv/bench/installed ## measure the bzip2 reader beside other tools, half an hour; what each says of tricky files
+	.venv/bench/bin/python benchmarks/bzip2.py
+	.venv/bench/bin/python benchmarks/bzip2_phases.py
+	.venv/bench/bin/python tools/tricky_table.py
 
 clean: ## remove all that make made
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
