@@ -315,14 +315,20 @@ class TestDistrust:
             assert reader.index_rejection is not None
             reader.close()
 
-    @pytest.mark.parametrize("cut", [-4, -8, -11, -20])
+    @pytest.mark.parametrize("cut", [-4, -8, -11, -20, -150_000])
     def test_an_index_of_a_cut_off_image_is_not_complete(self, image: Path, cut: int) -> None:
+        """Nor is it dropped each time that the end is met."""
         image.write_bytes(COMPRESSED[:cut])
+        decoded = []
         for _ in range(3):
             reader = Bzip2Reader(file_source(image), threads=2, index="auto")
             with pytest.raises(TruncatedImage):
                 _ = reader.size
             reader.close()
+            assert reader.index_rejection is None
+            decoded.append(reader.stats.blocks_decoded)
+        assert decoded[0] > 9
+        assert max(decoded[1:]) <= 2
 
     def test_an_index_of_a_wrong_stream_is_not_complete(self, image: Path) -> None:
         damaged = bytearray(COMPRESSED)

@@ -51,6 +51,8 @@ class SavedIndex:
     """Where the chain goes on; None where the index is complete."""
     garbage: int | None
     """Where bytes that are not bzip2 follow the last stream."""
+    is_damaged: bool = False
+    """The source is damaged where the chain would go on: that was found out without a saved index."""
 
 
 def load_index(path: str | os.PathLike[str], fingerprint: bytes, source_size: int) -> SavedIndex:
@@ -84,7 +86,7 @@ def load_index(path: str | os.PathLike[str], fingerprint: bytes, source_size: in
     end = entries[-1].start + entries[-1].size if entries else 0
     place = Place(header.next_bit, header.next_level, end, header.next_crc) if header.next_level else None
     _check(entries, place, source_size * 8)
-    return SavedIndex(entries, place, header.garbage or None)
+    return SavedIndex(entries, place, header.garbage or None, bool(header.is_damaged))
 
 
 def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: bytes) -> None:
@@ -101,7 +103,7 @@ def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: byt
         next_level=0 if place is None else place.level,
         next_bit=0 if place is None else place.bit,
         next_crc=0 if place is None else place.crc,
-        reserved=0,
+        is_damaged=index.is_damaged,
         garbage=index.garbage or 0,
         blocks=len(index.entries),
         payload=len(payload),

@@ -369,10 +369,10 @@ class Bzip2Reader:
         except CancelledError:
             raise ClosedError("bzip2 data: closed while it was read") from None
         except CorruptImage:
-            if self._drop_index(walk):
+            if not walk.damage_is_known and self._drop_index(walk):
                 return  # perhaps it is the index that is wrong
             raise
-        if walk.failure is not None and self._drop_index(walk):
+        if walk.failure is not None and not walk.damage_is_known and self._drop_index(walk):
             return  # the block is good, the stream that it ends does not seem to be
         self._keep(entry, block)
         if self._kept is not None:

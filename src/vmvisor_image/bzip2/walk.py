@@ -84,6 +84,8 @@ class BlockWalk:
         """The blocks that were passed."""
         self.saved_blocks = len(self.index)
         """How many of them a saved index told of: they are to be believed only as far as they decode."""
+        self.damage_is_known = saved is not None and saved.is_damaged
+        """Where the saved index ends the data ends, by damage: no reason to doubt the index."""
         self._decode = decode
         self._blocks = MagicScanner(source, BLOCK_MAGIC)
         self._last_length = 0
@@ -124,7 +126,8 @@ class BlockWalk:
         known = (self.index[number] for number in range(len(self.index)))
         # Where an exception came between the two, the index has one block more than was passed.
         entries = tuple(entry for entry in known if place is None or entry.start < place.start)
-        return SavedIndex(entries, place, None if self.trailing is None else self.trailing.offset)
+        is_damaged = self.failure is not None and (not self.saved_blocks or self.damage_is_known)
+        return SavedIndex(entries, place, None if self.trailing is None else self.trailing.offset, is_damaged)
 
     def plan(self, goal: int, depth: int) -> None:
         """Start decoding ahead, as far as decoded byte `goal` is expected to need, at most `depth` blocks."""

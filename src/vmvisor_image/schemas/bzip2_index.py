@@ -28,8 +28,8 @@ class Bzip2IndexHeader(Record):
     """Where the next block's magic starts, in bits from the start of the compressed source."""
     next_crc: U32
     """Combined CRC of that stream's blocks before it."""
-    reserved: U32
-    """0."""
+    is_damaged: U32
+    """1 where the data ends, by damage, with the block that the chain would go on with; else 0."""
     garbage: U64
     """Where bytes that are not bzip2 follow the last stream, in bytes from the source's start; 0 for nowhere."""
     blocks: U64
