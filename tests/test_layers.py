@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import gzip
 import lzma
+import os
 import pickle
 import random
 import struct
@@ -127,6 +128,23 @@ class TestReads:
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(check, range(4)))
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_survives_a_fork_while_it_is_read(self, way: str) -> None:
+        reader = open_bytes(made(way))
+        with ThreadPoolExecutor(2) as pool:
+            for offset in (0, 1_000_000, 2_000_000):
+                started = [pool.submit(reader.read_at, other, 900_000) for other in (0, 2_000_000)]
+                child = os.fork()
+                if child == 0:
+                    status = 1
+                    try:
+                        status = 0 if reader.read_at(offset, 500_000) == DATA[offset : offset + 500_000] else 2
+                    finally:
+                        os._exit(status)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert [future.result() for future in started] == [DATA[:900_000], DATA[2_000_000:2_900_000]]
 
     def test_refuses_ranges_past_the_end(self, way: str) -> None:
         reader = open_bytes(made(way))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vmvisor_image.errors import Problem
+from vmvisor_image.forking import restart_in_child
 from vmvisor_image.sequential import Decoder, SequentialReader
 from vmvisor_image.streams import check_range, open_stream, past_end
 
@@ -63,6 +64,7 @@ class FramedReader:
         self._total = total
         self._lock = threading.Lock()
         self._open: OrderedDict[Frame, SequentialReader] = OrderedDict()
+        restart_in_child(self)
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -99,6 +101,10 @@ class FramedReader:
     def open(self) -> io.BufferedReader:
         """A seekable, read-only binary stream of the decoded data."""
         return open_stream(self)
+
+    def start_in_child(self) -> None:
+        """See `vmvisor_image.forking`."""
+        self._lock = threading.Lock()
 
     def _reader(self, frame: Frame) -> SequentialReader:
         with self._lock:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol, Self
 
 from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.forking import restart_in_child
 from vmvisor_image.streams import check_range, open_stream, past_end
 
 PIECE = 1 << 18
@@ -95,6 +96,7 @@ class SequentialReader:
         self._problems: tuple[Problem, ...] = ()
         self.pieces_decoded = 0
         """Pieces decoded so far, those decoded again included."""
+        restart_in_child(self)
 
     @property
     def size(self) -> int:
@@ -148,6 +150,11 @@ class SequentialReader:
     def open(self) -> io.BufferedReader:
         """A seekable, read-only binary stream of the decoded data."""
         return open_stream(self)
+
+    def start_in_child(self) -> None:
+        """See `vmvisor_image.forking`."""
+        self._lock = threading.RLock()
+        self._live = None
 
     def _piece(self, number: int) -> bytes:
         """A piece, whole unless the data ends in it; empty past the end."""

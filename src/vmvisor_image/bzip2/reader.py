@@ -7,7 +7,6 @@ import copy
 import io
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from vmvisor_image.cores import available_cores
 from vmvisor_image.decoded_cache import DecodedCache
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
 from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.forking import restart_in_child
 from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
@@ -135,7 +135,7 @@ class Bzip2Reader:
         self._loading: dict[BlockEntry, Future[Block | None]] = {}
         self._repeats: BlockCache[tuple[int, int, int]] = BlockCache(_REMEMBERED_BYTES)
         self._decoded = self._repeated = 0
-        _READERS.add(self)
+        restart_in_child(self)
 
     @property
     def size(self) -> int:
@@ -275,7 +275,7 @@ class Bzip2Reader:
         given = (self._source, self._given_threads, self._cache.limit, self._given_index, self._given_cache)
         return (_reopen, given)
 
-    def _start_in_child(self) -> None:
+    def start_in_child(self) -> None:
         """After a fork: the threads, and what they were at, are the parent's."""
         self._walk_lock, self._lock = threading.RLock(), threading.RLock()
         self._pool = None
@@ -507,19 +507,6 @@ class Bzip2Reader:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("bzip2 data: read after close")
-
-
-_READERS: weakref.WeakSet[Bzip2Reader] = weakref.WeakSet()
-"""All readers, for a forked child to start again; the interpreter runs the hook before anything else in it."""
-
-
-def _start_in_child() -> None:
-    for reader in list(_READERS):
-        reader._start_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_in_child)
 
 
 def _reopen(
