@@ -216,11 +216,11 @@ class TestCache:
         blocks = [self.noise(seed) for seed in range(4)]
         for number in range(3):
             cache.put(number, blocks[number])
-        assert cache.get(0) is blocks[0]
+        assert content(cache.get(0)) == content(blocks[0])
         cache.put(3, blocks[3])
-        assert [cache.get(number) is blocks[number] for number in range(4)] == [True, False, True, True]
+        assert [cache.get(number) is not None for number in range(4)] == [True, False, True, True]
         cache.put(3, blocks[0])
-        assert cache.get(3) is blocks[3]
+        assert content(cache.get(3)) == content(blocks[3])
         cache.clear()
         assert [cache.get(number) for number in range(4)] == [None] * 4
 
@@ -262,7 +262,7 @@ class TestCache:
         cache: BlockCache[int] = BlockCache(0)
         large = self.noise(1)
         cache.put(1, large)
-        assert cache.get(1) is large
+        assert content(cache.get(1)) == content(large)
 
 
 def test_the_standard_library_agrees() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import mmap
 import os
 import re
 import threading
@@ -111,7 +112,7 @@ class DecodedCache:
         with self._lock:
             return self._find(offset) is not None
 
-    def add(self, start: int, segments: tuple[bytes | int, ...]) -> None:
+    def add(self, start: int, segments: tuple[bytes | mmap.mmap | int, ...]) -> None:
         """Keep decoded data from byte `start` on, as far as it is not kept yet: bytes, or numbers of zero bytes."""
         with self._lock:
             try:
@@ -305,7 +306,7 @@ class _SegmentWriter:
         self._end += len(data)
 
 
-def _stretches_of(start: int, segments: tuple[bytes | int, ...]) -> Iterator[tuple[int, int, bytes | None]]:
+def _stretches_of(start: int, segments: tuple[bytes | mmap.mmap | int, ...]) -> Iterator[tuple[int, int, bytes | None]]:
     """Start, size and bytes of each stretch; None for zeros."""
     for segment in segments:
         if isinstance(segment, int):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,12 +25,16 @@ class DamagedBlock(Exception):
     """libbz2 rejected a block: its data is damaged, its CRC differs, or no magic follows it."""
 
 
+Segment = bytes | mmap.mmap | int
+"""Decoded bytes, or a number of zero bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A block's decoded bytes. Long runs of zeros are kept as their lengths: a block can hold 46 MB of them."""
 
-    segments: tuple[bytes | int, ...]
-    """In order: bytes, or the number of zero bytes."""
+    segments: tuple[Segment, ...]
+    """In order."""
     size: int
     """Decoded length in bytes."""
     held: int
@@ -45,7 +50,8 @@ class Block:
                 if isinstance(segment, int):
                     pieces.append(bytes(taken))
                 else:
-                    pieces.append(segment if taken == size else segment[offset : offset + taken])
+                    # A slice of all of it copies a map, and is the bytes themselves where they are bytes.
+                    pieces.append(segment[offset : offset + taken])
                 length -= taken
                 offset = 0
             else:

@@ -37,7 +37,7 @@ from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
-_CACHE_BYTES = 64 << 20
+_CACHE_BYTES = 64_000_000
 _REMEMBERED_BYTES = 4 << 20
 _SHORT_BITS = 8 * 4096
 """Blocks up to this compressed length are remembered by their bits: a disk's empty space is made of equal ones."""
