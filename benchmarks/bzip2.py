@@ -109,11 +109,13 @@ reader.close()
 import indexed_bzip2, pickle
 file = indexed_bzip2.open(path, parallelization=threads)
 pickle.dump(file.block_offsets(), open(index, "wb"))
+file.close()
 """,
     "rapidgzip": """
 import rapidgzip
 file = rapidgzip.open(path, parallelization=threads)
 file.export_index(index)
+file.close()
 """,
     "ours, zstd": """
 from vmvisor_image import Image, convert

@@ -58,7 +58,7 @@ class _OpenImage(Protocol):
         Args:
             source: A path, bytes, a seekable binary file object (left open by `close`), or any `ReadAt`.
             threads: Threads that decode; None for one a core.
-            index: A file to keep in what was found out about a compressed source, so that the next time only what
+            index: A file to keep in what was found out about a bzip2 source, so that the next time only what
                 is read is decoded: used where it is there, written by `close`. "auto" for beside the image, else
                 in the user's cache folder; see `vmvisor_image.bzip2.Bzip2Reader`.
             cache: A folder to keep in what was decoded of a bzip2 source, as zstd, so that the next time costs

@@ -67,16 +67,17 @@ class BlockCache(Generic[Key]):
         return block
 
     def put(self, key: Key, block: Block) -> None:
-        """Keep a block; compress those that were not used for long, and drop the oldest where there is no room."""
+        """Keep a block; where there is no room, compress those that were not used for long, and drop the oldest."""
         if key in self._plain or key in self._aged:
             return
         self._plain[key] = _convert(block.segments, block.size, bytes)
         self._plain_bytes += block.held + _OVERHEAD
-        while self._plain_bytes > self.limit // 2 and len(self._plain) > 1:
-            self._age()
-        while self._plain_bytes + self._aged_bytes > self.limit and self._aged:
-            _, dropped = self._aged.popitem(last=False)
-            self._aged_bytes -= dropped.held + _OVERHEAD
+        while self._plain_bytes + self._aged_bytes > self.limit and len(self._plain) + len(self._aged) > 1:
+            if len(self._plain) > 1 and (self._plain_bytes > self.limit // 2 or not self._aged):
+                self._age()
+            else:
+                _, dropped = self._aged.popitem(last=False)
+                self._aged_bytes -= dropped.held + _OVERHEAD
 
     def clear(self) -> None:
         """Drop all."""
