@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,7 +196,7 @@ def rewrite(path: Path, image: Path, change: Callable[[SavedIndex], SavedIndex])
     save_index(path, change(saved(path, image)), fingerprint(file_source(image)))
 
 
-def entries_changed(number: int, **changes: int) -> Callable[[SavedIndex], SavedIndex]:
+def entries_changed(number: int, **changes: Any) -> Callable[[SavedIndex], SavedIndex]:
     def change(index: SavedIndex) -> SavedIndex:
         entries = list(index.entries)
         entries[number] = dataclasses.replace(entries[number], **changes)
@@ -249,9 +250,9 @@ class TestDistrust:
     def test_another_version_is_rejected(self, image: Path, sidecar: Path) -> None:
         read(image)
         data = sidecar.read_bytes()
-        header = dataclasses.replace(Bzip2IndexHeader.parse(data), version=2)
+        header = dataclasses.replace(Bzip2IndexHeader.parse(data), version=3)
         sidecar.write_bytes(header.build() + data[header.length() :])
-        with pytest.raises(IndexRejected, match="version 2"):
+        with pytest.raises(IndexRejected, match="version 3"):
             saved(sidecar, image)
 
     @pytest.mark.parametrize(

@@ -224,15 +224,6 @@ def test_an_empty_table() -> None:
         assert image.problems == ()
 
 
-def test_a_protective_mbr_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "gpt"
-    with path.open("wb") as file:
-        file.truncate(1 << 20)
-    run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", path, stdin="label: gpt\n")
-    with Image.open(path) as image:
-        assert any("GPT" in problem.message for problem in image.problems)
-
-
 def test_by_number_nothing_but_the_table_is_read() -> None:
     source = Recorder(bytes(logical_disk()))
     with Image.open(source) as image:

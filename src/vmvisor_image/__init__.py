@@ -1,6 +1,6 @@
 """Take hypervisor disk images apart: partitions, files and PXE trees, lazily and without temporary files."""
 
-from vmvisor_image.boot import PxeExport, export_pxe
+from vmvisor_image.boot.pxe import PxeExport, export_pxe
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
@@ -17,12 +17,17 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 from vmvisor_image.files import Directory, Extent, File, FileTree
+from vmvisor_image.hexdump import Hexdump
 from vmvisor_image.image import Image
 from vmvisor_image.layers import Layer
-from vmvisor_image.partition import PARTITION_TYPES, Partition, PartitionTable, PartitionType, Role
+from vmvisor_image.partition import Partition, PartitionTable
+from vmvisor_image.partition_types import PARTITION_TYPES, PartitionType
+from vmvisor_image.purpose import Evidence, Generation, Role
+from vmvisor_image.record import Record
 from vmvisor_image.report import ImageReport, PartitionReport, inspect
 from vmvisor_image.seekable_zstd import Conversion, convert
 from vmvisor_image.streams import ReadAt
+from vmvisor_image.survey import Survey
 
 __version__ = "0.1.0"
 
@@ -33,9 +38,12 @@ __all__ = [
     "CorruptImage",
     "DestinationExists",
     "Directory",
+    "Evidence",
     "Extent",
     "File",
     "FileTree",
+    "Generation",
+    "Hexdump",
     "Image",
     "ImageReport",
     "InvalidArgument",
@@ -51,7 +59,9 @@ __all__ = [
     "Problem",
     "PxeExport",
     "ReadAt",
+    "Record",
     "Role",
+    "Survey",
     "TruncatedImage",
     "UnsafeName",
     "UsageError",

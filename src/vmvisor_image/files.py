@@ -420,5 +420,15 @@ class FileTree(Mapping[str, File]):
     def _key(self, path: str) -> str:
         return path.casefold() if self._fold_case else path
 
+    def _repr_html_(self) -> str:
+        from vmvisor_image import notebook
+
+        return notebook.tree_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image import terminal
+
+        return terminal.tree_table(self)
+
     def __repr__(self) -> str:
         return f"<FileTree of {self.root!r}>"

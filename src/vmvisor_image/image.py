@@ -287,6 +287,16 @@ class Image:
         given = self._given if isinstance(self._given, bytes) else os.path.abspath(self._given)  # noqa: PTH100
         return (_reopen, (type(self), given, replace(self._options, progress=None)))
 
+    def _repr_html_(self) -> str:
+        from vmvisor_image import notebook
+
+        return notebook.image_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image import terminal
+
+        return terminal.image_table(self)
+
     def __repr__(self) -> str:
         given = self._given
         what = repr(os.fspath(given)) if isinstance(given, str | os.PathLike) else f"of {type(given).__name__}"

@@ -2,111 +2,29 @@
 
 from __future__ import annotations
 
-import enum
 import io
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+from uuid import UUID
 
+from vmvisor_image.boot.banks import BootBank, active_bank, find_banks
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
+from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.files import Extent, FileTree
-from vmvisor_image.schemas.mbr import SECTOR
-from vmvisor_image.streams import ReadAt, Slice, open_stream
+from vmvisor_image.hexdump import Hexdump, hexdump
+from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
+from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
+from vmvisor_image.record import Record
+from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up_to, skip_zeros
+from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
-from vmvisor_image.volumes import Volume, open_volume
+from vmvisor_image.volumes import FileVolume, Volume, open_volume
+from vmvisor_image.volumes.signatures import Match, match_signature
+from vmvisor_image.volumes.vmkcore import DiagnosticPartition
 
-if TYPE_CHECKING:
-    import uuid
-
-
-class Role(enum.Enum):
-    """What a partition is for on a hypervisor's disk."""
-
-    BOOT = "boot"
-    """Boot loader."""
-    BOOTBANK = "bootbank"
-    """The hypervisor's modules."""
-    ALT_BOOTBANK = "alternate bootbank"
-    """The bank to fall back to after a failed upgrade."""
-    COREDUMP = "coredump"
-    """Where the vmkernel writes its memory when it crashes."""
-    STORE = "store"
-    """VMware Tools, the client installer; later called the locker."""
-    SCRATCH = "scratch"
-    """Logs and swap of a running host; made on first boot."""
-    DATASTORE = "datastore"
-    """VMFS for virtual machines."""
-    OSDATA = "osdata"
-    """ESXi 7 and later: scratch, locker and core dumps in one VMFS-L volume."""
-    CONTAINER = "container"
-    """An extended partition: it holds the logical ones."""
-    UNKNOWN = "unknown"
-    """Nothing says what it is for."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionType:
-    """A partition's type as its table gives it."""
-
-    code: int | None
-    """MBR type code, or None in a GPT."""
-    guid: uuid.UUID | None
-    """GPT type, or None in an MBR."""
-    name: str
-    """What the type is called."""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.guid if self.code is None else f'{self.code:#04x}'})"
-
-
-PARTITION_TYPES: dict[int, str] = {
-    0x01: "FAT12",
-    0x04: "FAT16 <32M",
-    0x05: "Extended",
-    0x06: "FAT16",
-    0x07: "HPFS/NTFS/exFAT",
-    0x0B: "W95 FAT32",
-    0x0C: "W95 FAT32 (LBA)",
-    0x0E: "W95 FAT16 (LBA)",
-    0x0F: "W95 Ext'd (LBA)",
-    0x82: "Linux swap / Solaris",
-    0x83: "Linux",
-    0x85: "Linux extended",
-    0x8E: "Linux LVM",
-    0xEE: "GPT",
-    0xEF: "EFI (FAT-12/16/32)",
-    0xFB: "VMware VMFS",
-    0xFC: "VMware VMKCORE",
-    0xFD: "Linux raid autodetect",
-}
-"""Names of MBR type codes, as util-linux gives them (include/pt-mbr-partnames.h)."""
-
-_VMKCORE_TYPE = 0xFC
-_VMFS_TYPE = 0xFB
-
-_ROLE_BY_LABEL = {
-    "hypervisor0": Role.BOOT,
-    "hypervisor1": Role.BOOTBANK,
-    "hypervisor2": Role.ALT_BOOTBANK,
-    "hypervisor3": Role.STORE,
-}
-"""Labels of ESX 3i 3.5 to ESXi 4.1 (formats: the FAT labels of the dd image)."""
-
-_PURPOSE = {
-    Role.BOOT: "It holds the boot loader (syslinux and mboot.c32), which starts the hypervisor from a boot bank.",
-    Role.BOOTBANK: "It is the boot bank: the hypervisor's kernel and modules, loaded into memory at boot.",
-    Role.ALT_BOOTBANK: "It is the alternate boot bank: an upgrade is written here, and the boot loader falls back to"
-    " the other bank when it fails.",
-    Role.COREDUMP: "It is the diagnostic partition: when the vmkernel crashes it writes a compressed dump of its memory"
-    " here. No VMFS is in the shipped image; installers and the first boot make that, and the scratch partition, on the"
-    " space behind it. A fresh one is all zeros. Its format is not publicly described.",
-    Role.STORE: "It is the store (later called locker): VMware Tools and the client for download.",
-    Role.DATASTORE: "Its type says VMFS, the file system for virtual machines.",
-    Role.CONTAINER: "It holds no data itself: the logical partitions lie in it, each behind an extended boot record.",
-    Role.UNKNOWN: "Nothing in it tells what it is for.",
-}
+_WHOLE_DISK = PartitionType(None, None, "whole disk")
 
 
 class PartitionOwner(Protocol):
@@ -115,6 +33,11 @@ class PartitionOwner(Protocol):
     @property
     def disk(self) -> ReadAt:
         """The decoded disk."""
+        ...
+
+    @property
+    def partitions(self) -> PartitionTable:
+        """All its partitions."""
         ...
 
 
@@ -130,6 +53,7 @@ class Partition:
         self._opened = False
         self._volume: Volume | None = None
         self._problems: tuple[Problem, ...] = ()
+        self._content: tuple[Match | None, bool] | None = None
 
     @property
     def number(self) -> int:
@@ -148,13 +72,38 @@ class Partition:
 
     @property
     def first_lba(self) -> int:
-        """First sector, in 512-byte sectors from the start of the decoded disk."""
-        return self._entry.start // SECTOR
+        """First sector, in sectors of `sector_size` bytes from the start of the decoded disk."""
+        return self._entry.start // self.sector_size
 
     @property
     def sectors(self) -> int:
-        """Number of 512-byte sectors."""
-        return self._entry.size // SECTOR
+        """Number of sectors of `sector_size` bytes."""
+        return self._entry.size // self.sector_size
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes in a sector, as the partition table counts them: 512 or 4096."""
+        return self._entry.sector_size
+
+    @property
+    def name(self) -> str | None:
+        """Its name in the partition table; None where it has none, as always in an MBR."""
+        return self._entry.name
+
+    @property
+    def guid(self) -> UUID | None:
+        """Its own identifier; GPT only."""
+        return self._entry.guid
+
+    @property
+    def attributes(self) -> int:
+        """Its attribute bits; GPT only."""
+        return self._entry.attributes
+
+    @property
+    def entry_offset(self) -> int | None:
+        """Where its entry in the partition table lies, in bytes from the start of the decoded disk."""
+        return None if self._scheme == "none" else self._entry.source_offset
 
     @property
     def active(self) -> bool:
@@ -169,43 +118,70 @@ class Partition:
     @property
     def type(self) -> PartitionType:
         """Its type in the partition table."""
-        if self._scheme == "none":
-            return PartitionType(None, None, "whole disk")
-        code = self._entry.type_code
-        return PartitionType(code, None, PARTITION_TYPES.get(code, "Unknown"))
+        key = self._entry.type_key
+        return _WHOLE_DISK if key is None else partition_type(key)
 
     @property
     def label(self) -> str | None:
-        """The volume's label, or None where there is none or it can't be read."""
-        volume = self._open_volume()
-        if volume is None:
-            return None
+        """The volume's label, else its name in a GPT; None where there is none or it can't be read."""
+        volume = self.volume
         try:
-            return volume.label
+            label = None if volume is None else volume.label
         except CorruptImage as error:
             self._report(error)
-            return None
+            label = None
+        return label or self.name
+
+    @property
+    def volume(self) -> Volume | None:
+        """What it holds, where that is a volume whose headers this library reads; None for anything else."""
+        return self._open_volume()
 
     @property
     def kind(self) -> str:
-        """What it holds: "fat12", "fat16", "fat32", "vmkcore" (by its type), "extended", or "unknown"."""
+        """What it holds.
+
+        "fat12", "fat16", "fat32", "vmfs3", "vmfs5", "vmfs6", "vmfs-l", "vmkcore" (by its type, as its content is
+        opaque), "extended"; what is known by its magic alone has the name that blkid gives it, such as "ext4" or
+        "swap"; "empty" is all zeros, "unknown" anything else. To tell these two apart it is read to its first byte that
+        is not zero, but for what a sparse file or a bzip2 index knows to be zero.
+        """
         if self.is_container:
             return "extended"
-        volume = self._open_volume()
+        volume = self.volume
         if volume is not None:
             return volume.kind
-        return "vmkcore" if self._entry.type_code == _VMKCORE_TYPE else "unknown"
+        match, is_empty = self._recognised()
+        return match.kind if match is not None else "empty" if is_empty else "unknown"
 
     @property
     def role(self) -> Role:
-        """What it is for, from its type and its label; never from its place alone."""
-        if self.is_container:
-            return Role.CONTAINER
-        if self._entry.type_code == _VMKCORE_TYPE:
-            return Role.COREDUMP
-        if self._entry.type_code == _VMFS_TYPE:
-            return Role.DATASTORE
-        return _ROLE_BY_LABEL.get((self.label or "").casefold(), Role.UNKNOWN)
+        """What it is for; never from its place alone. See `evidence` for what says so.
+
+        Which bank is `Role.BOOTBANK` and which `Role.ALT_BOOTBANK` is decided as the boot loader does, by reading the
+        ``boot.cfg`` of each.
+        """
+        return self._purpose().role
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What on the disk says what it is and what it is for."""
+        found = self._purpose().evidence
+        match, is_empty = (None, False) if self.volume is not None or self.is_container else self._recognised()
+        if match is not None:
+            text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in match.magic)
+            found += (
+                Evidence(f"{match.name}: its magic {match.magic.hex(' ')} ({text!r})", self.start + match.offset),
+            )
+        elif is_empty:
+            found += (Evidence("it is all zeros", self.start),)
+        return found
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """Its entry in the partition table and the headers of what it holds, by their names, as they are on disk."""
+        entry = {} if self._entry.record is None else {"partition entry": self._entry.record}
+        return entry if self.volume is None else {**entry, **self.volume.records}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -221,8 +197,8 @@ class Partition:
             NotAFileSystem: It holds none, or none that this library reads.
             CorruptImage: It holds one that can't be opened.
         """
-        volume = self._open_volume()
-        if volume is not None:
+        volume = self.volume
+        if isinstance(volume, FileVolume):
             return volume.files
         reason = f"; {self._problems[0]}" if self._problems else ""
         raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
@@ -234,8 +210,8 @@ class Partition:
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """Extents of a file of its volume; for `File`."""
-        volume = self._open_volume()
-        if volume is None:
+        volume = self.volume
+        if not isinstance(volume, FileVolume):
             raise NotAFileSystem(f"partition {self.number} holds no file system any more")
         return volume.locate(token)
 
@@ -256,20 +232,85 @@ class Partition:
         """A seekable, read-only binary stream of the partition."""
         return open_stream(self)
 
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from byte `offset` of the partition; fewer only at its end.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        return read_up_to(self._source, offset, length)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.skip_zeros`."""
+        return skip_zeros(self._source, offset, end)
+
+    def survey(self, *, blocks: int = 256, sample: int | None = 4096) -> Survey:
+        """Entropy by block and how much of it is zeros; see `vmvisor_image.survey.survey`."""
+        return survey(self._source, blocks=blocks, sample=sample)
+
+    def strings(self, *, minimum: int = 6) -> Iterator[tuple[int, str]]:
+        """Printable strings and their offsets in the partition; see `vmvisor_image.survey.find_strings`."""
+        return find_strings(self._source, minimum=minimum)
+
+    def hexdump(self, offset: int = 0, length: int = 512) -> Hexdump:
+        """At most `length` bytes from byte `offset` of the partition, to be shown; its records are marked in it."""
+        return hexdump(self, offset, length, records=self.records, base=self.start)
+
     def explain(self) -> str:
-        """A paragraph: what this is, what it is for, and what says so, with offsets in bytes from the disk's start."""
-        role, label = self.role, self.label
+        """A paragraph: what this is, what it is for, why we think so, and what can be done with it.
+
+        Offsets are bytes from the disk's start.
+        """
+        purpose = self._purpose()
+        generation, generation_evidence = self._owner.partitions.identify()
         place = f"bytes {self.start:#x} to {self.start + self.size:#x} (exclusive), {self.size / (1 << 20):.1f} MiB"
+        parts = [f"Partition {self.number}: {place}.", PURPOSES[purpose.role]]
+        if generation is not None:
+            parts.append(f"The disk has the layout of {generation.value}.")
+            parts.append(GENERATION_NOTES.get((generation, purpose.role), ""))
+        parts += self._describe_content()
+        evidence = [*map(str, self.evidence)]
         if self._scheme == "none":
-            evidence = "there is no partition table: the boot sector of the volume is at byte 0"
-        else:
-            evidence = f"its entry at byte {self._entry.source_offset:#x} of the disk has type {self.type}"
-        if label is not None:
-            evidence += f"; its volume, {self.kind}, has the label {label!r}"
-        elif self._volume is not None:
-            evidence += f"; it holds a {self.kind} volume without a label"
-        problems = "".join(f" Problem: {problem}." for problem in self.problems)
-        return f"Partition {self.number}: {place}. {_PURPOSE[role]} Evidence: {evidence}.{problems}"
+            evidence.insert(0, "there is no partition table: the volume starts at byte 0")
+        parts.append(f"Evidence: {'; '.join((*evidence, *map(str, generation_evidence)))}.")
+        parts += [f"Problem: {problem}." for problem in self.problems]
+        parts.append(ACTIONS.get(purpose.role, ""))
+        return " ".join(filter(None, parts))
+
+    def _describe_content(self) -> list[str]:
+        volume = self.volume
+        if isinstance(volume, DiagnosticPartition):
+            try:
+                usage = volume.usage()
+            except CorruptImage as error:
+                self._report(error)
+                return ["It can't be read whole."]
+            if usage is None:
+                return [UNUSED_COREDUMP]
+            nature = "looks compressed or encrypted" if usage.looks_compressed else "does not look compressed"
+            place = f"from byte {self.start + usage.first:#x} to {self.start + usage.end:#x}"
+            amount = f"It is used: {usage.used} bytes in blocks that are not zero, {place};"
+            return [amount, f"the content {nature} ({usage.entropy:.2f} bits per byte).", USED_COREDUMP]
+        if volume is None or not volume.facts:
+            return []
+        return ["It says of itself: " + ", ".join(f"{name} {value}" for name, value in volume.facts.items()) + "."]
+
+    def _purpose(self) -> Purpose:
+        table = self._owner.partitions
+        return assess(self, table.banks, table.generation, table.layout)
+
+    def _recognised(self) -> tuple[Match | None, bool]:
+        """What is known by its magic, and whether it is all zeros."""
+        if self._content is None:
+            match = match_signature(self._owner.disk, self.start, self.size)
+            is_empty = False
+            if match is None:
+                try:
+                    is_empty = find_data(self._source, 0, self.size) is None
+                except CorruptImage as error:
+                    self._report(error)
+            self._content = (match, is_empty)
+        return self._content
 
     @property
     def _source(self) -> Slice:
@@ -281,6 +322,8 @@ class Partition:
                 if not self._opened:
                     try:
                         self._volume = open_volume(self._owner.disk, self.start, self.size, self)
+                        if self._volume is None and self._entry.type_key in (MBR_VMKCORE, VMKCORE):
+                            self._volume = DiagnosticPartition(self._owner.disk, self.start, self.size)
                     except CorruptImage as error:
                         self._report(error)
                     self._opened = True
@@ -293,6 +336,16 @@ class Partition:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Partition, (self._owner, self._entry, self._scheme))
+
+    def _repr_html_(self) -> str:
+        from vmvisor_image import notebook
+
+        return notebook.partition_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image import terminal
+
+        return terminal.partition_text(self)
 
     def __repr__(self) -> str:
         return f"<Partition {self.number} {self.type} at {self.start:#x}, {self.size} bytes>"
@@ -312,6 +365,8 @@ class PartitionTable:
         self._lock = threading.RLock()
         self._found: list[Partition] = []
         self._rest: Iterator[TableEntry] = table.entries()
+        self._banks: tuple[BootBank, ...] | None = None
+        self._identity: tuple[Generation | None, tuple[Evidence, ...]] | None = None
 
     @property
     def scheme(self) -> Scheme:
@@ -319,14 +374,56 @@ class PartitionTable:
         return self._table.scheme
 
     @property
+    def sector_size(self) -> int:
+        """Bytes in a sector, in which the table counts: 512 or 4096."""
+        return self._table.sector_size
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The structures of the table itself, by their names, as they are on disk."""
+        return self._table.records
+
+    @property
+    def banks(self) -> tuple[BootBank, ...]:
+        """The boot banks, by partition number; reads the root directory of each FAT volume and each ``boot.cfg``."""
+        with self._lock:
+            if self._banks is None:
+                self._banks = find_banks(self)
+            return self._banks
+
+    @property
+    def active_bank(self) -> BootBank | None:
+        """The bank that the boot loader starts, by its own rule; None where it would start none."""
+        return active_bank(self.banks)
+
+    @property
+    def layout(self) -> Layout | None:
+        """The generation's layout that the table has exactly; None where it has none. Reads nothing but the table."""
+        return find_layout(self)
+
+    @property
+    def generation(self) -> Generation | None:
+        """Whose disk this is: ESX 3i 3.5, ESXi 4, 5/6 or 7/8; None where nothing says so."""
+        return self.identify()[0]
+
+    def identify(self) -> tuple[Generation | None, tuple[Evidence, ...]]:
+        """`generation`, and what says so."""
+        with self._lock:
+            if self._identity is None:
+                self._identity = find_generation(self, self.banks, self.layout)
+            return self._identity
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the table itself, and with how its partitions lie on the disk; reads all of it."""
         partitions = list(self)
+        found = list(_overlaps(partitions))
         try:
             disk_size = self._owner.disk.size
         except CorruptImage:
-            return self._table.problems + tuple(_overlaps(partitions))
-        return self._table.problems + tuple(_outside(partitions, disk_size)) + tuple(_overlaps(partitions))
+            return (*self._table.problems, *found)
+        found[:0] = [*self._table.check(disk_size), *_outside(partitions, disk_size)]
+        return (*self._table.problems, *found)
 
     def __getitem__(self, key: int | str) -> Partition:
         """The partition of that number or label.
@@ -336,7 +433,9 @@ class PartitionTable:
         """
         if isinstance(key, str):
             wanted = key.casefold()
-            found = self._first(lambda partition: (partition.label or "").casefold() == wanted)
+            found = self._first(
+                lambda partition: wanted in ((partition.name or "").casefold(), (partition.label or "").casefold())
+            )
         else:
             found = self._first(lambda partition: partition.number == key)
         if found is None:
@@ -379,6 +478,16 @@ class PartitionTable:
             if matches(candidate):
                 return candidate
             position += 1
+
+    def _repr_html_(self) -> str:
+        from vmvisor_image import notebook
+
+        return notebook.table_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image import terminal
+
+        return terminal.partition_table(self)
 
     def __repr__(self) -> str:
         return f"<PartitionTable {self.scheme}, {len(self)} partitions>"

@@ -166,6 +166,16 @@ class Record:
         except construct.ConstructError as error:
             raise InvalidArgument(f"{type(self).__name__} can't be built: {error}") from error
 
+    def _repr_html_(self) -> str:
+        from vmvisor_image import notebook
+
+        return notebook.record_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image import terminal
+
+        return terminal.record_table(self)
+
     @classmethod
     def _plan(cls) -> _Plan:
         plan: _Plan | None = cls.__dict__.get("_plan_of_type")

@@ -11,7 +11,8 @@ from typing import Any
 from vmvisor_image.errors import NotAFileSystem, Problem
 from vmvisor_image.image import Image, Source
 from vmvisor_image.layers import Progress
-from vmvisor_image.partition import Partition, Role
+from vmvisor_image.partition import Partition
+from vmvisor_image.purpose import Role
 
 
 @dataclass(frozen=True, slots=True)

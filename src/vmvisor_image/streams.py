@@ -6,6 +6,7 @@ A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file ins
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
 
 _COPY_CHUNK = 1 << 20
+_ZEROS = bytes(_COPY_CHUNK)
 _READ_AHEAD = 128 << 20
 """Bytes announced to a source that is read in order: as a source that decodes bounds its work by itself, in blocks of
 which one may be 46 MB of zeros, this is only so that it need not stop at such ones."""
@@ -81,6 +83,33 @@ def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
         return data
     check_range(offset, length)
     return source.read_at(offset, min(length, source.size - offset)) if offset < source.size else b""
+
+
+def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
+    """From where on `source` may hold anything but zeros: `offset`, or a later byte up to `end`, found without reading.
+
+    Sparse files and bzip2 sources know where nothing but zeros is; of any other one it is `offset`.
+    """
+    hint = getattr(source, "skip_zeros", None)
+    if hint is None or offset >= end:
+        return offset
+    found: int = hint(offset, end)
+    return found
+
+
+def find_data(source: ReadAt, offset: int, end: int) -> int | None:
+    """The first byte from `offset` up to `end` (exclusive) that is not zero; None where all are.
+
+    Raises:
+        CorruptImage: The source is damaged there.
+        TruncatedImage: The source ends before `end`.
+    """
+    while (offset := skip_zeros(source, offset, end)) < end:
+        data = source.read_at(offset, min(_COPY_CHUNK, end - offset))
+        if data != _ZEROS[: len(data)]:
+            return offset + len(data) - len(data.lstrip(b"\0"))
+        offset += len(data)
+    return None
 
 
 def knows_size(source: ReadAt) -> bool:
@@ -159,6 +188,17 @@ class FileSource:
             parts.append(data)
             done += len(data)
         return b"".join(parts)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `skip_zeros`: holes of a sparse file are zeros."""
+        if not hasattr(os, "SEEK_DATA"):
+            return offset
+        with self._lock:
+            try:
+                return min(end, self._file.seek(offset, os.SEEK_DATA))
+            except OSError as error:
+                # ENXIO: no data from there to the end; any other one: the file system does not say.
+                return min(end, self._size) if error.errno == errno.ENXIO else offset
 
     def _read(self, offset: int, length: int) -> bytes:
         if hasattr(os, "pread"):
@@ -243,6 +283,10 @@ class Slice:
         if offset + length > self._size:
             raise past_end(self._structure, offset, length, self._size)
         return self._source.read_at(self.start + offset, length)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `skip_zeros`."""
+        return skip_zeros(self._source, self.start + offset, self.start + min(end, self._size)) - self.start
 
     def prefetch(self, offset: int, length: int) -> None:
         """See `prefetch`; a range past the slice's end is cut there."""

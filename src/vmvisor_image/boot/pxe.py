@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.errors import CorruptImage, InvalidArgument, PathNotFound
 from vmvisor_image.extraction import write_files
@@ -23,12 +24,8 @@ LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
 CONFIGURATION: Final = "pxelinux.cfg/default"
 """Where PXELINUX looks last for its configuration."""
-BANK_CONFIGURATION: Final = "boot.cfg"
-"""The file in the boot bank's root that names kernel and modules."""
 ESX_35_MODULES: Final = ("vmkernel.gz", "binmod.tgz", "environ.tgz", "cim.tgz", "oem.tgz", "license.tgz")
 """Kernel and modules of ESX 3i 3.5 in load order (vinternals.blogspot.com/2008/01/pxe-boot-esx-3i.html)."""
-_LARGEST_CONFIGURATION: Final = 1 << 16
-"""Bytes of a boot.cfg that are looked at; real ones have a few hundred."""
 _LABEL_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -108,7 +105,7 @@ def _boot_order(root_files: list[File]) -> _BootOrder:
     configuration = by_name.get(BANK_CONFIGURATION)
     named: list[BootModule] = []
     if configuration is not None:
-        parsed = BootConfig.parse(configuration.read_at(0, min(configuration.size, _LARGEST_CONFIGURATION)))
+        parsed = BootConfig.parse(configuration.read_at(0, min(configuration.size, LARGEST_CONFIGURATION)))
         if parsed.kernel is not None:
             named = [parsed.kernel, *parsed.modules]
     if not named:

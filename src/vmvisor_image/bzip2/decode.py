@@ -40,6 +40,11 @@ class Block:
     held: int
     """Bytes of memory the segments take."""
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is known that all its bytes are zeros."""
+        return all(isinstance(segment, int) for segment in self.segments)
+
     def read(self, offset: int, length: int) -> list[bytes]:
         """The bytes from `offset`, at most `length`, in pieces."""
         pieces = []

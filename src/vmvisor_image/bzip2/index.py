@@ -23,6 +23,8 @@ class BlockEntry:
     """Its decoded length in bytes."""
     crc: int
     """CRC of its decoded bytes, as its header has it."""
+    is_zero: bool = False
+    """Whether all its bytes are zeros."""
 
 
 @dataclass(frozen=True, slots=True)

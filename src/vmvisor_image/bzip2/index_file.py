@@ -27,6 +27,8 @@ CACHE_SUFFIX = ".vmvisor-cache"
 _LEAST_BLOCK_BITS = 100
 """No bzip2 block is shorter: magic, CRC, origin and the map of symbols alone have 113 bits."""
 _COLUMNS = 5
+_ZERO_FLAG = 0x10
+"""Beside the level of a block whose bytes are all zeros."""
 _COMPRESSION_LEVEL = 9
 _LARGEST_SIZE = 51 * 900_000
 """What a block decodes to at most: run-length encoding stores 255 equal bytes in 5."""
@@ -152,7 +154,7 @@ def _pack(entries: Sequence[BlockEntry]) -> bytes:
 
     columns = array("Q", (entry.start_bit for entry in entries))
     columns.extend(entry.end_bit for entry in entries)
-    columns.extend(entry.level for entry in entries)
+    columns.extend(entry.level | (_ZERO_FLAG if entry.is_zero else 0) for entry in entries)
     columns.extend(entry.size for entry in entries)
     columns.extend(entry.crc for entry in entries)
     if sys.byteorder == "big":
@@ -173,7 +175,9 @@ def _unpack(payload: bytes, count: int) -> tuple[BlockEntry, ...]:
         columns.byteswap()
     starts, ends, levels, sizes, crcs = (columns[count * number :][:count] for number in range(_COLUMNS))
     places = accumulate(sizes, initial=0)
-    return tuple(map(BlockEntry, starts, ends, levels, places, sizes, crcs))
+    zeros = [bool(level & _ZERO_FLAG) for level in levels]
+    levels = array("Q", (level & ~_ZERO_FLAG for level in levels))
+    return tuple(map(BlockEntry, starts, ends, levels, places, sizes, crcs, zeros))
 
 
 def _check(entries: Sequence[BlockEntry], place: Place | None, source_bits: int) -> None:

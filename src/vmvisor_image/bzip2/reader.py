@@ -215,6 +215,16 @@ class Bzip2Reader:
             offset += sum(map(len, found))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.skip_zeros`: a block is not decoded where the index knows that it is all zeros."""
+        index = self._walk.index
+        while offset < min(end, index.end):
+            entry = index[index.find(offset)]
+            if not entry.is_zero:
+                break
+            offset = entry.start + entry.size
+        return min(offset, end)
+
     def prefetch(self, offset: int, length: int) -> None:
         """Announce that a range will be read: blocks are decoded ahead up to its end and no further."""
         check_range(offset, length)

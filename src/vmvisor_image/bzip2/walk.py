@@ -172,7 +172,7 @@ class BlockWalk:
             block, end_bit = unfollowed
             failure = self._nothing_follows(end_bit)
         crc = self._bits(place.bit + MAGIC_BITS, _CRC_BITS)
-        entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size, crc)
+        entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size, crc, block.is_zero)
         following = None
         try:
             if failure is None:

@@ -1,7 +1,8 @@
 """The header of a saved bzip2 index.
 
 Source: this library's own format. After the header comes a zstd frame with the columns of the blocks, each a run of
-little-endian 64-bit integers, one for each block: start bit, end bit, level, decoded size, CRC.
+little-endian 64-bit integers, one for each block: start bit, end bit, level (plus 16 where all of the
+block's bytes are zeros), decoded size, CRC.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated
 from vmvisor_image.record import U32, U64, Bytes, Record, record
 
 MAGIC = b"VMVIBZ2\n"
-VERSION = 1
+VERSION = 2
 
 
 @record

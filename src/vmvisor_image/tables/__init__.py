@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
+from uuid import UUID
 
 from vmvisor_image.errors import Problem
+from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.streams import ReadAt, read_up_to
 
@@ -19,8 +21,8 @@ class TableEntry:
 
     number: int
     """As fdisk and sfdisk number it."""
-    type_code: int
-    """MBR type code."""
+    type_key: int | UUID | None
+    """MBR type code or GPT type; None for a volume without a partition table."""
     start: int
     """First byte, from the start of the decoded disk."""
     size: int
@@ -31,6 +33,16 @@ class TableEntry:
     """Where its entry lies, in bytes from the start of the decoded disk."""
     is_container: bool = False
     """An extended partition: what it holds are other partitions."""
+    sector_size: int = SECTOR
+    """Bytes in a sector of its table."""
+    name: str | None = None
+    """Name in the table; GPT only."""
+    guid: UUID | None = None
+    """This partition's own identifier; GPT only."""
+    attributes: int = 0
+    """Attribute bits; GPT only."""
+    record: Record | None = None
+    """Its entry as it is on disk."""
 
 
 class Table(Protocol):
@@ -42,8 +54,18 @@ class Table(Protocol):
         ...
 
     @property
+    def sector_size(self) -> int:
+        """Bytes in a sector, in which the table counts."""
+        ...
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
+        ...
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The structures of the table itself, by their names, as they are on disk."""
         ...
 
     def entries(self) -> Iterator[TableEntry]:
@@ -53,47 +75,69 @@ class Table(Protocol):
         """
         ...
 
+    def check(self, disk_size: int) -> Iterator[Problem]:
+        """What can be found wrong only by reading to the disk's end, which is at byte `disk_size`."""
+        ...
+
 
 class WholeDisk:
     """A disk without a partition table that is one volume from its first byte on."""
 
     scheme: Scheme = "none"
+    sector_size = SECTOR
     problems: tuple[Problem, ...] = ()
 
     def __init__(self, disk: ReadAt) -> None:
         self._disk = disk
+        self.records: Mapping[str, Record] = {}
 
     def entries(self) -> Iterator[TableEntry]:
         """The one volume, numbered 1."""
-        yield TableEntry(1, 0, 0, self._disk.size, active=False, source_offset=0)
+        yield TableEntry(1, None, 0, self._disk.size, active=False, source_offset=0)
+
+    def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
+        """Nothing."""
+        return iter(())
 
 
 class NoTable:
     """A disk whose first sector is neither a partition table nor a volume."""
 
     scheme: Scheme = "none"
+    sector_size = SECTOR
 
-    def __init__(self, message: str) -> None:
-        self.problems = (Problem("partition table", message, 0),)
+    def __init__(self, message: str, further: tuple[Problem, ...] = ()) -> None:
+        self.problems = (Problem("partition table", message, 0), *further)
+        self.records: Mapping[str, Record] = {}
 
     def entries(self) -> Iterator[TableEntry]:
         """None."""
         return iter(())
 
+    def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
+        """Nothing."""
+        return iter(())
+
 
 def find_table(disk: ReadAt) -> Table:
-    """The partition table of `disk`; reads its first sector only."""
-    from vmvisor_image.tables import mbr
-    from vmvisor_image.volumes import fat
+    """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
+    from vmvisor_image.tables import gpt, mbr
+    from vmvisor_image.volumes import recognise
 
     sector = read_up_to(disk, 0, SECTOR)
     if len(sector) < SECTOR:
         return NoTable(f"the disk has {len(sector)} bytes, less than one sector")
     # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
-    if mbr.is_plausible(sector):
-        return mbr.MbrTable(disk, sector)
-    if fat.is_boot_sector(sector):
+    is_mbr = mbr.is_plausible(sector)
+    if is_mbr and not mbr.protects_gpt(sector):
+        return mbr.MbrTable(disk, sector, ())
+    if not is_mbr and recognise(disk, 0) is not None:
         return WholeDisk(disk)
+    table, problems = gpt.find_gpt(disk, sector)
+    if table is not None:
+        return table
+    if is_mbr:
+        return mbr.MbrTable(disk, sector, problems)
     if mbr.is_empty(sector):
-        return mbr.MbrTable(disk, sector)
-    return NoTable("sector 0 holds neither a partition table nor a FAT boot sector")
+        return mbr.MbrTable(disk, sector, ())
+    return NoTable("sector 0 holds neither a partition table nor a volume that is recognised")

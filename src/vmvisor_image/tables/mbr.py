@@ -6,12 +6,14 @@ from 5 in the order of the chain, which need not be the order on the disk; links
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import (
     EXTENDED_TYPES,
     SECTOR,
@@ -20,12 +22,15 @@ from vmvisor_image.schemas.mbr import (
     MasterBootRecord,
     PartitionEntry,
 )
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 from vmvisor_image.tables import Scheme, TableEntry
+from vmvisor_image.volumes import recognise
 
 _FIRST_LOGICAL: Final = 5
-_GPT_PROTECTIVE: Final = 0xEE
+PROTECTIVE_TYPE: Final = 0xEE
+"""Type of the partition that covers a GPT, so that a program that knows none does not take the disk for empty."""
 _ACTIVE: Final = 0x80
+_LARGE_SECTOR: Final = 4096
 _MOST_LOGICAL: Final = 1024
 """A chain longer than any tool makes is damage; Linux stops at 256."""
 
@@ -33,7 +38,14 @@ _MOST_LOGICAL: Final = 1024
 def is_plausible(sector: bytes) -> bool:
     """Whether a sector holds a partition table with at least one partition, with or without 55 AA."""
     entries = MasterBootRecord.parse(sector).entries
-    return _entries_are_sound(entries) and any(_is_used(entry) for entry in entries)
+    return _entries_are_sound(entries) and any(is_used(entry) for entry in entries)
+
+
+def protects_gpt(sector: bytes) -> bool:
+    """Whether one of its partitions stands for a GPT."""
+    return any(
+        entry.type_code == PROTECTIVE_TYPE and is_used(entry) for entry in MasterBootRecord.parse(sector).entries
+    )
 
 
 def is_empty(sector: bytes) -> bool:
@@ -47,14 +59,37 @@ class MbrTable:
 
     scheme: Scheme = "mbr"
 
-    def __init__(self, disk: ReadAt, sector: bytes) -> None:
-        """Take the disk's first sector; extended boot records are read as `entries` reaches them."""
+    def __init__(self, disk: ReadAt, sector: bytes, problems: tuple[Problem, ...]) -> None:
+        """Take the disk's first sector; extended boot records are read as `entries` reaches them.
+
+        Args:
+            disk: The decoded disk.
+            sector: Its first 512 bytes.
+            problems: What was found wrong with the disk's tables before.
+        """
         self._disk = disk
         self.record = MasterBootRecord.parse(sector)
         """Sector 0 as it is on the disk."""
-        self._problems: list[Problem] = []
+        self._problems = list(problems)
         if self.record.signature != SIGNATURE:
             self._note(SECTOR - 2, "master boot record", "signature: 55 AA is missing")
+
+    @functools.cached_property
+    def sector_size(self) -> int:
+        """Bytes in a sector: 512, or 4096 where only then something is found where the table says."""
+        return _detect_sector_size(self._disk, self.record)
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The master boot record."""
+        return {"master boot record": self.record}
+
+    def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
+        """See `Table.check`: looks for a GPT that the record does not announce."""
+        from vmvisor_image.tables.gpt import find_unprotected
+
+        if not any(entry.type_code == PROTECTIVE_TYPE for entry in self.record.entries):
+            yield from find_unprotected(self._disk)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -68,17 +103,15 @@ class MbrTable:
         order = itertools.count()
         extended: TableEntry | None = None
         for number, entry in enumerate(self.record.entries, 1):
-            if not _is_used(entry):
+            if not is_used(entry):
                 continue
-            found = _table_entry(entry, number, 0)
+            found = _table_entry(entry, number, 0, self.sector_size)
             heapq.heappush(ahead, (found.start, next(order), found))
             if found.is_container and extended is None:
                 extended = found
                 heapq.heappush(ahead, (found.start, next(order), None))
             elif found.is_container:
                 self._note(found.source_offset, "partition table", "a second extended partition; its chain is not read")
-            if entry.type_code == _GPT_PROTECTIVE:
-                self._note(found.source_offset, "partition table", "this disk has a GPT, which is not read yet")
         numbers = itertools.count(_FIRST_LOGICAL)
         seen: set[int] = set()
         while ahead:
@@ -93,10 +126,10 @@ class MbrTable:
                 seen.add(at)
                 data, link = self._read_extended(at)
                 if data is not None:
-                    logical = _table_entry(data, next(numbers), at)
+                    logical = _table_entry(data, next(numbers), at, self.sector_size)
                     heapq.heappush(ahead, (logical.start, next(order), logical))
                 if link is not None and extended is not None:
-                    heapq.heappush(ahead, (extended.start + link.first_lba * SECTOR, next(order), None))
+                    heapq.heappush(ahead, (extended.start + link.first_lba * self.sector_size, next(order), None))
 
     def _read_extended(self, at: int) -> tuple[PartitionEntry | None, PartitionEntry | None]:
         """The logical partition of the extended boot record at byte `at`, and the link to the next."""
@@ -113,7 +146,7 @@ class MbrTable:
             self._note(at + SECTOR - 2, "extended boot record", "signature: 55 AA is missing")
             if not _entries_are_sound(record.entries):
                 return None, None
-        used = [entry for entry in record.entries if _is_used(entry)]
+        used = [entry for entry in record.entries if is_used(entry)]
         links = [entry for entry in used if entry.type_code in EXTENDED_TYPES]
         data = [entry for entry in used if entry.type_code not in EXTENDED_TYPES]
         for entry in data[1:] + links[1:]:
@@ -126,25 +159,49 @@ class MbrTable:
             self._problems.append(problem)
 
 
-def _is_used(entry: PartitionEntry) -> bool:
+def is_used(entry: PartitionEntry) -> bool:
+    """Whether an entry stands for a partition."""
     return entry.type_code != 0 and entry.sectors > 0
 
 
 def _entries_are_sound(entries: tuple[PartitionEntry, ...]) -> bool:
-    return all(entry.boot_flag in (0, _ACTIVE) and (entry.first_lba > 0 or not _is_used(entry)) for entry in entries)
+    return all(entry.boot_flag in (0, _ACTIVE) and (entry.first_lba > 0 or not is_used(entry)) for entry in entries)
+
+
+def _detect_sector_size(disk: ReadAt, record: MasterBootRecord) -> int:
+    """An MBR does not say in which sectors it counts: 4096 bytes only where that is where things are.
+
+    Not looked into where it would have to be decoded: no compressed image of such a disk is known.
+    """
+    used = [entry for entry in record.entries if is_used(entry)]
+    if not used or not knows_size(disk):
+        return SECTOR
+    first = next((entry for entry in used if entry.type_code in EXTENDED_TYPES), used[0])
+    if _is_something(disk, first, SECTOR) or not _is_something(disk, first, _LARGE_SECTOR):
+        return SECTOR
+    return _LARGE_SECTOR
+
+
+def _is_something(disk: ReadAt, entry: PartitionEntry, unit: int) -> bool:
+    at = entry.first_lba * unit
+    if entry.type_code in EXTENDED_TYPES:
+        return read_up_to(disk, at, SECTOR)[-len(SIGNATURE) :] == SIGNATURE
+    return recognise(disk, at) is not None
 
 
 def _offset(entry: PartitionEntry) -> int:
     return entry.source_offset or 0
 
 
-def _table_entry(entry: PartitionEntry, number: int, base: int) -> TableEntry:
+def _table_entry(entry: PartitionEntry, number: int, base: int, sector_size: int) -> TableEntry:
     return TableEntry(
         number=number,
-        type_code=entry.type_code,
-        start=base + entry.first_lba * SECTOR,
-        size=entry.sectors * SECTOR,
+        type_key=entry.type_code,
+        start=base + entry.first_lba * sector_size,
+        size=entry.sectors * sector_size,
         active=entry.boot_flag == _ACTIVE,
         source_offset=_offset(entry),
         is_container=entry.type_code in EXTENDED_TYPES,
+        sector_size=sector_size,
+        record=entry,
     )

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
-from vmvisor_image.errors import Problem
+from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent, FileHome, FileTree
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.record import Record
+from vmvisor_image.schemas.vmfs import LVM_OFFSET
+from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.volumes.signatures import Match, match_signature
 
 
 class Volume(Protocol):
-    """A partition's content that holds files."""
+    """A partition's content."""
 
     @property
     def kind(self) -> str:
-        """The file system's name in `Partition.kind`."""
+        """Its name in `Partition.kind`."""
         ...
 
     @property
     def label(self) -> str | None:
-        """The volume's label, or None."""
+        """Its label, or None."""
         ...
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far."""
+        ...
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """Its headers as they are on disk, by their names."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What its headers say, in words."""
+        ...
+
+
+@runtime_checkable
+class FileVolume(Volume, Protocol):
+    """A volume whose files this library reads."""
 
     @property
     def files(self) -> FileTree:
@@ -31,19 +55,38 @@ class Volume(Protocol):
         """See `FileHome.locate`."""
         ...
 
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
-        ...
-
 
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome) -> Volume | None:
     """The volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
+
+    Reads its first sector and, where that is no boot sector of FAT, 4 bytes 1 MiB behind it.
 
     Raises:
         CorruptImage: A volume is recognised and can't be opened.
         TruncatedImage: The disk ends before the partition's first bytes.
     """
-    from vmvisor_image.volumes import fat
+    from vmvisor_image.volumes import fat, vmfs
 
-    return fat.FatVolume(disk, start, size, home) if fat.probe(disk, start, size) else None
+    if fat.probe(disk, start, size):
+        return fat.FatVolume(disk, start, size, home)
+    if vmfs.probe(disk, start, size):
+        return vmfs.VmfsVolume(disk, start, size)
+    return None
+
+
+def recognise(disk: ReadAt, start: int) -> Match | None:
+    """What begins at byte `start` of `disk`, by its magic; None where nothing is recognised.
+
+    Opens nothing; tells FAT and VMFS without the detail that opening them gives.
+    """
+    from vmvisor_image.volumes import fat, vmfs
+
+    try:
+        head = read_up_to(disk, start, fat.BOOT_SECTOR)
+        if fat.is_boot_sector(head):
+            return Match("fat", "FAT volume", 0, head[:3])
+        if vmfs.probe(disk, start, vmfs.LARGEST_HEADER):
+            return Match("vmfs", "VMFS volume", LVM_OFFSET, vmfs.MAGIC_BYTES)
+    except CorruptImage:
+        return match_signature(disk, start)
+    return match_signature(disk, start)

@@ -14,23 +14,29 @@ import sys
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
     SIGNATURE,
+    VMWARE_MAGIC,
     BiosParameterBlock,
     DirectoryEntry,
     Fat16BootSector,
     Fat32BootSector,
+    VmwareMarker,
 )
+from vmvisor_image.schemas.vmfs import vmfs_uuid
 from vmvisor_image.streams import ReadAt, Slice
-from vmvisor_image.volumes.fat_entries import EntryReader, ParsedEntry
 
-_BOOT_SECTOR: Final = 512
+if TYPE_CHECKING:
+    from vmvisor_image.volumes.fat_entries import ParsedEntry
+
+BOOT_SECTOR: Final = 512
 _FIRST_CLUSTER: Final = 2
 _FAT12_CLUSTERS: Final = 4085
 """Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
@@ -65,7 +71,7 @@ class Geometry:
 
 def is_boot_sector(sector: bytes) -> bool:
     """Whether 512 bytes are the boot sector of a FAT volume, by its parameter block, not by its signature."""
-    if len(sector) < _BOOT_SECTOR:
+    if len(sector) < BOOT_SECTOR:
         return False
     block = BiosParameterBlock.parse(sector)
     return (
@@ -86,7 +92,7 @@ def probe(disk: ReadAt, start: int, size: int) -> bool:
     Raises:
         TruncatedImage: The disk ends before its boot sector does.
     """
-    return size >= _BOOT_SECTOR and is_boot_sector(disk.read_at(start, _BOOT_SECTOR))
+    return size >= BOOT_SECTOR and is_boot_sector(disk.read_at(start, BOOT_SECTOR))
 
 
 class FatVolume:
@@ -108,7 +114,7 @@ class FatVolume:
         self._source = Slice(disk, start, size, "FAT volume")
         self._home = home
         self._problems: dict[Problem, None] = {}
-        sector = self._source.read_at(0, _BOOT_SECTOR)
+        sector = self._source.read_at(0, BOOT_SECTOR)
         block = BiosParameterBlock.parse(sector, base=start)
         kind: type[Fat16BootSector | Fat32BootSector] = Fat16BootSector if block.sectors_per_fat_16 else Fat32BootSector
         self.boot_sector: Fat16BootSector | Fat32BootSector = kind.parse(sector, base=start)
@@ -118,6 +124,8 @@ class FatVolume:
         self.geometry = self._checked_geometry(size)
         """Where the volume's parts lie."""
         self._fat = FileAllocationTable(self._source, start, self.geometry)
+        from vmvisor_image.volumes.fat_entries import EntryReader  # and pyfatfs with it, which is slow to import
+
         self._entries = EntryReader(fat32=self.geometry.bits == 32)
         self._claims: dict[int, str] = {}
         self._label: str | None = None
@@ -150,6 +158,40 @@ class FatVolume:
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
         return tuple(self._problems)
+
+    @property
+    def marker(self) -> VmwareMarker | None:
+        """VMware's marker, by which `safeboot` knows a boot bank; None where there is none, or it can't be read."""
+        if self.boot_sector.reserved_sectors < 2:
+            return None
+        offset = self.boot_sector.bytes_per_sector
+        try:
+            data = self._source.read_at(offset, VmwareMarker.length())
+        except CorruptImage as error:
+            self._problems.setdefault(Problem.of(error))
+            return None
+        found = VmwareMarker.parse(data, base=self._start + offset)
+        return found if found.magic == VMWARE_MAGIC else None
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The boot sector, and the marker where there is one."""
+        marker = self.marker
+        found: dict[str, Record] = {"FAT boot sector": self.boot_sector}
+        return found if marker is None else {**found, "VMware marker": marker}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the boot sector and the marker say, in words."""
+        found = {
+            "cluster size": f"{self.geometry.cluster_size} bytes",
+            "clusters": str(self.geometry.cluster_count),
+        }
+        boot = self.boot_sector
+        if boot.extended_signature == 0x29:
+            found["serial number"] = f"{boot.volume_id >> 16:04X}-{boot.volume_id & 0xFFFF:04X}"
+        marker = self.marker
+        return found if marker is None else {**found, "boot bank UUID": vmfs_uuid(marker.uuid)}
 
     def locate(self, token: tuple[int, int, int]) -> tuple[Extent, ...]:
         """Extents of a file on the disk, neighbouring clusters merged.

@@ -1,0 +1,285 @@
+"""VMFS: the structures of its volume manager (LVM) and of its file system (FS3), for VMFS 3, 5, 6 and VMFS-L.
+
+Sources: libblkid's magics; vmfs-tools, vmfs6-tools and dissect.vmfs, read about and run as black boxes, none of their
+code is here. Every field marked "seen" was found so on a real VMFS 3.31 volume; the others are as those programs show
+them. All offsets are in bytes: of an LVM structure from the partition's start, of the file system's from the
+volume's, whose first byte is `LvmDevice.data_offset` bytes into the partition. UUIDs are shown by `vmfs_uuid`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from vmvisor_image.record import U8, U16, U32, U64, Bytes, Record, record
+
+LVM_OFFSET: Final = 0x100000
+"""Where `LvmDevice` lies (seen)."""
+LVM_MAGIC: Final = 0xC001D00D
+FILE_SYSTEM_OFFSET: Final = 0x200000
+"""Where `FileSystemDescriptor` lies in the volume (seen)."""
+FILE_SYSTEM_MAGIC: Final = 0x2FABF15E
+"""Of VMFS 3, 5 and 6."""
+LOCAL_FILE_SYSTEM_MAGIC: Final = 0x2FABF15F
+"""Of VMFS-L."""
+HEARTBEAT_OFFSET: Final = 0x300000
+"""Where the heartbeats begin in the volume (seen)."""
+HEARTBEAT_FREE: Final = 0xABCDEF01
+HEARTBEAT_ACTIVE: Final = 0xABCDEF02
+VOLUME_TABLE_OFFSET: Final = 0x200
+"""Where the volume table lies behind `LvmDevice`, of LVM 3 and 5 (seen); of LVM 6 it is `metadata_alignment`."""
+EXTENT_BITMAP_OFFSET: Final = 0x80200
+"""Where the bitmap of used physical extents lies behind `LvmDevice`, of LVM 3 and 5 (seen)."""
+EXTENT_TABLE_OFFSET: Final = 0x80600
+"""Where the table of physical extents lies behind `LvmDevice`, of LVM 3 and 5 (seen)."""
+EXTENTS_PER_TABLE: Final = 8192
+EXTENT_SIZE: Final = 0x10000000
+"""Bytes in a physical extent, unless its record says otherwise: 256 MiB."""
+
+
+def vmfs_uuid(raw: bytes) -> str:
+    """A UUID as ESX shows it: three little-endian numbers, the first of them a Unix time, and six bytes of a MAC."""
+    first, second = (int.from_bytes(raw[at : at + 4], "little") for at in (0, 4))
+    return f"{first:08x}-{second:08x}-{int.from_bytes(raw[8:10], 'little'):04x}-{raw[10:16].hex()}"
+
+
+@record
+class LvmDevice(Record):
+    """One device of a volume: 0xD6 bytes at `LVM_OFFSET`."""
+
+    magic: U32
+    """`LVM_MAGIC` (seen)."""
+    major_version: U32
+    """3 (VMFS 3, seen), 5 or 6."""
+    minor_version: U32
+    """0x10 (seen)."""
+    disk_id_type: U8
+    """0 (seen)."""
+    disk_id_length: U8
+    """0x0F (seen)."""
+    lun: U16
+    """SCSI logical unit; 0 (seen)."""
+    device_type: U8
+    """SCSI device type; 0 is a disk (seen)."""
+    scsi_level: U8
+    """3 (seen)."""
+    vendor: Annotated[bytes, Bytes(8)]
+    """SCSI vendor, such as "Sun" (seen)."""
+    model: Annotated[bytes, Bytes(16)]
+    """SCSI model (seen)."""
+    revision: Annotated[bytes, Bytes(4)]
+    """SCSI revision (seen)."""
+    disk_id: Annotated[bytes, Bytes(44)]
+    """Such as "vmhba0:C0:T0:L0" (seen)."""
+    disk_block_size: U32
+    """Bytes; 512 (seen)."""
+    total_bytes: U64
+    """Size of the partition (seen)."""
+    volume_count: U32
+    """1 (seen)."""
+    extent_count: U32
+    """Number of physical extents on this device, of LVM 3 and 5 (seen)."""
+    last_extent: U32
+    """Number of the last one (seen)."""
+    generation: U64
+    """Counts changes (seen)."""
+    data_offset: U64
+    """Where the device's first extent begins in the partition; 0x1100000 (seen)."""
+    device_uuid: Annotated[bytes, Bytes(16)]
+    """Of this device (seen)."""
+    created_us: U64
+    """Microseconds since 1970 (seen)."""
+    modified_us: U64
+    """Microseconds since 1970 (seen)."""
+    locked_by: Annotated[bytes, Bytes(16)]
+    """UUID of the host that changes it, else zeros (seen)."""
+    locked_us: U64
+    """When it was locked; 0 (seen)."""
+    unknown: U32
+    """0 (seen)."""
+    extent_map_count: U32
+    """Of LVM 6; else 0 (seen)."""
+    extended_metadata_offset: U64
+    """Of LVM 6; else 0 (seen)."""
+    metadata_alignment: U32
+    """Bytes; of LVM 6, else 0 (seen)."""
+    extent_count_6: U32
+    """Number of physical extents, of LVM 6; else 0 (seen)."""
+    flags: U32
+    """1: VMFS-L; of LVM 6, else 0 (seen)."""
+
+
+@record
+class LvmVolume(Record):
+    """The entry of the volume table: which volume the device belongs to."""
+
+    size: U64
+    """Bytes in the whole volume; 0x40000000 (seen)."""
+    generation: U64
+    """Counts changes."""
+    state: U32
+    """1 normal, 2 resignature pending, 3 done."""
+    name: Annotated[bytes, Bytes(64)]
+    """The volume's UUID as text (seen)."""
+    uuid: Annotated[bytes, Bytes(16)]
+    """The volume's UUID (seen)."""
+    snapshot_id: U32
+    """1 (seen)."""
+    created_us: U64
+    """Microseconds since 1970 (seen)."""
+    volume_id: U32
+    """Number of the volume."""
+    extent_count: U32
+    """Physical extents of the volume on this device; 4 (seen)."""
+    first_extent: U64
+    """The volume's first extent that is on this device; 0 (seen)."""
+    last_extent: U64
+    """The volume's last one, inclusive; 3 (seen)."""
+    modified_us: U64
+    """Microseconds since 1970."""
+    device_count: U32
+    """Devices that make up the volume; 1 (seen)."""
+    unknown: Annotated[bytes, Bytes(124)]
+    """Not known."""
+    consumed_extents: U32
+    """Extents in use."""
+    rest: Annotated[bytes, Bytes(236)]
+    """Not known."""
+
+
+@record
+class PhysicalExtent(Record):
+    """An entry of the table of physical extents: where a piece of the volume lies on the device."""
+
+    is_used: U8
+    """1 where it belongs to a volume (seen)."""
+    number: U32
+    """Its number on the device (seen)."""
+    volume_id: U32
+    """The volume it belongs to."""
+    physical_offset: U64
+    """Where it lies in the partition, in bytes; the first one at 0x1100000 (seen)."""
+    logical_offset: U64
+    """Where it lies in the volume, in bytes (seen)."""
+    size: U64
+    """Bytes; 0x10000000 (seen)."""
+    version: U32
+    """Not known."""
+    rest: Annotated[bytes, Bytes(91)]
+    """Entries are 128 bytes apart."""
+
+
+@record
+class FileSystemDescriptor(Record):
+    """The file system: at `FILE_SYSTEM_OFFSET` in the volume."""
+
+    magic: U32
+    """`FILE_SYSTEM_MAGIC` (seen) or `LOCAL_FILE_SYSTEM_MAGIC`."""
+    major_version: U32
+    """4: VMFS 3 (seen); 14: VMFS 5; 24: VMFS 6."""
+    minor_version: U8
+    """What stands behind the dot of the version: 31 of 3.31 (seen)."""
+    uuid: Annotated[bytes, Bytes(16)]
+    """Of the file system (seen)."""
+    flags: U32
+    """4 dense sub-blocks, 8 maintenance, 0x100 local, 0x400 shared, 0x800 OSDATA, 0x1000 vSAN; 2 (seen)."""
+    label: Annotated[bytes, Bytes(128)]
+    """The datastore's name, in UTF-8, ended by NUL (seen)."""
+    disk_block_size: U32
+    """Bytes; 512 (seen)."""
+    file_block_size: U64
+    """Bytes; 1, 2, 4 or 8 MiB (0x100000 seen)."""
+    created: U32
+    """Seconds since 1970 (seen)."""
+    snapshot_id: U32
+    """1 (seen)."""
+    volume_uuid: Annotated[bytes, Bytes(16)]
+    """UUID of the LVM volume that holds it; another one than `LvmVolume.uuid` marks a copy (seen)."""
+    volume_snapshot_id: U32
+    """Of that volume (seen)."""
+    volume_rest: Annotated[bytes, Bytes(12)]
+    """Not known."""
+    descriptor_group_offset: U32
+    """Bytes from a resource file's start to its first cluster group; 0x10000 (seen)."""
+    clusters_per_group: U32
+    """Of file descriptors; 32 (seen)."""
+    sub_block_size: U32
+    """Bytes; 0x10000 (seen); 8 KiB of VMFS 5."""
+    most_journal_slots: U32
+    """Journal slots of a transaction; 0 (seen)."""
+    pb2_volume_address: U64
+    """Of VMFS 5 and later; 0 (seen)."""
+    pb2_descriptor: U32
+    """Of VMFS 5 and later; 0 (seen)."""
+    unknown_1: Annotated[bytes, Bytes(24)]
+    """Not known."""
+    sdd_volume_address: U64
+    """Of VMFS 5 and later; 0 (seen)."""
+    sdd_descriptor: U32
+    """Of VMFS 5 and later; 0 (seen)."""
+    checksum_type: U8
+    """From here on of VMFS 6; zeros (seen)."""
+    unmap_priority: U16
+    """How eagerly freed blocks are given back to the storage."""
+    unknown_2: Annotated[bytes, Bytes(4)]
+    """Not known."""
+    generation: U64
+    """Counts changes."""
+    checksum: Annotated[bytes, Bytes(16)]
+    """Of this descriptor."""
+    physical_block_size: U32
+    """Bytes in a block of the disk."""
+    metadata_alignment: U32
+    """Bytes."""
+    large_block_shift: U16
+    """A large file block is the file block's size shifted by this."""
+    unknown_3: Annotated[bytes, Bytes(4)]
+    """Not known."""
+    pointer_block_shift: U16
+    """Of the pointers in a pointer block."""
+    small_block_address_bits: U16
+    """Of a small file block's address."""
+    unknown_4: Annotated[bytes, Bytes(2)]
+    """Not known."""
+    zeroing_granularity: U32
+    """Bytes that are zeroed at once."""
+    journal_block_size: U32
+    """Bytes."""
+    unknown_5: Annotated[bytes, Bytes(8)]
+    """Not known."""
+    stamp_us: U64
+    """Microseconds since 1970."""
+    mac: Annotated[bytes, Bytes(6)]
+    """Of the host that made it."""
+    unmap_method: U8
+    """How freed blocks are given back."""
+
+
+@record
+class Heartbeat(Record):
+    """A slot in which a host that uses the volume shows that it is alive.
+
+    VMFS 3 and 5: 2048 slots of 512 bytes (seen); VMFS 6: 1024 of 4096.
+    """
+
+    state: U32
+    """`HEARTBEAT_FREE` (seen) or `HEARTBEAT_ACTIVE`."""
+    volume_address: U64
+    """Its own place in the volume, in bytes (seen)."""
+    generation: U64
+    """Counts the slot's users."""
+    stamp_us: U64
+    """Microseconds since the host started."""
+    owner: Annotated[bytes, Bytes(16)]
+    """UUID of the host; zeros where it is free."""
+    journal_block: U32
+    """The host's journal."""
+    driver_major: U32
+    """Version of the host's VMFS driver."""
+    driver_minor: U8
+    """As `driver_major`."""
+    lock_method: U8
+    """How it locks."""
+    address: Annotated[bytes, Bytes(46)]
+    """The host's IP address, as text."""
+    journal_volume_address: U64
+    """Where the journal lies in the volume."""

@@ -1,0 +1,286 @@
+"""The GUID partition table: two copies, of which the better one is used.
+
+Numbers are those of gdisk and sfdisk: the slot of the entry, from 1. Source of the rules: UEFI Specification 2.10,
+section 5.3.2 ("GPT Header"): a copy is valid when its signature, its CRC and its own place are right and the CRC of
+its entries is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.record import Record
+from vmvisor_image.schemas.gpt import LEGACY_BOOTABLE, SECTOR_SIZES, SIGNATURE, GptEntry, GptHeader
+from vmvisor_image.schemas.mbr import MasterBootRecord
+from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.tables import Scheme, TableEntry
+from vmvisor_image.tables.mbr import PROTECTIVE_TYPE, is_plausible, is_used, protects_gpt
+
+_UNUSED: Final = bytes(16)
+_LARGEST_ENTRIES: Final = 4 << 20
+"""Bytes of partition entries that are read; 128 entries, as all tools make, take 16,384."""
+_LARGEST_ENTRY: Final = 4096
+_CRC: Final = slice(16, 20)
+"""Where in a header its own CRC lies."""
+
+_Which = Literal["primary", "backup"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One of the two copies, as far as it can be used."""
+
+    which: _Which
+    header: GptHeader
+    sector_size: int
+    entries: bytes
+    """Whole entries; what lies past the disk's end is not among them."""
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.problems
+
+
+class GptTable:
+    """The partitions of a disk with a GUID partition table."""
+
+    scheme: Scheme = "gpt"
+
+    def __init__(self, disk: ReadAt, copy: _Copy, sector: bytes, problems: tuple[Problem, ...]) -> None:
+        """Made by `find_gpt`."""
+        self._disk = disk
+        self._copy = copy
+        self._mbr = MasterBootRecord.parse(sector)
+        self._first_problems = problems
+        self.sector_size = copy.sector_size
+        """Bytes in a logical sector."""
+        self._entries, self._entry_problems = _read_entries(copy)
+
+    @property
+    def header(self) -> GptHeader:
+        """The header that is used, as it is on disk."""
+        return self._copy.header
+
+    @property
+    def disk_guid(self) -> UUID:
+        """The disk's identifier."""
+        return UUID(bytes_le=self.header.disk_guid)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far."""
+        return self._first_problems + self._entry_problems + tuple(self._hybrid_problems())
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The master boot record that protects the table, and the header that is used."""
+        return {"protective MBR": self._mbr, f"{self._copy.which} GPT header": self._copy.header}
+
+    def entries(self) -> Iterator[TableEntry]:
+        """See `Table.entries`."""
+        return iter(sorted(self._entries, key=lambda entry: (entry.start, entry.number)))
+
+    def check(self, disk_size: int) -> Iterator[Problem]:
+        """See `Table.check`: compares the backup copy with the primary one."""
+        if self._copy.which == "backup":
+            return
+        at = self.header.alternate_lba * self.sector_size
+        last = disk_size // self.sector_size * self.sector_size - self.sector_size
+        backup = _read_copy(self._disk, at, self.sector_size, "backup")
+        if isinstance(backup, Problem):
+            yield backup
+            return
+        yield from backup.problems
+        if backup.is_whole and backup.entries != self._copy.entries:
+            yield Problem("backup GPT", "its entries are not those of the primary GPT, which are used", at)
+        if at != last:
+            yield Problem("backup GPT header", f"it is not in the disk's last sector, at byte {last:#x}", at)
+
+    def _hybrid_problems(self) -> Iterator[Problem]:
+        """Partitions of a hybrid MBR that are none of the GPT's; where they are, they are the same partitions."""
+        known = {(entry.start, entry.size) for entry in self._entries}
+        for entry in self._mbr.entries:
+            if is_used(entry) and entry.type_code != PROTECTIVE_TYPE:
+                place = (entry.first_lba * self.sector_size, entry.sectors * self.sector_size)
+                if place not in known:
+                    yield Problem(
+                        "hybrid MBR",
+                        f"its partition at sector {entry.first_lba} of {entry.sectors} sectors is none of the GPT's",
+                        entry.source_offset,
+                    )
+
+
+def find_unprotected(disk: ReadAt) -> Iterator[Problem]:
+    """What to say of a whole primary copy that the master boot record does not announce."""
+    for sector_size in SECTOR_SIZES:
+        copy = _read_copy(disk, sector_size, sector_size, "primary")
+        if isinstance(copy, _Copy) and copy.is_whole:
+            message = "there is a GPT, but the master boot record does not protect it; its own partitions are used"
+            yield Problem("primary GPT header", message, sector_size)
+
+
+def find_gpt(disk: ReadAt, sector: bytes) -> tuple[GptTable | None, tuple[Problem, ...]]:
+    """The table, and what is wrong with it, or with what there is in place of one.
+
+    Args:
+        disk: The decoded disk. Its end is read only where the primary copy is not whole.
+        sector: Its first 512 bytes.
+    """
+    is_protected = is_plausible(sector) and protects_gpt(sector)
+    unprotected = () if is_protected else (Problem("master boot record", "it does not protect the GPT behind it", 0),)
+    primary: _Copy | Problem | None = None
+    for sector_size in SECTOR_SIZES:
+        found = _read_copy(disk, sector_size, sector_size, "primary")
+        if isinstance(found, _Copy) and (found.is_whole or not isinstance(primary, _Copy)):
+            primary = found
+            if found.is_whole:
+                return GptTable(disk, found, sector, unprotected), ()
+        elif primary is None:
+            primary = found
+    assert primary is not None, "there are sector sizes"
+    problems = primary.problems if isinstance(primary, _Copy) else (primary,)
+    best = primary if isinstance(primary, _Copy) else None
+    for backup in _backups(disk, best):
+        if isinstance(backup, Problem):
+            problems += (backup,)
+        elif backup.is_whole:
+            used = Problem("primary GPT", "it is damaged; the backup is used", backup.sector_size)
+            return GptTable(disk, backup, sector, (*unprotected, *problems, used)), problems
+        else:
+            problems += backup.problems
+            best = best or backup
+    problems = tuple(dict.fromkeys(problems))
+    return (None if best is None else GptTable(disk, best, sector, (*unprotected, *problems))), problems
+
+
+def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
+    """The backup copy, looked for where the primary says and at the end of the disk, until it is found."""
+    places = []
+    if primary is not None:
+        places.append((primary.header.alternate_lba * primary.sector_size, primary.sector_size))
+    try:
+        size = disk.size
+    except CorruptImage as error:
+        yield Problem.of(error)
+    else:
+        places += [(size // unit * unit - unit, unit) for unit in SECTOR_SIZES if size >= 2 * unit]
+    missing: Problem | None = None
+    for at, sector_size in dict.fromkeys(places):
+        copy = _read_copy(disk, at, sector_size, "backup")
+        if isinstance(copy, _Copy):
+            yield copy
+            return
+        missing = missing or copy
+    if missing is not None:
+        yield missing
+
+
+def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy | Problem:
+    """The copy whose header is at byte `at`, or why there is none."""
+    structure = f"{which} GPT header"
+    try:
+        raw = read_up_to(disk, at, sector_size)
+    except CorruptImage as error:
+        return Problem(structure, f"it can't be read: {error}", at)
+    if len(raw) < GptHeader.length():
+        return Problem(structure, f"the disk ends after {len(raw)} of its {GptHeader.length()} bytes", at)
+    header = GptHeader.parse(raw, base=at)
+    if header.signature != SIGNATURE:
+        return Problem(structure, "it is missing: there is no 'EFI PART'", at)
+    problems: list[Problem] = []
+
+    def note(field: str, message: str) -> None:
+        offset = next(part.offset for part in GptHeader.layout() if part.name == field)
+        problems.append(Problem(structure, f"{field}: {message}", at + offset))
+
+    if not GptHeader.length() <= header.header_size <= len(raw):
+        note("header_size", f"{header.header_size} bytes, but it has {GptHeader.length()} to {sector_size}")
+    elif (found := _header_crc(raw[: header.header_size])) != header.header_crc:
+        note("header_crc", f"it should be {found:#010x} and is {header.header_crc:#010x}")
+    if header.my_lba * sector_size != at:
+        note("my_lba", f"it says sector {header.my_lba}, and is in sector {at // sector_size}")
+    size = header.entry_size
+    if size < GptEntry.length() or size > _LARGEST_ENTRY or size & (size - 1):
+        note("entry_size", f"{size} bytes, but it is {GptEntry.length()} to {_LARGEST_ENTRY}, a power of two")
+        return problems[-1] if len(problems) == 1 else Problem(structure, _join(problems), at)
+    length = header.entry_count * size
+    if length > _LARGEST_ENTRIES:
+        note("entry_count", f"{header.entry_count} entries of {size} bytes are more than the {_LARGEST_ENTRIES} read")
+        return problems[-1] if len(problems) == 1 else Problem(structure, _join(problems), at)
+    entries_at = header.entries_lba * sector_size
+    try:
+        entries = read_up_to(disk, entries_at, length)
+    except CorruptImage as error:
+        problems.append(Problem(f"{which} GPT entries", f"they can't be read: {error}", entries_at))
+        entries = b""
+    else:
+        if len(entries) < length:
+            message = f"the disk ends after {len(entries)} of their {length} bytes"
+            problems.append(Problem(f"{which} GPT entries", message, entries_at))
+        elif (found := zlib.crc32(entries)) != header.entries_crc:
+            note("entries_crc", f"it should be {found:#010x} and is {header.entries_crc:#010x}")
+    return _Copy(which, header, sector_size, entries, tuple(problems))
+
+
+def _join(problems: list[Problem]) -> str:
+    return "; ".join(problem.message for problem in problems)
+
+
+def _header_crc(raw: bytes) -> int:
+    cleared = bytearray(raw)
+    cleared[_CRC] = bytes(4)
+    return zlib.crc32(cleared)
+
+
+def _read_entries(copy: _Copy) -> tuple[tuple[TableEntry, ...], tuple[Problem, ...]]:
+    """The partitions in slot order, and what is wrong with them."""
+    header, unit = copy.header, copy.sector_size
+    found: list[TableEntry] = []
+    problems: list[Problem] = []
+    base = header.entries_lba * unit
+    for number, at in enumerate(range(0, len(copy.entries) - GptEntry.length() + 1, header.entry_size), 1):
+        if copy.entries[at : at + 16] == _UNUSED:
+            continue
+        entry = GptEntry.parse(copy.entries, at, base=base)
+        structure = f"GPT entry {number}"
+        if entry.last_lba < entry.first_lba:
+            message = f"it ends at sector {entry.last_lba}, before its start at {entry.first_lba}; it is left out"
+            problems.append(Problem(structure, message, base + at))
+            continue
+        if entry.first_lba < header.first_usable_lba or entry.last_lba > header.last_usable_lba:
+            message = (
+                f"sectors {entry.first_lba} to {entry.last_lba} are outside the usable ones,"
+                f" {header.first_usable_lba} to {header.last_usable_lba}"
+            )
+            problems.append(Problem(structure, message, base + at))
+        found.append(
+            TableEntry(
+                number=number,
+                type_key=UUID(bytes_le=entry.type_guid),
+                start=entry.first_lba * unit,
+                size=(entry.last_lba - entry.first_lba + 1) * unit,
+                active=bool(entry.attributes & LEGACY_BOOTABLE),
+                source_offset=base + at,
+                sector_size=unit,
+                name=_name(entry.name),
+                guid=UUID(bytes_le=entry.partition_guid),
+                attributes=entry.attributes,
+                record=entry,
+            )
+        )
+    return tuple(found), tuple(problems)
+
+
+def _name(raw: bytes) -> str | None:
+    """The name, which ends at its first NUL: partedUtil leaves FFFF behind it."""
+    for at in range(0, len(raw), 2):
+        if raw[at : at + 2] == b"\0\0":
+            raw = raw[:at]
+            break
+    return raw.decode("utf-16-le", "replace") or None

@@ -1,0 +1,116 @@
+"""How images, partitions, trees, records and hexdumps look in a terminal, with rich; imported only when rich asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vmvisor_image import Directory, FileTree, Hexdump, Image, Partition, PartitionTable, Record, Role
+from vmvisor_image.hexdump import find_marks, hex_line
+
+_STYLES: Final = {
+    Role.BOOT: "blue",
+    Role.BOOTBANK: "green",
+    Role.ALT_BOOTBANK: "bright_green",
+    Role.COREDUMP: "red",
+    Role.STORE: "magenta",
+    Role.SCRATCH: "yellow",
+    Role.DATASTORE: "cyan",
+    Role.OSDATA: "bright_cyan",
+}
+_MAP_WIDTH: Final = 72
+_MOST_ENTRIES: Final = 200
+
+
+def image_table(image: Image) -> RenderableType:
+    """An image: a map of its disk, and its partitions."""
+    around = "".join(f"{layer.kind} around " for layer in image.layers)
+    return Group(_text(f"{image.path or 'image'}: {around}a disk"), partition_table(image.partitions))
+
+
+def partition_table(table: PartitionTable) -> RenderableType:
+    """A map of the disk, and a row for each partition."""
+    partitions = list(table)
+    shown = Table("#", "Label", "Start", "Size", "Type", "Kind", "Role")
+    for partition in partitions:
+        cells = (
+            f"{partition.number}{'*' if partition.active else ''}",
+            partition.label or "",
+            f"{partition.start:#x}",
+            f"{partition.size / (1 << 20):.1f} MiB",
+            str(partition.type),
+            partition.kind,
+            partition.role.value,
+        )
+        shown.add_row(*map(_text, cells), style=_STYLES.get(partition.role))
+    return Group(disk_map(partitions), shown)
+
+
+def disk_map(partitions: Sequence[Partition]) -> Text:
+    """The disk from left to right, to scale, one cell at least for each partition."""
+    end = max((partition.start + partition.size for partition in partitions), default=1)
+    cells = ["·"] * _MAP_WIDTH
+    styles: list[str | None] = [None] * _MAP_WIDTH
+    for partition in partitions:
+        if partition.is_container:
+            continue
+        first = min(partition.start * _MAP_WIDTH // end, _MAP_WIDTH - 1)
+        last = max(first + 1, (partition.start + partition.size) * _MAP_WIDTH // end)
+        for at in range(first, min(last, _MAP_WIDTH)):
+            cells[at], styles[at] = "█", _STYLES.get(partition.role)
+        cells[first] = str(partition.number % 10)
+    text = Text()
+    for cell, style in zip(cells, styles, strict=True):
+        text.append(cell, style)
+    return text
+
+
+def partition_text(partition: Partition) -> RenderableType:
+    """What a partition is, and why."""
+    return Group(
+        _text(partition.explain()), *(record_table(record, name) for name, record in partition.records.items())
+    )
+
+
+def tree_table(tree: FileTree) -> Table:
+    """What lies in a volume's root directory."""
+    shown = Table("Name", "Bytes", "Modified")
+    for entry in islice(tree.root, _MOST_ENTRIES):
+        modified = "" if entry.modified is None else entry.modified.isoformat(" ")
+        if isinstance(entry, Directory):
+            shown.add_row(_text(f"{entry.name}/"), "", modified)
+        else:
+            shown.add_row(_text(entry.name), str(entry.size), modified)
+    return shown
+
+
+def record_table(record: Record, name: str | None = None) -> Table:
+    """The fields of a structure."""
+    at = "" if record.source_offset is None else f" at byte {record.source_offset:#x}"
+    shown = Table("Offset", "Field", "Value", title=_text(f"{name or type(record).__name__}{at}"), title_justify="left")
+    for mark in islice(find_marks("", record, 0), _MOST_ENTRIES):
+        shown.add_row(f"{mark.start:#x}", mark.field, _text(mark.value))
+    return shown
+
+
+def hexdump_text(dump: Hexdump) -> Text:
+    """Bytes, with the fields in them in turns of two colours."""
+    text = Text()
+    for offset, line in dump.lines():
+        shown = Text(hex_line(offset, line) + "\n")
+        for number, mark in enumerate(dump.marks):
+            for at in range(max(mark.start, offset), min(mark.end, offset + len(line))):
+                column = 10 + (at - offset) * 3 + (1 if at - offset > 7 else 0)
+                shown.stylize("black on cyan" if number % 2 else "black on yellow", column, column + 2)
+        text.append_text(shown)
+    return text
+
+
+def _text(text: str) -> Text:
+    """Text from an image: no markup, and no control characters."""
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))

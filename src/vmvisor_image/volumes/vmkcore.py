@@ -1,0 +1,84 @@
+"""The diagnostic partition, where the vmkernel writes its memory when it crashes.
+
+No public description of what it writes exists, so its content is opaque: what can be told is whether there is any,
+how much, and whether it looks compressed. ESXi's installer writes zeros over the whole partition, so all zeros means
+unused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from vmvisor_image.errors import Problem
+from vmvisor_image.record import Record
+from vmvisor_image.streams import ReadAt, Slice, find_data
+from vmvisor_image.survey import entropy
+
+_BLOCK: Final = 1 << 16
+"""Bytes in a block whose entropy is looked at, and to which what is used is rounded."""
+_COMPRESSED: Final = 7.5
+"""Bits per byte above which a block looks compressed or encrypted; programs and text have 4 to 6.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoreDumpUsage:
+    """What a used diagnostic partition holds."""
+
+    first: int
+    """First byte that is not zero, from the partition's start."""
+    end: int
+    """End of the last block of 64 KiB that is not all zeros, exclusive."""
+    used: int
+    """Bytes in blocks of 64 KiB that are not all zeros."""
+    entropy: float
+    """Mean entropy of those blocks, in bits per byte."""
+    looks_compressed: bool
+    """Whether most of them have the entropy of compressed or encrypted data."""
+
+
+class DiagnosticPartition:
+    """A partition whose type says that core dumps are written to it."""
+
+    kind = "vmkcore"
+    label = None
+    problems: tuple[Problem, ...] = ()
+    records: Mapping[str, Record] = {}  # it is never written to
+    facts: Mapping[str, str] = {}
+
+    def __init__(self, disk: ReadAt, start: int, size: int) -> None:
+        self._source = Slice(disk, start, size, "diagnostic partition")
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any byte is not zero. What a sparse file or a bzip2 index knows to be zero is not read.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        return find_data(self._source, 0, self._source.size) is not None
+
+    def usage(self) -> CoreDumpUsage | None:
+        """How much of it is used; reads all that may not be zero. None where it is unused.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        source, size = self._source, self._source.size
+        first = at = find_data(source, 0, size)
+        if first is None:
+            return None
+        used = end = blocks = dense = 0
+        total = 0.0
+        while at is not None:
+            at -= at % _BLOCK
+            data = source.read_at(at, min(_BLOCK, size - at))
+            found = entropy(data)
+            end = at + len(data)
+            used += len(data)
+            blocks += 1
+            total += found
+            dense += found > _COMPRESSED
+            at = find_data(source, end, size)
+        return CoreDumpUsage(first, end, used, total / blocks, dense * 2 > blocks)
