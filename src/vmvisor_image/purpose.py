@@ -143,7 +143,7 @@ _ROLE_BY_LABEL: Final[Mapping[str, tuple[Role, bool]]] = {
 }
 """Labels of the shipped layouts: the role, and whether it is the first of two banks."""
 
-_ROLE_BY_TYPE: Final[Mapping[int | UUID, Role]] = {
+ROLE_BY_TYPE: Final[Mapping[int | UUID, Role]] = {
     MBR_VMFS: Role.DATASTORE,
     VMFS: Role.DATASTORE,
     VMFS_L: Role.OSDATA,
@@ -266,7 +266,7 @@ def _assess_content(
         return Purpose(role, tuple(evidence))
     if isinstance(volume, FatVolume):
         return _assess_fat(partition, volume, banks, generation, evidence)
-    role = _ROLE_BY_TYPE.get(key, Role.UNKNOWN) if key is not None else Role.UNKNOWN
+    role = ROLE_BY_TYPE.get(key, Role.UNKNOWN) if key is not None else Role.UNKNOWN
     if role is Role.UNKNOWN and partition.name and partition.kind in ("empty", "unknown"):
         role, is_first = _ROLE_BY_LABEL.get(partition.name.casefold(), (role, False))
         role = Role.ALT_BOOTBANK if role is _BANK and not is_first else role

@@ -1,0 +1,215 @@
+"""Headers of VMFS volumes, as `vmvisor_image.testing.forge` makes everything else. There are no files in them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from vmvisor_image.errors import InvalidArgument
+from vmvisor_image.record import Record
+from vmvisor_image.schemas.vmfs import (
+    EXTENT_SIZE,
+    EXTENT_TABLE_OFFSET,
+    FILE_SYSTEM_MAGIC,
+    FILE_SYSTEM_OFFSET,
+    HEARTBEAT_ACTIVE,
+    HEARTBEAT_FREE,
+    HEARTBEAT_OFFSET,
+    LOCAL_FILE_SYSTEM_MAGIC,
+    LVM_MAGIC,
+    LVM_OFFSET,
+    VOLUME_TABLE_OFFSET,
+    FileSystemDescriptor,
+    Heartbeat,
+    LvmDevice,
+    LvmVolume,
+    PhysicalExtent,
+    vmfs_uuid,
+)
+from vmvisor_image.testing.forge import SparseImage
+
+VmfsKind = Literal["vmfs3", "vmfs5", "vmfs6", "vmfs-l"]
+
+DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
+_DATA_OFFSET: Final = 0x1100000
+_ALIGNMENT: Final = 4096
+_VERSIONS: Final = {"vmfs3": (3, 4, 31), "vmfs5": (5, 14, 81), "vmfs6": (6, 24, 82), "vmfs-l": (6, 24, 82)}
+"""Versions of the volume manager and of the file system."""
+
+
+def vmfs_headers(  # each is one thing that the headers say
+    kind: VmfsKind = "vmfs5",
+    *,
+    size: int = 2 * EXTENT_SIZE + _DATA_OFFSET,
+    label: str = "datastore1",
+    created: datetime = DEFAULT_CREATED,
+    device: int = 0,
+    devices: int = 1,
+    hosts: tuple[str, ...] = (),
+) -> SparseImage:
+    """The headers of one device of a VMFS volume, in a partition of `size` bytes.
+
+    Args:
+        kind: The generation.
+        size: Bytes in the partition; as many extents of 256 MiB as fit are in use.
+        label: The datastore's name.
+        created: When the file system was made, with its time zone.
+        device: Which of the volume's devices this is, from 0; only the first one holds the file system's descriptor.
+        devices: How many devices the volume has, all of this size.
+        hosts: IP addresses of hosts that use the volume.
+
+    Raises:
+        InvalidArgument: The partition has no room for the headers, or there is no such device.
+    """
+    count = (size - _DATA_OFFSET) // EXTENT_SIZE
+    if count < 1 or not 0 <= device < devices or len(label.encode()) > 127:
+        raise InvalidArgument("a device needs room for an extent, and a label has at most 127 bytes")
+    lvm_version, major, minor = _VERSIONS[kind]
+    is_lvm6 = lvm_version == 6
+    volume_uuid, device_uuid, system_uuid = (_uuid(created, number) for number in (1, 2 + device, 0x100))
+    stamp = int(created.timestamp() * 1_000_000)
+    table = LVM_OFFSET + (_ALIGNMENT if is_lvm6 else VOLUME_TABLE_OFFSET)
+    pieces: list[tuple[int, Record]] = [
+        (LVM_OFFSET, _device(lvm_version, size, count, device_uuid, stamp, is_local=kind == "vmfs-l")),
+        (table, _volume(count, device, devices, volume_uuid, stamp)),
+    ]
+    if not is_lvm6:
+        pieces += [
+            (
+                LVM_OFFSET + EXTENT_TABLE_OFFSET + number * PhysicalExtent.length(),
+                _extent(number, device * count + number),
+            )
+            for number in range(count)
+        ]
+    if device == 0:
+        descriptor = _descriptor(kind, major, minor, label, created, system_uuid, volume_uuid)
+        pieces.append((_DATA_OFFSET + FILE_SYSTEM_OFFSET, descriptor))
+        slots, slot_size = (1024, _ALIGNMENT) if is_lvm6 else (2048, 512)
+        for slot in range(slots):
+            host = hosts[slot] if slot < len(hosts) else None
+            at = HEARTBEAT_OFFSET + slot * slot_size
+            pieces.append((_DATA_OFFSET + at, _heartbeat(at, host, _uuid(created, 0x200 + slot))))
+    return SparseImage(size, [(offset, record.build()) for offset, record in pieces])
+
+
+def _uuid(created: datetime, number: int) -> bytes:
+    seconds = int(created.timestamp()) & 0xFFFFFFFF
+    return seconds.to_bytes(4, "little") + number.to_bytes(4, "little") + b"\x65\xcb" + bytes.fromhex("0021280083cf")
+
+
+def _device(version: int, size: int, count: int, uuid: bytes, stamp: int, *, is_local: bool) -> LvmDevice:
+    is_lvm6 = version == 6
+    return LvmDevice(
+        magic=LVM_MAGIC,
+        major_version=version,
+        minor_version=0x10,
+        disk_id_type=0,
+        disk_id_length=15,
+        lun=0,
+        device_type=0,
+        scsi_level=3,
+        vendor=b"FORGED  ",
+        model=b"DISK".ljust(16),
+        revision=b"1.0 ",
+        disk_id=b"vmhba0:C0:T0:L0".ljust(44, b"\0"),
+        disk_block_size=512,
+        total_bytes=size,
+        volume_count=1,
+        extent_count=0 if is_lvm6 else count,
+        last_extent=count - 1,
+        generation=1,
+        data_offset=_DATA_OFFSET,
+        device_uuid=uuid,
+        created_us=stamp,
+        modified_us=stamp,
+        locked_by=bytes(16),
+        locked_us=0,
+        unknown=0,
+        extent_map_count=1 if is_lvm6 else 0,
+        extended_metadata_offset=0,
+        metadata_alignment=_ALIGNMENT if is_lvm6 else 0,
+        extent_count_6=count if is_lvm6 else 0,
+        flags=int(is_local),
+    )
+
+
+def _volume(count: int, device: int, devices: int, uuid: bytes, stamp: int) -> LvmVolume:
+    return LvmVolume(
+        size=count * devices * EXTENT_SIZE,
+        generation=1,
+        state=1,
+        name=vmfs_uuid(uuid).encode().ljust(64, b"\0"),
+        uuid=uuid,
+        snapshot_id=1,
+        created_us=stamp,
+        volume_id=0,
+        extent_count=count,
+        first_extent=device * count,
+        last_extent=(device + 1) * count - 1,
+        modified_us=stamp,
+        device_count=devices,
+        unknown=bytes(124),
+        consumed_extents=count,
+        rest=bytes(236),
+    )
+
+
+def _extent(number: int, logical: int) -> PhysicalExtent:
+    return PhysicalExtent(
+        is_used=1,
+        number=number,
+        volume_id=0,
+        physical_offset=_DATA_OFFSET + number * EXTENT_SIZE,
+        logical_offset=logical * EXTENT_SIZE,
+        size=EXTENT_SIZE,
+        version=1,
+        rest=bytes(91),
+    )
+
+
+def _descriptor(  # of one caller
+    kind: VmfsKind, major: int, minor: int, label: str, created: datetime, uuid: bytes, volume_uuid: bytes
+) -> FileSystemDescriptor:
+    zeros = {field.name: 0 for field in FileSystemDescriptor.layout()}
+    blanks = {
+        field.name: bytes(field.length)
+        for field in FileSystemDescriptor.layout()
+        if field.name.startswith("unknown") or field.name in ("checksum", "mac", "volume_rest")
+    }
+    values: dict[str, object] = {
+        **zeros,
+        **blanks,
+        "magic": LOCAL_FILE_SYSTEM_MAGIC if kind == "vmfs-l" else FILE_SYSTEM_MAGIC,
+        "major_version": major,
+        "minor_version": minor,
+        "uuid": uuid,
+        "flags": 0x900 if kind == "vmfs-l" else 2,
+        "label": label.encode().ljust(128, b"\0"),
+        "disk_block_size": 512,
+        "file_block_size": 1 << 20,
+        "created": int(created.timestamp()),
+        "snapshot_id": 1,
+        "volume_uuid": volume_uuid,
+        "volume_snapshot_id": 1,
+        "descriptor_group_offset": 0x10000,
+        "clusters_per_group": 32,
+        "sub_block_size": 8192 if kind == "vmfs5" else 0x10000,
+        "metadata_alignment": _ALIGNMENT if major == 24 else 0,
+    }
+    return FileSystemDescriptor(**values)  # type: ignore[arg-type]  # each field has its value above
+
+
+def _heartbeat(at: int, host: str | None, uuid: bytes) -> Heartbeat:
+    return Heartbeat(
+        state=HEARTBEAT_FREE if host is None else HEARTBEAT_ACTIVE,
+        volume_address=at,
+        generation=0 if host is None else 1,
+        stamp_us=0 if host is None else 1_000_000,
+        owner=bytes(16) if host is None else uuid,
+        journal_block=0,
+        driver_major=0,
+        driver_minor=0,
+        lock_method=0,
+        address=(host or "").encode().ljust(46, b"\0"),
+        journal_volume_address=0,
+    )

@@ -1,0 +1,223 @@
+"""GUID partition tables, as sgdisk, sfdisk and fdisk make and see them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.support import require_tool, run
+from tests.test_partitions import Recorder
+from vmvisor_image import PARTITION_TYPES, Image
+from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
+from vmvisor_image.schemas.mbr import PartitionEntry
+from vmvisor_image.tables.gpt import GptTable
+from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
+
+TYPES = (BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE, UUID("0fc63daf-8483-4772-8e79-3d69d8477de4"))
+NAMES = ("", "BOOT", "BOOTBANK1", "größer & <i>", "名前", "x" * 36)
+
+
+def empty_file(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_numbers_places_types_and_names_are_sfdisks(tmp_path: Path, seed: int) -> None:
+    """Made by sgdisk, in any order of slots and places."""
+    chance = random.Random(seed)
+    path = empty_file(tmp_path / "disk", 64 << 20)
+    places = chance.sample(range(15), chance.randrange(1, 9))
+    numbers = chance.sample(range(1, 129), len(places))
+    arguments: list[str] = []
+    for number, place in zip(numbers, places, strict=True):
+        start = 2048 + place * 8192
+        guid, name = chance.choice(TYPES), chance.choice(NAMES)
+        arguments += ["-n", f"{number}:{start}:{start + chance.randrange(1, 8000)}", "-t", f"{number}:{guid}"]
+        if name:
+            arguments += ["-c", f"{number}:{name}"]
+        if chance.random() < 0.3:
+            arguments += ["-A", f"{number}:set:2"]
+    run("sgdisk", "-a", "1", *arguments, path)
+    table = json.loads(run("sfdisk", "-J", path))["partitiontable"]
+    expected = {
+        int(row["node"].removeprefix(str(path))): (
+            row["start"],
+            row["size"],
+            UUID(row["type"]),
+            UUID(row["uuid"]),
+            row.get("name"),
+            "LegacyBIOSBootable" in row.get("attrs", ""),
+        )
+        for row in table["partitions"]
+    }
+    with Image.open(path) as image:
+        found = {p.number: (p.first_lba, p.sectors, p.type.guid, p.guid, p.name, p.active) for p in image.partitions}
+        assert found == expected
+        assert image.problems == ()
+        assert image.scheme == "gpt"
+        assert [p.start for p in image.partitions] == sorted(p.start for p in image.partitions)
+        for number in expected:
+            shown = run("sgdisk", "-i", str(number), path)
+            first, last, size = (
+                int(re.search(pattern, shown).group(1))  # type: ignore[union-attr]
+                for pattern in (r"First sector: (\d+)", r"Last sector: (\d+)", r"Partition size: (\d+) sectors")
+            )
+            partition = image.partitions[number]
+            assert (partition.first_lba, partition.first_lba + partition.sectors - 1) == (first, last)
+            assert partition.size == size * 512
+
+
+def test_names_are_those_of_util_linux() -> None:
+    """Each type that sfdisk knows by a name has that name here, where it is here at all."""
+    for label, pattern in (("gpt", r"^([0-9A-F-]{36})  (.+)$"), ("dos", r"^ ?([0-9a-f]{1,2})  (.+)$")):
+        listed = re.findall(pattern, run("sfdisk", "--list-types", "--label", label), re.MULTILINE | re.IGNORECASE)
+        known = {UUID(key) if label == "gpt" else int(key, 16): name for key, name in listed}
+        ours = {key: name for key, name in PARTITION_TYPES.items() if isinstance(key, int) == (label == "dos")}
+        assert {key: name for key, name in ours.items() if key in known} == {
+            key: known[key] for key in ours if key in known
+        }
+        assert len(known.keys() & ours.keys()) > 20
+
+
+def test_sectors_of_4096_bytes_are_fdisks(tmp_path: Path) -> None:
+    path = empty_file(tmp_path / "disk", 256 << 20)
+    commands = "g\nn\n1\n256\n+8192\nn\n5\n16384\n30000\nt\n5\n20\nw\n"
+    fdisk = [require_tool("fdisk"), "-b", "4096", "-W", "never", str(path)]
+    subprocess.run(fdisk, input=commands, capture_output=True, text=True, check=False)
+    listed = run("fdisk", "-b", "4096", "-o", "Device,Start,End,Sectors", "-l", path)
+    expected = {
+        int(number): (int(start), int(sectors))
+        for number, start, sectors in re.findall(
+            rf"^{re.escape(str(path))}(\d+) +(\d+) +\d+ +(\d+)$", listed, re.MULTILINE
+        )
+    }
+    assert set(expected) == {1, 5}
+    with Image.open(path) as image:
+        assert image.partitions.sector_size == 4096
+        assert {p.number: (p.first_lba, p.sectors) for p in image.partitions} == expected
+        assert {p.number: (p.start, p.size) for p in image.partitions} == {
+            number: (start * 4096, sectors * 4096) for number, (start, sectors) in expected.items()
+        }
+        assert image.problems == ()
+
+
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_a_damaged_primary_is_replaced_by_the_backup(sector_size: int) -> None:
+    disk = bytearray(forged(sector_size))
+    disk[sector_size : sector_size + 8] = bytes(8)
+    with Image.open(bytes(disk)) as image:
+        assert image.scheme == "gpt"
+        assert [(p.number, p.name, p.sector_size) for p in image.partitions] == [
+            (1, "BOOT", sector_size),
+            (5, "BANK", sector_size),
+        ]
+        messages = [str(problem) for problem in image.problems]
+        assert any("primary GPT header" in message and "missing" in message for message in messages)
+        assert any("the backup is used" in message for message in messages)
+        assert "backup GPT header" in image.partitions.records
+
+
+def test_sgdisk_verifies_what_the_forge_makes(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(forged(512))
+    assert "No problems found" in run("sgdisk", "-v", path)
+
+
+def forged(sector_size: int) -> bytes:
+    sectors = 4096
+    partitions = (
+        GptPartition(5, BASIC_DATA, 1024, 512, "BANK"),
+        GptPartition(1, EFI_SYSTEM, 64, 256, "BOOT"),
+    )
+    disk = gpt_disk(partitions, sectors=sectors, sector_size=sector_size)
+    return disk.read_at(0, disk.size)
+
+
+def test_the_primary_is_enough_to_list_the_partitions() -> None:
+    """A compressed image is not decoded to its end for the sake of the backup."""
+    source = Recorder(forged(512))
+    with Image.open(source) as image:
+        assert [p.number for p in image.partitions] == [1, 5]
+        assert max(offset + length for offset, length in source.reads) <= 34 * 512
+        assert image.problems == ()
+        assert max(offset + length for offset, length in source.reads) == 4096 * 512
+
+
+def test_a_hybrid_record_that_agrees_is_no_problem(tmp_path: Path) -> None:
+    path = empty_file(tmp_path / "disk", 64 << 20)
+    run("sgdisk", "-n", "1:2048:+8M", "-n", "2:40960:+8M", "-h", "2", path)
+    with Image.open(path) as image:
+        assert image.scheme == "gpt"
+        assert [p.number for p in image.partitions] == [1, 2]
+        assert image.problems == ()
+
+
+def test_a_hybrid_record_that_disagrees_is_told() -> None:
+    entry = PartitionEntry(0, bytes(3), 0x06, bytes(3), 100, 200)
+    disk = gpt_disk([GptPartition(1, BASIC_DATA, 64, 256)], sectors=4096, hybrid=[entry])
+    with Image.open(disk.read_at(0, disk.size)) as image:
+        assert [p.number for p in image.partitions] == [1]
+        [problem] = image.problems
+        assert problem.structure == "hybrid MBR"
+        assert problem.offset == 446 + 16
+
+
+def test_junk_behind_the_end_of_a_name_is_not_shown() -> None:
+    """partedUtil of ESXi 5 writes 0000 and then FFFF into the name of an unnamed partition."""
+    disk = gpt_disk([GptPartition(1, VMFS, 64, 256)], sectors=4096)
+    data = bytearray(disk.read_at(0, disk.size))
+    for header, entries in ((512, 1024), (4095 * 512, (4095 - 32) * 512)):
+        data[entries + 58 : entries + 128] = b"\xff" * 70
+        reseal(data, header, entries)
+    with Image.open(bytes(data)) as image:
+        assert image.partitions[1].name is None
+        assert image.problems == ()
+
+
+def reseal(data: bytearray, header: int, entries: int) -> None:
+    """Make both CRCs of a copy right again."""
+    import zlib
+
+    data[header + 88 : header + 92] = zlib.crc32(data[entries : entries + 128 * 128]).to_bytes(4, "little")
+    data[header + 16 : header + 20] = bytes(4)
+    data[header + 16 : header + 20] = zlib.crc32(data[header : header + 92]).to_bytes(4, "little")
+
+
+def test_the_shared_table_of_esxi_5(shared_data: Path) -> None:
+    """A table that partedUtil printed on a real host."""
+    rows = [line.split() for line in (shared_data / "esxi5-partedUtil.txt").read_text().splitlines()[1:]]
+    partitions = [
+        GptPartition(int(number), UUID(guid), int(first), int(last) - int(first) + 1)
+        for number, first, last, guid, _, _ in rows
+    ]
+    disk = gpt_disk(partitions, sectors=4194304)
+    with Image.open(disk) as image:
+        assert image.partitions.layout is not None
+        assert image.partitions.layout.generation.value == "ESXi 5.x or 6.x"
+        roles = {p.number: p.role.value for p in image.partitions}
+        assert roles == {1: "boot", 5: "bootbank", 6: "alternate bootbank", 7: "coredump", 8: "store"}
+
+
+def test_records_are_those_on_disk() -> None:
+    disk = forged(512)
+    with Image.open(disk) as image:
+        header = image.partitions.records["primary GPT header"]
+        assert (header.source_offset, header.raw) == (512, disk[512 : 512 + 92])
+        entry = image.partitions[5].records["partition entry"]
+        assert (entry.source_offset, entry.raw) == (1024 + 4 * 128, disk[1024 + 4 * 128 :][:128])
+        assert image.partitions[5].entry_offset == 1024 + 4 * 128
+
+
+def test_a_table_knows_its_disk() -> None:
+    with Image.open(forged(512)) as image:
+        table = image.partitions._table
+        assert isinstance(table, GptTable)
+        assert table.disk_guid.version == 5

@@ -1,0 +1,262 @@
+"""What each partition of each generation's disk is for, and which bank the boot loader starts."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmvisor_image import Generation, Image, Role
+from vmvisor_image.boot.banks import BootState
+from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMKCORE
+from vmvisor_image.testing.forge import (
+    ESX_35,
+    ForgedPartition,
+    SparseImage,
+    Tree,
+    esx35_bank_files,
+    esx35_boot_files,
+    esx35_disk,
+    esx40_disk,
+    fat_volume,
+    mbr_disk,
+)
+from vmvisor_image.testing.forge_gpt import GptPartition, esx5_disk, esx7_disk, gpt_disk
+
+BOOT: Tree = {"mboot.c32": b"loader", "syslinux.cfg": b"default safeboot.c32\n"}
+STORE: Tree = {"packages/tools.iso": b"x", "var/a": b""}
+
+
+def bank(build: str, updated: object = 1, bootstate: object = 0, extra: str = "") -> Tree:
+    text = f"bootstate={bootstate}\nkernel=b.b00\nmodules=k.b00\nbuild={build}\nupdated={updated}\n{extra}"
+    return {"boot.cfg": text.encode(), "b.b00": b"kernel"}
+
+
+@dataclass(frozen=True)
+class Expected:
+    generation: Generation
+    roles: dict[int, Role]
+
+
+BANKS = {5: Role.BOOTBANK, 6: Role.ALT_BOOTBANK}
+MBR_ROLES = {1: Role.CONTAINER, 4: Role.BOOT, **BANKS, 7: Role.COREDUMP, 8: Role.STORE}
+GPT_ROLES = {1: Role.BOOT, **BANKS, 7: Role.COREDUMP, 8: Role.STORE}
+
+DISKS: dict[str, tuple[SparseImage, Expected]] = {
+    "3.5": (
+        esx35_disk(boot=esx35_boot_files(), bank=esx35_bank_files(100_000)),
+        Expected(Generation.ESX_3I, MBR_ROLES),
+    ),
+    "4.1": (
+        esx40_disk(boot=BOOT, bank=bank("4.1.0-260247", 2), alternate_bank=bank("4.1.0-1", 1, 3), store=STORE),
+        Expected(Generation.ESXI_4, MBR_ROLES),
+    ),
+    "5.5": (
+        esx5_disk(boot=BOOT, bank=bank("5.5.0-1331820"), store=STORE),
+        Expected(Generation.ESXI_5_6, GPT_ROLES),
+    ),
+    "6.0 with scratch": (
+        esx5_disk(boot=BOOT, bank=bank("6.0.0-2494585"), store=STORE, with_scratch=True),
+        Expected(Generation.ESXI_5_6, {**GPT_ROLES, 9: Role.COREDUMP, 2: Role.SCRATCH, 3: Role.DATASTORE}),
+    ),
+    "7.0": (
+        esx7_disk(boot=BOOT, bank=bank("7.0.3-0.0.18644231")),
+        Expected(Generation.ESXI_7_8, {1: Role.BOOT, **BANKS, 7: Role.OSDATA}),
+    ),
+    "8.0, upgraded once": (
+        esx7_disk(boot=BOOT, bank=bank("8.0.0-1.0.20513097", 1), alternate_bank=bank("8.0.1-0.0.1", 2)),
+        Expected(Generation.ESXI_7_8, {1: Role.BOOT, 5: Role.ALT_BOOTBANK, 6: Role.BOOTBANK, 7: Role.OSDATA}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DISKS)
+def test_roles_of_each_generation(name: str) -> None:
+    disk, expected = DISKS[name]
+    with Image.open(disk) as image:
+        assert {p.number: p.role for p in image.partitions} == expected.roles
+        assert image.partitions.generation is expected.generation
+        assert image.problems == ()
+        for partition in image.partitions:
+            text = partition.explain()
+            assert expected.generation.value in text
+            assert partition.evidence
+            if not partition.is_container:
+                assert any(f"{item.offset:#x}" in text for item in partition.evidence if item.offset is not None)
+
+
+@pytest.mark.parametrize("name", ["3.5", "4.1", "5.5"])
+def test_a_table_alone_is_recognised_by_types_and_places_together(name: str) -> None:
+    """As when every volume was wiped: each role that type and place give is told with its reason."""
+    disk, expected = DISKS[name]
+    with Image.open(disk) as image:
+        volumes = [(p.start, p.start + p.size) for p in image.partitions if not p.is_container]
+    left = [piece for piece in disk.pieces if not any(start <= piece[0] < end for start, end in volumes)]
+    wiped = SparseImage(disk.size, left)
+    with Image.open(wiped) as image:
+        assert {p.number: p.role for p in image.partitions} == expected.roles
+        assert image.partitions.generation is expected.generation
+        assert "the table is that of" in image.partitions[5].explain()
+
+
+def test_place_alone_says_nothing() -> None:
+    """The same places and sizes as ESX 3i's, with Linux's type."""
+    places = (ESX_35.boot, ESX_35.bank, ESX_35.alternate_bank)
+    disk = mbr_disk([ForgedPartition(n, 0x83, *place) for n, place in enumerate(places, 1)], sectors=ESX_35.sectors)
+    with Image.open(disk) as image:
+        assert {p.role for p in image.partitions} == {Role.UNKNOWN}
+        assert image.partitions.generation is None
+        assert "Nothing on the disk tells" in image.partitions[1].explain()
+
+
+def test_content_goes_before_the_layout() -> None:
+    """The table of 5.x, with a swap space where the bank should be."""
+    swap = SparseImage(1 << 20, [(4086, b"SWAPSPACE2")])
+    disk = gpt_disk(
+        [
+            GptPartition(1, EFI_SYSTEM, 64, 8128),
+            GptPartition(5, BASIC_DATA, 8224, 511968, content=swap),
+            GptPartition(6, BASIC_DATA, 520224, 511968),
+            GptPartition(7, VMKCORE, 1032224, 225248),
+            GptPartition(8, BASIC_DATA, 1257504, 585696),
+        ],
+        sectors=2097152,
+    )
+    with Image.open(disk) as image:
+        assert (image.partitions[5].kind, image.partitions[5].role) == ("swap", Role.UNKNOWN)
+        assert image.partitions[6].role is Role.ALT_BOOTBANK
+
+
+def test_a_fat_volume_that_is_none_of_ours() -> None:
+    with Image.open(fat_volume({"DCIM/1.JPG": b"x"}, sectors=4000, label="CAMERA")) as image:
+        assert image.partitions[1].role is Role.UNKNOWN
+        assert image.partitions.generation is None
+
+
+@pytest.mark.parametrize(
+    ("tree", "role"),
+    [
+        ({"log/a": b"", "core/b": b""}, Role.SCRATCH),
+        ({"log/a": b""}, Role.UNKNOWN),
+        ({"packages/a": b""}, Role.STORE),
+        ({"safeboot.c32": b""}, Role.BOOT),
+        ({"EFI/BOOT/BOOTx64.EFI": b""}, Role.BOOT),
+        ({"boot.cfg": b"kernel=a\nbuild=6.5.0-1\nupdated=1\n"}, Role.BOOTBANK),
+    ],
+)
+def test_by_content_without_a_label(tree: Tree, role: Role) -> None:
+    with Image.open(fat_volume(tree, sectors=4000)) as image:
+        assert image.partitions[1].role is role
+
+
+class TestTheQuestionOf2008:
+    def test_is_answered(self) -> None:
+        with Image.open(DISKS["3.5"][0]) as image:
+            text = image.partitions[7].explain()
+        for part in ("none: VMFS has type 0xFB", "0xFC", "scratch", "swap", "all zeros", "VMKCORE", "0x6404000"):
+            assert part in text, part
+
+    def test_with_where_the_evidence_is(self) -> None:
+        with Image.open(DISKS["3.5"][0]) as image:
+            partition = image.partitions[7]
+            [kind] = [item for item in partition.evidence if "0xfc" in item.statement]
+            assert image.read_at((kind.offset or 0) + 4, 1) == b"\xfc"
+
+
+def disk_with(first: Tree, second: Tree, *, marker: bool = True) -> SparseImage:
+    disk = esx40_disk(boot=BOOT, bank=first, alternate_bank=second)
+    if marker:
+        return disk
+    return SparseImage(disk.size, [(at, data) for at, data in disk.pieces if not data.startswith(b"VMWARE FAT16")])
+
+
+class TestActiveBank:
+    """Rules of esx-boot's safeboot."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "started"),
+        [
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2), 6),
+            (bank("4.1.0-1", 3), bank("4.1.0-2", 2), 5),
+            (bank("4.1.0-1", 2), bank("4.1.0-2", 2), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, 1), 6),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, 2), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, 3), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, "x"), 5),
+            (bank("4.1.0-1", 1), bank("", 2), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 0), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", "2a"), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, extra="quickboot=1\n"), 5),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, extra="quickboot=0\n"), 6),
+            (bank("4.1.0-1", 1), bank("4.1.0-2", 2, ""), 6),
+            (bank("4.1.0-1", 1), {}, 5),
+            ({}, bank("4.1.0-2", 1), 6),
+            (bank("4.1.0-1", 1, 3), bank("4.1.0-2", 1, 3), None),
+        ],
+    )
+    def test_is_the_loaders_choice(self, first: Tree, second: Tree, started: int | None) -> None:
+        with Image.open(disk_with(first, second)) as image:
+            chosen = image.partitions.active_bank
+            assert (None if chosen is None else chosen.number) == started
+            roles = {number: image.partitions[number].role for number in (5, 6)}
+            expected = {5: Role.BOOTBANK, 6: Role.ALT_BOOTBANK}
+            if started == 6:
+                expected = {5: Role.ALT_BOOTBANK, 6: Role.BOOTBANK}
+            assert roles == expected
+
+    def test_none_without_the_marker_and_the_label_tells(self) -> None:
+        with Image.open(disk_with(bank("4.1.0-1", 1), bank("4.1.0-2", 2), marker=False)) as image:
+            assert image.partitions.active_bank is None
+            assert [bank.obstacle for bank in image.partitions.banks] == ["it lacks VMware's marker"] * 2
+            assert image.partitions[5].role is Role.BOOTBANK
+            assert "lacks VMware's marker" in image.partitions[5].explain()
+
+    def test_a_bank_says_all_it_says(self) -> None:
+        with Image.open(disk_with(bank("4.1.0-260247", 2, 1), {})) as image:
+            [found] = image.partitions.banks
+            assert (found.number, found.build, found.updated) == (5, "4.1.0-260247", 2)
+            assert found.state is BootState.UPGRADING
+            offset = found.configuration_offset
+            assert offset is not None
+            assert image.read_at(offset, 10) == b"bootstate="
+            assert found.uuid == image.partitions[5].records["VMware marker"].raw[16:]
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 5), st.integers(0, 4), st.booleans()),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    def test_is_the_highest_of_those_that_can_start(self, banks: list[tuple[int, int, bool]]) -> None:
+        from vmvisor_image.boot.banks import BootBank, active_bank
+        from vmvisor_image.boot.boot_cfg import BootConfig
+
+        made = [
+            BootBank(
+                number,
+                b"u" * 16 if marked else None,
+                "1",
+                updated,
+                BootState(state) if state < 4 else BootState.UNKNOWN,
+                BootConfig(),
+                None,
+            )
+            for number, (updated, state, marked) in enumerate(banks, 5)
+        ]
+        chosen = active_bank(made)
+        possible = [b for b in made if b.uuid and b.updated and b.state in (BootState.VALID, BootState.UPGRADING)]
+        if not possible:
+            assert chosen is None
+        else:
+            best = max(b.updated or 0 for b in possible)
+            assert chosen is next(b for b in possible if b.updated == best)
+
+
+def test_what_says_so_survives_pickling() -> None:
+    with Image.open(DISKS["5.5"][0]) as image:
+        evidence = image.partitions[5].evidence
+    assert pickle.loads(pickle.dumps(evidence)) == evidence

@@ -1,0 +1,239 @@
+"""Headers of VMFS volumes: a real one of 3.31, forged ones of every generation, what vmfs-tools and blkid see."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.support import run
+from tests.vmfs_image import expand
+from vmvisor_image import Image, NotAFileSystem, Role
+from vmvisor_image.partition_types import VMFS, VMFS_L
+from vmvisor_image.schemas.vmfs import (
+    EXTENT_BITMAP_OFFSET,
+    HEARTBEAT_FREE,
+    HEARTBEAT_OFFSET,
+    LVM_OFFSET,
+    Heartbeat,
+    vmfs_uuid,
+)
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
+from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
+from vmvisor_image.testing.forge_vmfs import VmfsKind, vmfs_headers
+from vmvisor_image.volumes.vmfs import VmfsVolume
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="session")
+def real(shared_data: Path) -> SparseImage:
+    return expand(shared_data / "vmfs3-real.vmfsimg")
+
+
+@pytest.fixture
+def real_file(real: SparseImage, tmp_path: Path) -> Path:
+    path = tmp_path / "vmfs3.img"
+    real.write_to(path)
+    return path
+
+
+def volume_of(image: Image, number: int = 1) -> VmfsVolume:
+    volume = image.partitions[number].volume
+    assert isinstance(volume, VmfsVolume)
+    return volume
+
+
+class TestRealVolume:
+    """Each fact that formats.md marks as seen on this volume."""
+
+    def test_device(self, real: SparseImage) -> None:
+        with Image.open(real) as image:
+            device = volume_of(image).device
+        assert device.raw[:4] == bytes.fromhex("0dd001c0")
+        assert (device.major_version, device.minor_version) == (3, 0x10)
+        assert (device.disk_id_type, device.disk_id_length, device.lun) == (0, 0x0F, 0)
+        assert (device.device_type, device.scsi_level) == (0, 3)
+        assert (device.vendor.strip(), device.model.strip(), device.revision) == (b"Sun", b"VOL1", b"V1.0")
+        assert device.disk_id.rstrip(b"\0") == b"vmhba0:C0:T0:L0"
+        assert (device.disk_block_size, device.total_bytes) == (512, 0x4B023400)
+        assert (device.volume_count, device.extent_count, device.last_extent) == (1, 4, 3)
+        assert (device.generation, device.data_offset) == (6, 0x1100000)
+        assert vmfs_uuid(device.device_uuid) == "49edf844-da2dde19-747b-0021280083cf"
+        when = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC).timestamp()
+        assert device.created_us // 1_000_000 == device.modified_us // 1_000_000 == when
+        assert (device.locked_by, device.locked_us, device.unknown) == (bytes(16), 0, 0)
+        assert (device.extent_map_count, device.extended_metadata_offset) == (0, 0)
+        assert (device.metadata_alignment, device.extent_count_6, device.flags) == (0, 0, 0)
+
+    def test_volume_table(self, real: SparseImage) -> None:
+        with Image.open(real) as image:
+            volume = volume_of(image).volume
+        assert volume is not None
+        assert volume.size == 0x40000000
+        assert volume.name.rstrip(b"\0").decode() == vmfs_uuid(volume.uuid) == "49edf842-dcb35d37-b383-0021280083cf"
+        assert (volume.snapshot_id, volume.extent_count) == (1, 4)
+        assert (volume.first_extent, volume.last_extent, volume.device_count) == (0, 3, 1)
+        assert volume.created_us // 1_000_000 == datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC).timestamp()
+
+    def test_physical_extents(self, real: SparseImage) -> None:
+        with Image.open(real) as image:
+            extents = volume_of(image).extents
+            bitmap = image.read_at(LVM_OFFSET + EXTENT_BITMAP_OFFSET, 1024)
+        assert bitmap == b"\x0f" + bytes(1023)
+        size = 0x10000000
+        assert [(e.number, e.physical_offset, e.logical_offset, e.size) for e in extents] == [
+            (number, 0x1100000 + number * size, number * size, size) for number in range(4)
+        ]
+
+    def test_file_system(self, real: SparseImage) -> None:
+        with Image.open(real) as image:
+            volume = volume_of(image)
+            found = volume.file_system
+        assert found is not None
+        assert found.source_offset == 0x1300000
+        assert (found.magic, found.major_version, found.minor_version) == (0x2FABF15E, 4, 31)
+        assert (volume.kind, volume.version, volume.label) == ("vmfs3", "3.31", "toto")
+        assert volume.uuid == "49edf844-ebfc28f3-65cb-0021280083cf"
+        assert (found.flags, found.disk_block_size, found.file_block_size) == (2, 512, 0x100000)
+        assert (found.created, found.snapshot_id) == (0x49EDF844, 1)
+        assert volume.volume is not None
+        assert found.volume_uuid == volume.volume.uuid
+        assert (found.descriptor_group_offset, found.clusters_per_group) == (0x10000, 32)
+        assert (found.sub_block_size, found.most_journal_slots) == (0x10000, 0)
+        assert not any(found.raw[0xE1:])
+
+    def test_heartbeats(self, real: SparseImage) -> None:
+        with Image.open(real) as image:
+            volume = volume_of(image)
+            assert volume.active_hosts == ()
+            for slot in (0, 1, 2047):
+                at = volume.device.data_offset + HEARTBEAT_OFFSET + slot * 512
+                beat = Heartbeat.parse(image.read_at(at, Heartbeat.length()))
+                assert (beat.state, beat.volume_address) == (HEARTBEAT_FREE, HEARTBEAT_OFFSET + slot * 512)
+
+    def test_as_debugvmfs_and_blkid_show_it(self, real_file: Path) -> None:
+        file_system = run("debugvmfs", real_file, "show")
+        manager = run("debugvmfs", real_file, "show", "lvm")
+        probed = run("blkid", "-p", real_file)
+        with Image.open(real_file) as image:
+            partition, volume = image.partitions[1], volume_of(image)
+            assert (partition.kind, partition.role, partition.label) == ("vmfs3", Role.DATASTORE, "toto")
+            assert image.problems == ()
+            assert f"UUID: {volume.volume_uuid}\n" in manager
+            assert "Size: 1 GiB\n" in manager
+            assert f"UUID: {volume.uuid}\n" in file_system
+            assert f"Label: {volume.label}\n" in file_system
+            assert f"Creation time: {volume.created:%Y-%m-%d %H:%M:%S}" in file_system
+            assert volume.block_size == MIB
+            assert "Block size: 1 MiB" in file_system
+            assert f'UUID="{volume.volume_uuid}"' in probed
+            assert f'UUID_SUB="{vmfs_uuid(volume.device.device_uuid)}"' in probed
+            assert 'TYPE="VMFS_volume_member"' in probed
+            assert volume.capacity == 1 << 30
+            text = partition.explain()
+            assert "3.31" in text
+            assert "0x1300000" in text
+            with pytest.raises(NotAFileSystem, match="vmfs3"):
+                _ = partition.files
+
+
+@pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs6", "vmfs-l"])
+class TestForgedVolumes:
+    def test_what_they_say(self, kind: VmfsKind) -> None:
+        with Image.open(vmfs_headers(kind, label="Größe <1>", hosts=("10.0.0.7", "fe80::1"))) as image:
+            partition, volume = image.partitions[1], volume_of(image)
+            assert partition.kind == kind
+            assert partition.role is (Role.OSDATA if kind == "vmfs-l" else Role.DATASTORE)
+            assert volume.label == "Größe <1>"
+            assert volume.capacity == 2 << 28
+            assert volume.is_first_device
+            assert [host.address for host in volume.active_hosts] == ["10.0.0.7", "fe80::1"]
+            assert image.problems == ()
+            slot = 512 if kind in ("vmfs3", "vmfs5") else 4096
+            assert [host.offset for host in volume.active_hosts] == [0x1100000 + 0x300000 + n * slot for n in (0, 1)]
+
+    def test_the_version(self, kind: VmfsKind) -> None:
+        with Image.open(vmfs_headers(kind)) as image:
+            assert volume_of(image).version == {"vmfs3": "3.31", "vmfs5": "5.81"}.get(kind, "6.82")
+
+    def test_blkid_sees_the_same(self, kind: VmfsKind, tmp_path: Path) -> None:
+        path = tmp_path / "volume"
+        vmfs_headers(kind).write_to(path)
+        probed = run("blkid", "-p", path)
+        with Image.open(path) as image:
+            volume = volume_of(image)
+            assert f'UUID_SUB="{vmfs_uuid(volume.device.device_uuid)}"' in probed
+            if kind in ("vmfs3", "vmfs5"):  # blkid does not know where VMFS 6 keeps it
+                assert f' UUID="{volume.volume_uuid}"' in probed
+            assert f'VERSION="{volume.device.major_version}"' in probed
+
+    def test_a_further_device_tells_what_it_belongs_to(self, kind: VmfsKind) -> None:
+        with Image.open(vmfs_headers(kind, device=1, devices=3)) as image:
+            volume = volume_of(image)
+            assert image.partitions[1].kind == kind
+            assert (volume.device_count, volume.is_first_device, volume.label) == (3, False, None)
+            assert volume.facts["this device"] == "extents 2 to 3 of the volume"
+            assert image.problems == ()
+
+
+def damaged(offset: int, value: bytes, kind: VmfsKind = "vmfs5") -> SparseImage:
+    whole = vmfs_headers(kind)
+    pieces = [
+        (at, data[: offset - at] + value + data[offset - at + len(value) :] if at <= offset < at + len(data) else data)
+        for at, data in whole.pieces
+    ]
+    return SparseImage(whole.size, pieces)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "said"),
+    [
+        (LVM_OFFSET + 4, b"\x09", "version 9 is not known"),
+        (LVM_OFFSET + 0x5E, b"\xff" * 8, "its partition"),
+        (LVM_OFFSET + 0x7A, b"\xff" * 8, "bytes wanted"),
+        (LVM_OFFSET + 0x200, bytes(0x200), "it has no volume"),
+        (0x1300000, b"XXXX", "magic: expected 0x2fabf15e or 0x2fabf15f"),
+        (0x1300000 + 0xB1, b"\x01" * 16, "a copy or a snapshot"),
+    ],
+)
+def test_damage_is_told_and_the_rest_stays(offset: int, value: bytes, said: str) -> None:
+    with Image.open(damaged(offset, value)) as image:
+        partition = image.partitions[1]
+        assert partition.kind in ("vmfs5", "vmfs")
+        assert partition.role is Role.DATASTORE
+        problems = [problem for problem in image.problems if said in str(problem)]
+        assert problems
+        assert all(problem.offset is not None for problem in problems)
+        _ = volume_of(image).extents, volume_of(image).active_hosts
+        assert partition.explain()
+
+
+def test_a_device_with_an_absurd_number_of_extents() -> None:
+    with Image.open(damaged(LVM_OFFSET + 0x6A, b"\xff" * 4)) as image:
+        assert len(volume_of(image).extents) == 2
+        assert any("4294967295 extents" in str(problem) for problem in volume_of(image).problems)
+
+
+def test_by_the_datastores_name_and_past_its_partition_type() -> None:
+    """Content goes before type: here a datastore is in a partition that says it is a core dump's."""
+    volume = vmfs_headers("vmfs3", label="store1")
+    sectors = volume.size // 512
+    disk = mbr_disk([ForgedPartition(1, 0xFC, 2048, sectors, content=volume)], sectors=sectors + 4096)
+    with Image.open(disk) as image:
+        partition = image.partitions["STORE1"]
+        assert (partition.number, partition.kind, partition.role) == (1, "vmfs3", Role.DATASTORE)
+        assert any("0xC001D00D" in item.statement for item in partition.evidence)
+
+
+def test_vmfs_by_its_type_alone() -> None:
+    disk = gpt_disk([GptPartition(1, VMFS, 2048, 4096), GptPartition(2, VMFS_L, 8192, 4096)], sectors=20000)
+    with Image.open(disk) as image:
+        assert [(p.kind, p.role) for p in image.partitions] == [("empty", Role.DATASTORE), ("empty", Role.OSDATA)]
+
+
+def test_uuids_are_shown_as_esx_shows_them() -> None:
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}", vmfs_uuid(bytes(range(16))))
+    assert vmfs_uuid(bytes(range(16))) == "03020100-07060504-0908-0a0b0c0d0e0f"
