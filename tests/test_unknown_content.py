@@ -247,8 +247,8 @@ class TestSurvey:
 
     def test_reads_no_more_than_the_samples(self) -> None:
         source = Recorder(random.Random(4).randbytes(MIB))
-        found = survey(source, blocks=16, sample=512)
-        assert sum(length for _, length in source.reads) == 16 * 512
+        found = survey(source, blocks=16, sample=512, exact=False)
+        assert sum(length for _, length in source.reads) == 2 * 16 * 512
         assert len(found.entropies) == 16
 
     def test_what_cannot_be_read_is_none(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from vmvisor_image import (
     CorruptImage,
     FileTree,
+    Hexdump,
     Image,
     ImageReport,
+    InvalidArgument,
     NotAFileSystem,
     Partition,
     PartitionReport,
+    Role,
     UsageError,
     __version__,
     convert,
@@ -27,7 +31,9 @@ from vmvisor_image import (
 _DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
 _INTERRUPTED = 130
 _CHUNK = 1 << 20
-_LINE = 16
+_MAP_WIDTH = 72
+_STRIP = " .:-=+*%@"
+"""For entropy of 0 to 8 bits per byte."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 Progress = Callable[[int, int | None], None]
@@ -95,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
     info = command("info", _info, "show layers, partitions and problems of an image")
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
+    partition_argument(info, "?")
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
     partition_argument(command("ls", _ls, "list the files of one partition, or of all"), "?")
     cat = command("cat", _cat, "write a file of a partition to standard output")
@@ -186,6 +193,12 @@ def _partition(image: Image, text: str) -> Partition:
 
 
 def _info(options: argparse.Namespace) -> int:
+    if options.partition is not None:
+        if options.json:
+            raise InvalidArgument("--json is for the whole image: leave the partition out")
+        with _image(options) as image:
+            _print_partition(_partition(image, options.partition))
+        return _DONE
     with _progress() as progress:
         report = inspect(
             options.source, threads=options.threads, index=options.index, cache=options.cache, progress=progress
@@ -202,7 +215,12 @@ def _print_report(report: ImageReport, *, explain: bool) -> None:
     for kind, name in report.layers:
         print(f"  {kind} around {_printable(name or 'the disk')}")
     size = "unknown size" if report.size is None else f"{report.size} bytes ({report.size / (1 << 20):.1f} MiB)"
-    print(f"  disk of {size}, partition table: {report.scheme}\n")
+    print(f"  disk of {size}, partition table: {report.scheme}")
+    if report.generation is not None:
+        print(f"  layout of {report.generation.value}")
+    if report.active_bank is not None:
+        print(f"  the boot loader starts partition {report.active_bank}")
+    print(f"\n  [{_map(report)}]\n")
     rows = [("#", "Label", "Start", "Size", "Type", "Kind", "Role", "Files"), *map(_row, report.partitions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -214,6 +232,34 @@ def _print_report(report: ImageReport, *, explain: bool) -> None:
         print(f"\n{len(report.problems)} problems:")
         for problem in report.problems:
             print(f"  {_printable(str(problem))}")
+
+
+def _map(report: ImageReport) -> str:
+    """The disk from left to right, to scale: a partition's number for what it takes, at least once."""
+    ends = [partition.start + partition.size for partition in report.partitions]
+    end = max([*ends, report.size or 0, 1])
+    cells = ["."] * _MAP_WIDTH
+    for partition in report.partitions:
+        if partition.role is not Role.CONTAINER:
+            first = min(partition.start * _MAP_WIDTH // end, _MAP_WIDTH - 1)
+            last = max(first + 1, (partition.start + partition.size) * _MAP_WIDTH // end)
+            cells[first:last] = str(partition.number % 10) * (last - first)
+    return "".join(cells)
+
+
+def _print_partition(partition: Partition) -> None:
+    print(_printable(partition.explain()))
+    if partition.is_container:
+        return
+    found = partition.survey(blocks=_MAP_WIDTH)
+    strip = "".join("?" if entropy is None else _STRIP[math.ceil(entropy)] for entropy in found.entropies)
+    print(f"\n  [{strip}]")
+    print(f"  entropy by {found.block_size} bytes, from {_STRIP[0]!r} for zeros to {_STRIP[-1]!r} for random bytes")
+    for name, record in partition.records.items():
+        dump = Hexdump.of(record)
+        print(f"\n{name} at byte {dump.offset:#x}")
+        for mark in dump.marks:
+            print(f"  {mark.start - dump.offset:#05x}  {mark.field:24}  {_printable(mark.value)}")
 
 
 def _row(partition: PartitionReport) -> tuple[str, ...]:
@@ -302,23 +348,15 @@ def _hexdump(options: argparse.Namespace) -> int:
         repeated, starred = b"", False
         for offset in range(options.offset, end, _CHUNK):
             data = target.read_at(offset, min(_CHUNK, end - offset))
-            for at in range(0, len(data), _LINE):
-                line = data[at : at + _LINE]
-                if line != repeated:
-                    print(_hex_line(offset + at, line))
+            for line in Hexdump(data, offset).lines():
+                if line.data != repeated:
+                    print(line)
                 elif not starred:
                     print("*")
-                starred = line == repeated
-                repeated = line
+                starred = line.data == repeated
+                repeated = line.data
         print(f"{end:08x}")
     return _DONE
-
-
-def _hex_line(offset: int, line: bytes) -> str:
-    half = _LINE // 2
-    octets = f"{line[:half].hex(' '):{half * 3 - 1}}  {line[half:].hex(' '):{half * 3 - 1}}"
-    text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)  # printable ASCII
-    return f"{offset:08x}  {octets}  |{text}|"
 
 
 def _printable(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from vmvisor_image.record import Record
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -32,6 +32,25 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class HexLine:
+    """A line of a hexdump; `str` of it is as hexdump -C prints it."""
+
+    offset: int
+    """Of its first byte."""
+    data: bytes
+    """Its bytes, 16 but for the last line."""
+
+    @property
+    def text(self) -> str:
+        """Printable ASCII as it is, a dot for anything else."""
+        return printable(self.data)
+
+    def __str__(self) -> str:
+        first, second = (half.hex(" ") for half in (self.data[:_HALF], self.data[_HALF:]))
+        return f"{self.offset:08x}  {first:{_HALF * 3 - 1}}  {second:{_HALF * 3 - 1}}  |{self.text}|"
+
+
+@dataclass(frozen=True, slots=True)
 class Hexdump:
     """Some bytes; `str` of it is what hexdump -C prints, a notebook shows it with its fields marked and named."""
 
@@ -42,21 +61,27 @@ class Hexdump:
     marks: tuple[Mark, ...] = ()
     """The fields of structures in them, by their first byte."""
 
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and bytes of each line; lines start at multiples of 16 bytes from the first byte."""
+    @classmethod
+    def of(cls, record: Record, name: str | None = None) -> Self:
+        """A structure's bytes with its fields marked; `name` for what it is called, instead of its type's name."""
+        start = record.source_offset or 0
+        return cls(record.raw or record.build(), start, tuple(_marks(name or type(record).__name__, record, start)))
+
+    def lines(self) -> Iterator[HexLine]:
+        """Its lines, of 16 bytes from the first byte on."""
         for at in range(0, len(self.data), LINE):
-            yield self.offset + at, self.data[at : at + LINE]
+            yield HexLine(self.offset + at, self.data[at : at + LINE])
 
     def __str__(self) -> str:
         repeated, starred = b"", False
         shown = []
-        for offset, line in self.lines():
-            if line != repeated:
-                shown.append(hex_line(offset, line))
+        for line in self.lines():
+            if line.data != repeated:
+                shown.append(str(line))
             elif not starred:
                 shown.append("*")
-            starred = line == repeated
-            repeated = line
+            starred = line.data == repeated
+            repeated = line.data
         return "\n".join((*shown, f"{self.offset + len(self.data):08x}"))
 
     def _repr_html_(self) -> str:
@@ -68,12 +93,6 @@ class Hexdump:
         from vmvisor_image import terminal
 
         return terminal.hexdump_text(self)
-
-
-def hex_line(offset: int, line: bytes) -> str:
-    """One line as hexdump -C prints it."""
-    octets = f"{line[:_HALF].hex(' '):{_HALF * 3 - 1}}  {line[_HALF:].hex(' '):{_HALF * 3 - 1}}"
-    return f"{offset:08x}  {octets}  |{printable(line)}|"
 
 
 def printable(data: bytes) -> str:
@@ -101,26 +120,26 @@ def hexdump(
         mark
         for name, record in (records or {}).items()
         if record.source_offset is not None
-        for mark in find_marks(name, record, record.source_offset - base)
+        for mark in _marks(name, record, record.source_offset - base)
         if mark.start < offset + len(data) and mark.end > offset
     ]
     return Hexdump(data, offset, tuple(sorted(marks, key=lambda mark: (mark.start, -mark.end))))
 
 
-def find_marks(name: str, record: Record, start: int, prefix: str = "") -> Iterator[Mark]:
+def _marks(name: str, record: Record, start: int, prefix: str = "") -> Iterator[Mark]:
     """The fields of a structure that lies at `start`, those of structures within it one by one."""
     for field in record.layout():
         at = start + field.offset
         value = getattr(record, field.name)
         if field.element is None:
-            yield Mark(at, at + field.length, name, f"{prefix}{field.name}", show_value(value))
+            yield Mark(at, at + field.length, name, f"{prefix}{field.name}", _show(value))
             continue
         for number, element in enumerate(value):
             element_at = at + number * field.element.length()
-            yield from find_marks(name, element, element_at, f"{prefix}{field.name}[{number}].")
+            yield from _marks(name, element, element_at, f"{prefix}{field.name}[{number}].")
 
 
-def show_value(value: object) -> str:
+def _show(value: object) -> str:
     """A field's value, short enough for a table."""
     if isinstance(value, int):
         return f"{value} ({value:#x})" if value > 9 else str(value)

@@ -23,7 +23,6 @@ from vmvisor_image import (
     Role,
     Survey,
 )
-from vmvisor_image.hexdump import LINE, find_marks, printable
 
 _COLORS: Final = {
     Role.BOOT: "#4e79a7",
@@ -37,9 +36,13 @@ _COLORS: Final = {
     Role.UNKNOWN: "#9a9a9a",
 }
 _MARK_COLORS: Final = 6
+_LINE: Final = 16
+"""Bytes in a line of a hexdump."""
 _MOST_ENTRIES: Final = 200
 """Files or fields in a table; a notebook is no place for more."""
 _STRIP_BLOCKS: Final = 128
+_LARGEST_EXACT: Final = 8 << 30
+"""Bytes of a partition that is read whole to be shown."""
 _WIDTH: Final = 960
 _RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """Entropy 0 to 8, dark to bright: told apart without colour vision, too."""
@@ -91,7 +94,7 @@ def partition_html(partition: Partition) -> str:
     head = f"<b>Partition {partition.number}</b> {_text(partition.label or '')} <span class='dim'>{_text(what)}</span>"
     parts = [head, f"<p>{_text(partition.explain())}</p>"]
     if not partition.is_container:
-        parts.append(survey_svg(partition.survey(blocks=_STRIP_BLOCKS)))
+        parts.append(survey_svg(partition.survey(blocks=_STRIP_BLOCKS, exact=partition.size <= _LARGEST_EXACT)))
     parts += [_record_table(name, record) for name, record in partition.records.items()]
     return _wrap("".join(parts))
 
@@ -110,10 +113,7 @@ def tree_html(tree: FileTree) -> str:
 
 def record_html(record: Record) -> str:
     """A structure: its fields, and its bytes with them marked."""
-    name = type(record).__name__
-    start = record.source_offset or 0
-    dump = Hexdump(record.raw or record.build(), start, tuple(find_marks(name, record, start)))
-    return _wrap(_record_table(name, record) + _hexdump_body(dump))
+    return _wrap(_record_table(type(record).__name__, record) + _hexdump_body(Hexdump.of(record)))
 
 
 def hexdump_html(dump: Hexdump) -> str:
@@ -213,7 +213,8 @@ def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
 
 def _record_table(name: str, record: Record) -> str:
     at = "" if record.source_offset is None else f" at byte {record.source_offset:#x}"
-    rows = [(f"{mark.start:#x}", mark.field, mark.value) for mark in islice(find_marks(name, record, 0), _MOST_ENTRIES)]
+    dump = Hexdump.of(record)
+    rows = [(f"{mark.start - dump.offset:#x}", mark.field, mark.value) for mark in dump.marks[:_MOST_ENTRIES]]
     return (
         f"<details open><summary><b>{_text(name)}</b> <span class='dim'>{type(record).__name__}{at}</span></summary>"
         f"{_table(('Offset', 'Field', 'Value'), rows, numbers=(0,))}</details>"
@@ -226,14 +227,13 @@ def _hexdump_body(dump: Hexdump) -> str:
         for at in range(max(0, mark.start - dump.offset), min(len(dump.data), mark.end - dump.offset)):
             covering[at] = number
     lines = []
-    for offset, line in dump.lines():
-        start = offset - dump.offset
-        numbers = covering[start : start + len(line)]
-        octets = [f"{byte:02x}" for byte in line]
-        spaced = [f"{octet}{'  ' if at == LINE // 2 - 1 else ' '}" for at, octet in enumerate(octets)]
-        missing = " " * (3 * (LINE - len(line)) + (1 if len(line) < LINE // 2 else 0))
-        text = _runs(dump, numbers, list(printable(line)))
-        lines.append(f"<span class='dim'>{offset:08x}</span>  {_runs(dump, numbers, spaced)}{missing} |{text}|")
+    for line in dump.lines():
+        start = line.offset - dump.offset
+        numbers = covering[start : start + len(line.data)]
+        spaced = [f"{byte:02x}{'  ' if at == _LINE // 2 - 1 else ' '}" for at, byte in enumerate(line.data)]
+        missing = " " * (3 * (_LINE - len(line.data)) + (1 if len(line.data) < _LINE // 2 else 0))
+        octets, text = _runs(dump, numbers, spaced), _runs(dump, numbers, list(line.text))
+        lines.append(f"<span class='dim'>{line.offset:08x}</span>  {octets}{missing} |{text}|")
     rows = [
         (f"{mark.start:#x}", str(mark.end - mark.start), mark.record, mark.field, mark.value)
         for mark in dump.marks[:_MOST_ENTRIES]

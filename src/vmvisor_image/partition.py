@@ -244,9 +244,9 @@ class Partition:
         """See `vmvisor_image.streams.skip_zeros`."""
         return skip_zeros(self._source, offset, end)
 
-    def survey(self, *, blocks: int = 256, sample: int | None = 4096) -> Survey:
+    def survey(self, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
         """Entropy by block and how much of it is zeros; see `vmvisor_image.survey.survey`."""
-        return survey(self._source, blocks=blocks, sample=sample)
+        return survey(self._source, blocks=blocks, sample=sample, exact=exact)
 
     def strings(self, *, minimum: int = 6) -> Iterator[tuple[int, str]]:
         """Printable strings and their offsets in the partition; see `vmvisor_image.survey.find_strings`."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from vmvisor_image.errors import NotAFileSystem, Problem
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.image import Image, Source
 from vmvisor_image.layers import Progress
 from vmvisor_image.partition import Partition
-from vmvisor_image.purpose import Role
+from vmvisor_image.purpose import Evidence, Generation, Role
+from vmvisor_image.volumes.vmkcore import CoreDumpUsage, DiagnosticPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,18 @@ class PartitionReport:
     """First byte, from the start of the decoded disk."""
     size: int
     """Bytes."""
+    sector_size: int
+    """Bytes in a sector, as the table counts them."""
+    name: str | None
+    """Its name in the table."""
+    guid: str | None
+    """Its own identifier in the table."""
+    evidence: tuple[Evidence, ...]
+    """What on the disk says what it is."""
+    facts: tuple[tuple[str, str], ...]
+    """What its headers say, by name."""
+    core_dump: CoreDumpUsage | None
+    """What a used diagnostic partition holds; None for an unused one and for any other partition."""
     explanation: str
     files: tuple[FileReport, ...]
     problems: tuple[Problem, ...]
@@ -60,6 +73,10 @@ class ImageReport:
     """Kind and name of each wrapping, outermost first."""
     scheme: str
     """"mbr", "gpt" or "none"."""
+    generation: Generation | None
+    """Whose disk it is."""
+    active_bank: int | None
+    """Number of the partition that the boot loader starts."""
     partitions: tuple[PartitionReport, ...]
     problems: tuple[Problem, ...]
     """Everything that is damaged, those of the partitions included."""
@@ -76,7 +93,7 @@ def _plain(value: Any) -> Any:
             return {key: _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
-        case Role():
+        case Role() | Generation():
             return value.name.lower()
         case datetime():
             return value.isoformat()
@@ -113,14 +130,26 @@ def report(image: Image) -> ImageReport:
     """The report of an image that is open."""
     partitions = tuple(_partition_report(partition) for partition in image.partitions)
     problems = image.problems
+    active = image.partitions.active_bank
     return ImageReport(
         name=image.path,
         size=image.known_size,
         layers=tuple((layer.kind, layer.name) for layer in image.layers),
         scheme=image.scheme,
+        generation=image.partitions.generation,
+        active_bank=None if active is None else active.number,
         partitions=partitions,
         problems=problems,
     )
+
+
+def _core_dump(partition: Partition) -> CoreDumpUsage | None:
+    if not isinstance(partition.volume, DiagnosticPartition):
+        return None
+    try:
+        return partition.volume.usage()
+    except CorruptImage:
+        return None  # `Partition.explain` says so, and keeps the problem
 
 
 def _partition_report(partition: Partition) -> PartitionReport:
@@ -139,6 +168,12 @@ def _partition_report(partition: Partition) -> PartitionReport:
         active=partition.active,
         start=partition.start,
         size=partition.size,
+        sector_size=partition.sector_size,
+        name=partition.name,
+        guid=None if partition.guid is None else str(partition.guid),
+        evidence=partition.evidence,
+        facts=() if partition.volume is None else tuple(partition.volume.facts.items()),
+        core_dump=_core_dump(partition),
         explanation=partition.explain(),
         files=files,
         problems=partition.problems,

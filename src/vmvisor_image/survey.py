@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, InvalidArgument
-from vmvisor_image.streams import ReadAt, skip_zeros
+from vmvisor_image.streams import ReadAt, find_data, skip_zeros
 
 _CHUNK: Final = 1 << 20
 _PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F))
@@ -25,12 +25,12 @@ class Survey:
     block_size: int
     """Bytes in a block, but for the last one."""
     entropies: tuple[float | None, ...]
-    """Shannon entropy of each block (or of what was sampled of it), in bits per byte: 0 of one value repeated, 8 of
-    random, compressed or encrypted data; None of a block that can't be read."""
+    """Shannon entropy of what was sampled of each block, in bits per byte: 0 of one value repeated, 8 of random,
+    compressed or encrypted data; None of a block that can't be read."""
     zero_blocks: int
     """Blocks of which all that was looked at is zeros."""
     sampled: int
-    """Bytes looked at in each block; `block_size` where nothing was left out."""
+    """Bytes of each block whose entropy this is."""
 
     @property
     def zero_ratio(self) -> float:
@@ -51,13 +51,15 @@ def entropy(data: bytes) -> float:
     return -sum(count / total * math.log2(count / total) for count in Counter(data).values())
 
 
-def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096) -> Survey:
+def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
     """Look at `source` in at most `blocks` blocks of one size, a multiple of 512.
 
     Args:
         source: What to look at.
         blocks: The most blocks to tell apart.
-        sample: Bytes to look at in each block, from its start; None for all of it.
+        sample: Bytes of each block to take the entropy of, from its first byte that is not zero; None for all of it.
+        exact: Look for that byte in the whole block, so that a block counts as zeros only where it is. Else nothing but
+            the sample, at the block's start, is read.
 
     Raises:
         InvalidArgument: `blocks` or `sample` is below 1.
@@ -68,21 +70,19 @@ def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096) -> S
     block_size = max(512, -(-size // blocks // 512) * 512)
     entropies: list[float | None] = []
     zeros = 0
-    for at in range(0, size, block_size):
-        length = min(block_size, size - at)
-        looked_at = length if sample is None else min(sample, length)
-        if skip_zeros(source, at, at + looked_at) == at + looked_at:
-            found: float | None = 0.0
-            zeros += 1
-        else:
-            try:
-                data = source.read_at(at, looked_at)
-            except CorruptImage:
-                entropies.append(None)
+    for start in range(0, size, block_size):
+        end = min(start + block_size, size)
+        looked_at = end if exact or sample is None else min(start + sample, end)
+        try:
+            first = find_data(source, start, looked_at)
+            if first is None:
+                zeros += 1
+                entropies.append(0.0)
                 continue
-            found = entropy(data)
-            zeros += data.count(0) == len(data)
-        entropies.append(found)
+            at = start if sample is None else min(first, max(start, end - sample))
+            entropies.append(entropy(source.read_at(at, (end if sample is None else min(at + sample, end)) - at)))
+        except CorruptImage:
+            entropies.append(None)
     return Survey(size, block_size, tuple(entropies), zeros, min(sample or block_size, block_size))
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vmvisor_image import Directory, FileTree, Hexdump, Image, Partition, PartitionTable, Record, Role
-from vmvisor_image.hexdump import find_marks, hex_line
 
 _STYLES: Final = {
     Role.BOOT: "blue",
@@ -93,19 +92,21 @@ def record_table(record: Record, name: str | None = None) -> Table:
     """The fields of a structure."""
     at = "" if record.source_offset is None else f" at byte {record.source_offset:#x}"
     shown = Table("Offset", "Field", "Value", title=_text(f"{name or type(record).__name__}{at}"), title_justify="left")
-    for mark in islice(find_marks("", record, 0), _MOST_ENTRIES):
-        shown.add_row(f"{mark.start:#x}", mark.field, _text(mark.value))
+    dump = Hexdump.of(record)
+    for mark in dump.marks[:_MOST_ENTRIES]:
+        shown.add_row(f"{mark.start - dump.offset:#x}", mark.field, _text(mark.value))
     return shown
 
 
 def hexdump_text(dump: Hexdump) -> Text:
     """Bytes, with the fields in them in turns of two colours."""
     text = Text()
-    for offset, line in dump.lines():
-        shown = Text(hex_line(offset, line) + "\n")
+    for line in dump.lines():
+        shown = Text(f"{line}\n")
+        end = line.offset + len(line.data)
         for number, mark in enumerate(dump.marks):
-            for at in range(max(mark.start, offset), min(mark.end, offset + len(line))):
-                column = 10 + (at - offset) * 3 + (1 if at - offset > 7 else 0)
+            for at in range(max(mark.start, line.offset), min(mark.end, end)):
+                column = 10 + (at - line.offset) * 3 + (1 if at - line.offset > 7 else 0)
                 shown.stylize("black on cyan" if number % 2 else "black on yellow", column, column + 2)
         text.append_text(shown)
     return text
