@@ -25,15 +25,15 @@ from vmvisor_image import (
 )
 
 _COLORS: Final = {
-    Role.BOOT: "#4e79a7",
-    Role.BOOTBANK: "#59a14f",
-    Role.ALT_BOOTBANK: "#8cd17d",
-    Role.COREDUMP: "#e15759",
-    Role.STORE: "#b07aa1",
-    Role.SCRATCH: "#f1a340",
-    Role.DATASTORE: "#17a2a8",
-    Role.OSDATA: "#0b7285",
-    Role.UNKNOWN: "#9a9a9a",
+    Role.BOOT: "#3b6ea5",
+    Role.BOOTBANK: "#2e7d32",
+    Role.ALT_BOOTBANK: "#558b57",
+    Role.COREDUMP: "#c62828",
+    Role.STORE: "#8e5a8a",
+    Role.SCRATCH: "#a86400",
+    Role.DATASTORE: "#00838f",
+    Role.OSDATA: "#0b5c66",
+    Role.UNKNOWN: "#757575",
 }
 _MARK_COLORS: Final = 6
 _LINE: Final = 16
@@ -198,7 +198,7 @@ def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
             continue
         shapes.append(
             f"<rect x='{x:.2f}' y='5' width='{max(1.5, width - 1):.2f}' height='30' rx='2'"
-            f" fill='{_COLORS.get(partition.role, '#9a9a9a')}'>{title}</rect>"
+            f" fill='{_COLORS.get(partition.role, '#757575')}'>{title}</rect>"
         )
         name = partition.label or partition.role.value
         if width > 8 * len(name) + 26:
