@@ -109,6 +109,43 @@ def test_sectors_of_4096_bytes_are_fdisks(tmp_path: Path) -> None:
         assert image.problems == ()
 
 
+def test_an_mbr_with_sectors_of_4096_bytes_is_fdisks(tmp_path: Path) -> None:
+    """An MBR does not say its sector size: where the chain of logical partitions is does."""
+    path = empty_file(tmp_path / "disk", 512 << 20)
+    commands = "o\nn\np\n1\n256\n+8192\nn\ne\n2\n16384\n\nn\nl\n\n+4096\nn\nl\n\n+4096\nw\n"
+    fdisk = [require_tool("fdisk"), "-b", "4096", "-W", "never", str(path)]
+    subprocess.run(fdisk, input=commands, capture_output=True, text=True, check=False)
+    listed = run("fdisk", "-b", "4096", "-o", "Device,Start,End,Sectors", "-l", path)
+    expected = {
+        int(number): (int(start), int(sectors))
+        for number, start, sectors in re.findall(
+            rf"^{re.escape(str(path))}(\d+) +(\d+) +\d+ +(\d+)$", listed, re.MULTILINE
+        )
+    }
+    assert set(expected) == {1, 2, 5, 6}
+    with Image.open(path) as image:
+        assert image.partitions.sector_size == 4096
+        assert {p.number: (p.first_lba, p.sectors) for p in image.partitions} == expected
+        assert image.problems == ()
+
+
+def test_an_mbr_without_logical_partitions_is_told_by_what_is_in_the_first(tmp_path: Path) -> None:
+    path = empty_file(tmp_path / "disk", 64 << 20)
+    commands = "o\nn\np\n1\n256\n+4096\nw\n"
+    fdisk = [require_tool("fdisk"), "-b", "4096", "-W", "never", str(path)]
+    subprocess.run(fdisk, input=commands, capture_output=True, text=True, check=False)
+    with Image.open(path) as image:
+        assert image.partitions.sector_size == 512  # nothing says otherwise
+    volume = empty_file(tmp_path / "volume", 4096 * 4096)
+    run("mkfs.fat", "-S", "4096", "-n", "BANK", volume)
+    with path.open("r+b") as file:
+        file.seek(256 * 4096)
+        file.write(volume.read_bytes())
+    with Image.open(path) as image:
+        assert image.partitions.sector_size == 4096
+        assert image.partitions["BANK"].start == 256 * 4096
+
+
 @pytest.mark.parametrize("sector_size", [512, 4096])
 def test_a_damaged_primary_is_replaced_by_the_backup(sector_size: int) -> None:
     disk = bytearray(forged(sector_size))

@@ -13,11 +13,17 @@ from tests.vmfs_image import expand
 from vmvisor_image import Image, NotAFileSystem, Role
 from vmvisor_image.partition_types import VMFS, VMFS_L
 from vmvisor_image.schemas.vmfs import (
+    DESCRIPTORS_OFFSET,
     EXTENT_BITMAP_OFFSET,
     HEARTBEAT_FREE,
     HEARTBEAT_OFFSET,
     LVM_OFFSET,
+    ClusterMetadata,
+    DiskLock,
+    FileMetadata,
     Heartbeat,
+    ResourceFileMetadata,
+    VmfsDirectoryEntry,
     vmfs_uuid,
 )
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
@@ -113,6 +119,54 @@ class TestRealVolume:
                 at = volume.device.data_offset + HEARTBEAT_OFFSET + slot * 512
                 beat = Heartbeat.parse(image.read_at(at, Heartbeat.length()))
                 assert (beat.state, beat.volume_address) == (HEARTBEAT_FREE, HEARTBEAT_OFFSET + slot * 512)
+
+    def test_resource_files_locks_and_root_directory(self, real: SparseImage) -> None:
+        """Walked by hand, by the sheet's arithmetic."""
+
+        def read(offset: int, length: int) -> bytes:
+            return real.read_at(0x1100000 + offset, length)
+
+        def geometry(offset: int) -> tuple[int, ...]:
+            found = ResourceFileMetadata.parse(read(offset, ResourceFileMetadata.length()))
+            return (
+                *(found.resources_per_cluster, found.clusters_per_group, found.cluster_group_offset),
+                *(found.resource_size, found.cluster_group_size, found.resource_count, found.group_count),
+            )
+
+        def descriptor(address: int) -> tuple[DiskLock, FileMetadata, int]:
+            at = DESCRIPTORS_OFFSET + 0x10000 + 32 * 1024 + (address >> 22) * 0x800
+            lock, metadata, pointers = read(at, 64), read(at + 512, FileMetadata.length()), read(at + 1024, 4)
+            assert DiskLock.parse(lock).volume_address == at
+            return DiskLock.parse(lock), FileMetadata.parse(metadata), int.from_bytes(pointers, "little")
+
+        assert geometry(DESCRIPTORS_OFFSET) == (32, 32, 0x10000, 0x800, 0x208000, 256, 1)
+        cluster = DESCRIPTORS_OFFSET + 0x10000
+        assert DiskLock.parse(read(cluster, 64)).type == 0x10C00005
+        counts = ClusterMetadata.parse(read(cluster + 512, 16))
+        bitmap = int.from_bytes(read(cluster + 512 + 16, 4), "little")
+        assert (counts.number, counts.resource_count) == (0, 32)
+        assert bitmap.bit_count() == counts.free_count
+
+        for address, expected in (
+            (0x400004, (200, 32, 0x10000, 0, 0x8000, 1024, 1)),
+            (0x800004, (32, 32, 0x10000, 0x800, 0x208000, 256, 1)),
+            (0xC00004, (16, 32, 0x10000, 0x1000, 0x208000, 2, 1)),
+            (0x1000004, (16, 32, 0x10000, 0x10000, 0x2008000, 1024, 2)),
+        ):
+            lock, metadata, first = descriptor(address)
+            assert (lock.type, metadata.address, metadata.type) == (0x10C00001, address, 5)
+            assert metadata.pointer_type == 1
+            block = (first >> 6) * 0x100000
+            assert geometry(block) == expected, f"{address:#x}"
+        assert descriptor(0x1400004)[1].type == 5
+
+        lock, metadata, first = descriptor(0x4)
+        assert (lock.type, metadata.type, metadata.address) == (0x10C00001, 2, 4)
+        assert first >> 6 == 5
+        entries = list(VmfsDirectoryEntry.parse_all(read(5 * 0x100000, metadata.size)))
+        names = [entry.name.partition(b"\0")[0].decode() for entry in entries if entry.address]
+        assert len(names) == 15
+        assert {".", "..", ".fbb.sf", ".fdc.sf", ".pbc.sf", ".sbc.sf", ".vh.sf"} <= set(names)
 
     def test_as_debugvmfs_and_blkid_show_it(self, real_file: Path) -> None:
         file_system = run("debugvmfs", real_file, "show")

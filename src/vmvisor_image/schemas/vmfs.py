@@ -283,3 +283,141 @@ class Heartbeat(Record):
     """The host's IP address, as text."""
     journal_volume_address: U64
     """Where the journal lies in the volume."""
+
+
+DESCRIPTORS_OFFSET: Final = 0x400000
+"""Where the file descriptors' resource file lies in a volume of blocks of 1 MiB (seen)."""
+
+
+@record
+class ResourceFileMetadata(Record):
+    """What a resource file begins with: how its clusters and resources lie.
+
+    Seen of file descriptors (.fdc.sf), file blocks (.fbb.sf), pointer blocks (.pbc.sf) and sub-blocks (.sbc.sf). A
+    cluster ``c`` lies in group ``g = c // clusters_per_group``, which begins at ``cluster_group_offset + g *
+    cluster_group_size`` with the headers of all its clusters; the resources follow.
+    """
+
+    resources_per_cluster: U32
+    """32 of file descriptors, 200 of file blocks, 16 of the others (seen)."""
+    clusters_per_group: U32
+    """32, or 1024 where a group is all there is (seen)."""
+    cluster_group_offset: U32
+    """Where the first group begins, in bytes; 0x10000 (seen)."""
+    resource_size: U32
+    """Bytes; 0 of file blocks, which lie elsewhere (seen)."""
+    cluster_group_size: U32
+    """Bytes from one group to the next (seen)."""
+    resource_count: U32
+    """Lower half of the number of resources (seen)."""
+    group_count: U32
+    """Number of groups (seen)."""
+    resource_count_high: U32
+    """Upper half of the number of resources."""
+    signature: U32
+    """0x72666D64, "rfmd"; from here on of VMFS 6."""
+    version: U32
+    """Of this structure."""
+    flags: U32
+    """2: it has a parent."""
+    unknown: Annotated[bytes, Bytes(8)]
+    """Not known."""
+    child_metadata_offset: U32
+    """Of a parent: where its child's metadata lies."""
+    parent_resources_per_cluster: U32
+    """Geometry of the parent."""
+    parent_clusters_per_group: U32
+    """Geometry of the parent."""
+    parent_cluster_group_offset: U32
+    """Geometry of the parent."""
+
+
+@record
+class DiskLock(Record):
+    """The lock of a file or a cluster: who may change it."""
+
+    type: U32
+    """0x10C00001 file descriptor (seen), 2 file blocks, 3 sub-blocks, 4 pointer blocks, 5 descriptors (seen), 6 PB2."""
+    volume_address: U64
+    """Its own place in the volume, in bytes (seen)."""
+    heartbeat_address: U64
+    """Of the holder."""
+    heartbeat_generation: U64
+    """Of the holder."""
+    token: U64
+    """Counts changes."""
+    mode: U32
+    """0 is unlocked."""
+    owner: Annotated[bytes, Bytes(16)]
+    """UUID of the host that holds it."""
+    modified: U64
+    """When."""
+
+
+@record
+class ClusterMetadata(Record):
+    """What follows a cluster's lock in VMFS 3 and 5; behind it a bitmap in which 1 is a free resource (seen)."""
+
+    number: U32
+    """Of the cluster, from 0 (seen)."""
+    resource_count: U32
+    """Resources in it (seen)."""
+    free_count: U32
+    """Those that are free (seen)."""
+    next_free: U32
+    """Where to look for one."""
+
+
+@record
+class FileMetadata(Record):
+    """A file, directory or other object: what follows the lock of its file descriptor."""
+
+    address: U32
+    """Of this file descriptor (seen)."""
+    generation: U32
+    """Counts the descriptor's users."""
+    links: U32
+    """Number of names."""
+    type: U32
+    """2 directory, 3 file, 4 symbolic link, 5 system file, 6 raw device mapping (seen: 2, 3, 5)."""
+    flags: U32
+    """Not known in full."""
+    size: U64
+    """Bytes."""
+    block_size: U64
+    """Bytes in each of its blocks."""
+    block_count: U64
+    """Number of blocks in use."""
+    modified: U32
+    """Seconds since 1970."""
+    created: U32
+    """Seconds since 1970."""
+    accessed: U32
+    """Seconds since 1970."""
+    user: U32
+    """Owner."""
+    group: U32
+    """Owner's group."""
+    mode: U32
+    """As Unix has it."""
+    pointer_type: U32
+    """What its addresses are: 1 file blocks, 2 sub-blocks, 3 pointer blocks, 5 PB2, 0x10D0 double indirect, 0x10D1 the
+    data itself."""
+    blocks_to_zero: U32
+    """Blocks that read as zeros whatever they hold."""
+    copied_on_write: U32
+    """Blocks that are shared."""
+
+
+@record
+class VmfsDirectoryEntry(Record):
+    """An entry of a directory of VMFS 3 and 5 (seen)."""
+
+    type: U32
+    """As `FileMetadata.type`."""
+    address: U32
+    """Of its file descriptor; 0 for none."""
+    generation: U32
+    """Of its file descriptor."""
+    name: Annotated[bytes, Bytes(128)]
+    """In UTF-8, ended by NUL."""
