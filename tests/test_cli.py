@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import run
+from tests.test_purpose import DISKS
 from tests.tool_disk import SECTOR, ToolDisk
 from vmvisor_image import inspect
 from vmvisor_image.cli import main
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 
 DONE, BAD_INPUT, MISUSE = 0, 1, 2
 
@@ -203,3 +207,41 @@ def test_progress_on_a_terminal(source: str, with_rich: bool, tmp_path: Path) ->
     assert b"decoding" in shown
     assert (b"\x1b[" in shown) == with_rich
     assert b"Traceback" not in shown
+
+
+def test_info_of_one_partition_and_the_whole_report_of_a_gpt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "esxi7.img"
+    DISKS["8.0, upgraded once"][0].write_to(path)
+    assert main(["info", str(path)]) == DONE
+    printed = capsys.readouterr().out
+    assert "layout of ESXi 7 or 8" in printed
+    assert "the boot loader starts partition 6" in printed
+    [drawn] = [line.strip() for line in printed.splitlines() if line.startswith("  [")]
+    assert re.fullmatch(r"\[1+5+6+7+\.*\]", drawn)
+    assert len(drawn) == 74
+    assert main(["info", str(path), "BOOTBANK2"]) == DONE
+    printed = capsys.readouterr().out
+    assert "the boot loader starts this bank" in printed
+    assert "VMware marker at byte" in printed
+    assert re.search(r"^  0x003  oem_name +'MSDOS5.0'$", printed, re.MULTILINE)
+    assert main(["info", str(path), "--json"]) == DONE
+    report = json.loads(capsys.readouterr().out)
+    assert (report["generation"], report["active_bank"], report["scheme"]) == ("esxi_7_8", 6, "gpt")
+    osdata = report["partitions"][-1]
+    assert (osdata["role"], osdata["kind"], osdata["name"]) == ("osdata", "vmfs-l", "OSDATA")
+    assert ["label", "OSDATA"] in osdata["facts"]
+    assert all(item["statement"] for partition in report["partitions"] for item in partition["evidence"])
+    assert main(["info", str(path), "5", "--json"]) == MISUSE
+
+
+def test_info_of_a_core_dump(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "disk"
+    content = SparseImage(8 << 20, [(3 << 20, b"memory " * 10000)])
+    mbr_disk([ForgedPartition(1, 0xFC, 2048, 16384, content=content)], sectors=20000).write_to(path)
+    assert main(["info", str(path), "--json"]) == DONE
+    [partition] = json.loads(capsys.readouterr().out)["partitions"]
+    assert partition["core_dump"]["first"] == 3 << 20
+    assert partition["core_dump"]["looks_compressed"] is False
+    assert pickle.loads(pickle.dumps(inspect(path))).partitions[0].core_dump.used == 131072

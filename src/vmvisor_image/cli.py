@@ -239,11 +239,12 @@ def _map(report: ImageReport) -> str:
     ends = [partition.start + partition.size for partition in report.partitions]
     end = max([*ends, report.size or 0, 1])
     cells = ["."] * _MAP_WIDTH
-    for partition in report.partitions:
-        if partition.role is not Role.CONTAINER:
-            first = min(partition.start * _MAP_WIDTH // end, _MAP_WIDTH - 1)
-            last = max(first + 1, (partition.start + partition.size) * _MAP_WIDTH // end)
-            cells[first:last] = str(partition.number % 10) * (last - first)
+    drawn = [partition for partition in report.partitions if partition.role is not Role.CONTAINER]
+    # The large ones first, so that the small ones, of which one cell is all there is, are seen.
+    for partition in sorted(drawn, key=lambda partition: -partition.size):
+        first = min(partition.start * _MAP_WIDTH // end, _MAP_WIDTH - 1)
+        last = max(first + 1, (partition.start + partition.size) * _MAP_WIDTH // end)
+        cells[first:last] = str(partition.number % 10) * (last - first)
     return "".join(cells)
 
 

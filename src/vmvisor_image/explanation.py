@@ -39,8 +39,8 @@ GENERATION_NOTES: Final[Mapping[tuple[Generation, Role], str]] = {
     (Generation.ESX_3I, Role.COREDUMP): (
         "This is the small partition that the recipe of 2008 took for VMFS. It is none: VMFS has type 0xFB, and"
         " this one has 0xFC, VMKCORE, which the tools of that time did not know. There is no VMFS in the shipped"
-        " image. The datastore (type 0xFB, in slot 3) and the scratch partition (FAT, 4 GiB, in slot 2) are made"
-        " by the installer or on the first boot, on the disk behind this image; the host's swap file lies on"
+        " image. The datastore (type 0xFB) and the scratch partition (4 GiB of FAT) are made by the installer or on"
+        " the first boot, on the disk behind this image (on ESXi 4 in slots 3 and 2); the host's swap file lies on"
         " scratch. Where there is no scratch, logs are kept in memory and are gone after a reboot, and the host"
         " has no swap. The swap of a virtual machine lies beside it on its datastore."
     ),

@@ -269,10 +269,12 @@ class Partition:
             parts.append(f"The disk has the layout of {generation.value}.")
             parts.append(GENERATION_NOTES.get((generation, purpose.role), ""))
         parts += self._describe_content()
-        evidence = [*map(str, self.evidence)]
+        evidence = list(self.evidence)
         if self._scheme == "none":
-            evidence.insert(0, "there is no partition table: the volume starts at byte 0")
-        parts.append(f"Evidence: {'; '.join((*evidence, *map(str, generation_evidence)))}.")
+            evidence.insert(0, Evidence("there is no partition table: the volume starts at byte 0", None))
+        told = {item.offset for item in evidence}
+        evidence += [item for item in generation_evidence if item.offset is None or item.offset not in told]
+        parts.append(f"Evidence: {'; '.join(map(str, evidence))}.")
         parts += [f"Problem: {problem}." for problem in self.problems]
         parts.append(ACTIONS.get(purpose.role, ""))
         return " ".join(filter(None, parts))

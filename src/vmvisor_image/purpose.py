@@ -320,7 +320,7 @@ def _vmfs_evidence(volume: VmfsVolume) -> list[Evidence]:
     found = [Evidence("the volume manager's magic 0xC001D00D", volume.device.source_offset)]
     if volume.file_system is not None:
         magic, at = volume.file_system.magic, volume.file_system.source_offset
-        found.append(Evidence(f"the file system's magic {magic:#X}, version {volume.version}", at))
+        found.append(Evidence(f"the file system's magic 0x{magic:X}, version {volume.version}", at))
     return found
 
 

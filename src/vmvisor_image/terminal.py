@@ -55,9 +55,8 @@ def disk_map(partitions: Sequence[Partition]) -> Text:
     end = max((partition.start + partition.size for partition in partitions), default=1)
     cells = ["·"] * _MAP_WIDTH
     styles: list[str | None] = [None] * _MAP_WIDTH
-    for partition in partitions:
-        if partition.is_container:
-            continue
+    drawn = [partition for partition in partitions if not partition.is_container]
+    for partition in sorted(drawn, key=lambda partition: -partition.size):  # so that the small ones are seen
         first = min(partition.start * _MAP_WIDTH // end, _MAP_WIDTH - 1)
         last = max(first + 1, (partition.start + partition.size) * _MAP_WIDTH // end)
         for at in range(first, min(last, _MAP_WIDTH)):
