@@ -113,6 +113,16 @@ class SparseImage:
             number += 1
         return bytes(found)
 
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.skip_zeros`."""
+        number = max(0, bisect_right(self._starts, offset) - 1)
+        while number < len(self._pieces):
+            start, data = self._pieces[number]
+            if offset < start + len(data):
+                return min(max(offset, start), end)
+            number += 1
+        return end
+
     def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
         """The whole content in pieces of `size` bytes."""
         zeros = bytes(size)
