@@ -435,9 +435,7 @@ class PartitionTable:
         """
         if isinstance(key, str):
             wanted = key.casefold()
-            found = self._first(
-                lambda partition: wanted in ((partition.name or "").casefold(), (partition.label or "").casefold())
-            )
+            found = self._first(lambda partition: any(wanted == (text or "").casefold() for text in _names(partition)))
         else:
             found = self._first(lambda partition: partition.number == key)
         if found is None:
@@ -493,6 +491,12 @@ class PartitionTable:
 
     def __repr__(self) -> str:
         return f"<PartitionTable {self.scheme}, {len(self)} partitions>"
+
+
+def _names(partition: Partition) -> Iterator[str | None]:
+    """Its names, the one that costs nothing first."""
+    yield partition.name
+    yield partition.label
 
 
 def _outside(partitions: list[Partition], disk_size: int) -> Iterator[Problem]:

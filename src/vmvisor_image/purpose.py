@@ -135,7 +135,6 @@ _ROLE_BY_LABEL: Final[Mapping[str, tuple[Role, bool]]] = {
     "hypervisor2": (_BANK, False),
     "hypervisor3": (Role.STORE, False),
     "boot": (Role.BOOT, False),
-    "esxi": (Role.BOOT, False),
     "bootbank1": (_BANK, True),
     "bootbank2": (_BANK, False),
     "locker": (Role.STORE, False),

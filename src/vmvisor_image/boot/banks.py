@@ -70,7 +70,7 @@ class BootBank:
             return "its 'updated' is missing or 0"
         if self.build is None:
             return "its 'build' is empty"
-        if self.configuration.values.get("quickboot", "0").strip("0"):
+        if self.configuration.number("quickboot"):
             return "it was for one quick boot only"
         if self.state not in (BootState.VALID, BootState.UPGRADING):
             return f"its 'bootstate' is {self.state.value} ({self.state.name.lower()})"
@@ -104,8 +104,8 @@ def read_bank(partition: BankPartition) -> BootBank | None:
         extents = found.extents
     except CorruptImage:
         return None
-    updated = _number(configuration.values.get("updated"))
-    state = _number(configuration.values.get("bootstate", "0"))
+    updated = configuration.number("updated")
+    state = configuration.number("bootstate") if "bootstate" in configuration.values else 0
     return BootBank(
         number=partition.number,
         uuid=None if volume.marker is None else volume.marker.uuid,
@@ -128,10 +128,3 @@ def active_bank(banks: Iterable[BootBank]) -> BootBank | None:
     marked = [bank for bank in banks if bank.uuid is not None][:_MOST_BANKS]
     startable = [bank for bank in marked if bank.obstacle is None]
     return max(startable, key=lambda bank: bank.updated or 0, default=None)
-
-
-def _number(text: str | None) -> int | None:
-    """As the loader reads numbers: all digits; an empty value is 0."""
-    if text is None:
-        return None
-    return int(text or "0") if not text or (text.isascii() and text.isdigit() and len(text) < 20) else None
