@@ -129,7 +129,7 @@ def test_refused_before_anything_is_written(
 
 
 def test_no_such_partition(tmp_path: Path) -> None:
-    with pytest.raises(PartitionNotFound, match="Hypervisor0"):
+    with pytest.raises(PartitionNotFound, match="no boot bank"):
         export_pxe(Image.open(fat_volume(BANK, sectors=4000)), tmp_path)
 
 

@@ -22,7 +22,7 @@ class Content:
         self.data = data
         self.fails = fails
         self.place = place
-        self.modified = datetime(2001, 2, 3, 4, 5, 6)
+        self.timestamp = datetime(2001, 2, 3, 4, 5, 6).timestamp()
 
     @property
     def size(self) -> int:
@@ -173,7 +173,7 @@ def test_damaged_files_are_left_out_and_listed(tmp_path: Path) -> None:
         ("dir/bad", Content(b"content", fails=True)),
     ]
     with pytest.raises(PartialExtraction) as caught:
-        write_files(files, tmp_path, texts=[("config", lambda: b"text")])
+        write_files(files, tmp_path, made=[("config", lambda: [b"text"])])
     assert caught.value.written == (tmp_path / "good",)
     assert sorted(path for path, _ in caught.value.failed) == ["bad", "dir/bad"]
     assert caught.value.offset == 7

@@ -1,16 +1,22 @@
 """Take hypervisor disk images apart: partitions, files and PXE trees, lazily and without temporary files."""
 
+from vmvisor_image.archives import Archive, ArchiveMember, open_archive
 from vmvisor_image.boot.pxe import PxeExport, export_pxe
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
     DestinationExists,
     InvalidArgument,
+    KeyUnavailable,
+    MemberNotFound,
+    NoDiskImage,
     NotAFileSystem,
+    NotAnArchive,
     PartialExtraction,
     PartitionNotFound,
     PathNotFound,
     Problem,
+    SeveralImages,
     TruncatedImage,
     UnsafeName,
     UsageError,
@@ -33,6 +39,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PARTITION_TYPES",
+    "Archive",
+    "ArchiveMember",
     "ClosedError",
     "Conversion",
     "CorruptImage",
@@ -47,8 +55,12 @@ __all__ = [
     "Image",
     "ImageReport",
     "InvalidArgument",
+    "KeyUnavailable",
     "Layer",
+    "MemberNotFound",
+    "NoDiskImage",
     "NotAFileSystem",
+    "NotAnArchive",
     "PartialExtraction",
     "Partition",
     "PartitionNotFound",
@@ -61,6 +73,7 @@ __all__ = [
     "ReadAt",
     "Record",
     "Role",
+    "SeveralImages",
     "Survey",
     "TruncatedImage",
     "UnsafeName",
@@ -69,4 +82,5 @@ __all__ = [
     "convert",
     "export_pxe",
     "inspect",
+    "open_archive",
 ]

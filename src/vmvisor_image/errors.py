@@ -42,6 +42,14 @@ class NotAFileSystem(UsageError, NotADirectoryError):
     """Files were asked of a partition that holds no file system this library reads."""
 
 
+class MemberNotFound(UsageError, KeyError):
+    """The container holds no member of the name that was asked for."""
+
+
+class KeyUnavailable(UsageError):
+    """What is encrypted can't be read: its key is not at hand, or it is another one."""
+
+
 class DestinationExists(UsageError, FileExistsError):
     """Writing would replace something that is already there."""
 
@@ -92,6 +100,30 @@ def _rebuild(kind: type[CorruptImage], message: str, fields: dict[str, Any]) -> 
 
 class TruncatedImage(CorruptImage, EOFError):
     """The input ends before the bytes that were asked for."""
+
+
+class NotAnArchive(CorruptImage):
+    """What was opened as an archive is none of the kinds that this library reads."""
+
+
+class NoDiskImage(CorruptImage):
+    """A container holds nothing that looks like a disk image.
+
+    Attributes:
+        members: Some of what it holds.
+    """
+
+    members: tuple[str, ...] = ()
+
+
+class SeveralImages(CorruptImage):
+    """A container holds more than one disk image; ``Image.open(..., member=…)`` picks one.
+
+    Attributes:
+        members: The name of each, as `member` takes it.
+    """
+
+    members: tuple[str, ...] = ()
 
 
 class UnsafeName(CorruptImage):

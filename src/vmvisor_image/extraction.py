@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
 
@@ -34,8 +33,8 @@ class Extractable(ReadAt, Protocol):
     """What this module needs of a file."""
 
     @property
-    def modified(self) -> datetime | None:
-        """When it was last written, in local time."""
+    def timestamp(self) -> float | None:
+        """When it was last written, in seconds since 1970."""
         ...
 
     @property
@@ -79,7 +78,7 @@ def write_files(
     files: Sequence[tuple[str, Extractable]],
     dest: str | os.PathLike[str],
     *,
-    texts: Sequence[tuple[str, Callable[[], bytes]]] = (),
+    made: Sequence[tuple[str, Callable[[], Iterable[bytes]]]] = (),
     overwrite: bool = False,
 ) -> tuple[Path, ...]:
     """Write files of an image, and content of our own, below `dest`.
@@ -87,8 +86,8 @@ def write_files(
     Args:
         files: Relative POSIX path and file of each.
         dest: Directory to write to; made where it is missing.
-        texts: Relative POSIX path of more files, and what makes the content of each; made and written last, so that
-            they stand only beside whole files and may depend on what the files hold.
+        made: Relative POSIX path of more files, and what makes the content of each, piece by piece; made and written
+            last, so that they stand only beside whole files and may depend on what the files hold.
         overwrite: Replace files that are already there.
 
     Returns:
@@ -97,10 +96,10 @@ def write_files(
     Raises:
         UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system.
         DestinationExists: Something is in the way.
-        PartialExtraction: Some files are damaged; the others, and no texts, were written.
+        PartialExtraction: Some files are damaged; the others, and none of `made`, were written.
     """
     root = Path(dest)
-    paths = [path for path, _ in files] + [path for path, _ in texts]
+    paths = [path for path, _ in files] + [path for path, _ in made]
     _check_names(paths)
     _check_destination(root, paths, overwrite=overwrite)
     failed: list[tuple[str, CorruptImage]] = []
@@ -116,14 +115,14 @@ def write_files(
     for _, number in sorted(readable):  # in disk order: a compressed image is decoded once, front to back
         path, file = files[number]
         try:
-            _write(root / path, file.chunks(), file.modified, overwrite=overwrite)
+            _write(root / path, file.chunks(), file.timestamp, overwrite=overwrite)
         except CorruptImage as error:
             failed.append((path, error))
     if failed:
         broken = {path for path, _ in failed}
         _raise_partial(tuple(root / path for path, _ in files if path not in broken), failed)
-    for path, content in texts:
-        _write(root / path, iter((content(),)), None, overwrite=overwrite)
+    for path, content in made:
+        _write(root / path, content(), None, overwrite=overwrite)
     return tuple(root / path for path in paths)
 
 
@@ -173,7 +172,7 @@ def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> 
             raise DestinationExists(f"{target} is already there; nothing was written")
 
 
-def _write(target: Path, chunks: Iterator[bytes], modified: datetime | None, *, overwrite: bool) -> None:
+def _write(target: Path, chunks: Iterable[bytes], timestamp: float | None, *, overwrite: bool) -> None:
     """Write one file under a temporary name beside its own, then rename it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.urandom(8).hex()}.part")
@@ -181,9 +180,9 @@ def _write(target: Path, chunks: Iterator[bytes], modified: datetime | None, *, 
         with temporary.open("xb") as output:
             for chunk in chunks:
                 output.write(chunk)
-        if modified is not None:
+        if timestamp is not None:
             with contextlib.suppress(OverflowError, OSError, ValueError):  # a date the file system can't hold
-                os.utime(temporary, (modified.timestamp(),) * 2)
+                os.utime(temporary, (timestamp, timestamp))
         if overwrite:
             temporary.replace(target)
         else:

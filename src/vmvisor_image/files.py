@@ -10,13 +10,18 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vmvisor_image.errors import InvalidArgument, PathNotFound, Problem
 from vmvisor_image.extraction import write_files
-from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch
+from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
+
+if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
+    from vmvisor_image.archives import Archive
+    from vmvisor_image.boot.modules import Module
+    from vmvisor_image.image import Image
 
 _COPY_CHUNK = 1 << 20
 
@@ -32,7 +37,7 @@ class Extent:
 
 
 class FileHome(Protocol):
-    """What a file needs of the partition it lies in."""
+    """What a file needs of the partition or archive it lies in."""
 
     @property
     def disk(self) -> ReadAt:
@@ -54,7 +59,15 @@ class File:
     __slots__ = ("_ends", "_extents", "_home", "_modified", "_path", "_size", "_token")
 
     def __init__(self, home: FileHome, path: str, size: int, modified: datetime | None, token: Any) -> None:
-        """Made by volumes; `token` is whatever lets the volume find the file's extents, and picklable."""
+        """Made by volumes and archives.
+
+        Args:
+            home: What it lies in.
+            path: POSIX path from the root.
+            size: Bytes.
+            modified: Naive where the zone of whoever wrote it is not known, else with its zone.
+            token: Whatever lets `home` find the file's extents, and picklable.
+        """
         self._home = home
         self._path = path
         self._size = size
@@ -80,8 +93,28 @@ class File:
 
     @property
     def modified(self) -> datetime | None:
-        """When it was last written: naive, in the local time of whoever wrote it; None where that is no date."""
-        return self._modified
+        """When it was last written; None where that is no date.
+
+        Always naive: of FAT in the local time of whoever wrote it, of all else in UTC.
+        """
+        known = self._modified
+        return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
+
+    @property
+    def timestamp(self) -> float | None:
+        """`modified` as seconds since 1970 in UTC; FAT's is taken for the local time of this machine.
+
+        None where that is no date, or one that this system can't tell.
+        """
+        try:
+            return None if self._modified is None else self._modified.timestamp()
+        except (OverflowError, OSError, ValueError):
+            return None
+
+    @property
+    def home(self) -> FileHome:
+        """The partition or archive that it lies in."""
+        return self._home
 
     @property
     def extents(self) -> tuple[Extent, ...]:
@@ -118,6 +151,15 @@ class File:
         for start, count in self._ranges(offset, min(length, self._size - offset)):
             prefetch(self._home.disk, start, count)
 
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.skip_zeros`."""
+        for start, count in self._ranges(offset, min(end, self._size) - offset):
+            found = skip_zeros(self._home.disk, start, start + count) - start
+            offset += found
+            if found < count:
+                break
+        return offset
+
     def read_bytes(self) -> bytes:
         """The whole content."""
         self.prefetch(0, self._size)
@@ -153,6 +195,36 @@ class File:
         for chunk in self.chunks():
             digest.update(chunk)
         return digest.hexdigest()
+
+    def open_archive(self) -> Archive:
+        """What it holds, where it is an archive: tar, vmtar, zip, ar (VIB) or ISO 9660, however it is compressed.
+
+        Raises:
+            NotAnArchive: It is none.
+            CorruptImage: Its compression can't be opened.
+        """
+        from vmvisor_image.archives import open_archive
+
+        return open_archive(self)
+
+    def open_module(self) -> Module:
+        """What it is to the boot loader: its compression, its signature, and the kernel or archive inside.
+
+        Raises:
+            CorruptImage: Its compression can't be opened.
+        """
+        from vmvisor_image.boot.modules import Module
+
+        return Module(self)
+
+    def open_image(self, *, threads: int | None = None, member: str | None = None) -> Image:
+        """The disk that it holds, wrapped in whatever `Image.open` takes off; see there for the arguments.
+
+        The extents that a VMDK descriptor names are looked for beside it.
+        """
+        from vmvisor_image.image import Image
+
+        return Image.open(self, threads=threads, member=member)
 
     def is_file(self) -> bool:
         """True."""
@@ -217,7 +289,8 @@ class Directory:
     @property
     def modified(self) -> datetime | None:
         """When it was last written, as `File.modified`; None for the root."""
-        return self._modified
+        known = self._modified
+        return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
 
     def is_file(self) -> bool:
         """False."""

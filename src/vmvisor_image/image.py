@@ -8,11 +8,14 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Protocol, Self, cast, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, overload
 
+from vmvisor_image.checksums import Checksum, check_beside
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
-from vmvisor_image.layers import Layer, LayerOptions, Progress, unwrap
+from vmvisor_image.layers import Layer, LayerOptions, Progress, neighbour_of, unwrap
 from vmvisor_image.partition import PartitionTable
 from vmvisor_image.streams import (
     BytesSource,
@@ -25,6 +28,9 @@ from vmvisor_image.streams import (
     read_up_to,
 )
 from vmvisor_image.tables import Scheme, find_table
+
+if TYPE_CHECKING:
+    from vmvisor_image.boot.system import System
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
 """What `Image.open` takes: a path, the bytes themselves, a seekable binary file object, or any `ReadAt`."""
@@ -52,6 +58,7 @@ class _OpenImage(Protocol):
         index: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | bool | None = None,
         progress: Progress | None = None,
+        member: str | None = None,
     ) -> Image:
         """Open an image and recognise what wraps it; the disk itself is not read yet.
 
@@ -65,10 +72,15 @@ class _OpenImage(Protocol):
                 zstd's time; True for beside the image, else in the user's cache folder.
             progress: Called with the compressed bytes passed so far and in all (None where that is not known),
                 from the thread that reads.
+            member: Which file of a container (an installer CD, a tar or zip archive) is the disk: its path, or the path
+                of an archive in it and the path in there, with a slash between. None for the one that is.
 
         Raises:
             OSError: The file can't be opened.
             CorruptImage: A wrapping is recognised and damaged.
+            NoDiskImage: A container holds nothing that looks like a disk.
+            SeveralImages: A container holds several disks, and `member` names none.
+            MemberNotFound: A container has no such member.
             InvalidArgument: The source is none of these, or an argument is out of range.
         """
         ...
@@ -100,8 +112,9 @@ class _Open:
             index: str | os.PathLike[str] | None = None,
             cache: str | os.PathLike[str] | bool | None = None,
             progress: Progress | None = None,
+            member: str | None = None,
         ) -> Image:
-            image = owner(source, threads=threads, index=index, cache=cache, progress=progress)
+            image = owner(source, threads=threads, index=index, cache=cache, progress=progress, member=member)
             _ = image.disk
             return image
 
@@ -123,12 +136,13 @@ class Image:
         index: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | bool | None = None,
         progress: Progress | None = None,
+        member: str | None = None,
     ) -> None:
         """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
-        self._options = LayerOptions(threads, progress, index=index, cache=cache)
+        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member)
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
@@ -205,7 +219,34 @@ class Image:
             found.append(Problem.of(error))
         for layer in self.layers:
             found += getattr(layer.source, "problems", ())
+            if layer.files is not None:
+                found += layer.files.problems
         return tuple(dict.fromkeys(found))
+
+    def system(self, bank: int | str | None = None) -> System:
+        """What it boots: version, modules in load order, and the files as the hypervisor would see them.
+
+        Args:
+            bank: Number or label of a boot bank's partition, or "active"; None for the usual one, see
+                `vmvisor_image.boot.bootable.find_bootable`.
+
+        Raises:
+            PartitionNotFound: There is no boot bank.
+        """
+        from vmvisor_image.boot.system import System
+
+        return System(self, bank)
+
+    def checksums(self) -> tuple[Checksum, ...]:
+        """Whether what was taken out of containers is what the checksum files beside it say; reads it whole.
+
+        The installer of ESXi 4.1 has an ``imagedd.md5`` beside its ``imagedd.bz2``.
+        """
+        found: list[Checksum] = []
+        for layer in self.layers:
+            if layer.files is not None and isinstance(layer.source, File):
+                found += check_beside(layer.source, layer.files)
+        return tuple(found)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `offset` of the decoded disk.
@@ -266,14 +307,30 @@ class Image:
             source = FileObjectSource(given)
         else:
             raise InvalidArgument(f"an image is a path, bytes, a binary file object or a ReadAt, not {given!r}")
+        options = replace(self._options, neighbour=self._neighbour(source, closers))
         try:
-            layers = unwrap(source, name, self._options)
+            layers = unwrap(source, name, options)
         except BaseException:
             for close in closers:
                 close()
             raise
         closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
         return _Opened(layers, source, layers[-1].source if layers else source, tuple(reversed(closers)))
+
+    def _neighbour(self, source: ReadAt, closers: list[Callable[[], None]]) -> Callable[[str], ReadAt] | None:
+        """What opens files beside the one that was given."""
+        if isinstance(source, File):
+            return neighbour_of(source)
+        if not isinstance(source, FileSource):
+            return None
+        folder = Path(source.path).parent
+
+        def open_neighbour(name: str) -> FileSource:
+            found = FileSource(folder / name)
+            closers.append(found.close)
+            return found
+
+        return open_neighbour
 
     def __enter__(self) -> Self:
         return self
@@ -304,4 +361,4 @@ class Image:
 
 
 def _reopen(kind: type[Image], source: Source, options: LayerOptions) -> Image:
-    return kind(source, threads=options.threads, index=options.index, cache=options.cache)
+    return kind(source, threads=options.threads, index=options.index, cache=options.cache, member=options.member)

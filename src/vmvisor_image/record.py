@@ -1,7 +1,7 @@
 """`@record`: one annotated dataclass is an on-disk structure's schema, its type and its documentation.
 
 A record is a frozen, slotted dataclass whose fields are annotated with how they lie on disk, in order and
-without padding, all integers little-endian::
+without padding, all integers little-endian unless the class says otherwise::
 
     @record
     class PartitionEntry(Record):
@@ -21,16 +21,29 @@ import dataclasses
 import functools
 import struct
 from collections.abc import Iterator
-from typing import Annotated, Any, Self, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from vmvisor_image.errors import CorruptImage, InvalidArgument, TruncatedImage
 
 R = TypeVar("R", bound="Record")
+ByteOrder = Literal["little", "big"]
+_PREFIXES = {"little": "<", "big": ">"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Integer:
-    """An unsigned little-endian integer; `code` is its `struct` format character."""
+    """An unsigned integer in the byte order of its record; `code` is its `struct` format character."""
 
     code: str
 
@@ -52,11 +65,11 @@ class Array:
 U8 = Annotated[int, Integer("B")]
 """Unsigned 8-bit integer."""
 U16 = Annotated[int, Integer("H")]
-"""Unsigned 16-bit little-endian integer."""
+"""Unsigned 16-bit integer."""
 U32 = Annotated[int, Integer("I")]
-"""Unsigned 32-bit little-endian integer."""
+"""Unsigned 32-bit integer."""
 U64 = Annotated[int, Integer("Q")]
-"""Unsigned 64-bit little-endian integer."""
+"""Unsigned 64-bit integer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +112,8 @@ class Record:
 
     source_offset: int | None = dataclasses.field(default=None, compare=False, repr=False)
     raw: bytes = dataclasses.field(default=b"", compare=False, repr=False)
+    byte_order: ClassVar[ByteOrder] = "little"
+    """Byte order of its integers; a class with big-endian ones sets it to "big"."""
 
     @classmethod
     def length(cls) -> int:
@@ -212,7 +227,8 @@ class _Plan:
             offset = fields[-1].offset + fields[-1].length if fields else 0
             fields.append(_field(cls, name, hints[name], offset))
         self.fields = tuple(fields)
-        self.struct = struct.Struct("<" + "".join(field._code for field in self.fields))
+        self.struct = struct.Struct(_PREFIXES[cls.byte_order] + "".join(field._code for field in self.fields))
+        self.byte_order: ByteOrder = cls.byte_order
         self.nested = tuple(
             (index, field.offset, field.element) for index, field in enumerate(self.fields) if field.element is not None
         )
@@ -223,7 +239,10 @@ class _Plan:
         """The construct `Struct`."""
         import construct
 
-        integers = {"B": construct.Int8ul, "H": construct.Int16ul, "I": construct.Int32ul, "Q": construct.Int64ul}
+        numbers = (construct.Int8ul, construct.Int16ul, construct.Int32ul, construct.Int64ul)
+        if self.byte_order == "big":
+            numbers = (construct.Int8ub, construct.Int16ub, construct.Int32ub, construct.Int64ub)
+        integers = dict(zip("BHIQ", numbers, strict=True))
 
         def subconstruct(field: Field) -> Any:
             match field.layout:

@@ -211,6 +211,11 @@ class FileSource:
         """Close the file; later reads raise `ClosedError`."""
         self._file.close()
 
+    @property
+    def kept_beside(self) -> str:
+        """Path of the file beside which is kept what was found out about it."""
+        return self.path
+
     def __reduce__(self) -> tuple[type[FileSource], tuple[str]]:
         return (FileSource, (self.path,))
 
@@ -291,6 +296,29 @@ class Slice:
     def prefetch(self, offset: int, length: int) -> None:
         """See `prefetch`; a range past the slice's end is cut there."""
         prefetch(self._source, self.start + offset, min(length, self._size - offset))
+
+
+class KeptBeside:
+    """A `ReadAt` about which things may be kept beside a path: a member of a container, beside the container."""
+
+    def __init__(self, source: ReadAt, path: str) -> None:
+        """Take the source and a path, which need not exist."""
+        self._source = source
+        self.kept_beside = path
+        """See `FileSource.kept_beside`."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self._source.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        return self._source.read_at(offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `prefetch`."""
+        prefetch(self._source, offset, length)
 
 
 class ReadAtStream(io.RawIOBase):

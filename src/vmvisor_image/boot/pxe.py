@@ -1,32 +1,43 @@
-"""From a disk image to what a TFTP server needs to boot it: the recipe of 2008 in one call."""
+"""From a disk image or an installer CD to what a TFTP server needs to boot it: the recipe of 2008 in one call."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
-from vmvisor_image.errors import CorruptImage, InvalidArgument, PathNotFound
+from vmvisor_image.boot.bootable import BOOT_LABELS, Bootable, find_boot_partition, find_bootable, find_installer
+from vmvisor_image.boot.overlay import build_module
+from vmvisor_image.errors import CorruptImage, InvalidArgument, PartitionNotFound, PathNotFound, UnsafeName
 from vmvisor_image.extraction import write_files
 from vmvisor_image.files import File
 from vmvisor_image.image import Image
 
-BOOT_LABEL: Final = "Hypervisor0"
-"""Label of the partition that holds the boot loader."""
-BANK_LABEL: Final = "Hypervisor1"
-"""Label of the boot bank."""
 LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
+EFI_LOADER: Final = "mboot.efi"
+"""The loader that UEFI starts, as VMware's documentation calls it on a server."""
 CONFIGURATION: Final = "pxelinux.cfg/default"
 """Where PXELINUX looks last for its configuration."""
-ESX_35_MODULES: Final = ("vmkernel.gz", "binmod.tgz", "environ.tgz", "cim.tgz", "oem.tgz", "license.tgz")
-"""Kernel and modules of ESX 3i 3.5 in load order (vinternals.blogspot.com/2008/01/pxe-boot-esx-3i.html)."""
+IPXE_SCRIPT: Final = "boot.ipxe"
+"""Name of the script for iPXE."""
+_BOOT_CONFIGURATION: Final = "boot.cfg"
+_EFI_LOADERS: Final = ("EFI/BOOT/BOOTX64.EFI", "EFI/VMware/mboot64.efi")
+"""Where it lies: on an installer CD, and in the boot partition of a disk."""
+_EFI_CRYPTO: Final = ("EFI/BOOT/CRYPTO64.EFI", "EFI/VMware/crypto64.efi")
+"""What ESXi 7 and later need beside it."""
+_INSTALLER_IMAGES: Final = ("imagedd.bz2", "imagedd.md5")
+"""What the installer of 4.1 fetches itself; that of 3.5 and 4.0 has it in a module."""
 _LABEL_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PREFIX_TEXT = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+
+Mode = Literal["run", "install"]
+Content = Callable[[], Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,87 +53,296 @@ class PxeExport:
     kernel: str
     """What PXELINUX loads."""
     append: str
-    """What it passes on: the hypervisor's kernel and modules, in load order."""
+    """What it passes on: the hypervisor's kernel and modules in load order, or where ``boot.cfg`` is."""
     missing: tuple[str, ...]
-    """Modules that boot.cfg names and the bank lacks; they are left out of `append`."""
+    """Modules that the configuration names and that are not there; they are left out."""
+    modules: tuple[str, ...] = ()
+    """Kernel and modules in load order, each with its arguments."""
+    mode: Mode = "run"
+    """Whether the hypervisor runs, or its installer."""
 
 
-def export_pxe(image: Image, dest: str | os.PathLike[str], *, label: str = "3i", overwrite: bool = False) -> PxeExport:
+def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want otherwise
+    image: Image,
+    dest: str | os.PathLike[str],
+    *,
+    label: str = "3i",
+    overwrite: bool = False,
+    mode: Mode | None = None,
+    bank: int | str | None = None,
+    prefix: str = "",
+    kernel_options: Sequence[str] = (),
+    ipxe: bool = False,
+    overlay: Mapping[str, str | os.PathLike[str]] | None = None,
+    keep_overlaid: bool = False,
+) -> PxeExport:
     """Write what a PXE server needs to boot `image`.
 
-    That is ``mboot.c32`` from the partition Hypervisor0, every file of the root directory of Hypervisor1 under its
-    own name and with its time, and ``pxelinux.cfg/default``. The order of the modules comes from the bank's
-    ``boot.cfg``; where there is none, it is that of ESX 3i 3.5. Of a compressed image nothing is decoded past the
-    last byte of these files.
+    Of ESX 3i 3.5 and ESXi 4 that is ``mboot.c32``, every file of the root directory of the first boot bank under its
+    own name and with its time, and ``pxelinux.cfg/default`` with kernel and modules in the order of the bank's
+    ``boot.cfg`` (where there is none, in that of ESX 3i 3.5). Of a compressed image nothing is decoded past the last
+    byte of these files. To install instead, it is what ``isolinux.cfg`` of the installer CD loads.
+
+    Of ESXi 5 and later it is the loaders for BIOS (``mboot.c32``) and UEFI (``mboot.efi``), the kernel and modules that
+    ``boot.cfg`` names, and a ``boot.cfg`` with the prefix set and leading slashes taken off.
 
     Args:
-        image: The disk image.
+        image: The disk image or installer CD.
         dest: The TFTP server's folder; made where it is missing.
         label: Label of the boot entry: letters, digits, dots, dashes and underscores.
         overwrite: Replace files that are already there.
+        mode: "run" the hypervisor from the network, or "install" it. None for the first, but for an installer CD of
+            ESXi 5 or later, which only installs.
+        bank: Which boot bank to run; see `vmvisor_image.boot.bootable.find_bootable`.
+        prefix: Folder below `dest` for everything but PXELINUX's configuration, without slashes at its ends.
+        kernel_options: Options for the hypervisor's kernel, after those that it has anyway.
+        ipxe: Write ``boot.ipxe``, too.
+        overlay: Folders by name of a module, such as ``oem.tgz``: a module made of the folder takes its place, or is
+            loaded last where there is none of that name. The image stays as it is.
+        keep_overlaid: Keep those files of a replaced module that the folder does not have.
 
     Raises:
-        PartitionNotFound: One of the two partitions is not there.
-        PathNotFound: ``mboot.c32`` or the kernel is not there. Only of a kernel that ``boot.cfg`` names this is known
-            after the files were written: reading it first would decode most of the bank twice.
+        PartitionNotFound: There is no boot bank or no boot partition.
+        PathNotFound: A loader or the kernel is not there. Only of a kernel of ESX 3i 3.5 or ESXi 4 that ``boot.cfg``
+            names this is known after the files were written: reading it first would decode most of the bank twice.
         UnsafeName: A file's name can't be written safely; nothing was written.
         DestinationExists: A file is already there; nothing was written.
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
-        InvalidArgument: `label` holds anything else.
+        InvalidArgument: An argument is not what it may be, or there is no installer to export.
     """
     if not _LABEL_TEXT.fullmatch(label):
         raise InvalidArgument(f"label must be letters, digits, '.', '-' and '_', not {label!r}")
-    loader = image.partitions[BOOT_LABEL].files[LOADER]
-    bank = image.partitions[BANK_LABEL].files
-    root_files = [entry for entry in bank.root if isinstance(entry, File)]
-    order = functools.cache(lambda: _boot_order(root_files))
-    if not any(file.name.casefold() == BANK_CONFIGURATION for file in root_files):
-        order()  # what it complains of is known already
-
-    def configuration() -> bytes:
-        return f"default {label}\nlabel {label}\n  kernel {LOADER}\n  append {order().append}\n".encode()
-
+    if prefix and (not _PREFIX_TEXT.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+        raise InvalidArgument(f"prefix must be names with slashes between, not {prefix!r}")
+    for option in kernel_options:
+        if not option.isprintable() or "---" in option or option != option.strip():
+            raise InvalidArgument(f"a kernel option is one line without '---', not {option!r}")
+    source = _find_source(image, mode, bank)
+    wanted = _Wanted(label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
+    made = _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
+    plan = (_plan_5 if source.bootable.loads_by_configuration else _plan_before_5)(image, source, wanted, made)
+    at = wanted.folder
+    contents = [
+        *((f"{at}{name}", content) for name, content in plan.made.items()),
+        *_configurations(plan, wanted),
+    ]
     written = write_files(
-        [(LOADER, loader), *((file.name, file) for file in root_files)],
-        dest,
-        texts=[(CONFIGURATION, configuration)],
-        overwrite=overwrite,
+        [(f"{at}{name}", file) for name, file in plan.files], dest, made=contents, overwrite=overwrite
     )
-    return PxeExport(Path(dest), written, label, LOADER, order().append, order().missing)
+    order = plan.order()
+    return PxeExport(
+        Path(dest), written, label, f"{at}{LOADER}", plan.append(), order.missing, order.modules, source.mode
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _BootOrder:
-    """What is loaded; `append` and `missing` as in `PxeExport`."""
+class _Source:
+    bootable: Bootable
+    mode: Mode
 
-    append: str
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the caller asked for."""
+
+    label: str
+    folder: str
+    """The prefix with a slash at its end, or nothing."""
+    options: str
+    ipxe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is loaded, in order; see `PxeExport`."""
+
+    modules: tuple[str, ...]
     missing: tuple[str, ...]
 
 
-def _boot_order(root_files: list[File]) -> _BootOrder:
-    """Kernel and modules in load order, spelled as the files are."""
-    by_name = {file.name.casefold(): file for file in reversed(root_files)}
-    configuration = by_name.get(BANK_CONFIGURATION)
-    named: list[BootModule] = []
-    if configuration is not None:
-        parsed = BootConfig.parse(configuration.read_at(0, min(configuration.size, LARGEST_CONFIGURATION)))
-        if parsed.kernel is not None:
-            named = [parsed.kernel, *parsed.modules]
-    if not named:
-        named = [BootModule(name) for name in ESX_35_MODULES]
-    if named[0].name.lstrip("/").casefold() not in by_name:
-        raise PathNotFound(f"the boot bank lacks its kernel {named[0].name!r}")
-    found, missing = [], []
-    for module in named:
-        file = by_name.get(module.name.lstrip("/").casefold())
-        if file is None:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be written, names below the prefix."""
+
+    files: list[tuple[str, File]]
+    made: dict[str, Content]
+    order: Callable[[], _Order]
+    append: Callable[[], str]
+    """What PXELINUX passes to the loader."""
+    lines: tuple[str, ...] = field(default=())
+    """Further lines of PXELINUX's entry."""
+    has_efi: bool = False
+
+
+def _find_source(image: Image, mode: Mode | None, bank: int | str | None) -> _Source:
+    if mode == "install":
+        found = find_installer(image)
+        if found is None:
+            raise InvalidArgument("to install, the image must be an installer CD (ISO 9660)")
+        return _Source(found, "install")
+    found = find_bootable(image, bank)
+    if mode == "run" and found.is_installer:
+        raise InvalidArgument("this is an installer CD without an image of an installed system: it only installs")
+    return _Source(found, "install" if found.is_installer else "run")
+
+
+def _overlaid(bootable: Bootable, overlay: Mapping[str, str | os.PathLike[str]], *, keep: bool) -> dict[str, Content]:
+    """What makes each module of the overlay, by the name that its file has."""
+    made: dict[str, Content] = {}
+    for name, folder in overlay.items():
+        if "/" in name or not name.isprintable():
+            raise InvalidArgument(f"a module of an overlay is a file name, not {name!r}")
+        file = bootable.find(name)
+        build_module(folder, name)  # what it complains of is known before anything is written
+
+        def content(
+            name: str = name, folder: str | os.PathLike[str] = folder, file: File | None = file
+        ) -> Iterable[bytes]:
+            return build_module(folder, name, base=file.open_archive() if keep and file is not None else None)
+
+        made[name if file is None else file.name] = content
+    return made
+
+
+def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Content]) -> _Plan:
+    """PXELINUX is told each module: ESX 3i 3.5 and ESXi 4."""
+    bootable = source.bootable
+    if bootable.is_installer:
+        files = _installer_files(bootable)
+    else:
+        boot = find_boot_partition(image)
+        if boot is None:
+            known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in image.partitions)
+            raise PartitionNotFound(f"no boot partition {BOOT_LABELS[0]!r}; there are {known or 'none'}")
+        files = [(LOADER, boot.files[LOADER]), *((file.name, file) for file in bootable.root_files)]
+    order = functools.cache(lambda: _order(bootable, made, wanted.options))
+    if bootable.is_installer or bootable.find(_BOOT_CONFIGURATION) is None:
+        order()  # what it complains of is known already
+
+    def append() -> str:
+        return " --- ".join(f"{wanted.folder}{module}" for module in order().modules)
+
+    kept = [(name, file) for name, file in files if name not in made]
+    return _Plan(kept, made, order, append)
+
+
+def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
+    """The loader, what it loads, and what the installer fetches itself, each once."""
+    loader = bootable.find(LOADER) or bootable.find(f"isolinux/{LOADER}")
+    if loader is None:
+        raise PathNotFound(f"the installer CD lacks {LOADER}")
+    files = {LOADER: loader}
+    for name in (*(module.name.lstrip("/") for module in bootable.order), *_INSTALLER_IMAGES):
+        if (file := bootable.find(name)) is not None:
+            files[file.path] = file
+    return list(files.items())
+
+
+def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Content]) -> _Plan:
+    """The loader reads ``boot.cfg`` itself: ESXi 5 and later."""
+    bootable = source.bootable
+    configuration = bootable.configuration
+    if configuration is None or configuration.kernel is None:
+        raise PathNotFound(f"there is no {_BOOT_CONFIGURATION} that names a kernel")
+    files: dict[str, File] = {}
+    missing = []
+    loaded: list[BootModule] = []
+    for module in bootable.order:
+        name = module.name.lstrip("/")
+        file = bootable.find(name)
+        if file is None and name not in made:
             missing.append(module.name)
-        else:
-            found.append(" ".join(filter(None, (_checked(file.name), _checked(module.arguments)))))
-    return _BootOrder(" --- ".join(found), tuple(missing))
+            continue
+        loaded.append(BootModule(name, module.arguments))
+        if file is not None and file.name not in made:
+            files[name] = file  # spelled as boot.cfg has it: a TFTP server minds the case, a CD does not
+    if configuration.kernel.name in missing:
+        raise PathNotFound(f"the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names is not there")
+    known = {module.name.casefold() for module in loaded}
+    loaded += [BootModule(name) for name in made if name.casefold() not in known]
+    has_efi = _add_loaders(image, bootable, files)
+    options = " ".join(filter(None, (configuration.values.get("kernelopt", ""), wanted.options)))
+    changed = configuration.replace(
+        {
+            "kernel": loaded[0].name,
+            **({"kernelopt": options} if options else {}),
+            "modules": " --- ".join(map(str, loaded[1:])),
+            "prefix": wanted.folder.rstrip("/"),
+        }
+    )
+    order = _Order((str(BootModule(loaded[0].name, options)), *map(str, loaded[1:])), tuple(missing))
+    append = f"-c {wanted.folder}{_BOOT_CONFIGURATION}"
+    contents: dict[str, Content] = {**made, _BOOT_CONFIGURATION: lambda: (_checked_configuration(changed),)}
+    return _Plan(list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_efi)
+
+
+def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
+    """Add the loaders that there are; whether that for UEFI is among them."""
+    holder = bootable
+    if not bootable.is_installer and (boot := find_boot_partition(image)) is not None:
+        holder = Bootable(boot.files, boot.number, is_installer=False)
+    loader = holder.find(LOADER)
+    efi = next((file for name in _EFI_LOADERS if (file := holder.find(name)) is not None), None)
+    if loader is None and efi is None:
+        raise PathNotFound(f"there is neither {LOADER} nor {_EFI_LOADERS[0]}")
+    if loader is not None:
+        files[LOADER] = loader
+    if efi is not None:
+        files[EFI_LOADER] = efi
+        crypto = next((file for name in _EFI_CRYPTO if (file := holder.find(name)) is not None), None)
+        if crypto is not None:
+            files["crypto64.efi"] = crypto
+    return efi is not None
+
+
+def _configurations(plan: _Plan, wanted: _Wanted) -> list[tuple[str, Content]]:
+    """PXELINUX's configuration and iPXE's script."""
+    loader = f"{wanted.folder}{LOADER}"
+
+    def pxelinux() -> Iterable[bytes]:
+        lines = [f"kernel {loader}", f"append {plan.append()}", *plan.lines]
+        yield f"default {wanted.label}\nlabel {wanted.label}\n".encode()
+        yield "".join(f"  {line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+    def ipxe() -> Iterable[bytes]:
+        lines = ["#!ipxe", f"kernel {loader} {plan.append()}", "boot"]
+        if plan.has_efi:
+            lines[1:1] = ["iseq ${platform} efi && goto uefi ||"]
+            lines += [":uefi", f"kernel {wanted.folder}{EFI_LOADER} {plan.append()}", "boot"]
+        yield "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+    found: list[tuple[str, Content]] = [(IPXE_SCRIPT, ipxe)] if wanted.ipxe else []
+    return [*found, (CONFIGURATION, pxelinux)]
+
+
+def _order(bootable: Bootable, made: Mapping[str, Content], options: str) -> _Order:
+    """Kernel and modules in load order, spelled as the files are."""
+    named = bootable.order
+    if bootable.find(named[0].name) is None:
+        raise PathNotFound(
+            f"{'the installer CD' if bootable.is_installer else 'the boot bank'} lacks its kernel {named[0].name!r}"
+        )
+    found, missing, present = [], [], set()
+    for number, module in enumerate(named):
+        file = bootable.find(module.name)
+        if file is None and module.name not in made:
+            missing.append(module.name)
+            continue
+        name = module.name if file is None else file.path
+        present.add(name)
+        arguments = " ".join(filter(None, (module.arguments, options if number == 0 else "")))
+        found.append(" ".join(filter(None, (_checked(name), _checked(arguments)))))
+    return _Order((*found, *(name for name in made if name not in present)), tuple(missing))
 
 
 def _checked(text: str) -> str:
     if not text.isprintable():
         raise CorruptImage("a name or argument holds control characters", structure="boot.cfg", found=repr(text))
     return text
+
+
+def _checked_configuration(configuration: BootConfig) -> bytes:
+    for module in configuration.modules:
+        if ".." in module.name.split("/"):
+            raise UnsafeName(f"{module.name!r} would leave the destination", structure="boot.cfg")
+    return configuration.to_bytes()

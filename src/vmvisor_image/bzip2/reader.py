@@ -115,7 +115,7 @@ class Bzip2Reader:
         self._index_paths: tuple[str | os.PathLike[str], ...] = ()
         self._index_is_optional = index == "auto"
         if index == "auto":
-            path = getattr(source, "path", None)
+            path = getattr(source, "kept_beside", None)
             self._index_paths = () if path is None else default_paths(path)
         elif index is not None:
             self._index_paths = (index,)
@@ -300,7 +300,7 @@ class Bzip2Reader:
         assert self._fingerprint is not None, "it was made for this"
         if cache is not True:
             return DecodedCache(cache, self._fingerprint)
-        path = getattr(self._source, "path", None)
+        path = getattr(self._source, "kept_beside", None)
         if path is None:
             return None
         for folder in default_paths(path, CACHE_SUFFIX):

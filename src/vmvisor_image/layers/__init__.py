@@ -1,4 +1,8 @@
-"""What may wrap a disk image: one module each, which recognises its wrapping and opens what is inside."""
+"""What may wrap a disk image: one module each, which recognises its wrapping and opens what is inside.
+
+Compressions (bzip2, gzip, xz, zstd), virtual disks (qcow2, VMDK, VHD, VHDX), and containers that hold other files, too
+(ISO 9660, tar, zip), of which `vmvisor_image.layers.containers` picks the one that is the disk.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.files import File, FileTree
+from vmvisor_image.signed import strip_signature
+from vmvisor_image.streams import KeptBeside, ReadAt, knows_size, read_up_to
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
 _HEAD = 512
 _MOST_LAYERS = 8
+_COMPRESSIONS = {"bzip2", "gzip", "xz", "zstd"}
+_SHORT_SUFFIXES = (".tgz", ".tbz2", ".txz")
+"""Of compressed tar archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +37,13 @@ class LayerOptions:
     total: int | None = None
     """Compressed bytes in all, for `progress`."""
     index: str | os.PathLike[str] | None = None
-    """Where to keep an index of what is where in the outermost layer; "auto" for the usual places."""
+    """Where to keep an index of what is where in the outermost compression; "auto" for the usual places."""
     cache: str | os.PathLike[str] | bool | None = None
-    """Where to keep the decoded data of the outermost layer; True for the usual places."""
+    """Where to keep the decoded data of the outermost compression; True for the usual places."""
+    member: str | None = None
+    """Which file of a container is the disk; None where there is but one that can be."""
+    neighbour: Callable[[str], ReadAt] | None = None
+    """Opens a file beside the source by its name, for virtual disks in several files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +51,46 @@ class Layer:
     """One wrapping that was taken off."""
 
     kind: str
-    """Its format: "bzip2", "gzip", "xz" or "zstd"."""
+    """Its format: "bzip2", "gzip", "xz", "zstd", "qcow2", "vmdk", "vhd", "vhdx", "iso9660", "tar", "zip" …"""
     name: str | None
-    """Name of the wrapped file, or None for bytes without one."""
+    """Name of the wrapped file, with its path where it lies in a container; None for bytes without one."""
     source: ReadAt = field(compare=False, repr=False)
     """What was inside, decoded as it is read."""
+    files: FileTree | None = field(default=None, compare=False, repr=False)
+    """All files of a container; None of anything else."""
+
+
+def peel(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
+    """The compressions around `source`, outermost first.
+
+    Raises:
+        CorruptImage: One is recognised and can't be opened.
+    """
+    return _peel(source, name, options, read_up_to(source, 0, _HEAD))
+
+
+def _peel(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
+    from vmvisor_image.layers import bzip2, gzip, xz, zstd
+
+    kinds: tuple[_Kind, ...] = (bzip2, gzip, xz, zstd)
+    layers: list[Layer] = []
+    inner = source
+    while len(layers) < _MOST_LAYERS:
+        kind = next((kind for kind in kinds if kind.probe(head)), None)
+        if kind is None:
+            break
+        if options.progress is not None:
+            options = replace(options, total=inner.size if knows_size(inner) else None)
+        if layers and layers[-1].kind == gzip.KIND:
+            inner = strip_signature(inner)  # of a boot module that is compressed twice
+        inner = kind.open_layer(inner, options)
+        layers.append(Layer(kind.KIND, name, inner))
+        name = None if name is None else _inner_name(name, kind.SUFFIX)
+        options = replace(options, progress=None)  # the outermost compression tells how far it is
+        if kind is bzip2:
+            options = replace(options, index=None, cache=None)
+        head = read_up_to(inner, 0, _HEAD)
+    return tuple(layers)
 
 
 def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
@@ -49,27 +98,67 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
 
     Raises:
         CorruptImage: A layer is recognised and can't be opened.
+        NoDiskImage: A container holds no disk.
+        SeveralImages: A container holds more than one.
+        MemberNotFound: A container holds no file `options.member`.
     """
-    from vmvisor_image.layers import bzip2, gzip, xz, zstd
+    from vmvisor_image.layers import containers, virtual
 
-    kinds: tuple[_Kind, ...] = (bzip2, gzip, xz, zstd)
     layers: list[Layer] = []
     inner = source
-    options = replace(options, total=source.size if options.progress is not None else None)
+    beside: str | None = getattr(source, "kept_beside", None)
     while len(layers) < _MOST_LAYERS:
-        head = read_up_to(inner, 0, _HEAD)
-        kind = next((kind for kind in kinds if kind.probe(head)), None)
-        if kind is None:
+        try:
+            head = read_up_to(inner, 0, _HEAD)
+        except CorruptImage:
+            if not layers:
+                raise
+            break  # what is behind the damage can be read
+        found = _peel(inner, name, options, head)
+        if not found:
+            found = virtual.open_disk(inner, name, options, head)
+        if not found and (options.member is not None or not _has_table(head)):
+            found = containers.open_container(inner, name, options)
+        if not found:
             break
-        inner = kind.open_layer(inner, options)
-        layers.append(Layer(kind.KIND, name, inner))
-        name = None if name is None else name.removesuffix(kind.SUFFIX)
-        options = replace(options, index=None, cache=None, progress=None)  # they are about the outermost layer
+        layers += found
+        inner, name = found[-1].source, None
+        kinds = {layer.kind for layer in found}
+        if kinds & _COMPRESSIONS:
+            options = replace(options, progress=None)
+        if "bzip2" in kinds:
+            options = replace(options, index=None, cache=None)
+        if isinstance(inner, File):
+            name = inner.path
+            options = replace(options, member=None, neighbour=neighbour_of(inner))
+            if beside is not None:
+                inner = KeptBeside(inner, f"{beside}.{inner.name}")
     return tuple(layers)
 
 
+def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:
+    """What opens files beside one of a volume or archive."""
+    files: FileTree | None = getattr(file.home, "files", None)
+    if files is None:
+        return None
+    folder = file.path.rpartition("/")[0]
+    return lambda name: files[f"{folder}/{name}" if folder else name]
+
+
+def _has_table(head: bytes) -> bool:
+    """Whether a source begins as a partition table or boot sector does; so do CDs that also boot from a stick."""
+    return head[510:512] == b"\x55\xaa"
+
+
+def _inner_name(name: str, suffix: str) -> str:
+    for short in _SHORT_SUFFIXES:
+        if name.endswith(short):
+            return name.removesuffix(short) + ".tar"
+    return name.removesuffix(suffix)
+
+
 class _Kind(Protocol):
-    """What each module of this folder has."""
+    """What each module of a compression has."""
 
     @property
     def KIND(self) -> str: ...  # noqa: N802  # a module's constant

@@ -59,16 +59,18 @@ class FileVolume(Volume, Protocol):
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome) -> Volume | None:
     """The volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
 
-    Reads its first sector and, where that is no boot sector of FAT, 4 bytes 1 MiB behind it.
+    Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB and 1 MiB behind it.
 
     Raises:
         CorruptImage: A volume is recognised and can't be opened.
         TruncatedImage: The disk ends before the partition's first bytes.
     """
-    from vmvisor_image.volumes import fat, vmfs
+    from vmvisor_image.volumes import fat, iso9660, vmfs
 
     if fat.probe(disk, start, size):
         return fat.FatVolume(disk, start, size, home)
+    if size > iso9660.MAGIC_OFFSET and iso9660.probe(disk, start):
+        return iso9660.IsoVolume(disk, start, home)
     if vmfs.probe(disk, start, size):
         return vmfs.VmfsVolume(disk, start, size)
     return None

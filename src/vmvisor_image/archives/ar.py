@@ -1,0 +1,84 @@
+"""``ar`` archives: a VIB, the package of ESXi 5 and later, is one: ``descriptor.xml``, ``sig.pkcs7`` and payloads.
+
+Source: ar(5) of FreeBSD: an 8-byte magic, then for each member a header of 60 bytes of text and its data, padded to an
+even length. Long names as GNU (``//`` and ``/offset``) and BSD (``#1/length``) write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from vmvisor_image.archives import ArchiveMember
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.files import Extent
+from vmvisor_image.schemas.ar import MAGIC, MEMBER_END, MemberHeader
+from vmvisor_image.streams import ReadAt, read_up_to
+
+KIND: Final = "ar"
+_LONGEST_NAME: Final = 1 << 16
+
+
+def probe(head: bytes) -> bool:
+    """Whether a source that begins with `head` is an ar archive."""
+    return head[: len(MAGIC)] == MAGIC
+
+
+def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:  # noqa: ARG001
+    """The members, in archive order.
+
+    Raises:
+        CorruptImage: A header is damaged; where the next one lies is not known then.
+    """
+    at = len(MAGIC)
+    names = b""
+    while data := read_up_to(source, at, MemberHeader.length()):
+        header = MemberHeader.parse(data, base=at)
+        if header.end != MEMBER_END:
+            raise CorruptImage(
+                "it is none",
+                structure="ar header",
+                offset=at,
+                field="end",
+                expected=MEMBER_END.hex(),
+                found=header.end.hex(),
+            )
+        size = _number(header.size, at, 10)
+        start = at + MemberHeader.length()
+        following = start + size + size % 2
+        name = header.name.rstrip(b" ")
+        if name == b"//":
+            names = read_up_to(source, start, min(size, _LONGEST_NAME))
+        elif name.startswith(b"#1/"):
+            length = _number(name[3:], at, 10)
+            if length > min(size, _LONGEST_NAME):
+                raise CorruptImage("its name is longer than its data", structure="ar header", offset=at, field="name")
+            name = source.read_at(start, length).rstrip(b"\0")
+            start, size = start + length, size - length
+        elif name[:1] == b"/" and name[1:].isdigit():
+            name = names[_number(name[1:], at, 10) :].partition(b"\n")[0]
+        if name not in (b"/", b"//", b"/SYM64/") and (member := _member(header, name, start, size)) is not None:
+            yield member
+        at = following
+
+
+def _member(header: MemberHeader, name: bytes, start: int, size: int) -> ArchiveMember | None:
+    at = header.source_offset or 0
+    parts = name.decode("utf-8", "surrogateescape").removesuffix("/").split("/")
+    path = "/".join(part for part in parts if part not in ("", "."))
+    if not path:
+        return None
+    try:
+        modified = datetime.fromtimestamp(_number(header.modified, at, 10), UTC)
+    except (CorruptImage, OverflowError, OSError, ValueError):
+        modified = None
+    extents = (Extent(start, size),) if size else ()
+    return ArchiveMember(path, "file", size, modified, _number(header.mode, at, 8) & 0o7777, offset=at, extents=extents)
+
+
+def _number(raw: bytes, at: int, base: int) -> int:
+    text = raw.strip().decode("ascii", "replace") or "0"
+    if not text.isascii() or not text.isdigit() or (base == 8 and set(text) & set("89")):
+        raise CorruptImage("it is no number", structure="ar header", offset=at, found=repr(raw))
+    return int(text, base)

@@ -1,0 +1,173 @@
+"""What an image boots: the files of a boot bank or of an installer CD, and the order in which they are loaded."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
+from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
+from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
+from vmvisor_image.errors import PartitionNotFound, PathNotFound
+from vmvisor_image.files import File, FileTree
+from vmvisor_image.purpose import Role
+
+if TYPE_CHECKING:
+    from vmvisor_image.image import Image
+    from vmvisor_image.partition import Partition
+
+BANK_LABELS: Final = ("Hypervisor1", "BOOTBANK1")
+"""Labels of the first boot bank: up to ESXi 6, and from 7 on."""
+BOOT_LABELS: Final = ("Hypervisor0", "BOOT")
+"""Labels of the partition with the boot loader."""
+ESX_35_MODULES: Final = ("vmkernel.gz", "binmod.tgz", "environ.tgz", "cim.tgz", "oem.tgz", "license.tgz")
+"""Kernel and modules of ESX 3i 3.5 in load order (vinternals.blogspot.com/2008/01/pxe-boot-esx-3i.html)."""
+_INSTALLER_ORDERS: Final = (
+    ("vmkboot.gz", "vmkernel.gz", "sys.vgz", "cim.vgz", "ienviron.vgz", "install.vgz"),
+    ("vmkboot.gz", "vmkernel.gz", "sys.vgz", "cim.vgz", "ienviron.tgz", "image.tgz", "install.tgz"),
+    (
+        *("vmkernel.gz", "binmod.tgz", "ienviron.tgz", "cim.tgz", "oem.tgz", "license.tgz"),
+        "install.tgz",
+    ),
+)
+"""What the installers of 4.1, 4.0 and 3.5 load, for a CD without isolinux.cfg; sources in docs/pxe.md."""
+_ISOLINUX: Final = ("isolinux.cfg", "isolinux/isolinux.cfg")
+_MODULE_OF_5: Final = re.compile(r".+\.[bvti][0-9]{2}", re.IGNORECASE)
+"""Names that only ESXi 5 and later have: a letter for the kind, and two digits against collisions."""
+
+
+@dataclass(frozen=True)
+class Bootable:
+    """One thing that can be booted."""
+
+    files: FileTree
+    """All files of the bank or CD."""
+    number: int | None
+    """Number of the bank's partition; None for a CD around the disk."""
+    is_installer: bool
+    """Whether it is an installer CD."""
+
+    @functools.cached_property
+    def root_files(self) -> tuple[File, ...]:
+        """The files of the root directory."""
+        return tuple(entry for entry in self.files.root if isinstance(entry, File))
+
+    @property
+    def loads_by_configuration(self) -> bool:
+        """Whether the loader reads ``boot.cfg`` itself, as that of ESXi 5 and later does; by the names of files."""
+        return any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files)
+
+    @functools.cached_property
+    def configuration(self) -> BootConfig | None:
+        """Its ``boot.cfg``; None where there is none.
+
+        Raises:
+            CorruptImage: It can't be read.
+        """
+        file = self.find(BANK_CONFIGURATION)
+        return None if file is None else BootConfig.parse(file.read_at(0, min(file.size, LARGEST_CONFIGURATION)))
+
+    @functools.cached_property
+    def isolinux_entry(self) -> BootEntry | None:
+        """What the CD's boot loader loads; None where there is no such entry."""
+        for name in _ISOLINUX:
+            if (file := self.find(name)) is not None:
+                data = file.read_at(0, min(file.size, LARGEST_CONFIGURATION))
+                return SyslinuxConfig.parse(data).multiboot_entry()
+        return None
+
+    @functools.cached_property
+    def order(self) -> tuple[BootModule, ...]:
+        """Kernel and modules in load order, as ``boot.cfg`` or ``isolinux.cfg`` spell them, else as is known.
+
+        Raises:
+            CorruptImage: The configuration can't be read.
+        """
+        if self.is_installer and not self.loads_by_configuration:
+            if (entry := self.isolinux_entry) is not None:
+                return tuple(BootModule.parse(item) for item in entry.modules)
+            known = next((names for names in _INSTALLER_ORDERS if all(map(self.find, names))), _INSTALLER_ORDERS[-1])
+            return tuple(map(BootModule, known))
+        if self.configuration is not None and self.configuration.kernel is not None:
+            return (self.configuration.kernel, *self.configuration.modules)
+        return tuple(map(BootModule, ESX_35_MODULES))
+
+    def find(self, name: str) -> File | None:
+        """The file of that path, without regard to case or a leading slash; None where there is none."""
+        wanted = name.lstrip("/").casefold()
+        if "/" not in wanted:
+            return self._by_name.get(wanted)
+        try:
+            return self.files[wanted]
+        except PathNotFound:
+            return next((file for file in self.files.values() if file.path.casefold() == wanted), None)
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, File]:
+        return {file.name.casefold(): file for file in reversed(self.root_files)}
+
+
+def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
+    """What an image boots.
+
+    Args:
+        image: The image.
+        bank: Number or label of the bank's partition, or "active" for the one that the boot loader would start. None
+            for an installer CD's own files, for the first bank of a disk with an MBR, where the second one is empty
+            until the first update (looking for the active one would decode more of a compressed image than its first
+            bank), and for the active one of a disk with a GPT.
+
+    Raises:
+        PartitionNotFound: There is no such bank.
+        CorruptImage: The image is damaged.
+    """
+    partitions = image.partitions
+    if bank is None:
+        found = _labelled(image, BANK_LABELS) if partitions.scheme != "gpt" else None
+        found = found or _active(image) or _labelled(image, BANK_LABELS) or _of_role(image, Role.BOOTBANK)
+    else:
+        found = _active(image) if bank == "active" else partitions[bank]
+    if found is None and bank is None and (cd := _installer_volume(image)) is not None:
+        return cd
+    if found is None:
+        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in partitions) or "none"
+        raise PartitionNotFound(f"no boot bank: there are partitions {known}")
+    return Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
+
+
+def find_installer(image: Image) -> Bootable | None:
+    """The installer CD that the image is, or that was taken off it; None where there is none."""
+    for layer in image.layers:
+        if layer.kind == "iso9660" and layer.files is not None:
+            return Bootable(layer.files, None, is_installer=True)
+    return _installer_volume(image)
+
+
+def find_boot_partition(image: Image) -> Partition | None:
+    """The partition with the boot loader; None where there is none."""
+    return _labelled(image, BOOT_LABELS) or _of_role(image, Role.BOOT)
+
+
+def _installer_volume(image: Image) -> Bootable | None:
+    volume = next((partition for partition in image.partitions if partition.kind == "iso9660"), None)
+    return None if volume is None else Bootable(volume.files, volume.number, is_installer=True)
+
+
+def _labelled(image: Image, labels: tuple[str, ...]) -> Partition | None:
+    for label in labels:
+        try:
+            return image.partitions[label]
+        except PartitionNotFound:
+            continue
+    return None
+
+
+def _active(image: Image) -> Partition | None:
+    bank = image.partitions.active_bank
+    return None if bank is None else image.partitions[bank.number]
+
+
+def _of_role(image: Image, role: Role) -> Partition | None:
+    return next((partition for partition in image.partitions if partition.role is role), None)

@@ -1,0 +1,225 @@
+"""Boot modules: what a file of a boot bank is, under its compression and its signature."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from vmvisor_image.archives import Archive, ArchiveHome, find_reader
+from vmvisor_image.errors import CorruptImage, NotAnArchive
+from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.record import Record
+from vmvisor_image.schemas.module import (
+    ELF_MAGIC,
+    ENVELOPE_MAGIC,
+    ESX_BOOT_INFO_MAGIC,
+    HEADER_SEARCH,
+    MULTIBOOT_MAGIC,
+    Elf32ProgramHeader,
+    Elf32Rest,
+    Elf64ProgramHeader,
+    Elf64Rest,
+    ElfIdentification,
+    MultibootHeader,
+)
+from vmvisor_image.signed import ModuleSignature, find_signature
+from vmvisor_image.streams import ReadAt, Slice, read_up_to
+
+ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "unknown"]
+
+_MACHINES: Final = {3: "x86", 62: "x86-64", 183: "AArch64"}
+_LOADED: Final = 1
+_MOST_PROGRAM_HEADERS: Final = 256
+_CHUNK: Final = 1 << 20
+_OVERLAP: Final = 256
+_BUILD: Final = re.compile(rb"build-([0-9]{3,12})(?![0-9])")
+_VERSION: Final = re.compile(rb"VMware (ESX(?:i| Server 3i)?) ([0-9]+\.[0-9]+\.[0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An ELF program, which is what the boot loader starts."""
+
+    bits: int
+    """32 or 64."""
+    architecture: str
+    """"x86", "x86-64", "AArch64", or the machine's number."""
+    entry: int
+    """Address at which it starts."""
+    multiboot: int | None
+    """Where its Multiboot header lies, in bytes from the program's start; None where it has none."""
+    esx_boot_info: int | None
+    """Where its ESXBootInfo header lies, which ESXi 6.5 and later have instead; None where it has none."""
+    records: tuple[Record, ...]
+    """The headers as they are in the file."""
+
+
+class Module:
+    """One module, read lazily."""
+
+    def __init__(self, file: ReadAt) -> None:
+        """Take the module's file.
+
+        Raises:
+            CorruptImage: Its compression can't be opened.
+        """
+        self.file = file
+        """What was given."""
+        found = peel(file, None, LayerOptions())
+        self.layers = tuple(layer.kind for layer in found)
+        """Kinds of its compressions, outermost first."""
+        self._outer = found[0].source if found else file
+        self._inner = found[-1].source if found else file
+
+    @functools.cached_property
+    def kind(self) -> ModuleKind:
+        """What it is under its compression."""
+        head = read_up_to(self._inner, 0, len(ENVELOPE_MAGIC))
+        if head[:4] == ELF_MAGIC:
+            return "elf"
+        if head == ENVELOPE_MAGIC:
+            return "envelope"
+        try:
+            return find_reader(self._inner)[0]  # type: ignore[return-value]  # every one of them is in ModuleKind
+        except NotAnArchive:
+            return "unknown"
+
+    @functools.cached_property
+    def signature(self) -> ModuleSignature | None:
+        """Its signature, which lies under the outermost compression; decodes that to the end.
+
+        Raises:
+            CorruptImage: The module is damaged.
+        """
+        return find_signature(self._outer)
+
+    @property
+    def content(self) -> ReadAt:
+        """What is under the compression, without the signature.
+
+        Raises:
+            CorruptImage: The module is damaged.
+        """
+        if len(self.layers) > 1 or self.signature is None:
+            return self._inner
+        return Slice(self._inner, 0, self.signature.offset, "module")
+
+    @functools.cached_property
+    def kernel(self) -> Kernel | None:
+        """What it is as a program; None where it is none.
+
+        Raises:
+            CorruptImage: Its headers are damaged.
+        """
+        return _read_kernel(self._inner) if self.kind == "elf" else None
+
+    @functools.cached_property
+    def version(self) -> tuple[str | None, str | None, str | None]:
+        """Product, version and build that a program names in its text, each None where it does not; reads it whole.
+
+        Raises:
+            CorruptImage: The module is damaged.
+        """
+        product = version = build = None
+        for data in _pieces(self._inner):
+            if version is None and (match := _VERSION.search(data)):
+                product, version = f"VMware {match.group(1).decode()}", match.group(2).decode()
+            if build is None and (match := _BUILD.search(data)):
+                build = match.group(1).decode()
+            if version and build:
+                break
+        return product, version, build
+
+    def open_archive(self) -> Archive:
+        """The files in it.
+
+        Raises:
+            NotAnArchive: It holds none; the error says what it is.
+        """
+        if self.kind == "elf":
+            raise NotAnArchive("it is a program (ELF), not an archive", structure="boot module", offset=0)
+        if self.kind == "envelope":
+            raise NotAnArchive(
+                "it is encrypted: see vmvisor_image.boot.envelope", structure="configuration envelope", offset=0
+            )
+        home = ArchiveHome(self.file)
+        return Archive(home.kind, home)
+
+    def __repr__(self) -> str:
+        return f"<Module {'+'.join((*self.layers, self.kind))}>"
+
+
+def _pieces(source: ReadAt) -> Iterator[bytes]:
+    """The data in pieces that overlap, so that no short text is cut."""
+    at, kept = 0, b""
+    while data := read_up_to(source, at, _CHUNK):
+        at += len(data)
+        whole = kept + data
+        kept = whole[-_OVERLAP:]
+        yield whole
+
+
+def _read_kernel(source: ReadAt) -> Kernel:
+    head = read_up_to(source, 0, HEADER_SEARCH)
+    identification = ElfIdentification.parse(head)
+    if identification.data_encoding != 1 or identification.bits not in (1, 2):
+        raise CorruptImage(
+            "neither 32 nor 64 bits, or not little-endian",
+            structure="ELF header",
+            offset=4,
+            found=f"{identification.bits}, {identification.data_encoding}",
+        )
+    is_64 = identification.bits == 2
+    rest: Elf32Rest | Elf64Rest
+    rest = (Elf64Rest if is_64 else Elf32Rest).parse(head, ElfIdentification.length())
+    multiboot = _find_multiboot(head)
+    records: list[Record] = [identification, rest]
+    if multiboot is not None:
+        records.append(MultibootHeader.parse(head, multiboot))
+    return Kernel(
+        64 if is_64 else 32,
+        _MACHINES.get(identification.machine, str(identification.machine)),
+        rest.entry,
+        multiboot,
+        _find_esx_boot_info(source, rest),
+        tuple(records),
+    )
+
+
+def _find_multiboot(head: bytes) -> int | None:
+    """Where the header lies in the first bytes of a program."""
+    magic = MULTIBOOT_MAGIC.to_bytes(4, "little")
+    at = head.find(magic)
+    while 0 <= at <= len(head) - MultibootHeader.length():
+        header = MultibootHeader.parse(head, at)
+        if at % 4 == 0 and (header.magic + header.flags + header.checksum) % (1 << 32) == 0:
+            return at
+        at = head.find(magic, at + 1)
+    return None
+
+
+def _find_esx_boot_info(source: ReadAt, rest: Elf32Rest | Elf64Rest) -> int | None:
+    """Where the header lies in the segment that is loaded lowest."""
+    kind: type[Elf32ProgramHeader] | type[Elf64ProgramHeader]
+    kind = Elf32ProgramHeader if isinstance(rest, Elf32Rest) else Elf64ProgramHeader
+    count = min(rest.program_header_count, _MOST_PROGRAM_HEADERS)
+    segments = []
+    for number in range(count):
+        at = rest.program_headers + number * rest.program_header_size
+        data = read_up_to(source, at, kind.length())
+        if len(data) < kind.length() or rest.program_header_size < kind.length():
+            break
+        segment = kind.parse(data, base=at)
+        if segment.segment_type == _LOADED and segment.file_size:
+            segments.append(segment)
+    if not segments:
+        return None
+    lowest = min(segments, key=lambda segment: segment.physical_address)
+    data = read_up_to(source, lowest.offset, min(HEADER_SEARCH, lowest.file_size))
+    magic = ESX_BOOT_INFO_MAGIC.to_bytes(4, "little")
+    places = (at for at in range(0, len(data) - 3, 8) if data[at : at + 4] == magic)
+    found = next(places, None)
+    return None if found is None else lowest.offset + found

@@ -1,0 +1,287 @@
+"""The system view: what boots, in which version, and the files as the hypervisor would see them."""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from vmvisor_image.archives import Archive, ArchiveMember, MemberTree
+from vmvisor_image.boot.banks import BootBank
+from vmvisor_image.boot.boot_cfg import BootConfig
+from vmvisor_image.boot.bootable import Bootable, find_bootable
+from vmvisor_image.boot.modules import Module
+from vmvisor_image.boot.state import LOCAL, STATE, open_state
+from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
+from vmvisor_image.files import Directory, File, FileTree
+
+if TYPE_CHECKING:
+    from vmvisor_image.image import Image
+
+_BUILD: Final = re.compile(r"([0-9]+(?:\.[0-9]+)*)-(?:.*\.)?([0-9]+)")
+"""``4.1.0-260247``; from ESXi 7 on ``8.0.0-1.0.20513097``, where the build is the last number."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemModule:
+    """One module that the boot loader loads; the first one is the kernel."""
+
+    name: str
+    """As the configuration spells it."""
+    arguments: str
+    """What it is told."""
+    file: File | None
+    """Its file; None where it is missing."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, compressed as it is."""
+        return None if self.file is None else self.file.size
+
+    def sha256(self) -> str | None:
+        """Hash of the file, in hexadecimal; reads it whole."""
+        return None if self.file is None else self.file.sha256()
+
+    def open(self) -> Module:
+        """What it is.
+
+        Raises:
+            PathNotFound: Its file is missing.
+            CorruptImage: Its compression can't be opened.
+        """
+        if self.file is None:
+            raise PathNotFound(f"module {self.name!r} is not there")
+        return Module(self.file)
+
+
+class System:
+    """What an image boots. Nothing is read before it is asked for."""
+
+    def __init__(self, image: Image, bank: int | str | None = None) -> None:
+        """Find what boots; arguments and errors of `find_bootable`."""
+        self._image = image
+        self._bootable: Bootable = find_bootable(image, bank)
+
+    @property
+    def partition(self) -> int | None:
+        """Number of the partition that this is the system of."""
+        return self._bootable.number
+
+    @property
+    def banks(self) -> tuple[BootBank, ...]:
+        """All boot banks of the disk, each with its state."""
+        return self._image.partitions.banks
+
+    @property
+    def active_bank(self) -> BootBank | None:
+        """The bank that the boot loader starts; None where it would start none."""
+        return self._image.partitions.active_bank
+
+    @property
+    def configuration(self) -> BootConfig | None:
+        """The ``boot.cfg``; None where there is none."""
+        return self._bootable.configuration
+
+    @functools.cached_property
+    def modules(self) -> tuple[SystemModule, ...]:
+        """Kernel and modules in load order.
+
+        Raises:
+            CorruptImage: The configuration can't be read.
+        """
+        return tuple(
+            SystemModule(module.name, module.arguments, self._bootable.find(module.name))
+            for module in self._bootable.order
+        )
+
+    @functools.cached_property
+    def identity(self) -> tuple[str | None, str | None, str | None]:
+        """Product, version and build: by ``boot.cfg``, else by the text in the first modules that are programs."""
+        product = version = build = None
+        configuration = self.configuration
+        if configuration is not None and (match := _BUILD.fullmatch(configuration.build or "")):
+            version, build = match.groups()
+        else:
+            product, version, build = self._identity_of_kernel()
+        if product is None and version is not None:
+            product = "VMware ESX Server 3i" if version.startswith("3.") else "VMware ESXi"
+        return product, version, build
+
+    @property
+    def product(self) -> str | None:
+        """Name of the product, such as "VMware ESXi"."""
+        return self.identity[0]
+
+    @property
+    def version(self) -> str | None:
+        """Its version, such as "4.1.0"."""
+        return self.identity[1]
+
+    @property
+    def build(self) -> str | None:
+        """Its build, such as "260247"."""
+        return self.identity[2]
+
+    @functools.cached_property
+    def files(self) -> SystemTree:
+        """The files of all modules, each overlaid on those before it, as the hypervisor would see them."""
+        return SystemTree(self.modules)
+
+    def to_dict(self, *, hashes: bool = False) -> dict[str, Any]:
+        """Plain values that go through `json.dumps`: what it is and what it loads.
+
+        Args:
+            hashes: With the hash of each module, for which all are read.
+        """
+        active = self.active_bank
+        return {
+            "product": self.product,
+            "version": self.version,
+            "build": self.build,
+            "partition": self.partition,
+            "active_bank": None if active is None else active.number,
+            "banks": [
+                {
+                    "partition": bank.number,
+                    "build": bank.build,
+                    "updated": bank.updated,
+                    "state": bank.state.name.lower(),
+                    "obstacle": bank.obstacle,
+                }
+                for bank in self.banks
+            ],
+            "modules": [
+                {
+                    "name": module.name,
+                    "arguments": module.arguments,
+                    "size": module.size,
+                    **({"sha256": module.sha256()} if hashes else {}),
+                }
+                for module in self.modules
+            ],
+        }
+
+    def _identity_of_kernel(self) -> tuple[str | None, str | None, str | None]:
+        for module in self.modules[:2]:
+            if module.file is None:
+                continue
+            try:
+                opened = module.open()
+                if opened.kind == "elf" and any(opened.version):
+                    return opened.version
+            except CorruptImage:
+                continue  # reading the module itself says so
+        return None, None, None
+
+    def __repr__(self) -> str:
+        return f"<System of partition {self.partition}>"
+
+
+class SystemTree(FileTree):
+    """The files of all modules by path, overlaid in load order.
+
+    Looking a path up reads the modules from the last one on until one has it; iterating reads them all.
+    """
+
+    def __init__(self, modules: tuple[SystemModule, ...]) -> None:
+        """Made by `System`."""
+        self._modules = modules
+        self._lock = threading.RLock()
+        self._opened: dict[int, Archive | None] = {}
+        self._found: dict[Problem, None] = {}
+        self._merged: tuple[MemberTree, dict[str, int]] | None = None
+        super().__init__(
+            Directory("", None, self._root_entries, fold_case=False),
+            lambda: tuple(self._found),
+            fold_case=False,
+        )
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Where each symbolic link leads to, as it is written, by the link's path."""
+        return self._merge()[0].links
+
+    def __getitem__(self, path: str) -> File:
+        """The file at `path`.
+
+        Raises:
+            PathNotFound: There is no such file; it is also a KeyError.
+        """
+        clean = "/".join(part for part in str(path).split("/") if part not in ("", "."))
+        for number in reversed(range(len(self._modules))):
+            archive = self._archive(number)
+            if archive is not None and clean in archive.tree.by_path:
+                try:
+                    return archive[clean]
+                except PathNotFound:
+                    break
+        return super().__getitem__(clean)
+
+    def origin(self, path: str) -> str:
+        """Name of the module that the file or link at `path` is from.
+
+        Raises:
+            PathNotFound: There is none.
+        """
+        tree, origins = self._merge()
+        if path not in origins or tree.get(path) is None:
+            raise PathNotFound(f"no file or link {path!r} in this system")
+        return self._modules[origins[path]].name
+
+    def overlaid(self, path: str) -> tuple[str, ...]:
+        """Names of all modules that hold something at `path`, the one that counts last."""
+        self._merge()
+        return tuple(
+            module.name
+            for number, module in enumerate(self._modules)
+            if (archive := self._archive(number)) is not None and path in archive.tree.by_path
+        )
+
+    def _root_entries(self) -> list[File | Directory]:
+        return self._merge()[0].entries()
+
+    def _merge(self) -> tuple[MemberTree, dict[str, int]]:
+        with self._lock:
+            if self._merged is None:
+                origins: dict[str, int] = {}
+                members: list[ArchiveMember] = []
+                for number in range(len(self._modules)):
+                    archive = self._archive(number)
+                    for member in () if archive is None else archive.members:
+                        members.append(member)
+                        if member.kind != "directory":
+                            origins[member.path] = number
+                    for problem in () if archive is None else archive.problems:
+                        self._found.setdefault(problem)
+                self._merged = (MemberTree(members, lambda member: self._file(member, origins)), origins)
+            return self._merged
+
+    def _file(self, member: ArchiveMember, origins: dict[str, int]) -> File | None:
+        archive = self._archive(origins[member.path])
+        try:
+            return None if archive is None else archive[member.path]
+        except PathNotFound:
+            return None  # a link
+
+    def _archive(self, number: int) -> Archive | None:
+        """The archive in a module; None where it is none, is missing or can't be opened."""
+        with self._lock:
+            if number not in self._opened:
+                self._opened[number] = self._open(self._modules[number])
+            return self._opened[number]
+
+    def _open(self, module: SystemModule) -> Archive | None:
+        if module.file is None:
+            self._found.setdefault(Problem("boot module", f"{module.name!r} is not there"))
+            return None
+        try:
+            if module.file.name.casefold() in (STATE, LOCAL):
+                return open_state(module.file)
+            opened = module.open()
+            return None if opened.kind in ("elf", "unknown") else opened.open_archive()
+        except (CorruptImage, UsageError) as error:
+            self._found.setdefault(Problem("boot module", f"{module.name!r} can't be opened: {error}"))
+            return None

@@ -1,0 +1,181 @@
+"""Containers around a disk: installer CDs, tar and zip archives, and which of their files is the disk.
+
+Where the installers of ESX 3i 3.5 and ESXi 4 keep the image is known; see docs/media.md. Of anything else it is the one
+file whose name says that it is a disk, or the only file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, SeveralImages
+from vmvisor_image.files import File, FileTree
+from vmvisor_image.layers import Layer, LayerOptions, peel
+from vmvisor_image.streams import ReadAt, read_up_to
+
+INSTALLER_IMAGES: Final = (
+    re.compile(r"usr/lib/vmware/installer/[^/]+\.dd(\.(bz2|gz|xz|zst))?", re.IGNORECASE),
+    re.compile(r"imagedd\.bz2", re.IGNORECASE),
+)
+"""Where installers keep the image: in ``install.tgz`` (3.5) or ``image.tgz`` (4.0), or in the CD's root (4.1)."""
+INSTALLER_ARCHIVES: Final = ("image.tgz", "install.tgz")
+"""Archives of an installer CD that hold the image; 4.0 has both, and it is in the first."""
+_DISK: Final = re.compile(
+    r"(?!.*(^|/)efiboot\.img$).*\.(dd|img|raw|vmdk|qcow2|vhd|vhdx|iso)(\.(bz2|gz|xz|zst))?", re.IGNORECASE
+)
+_ARCHIVE: Final = re.compile(r".*\.(tgz|tbz2|txz|tar|tar\.(gz|bz2|xz|zst)|zip)", re.IGNORECASE)
+_EXTENT: Final = re.compile(r"(.*)-(flat|delta|sesparse|[sf]\d{3,})\.vmdk", re.IGNORECASE)
+"""A part of a VMDK whose descriptor is another file."""
+_MOST_ARCHIVES: Final = 8
+"""Archives in a container that are looked into."""
+_DEEPEST: Final = 3
+_MOST_NAMES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A file that may be the disk."""
+
+    name: str
+    """Its path; where it lies in an archive of the container, behind that one's path."""
+    layers: tuple[Layer, ...]
+    """From the container to the file."""
+
+
+def open_container(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
+    """The container that `source` is, and those in it, up to the disk; empty where it is none.
+
+    An ISO 9660 volume that holds no disk is none: it is the disk itself.
+
+    Raises:
+        NoDiskImage: An archive holds no disk.
+        SeveralImages: It holds more than one, and `options.member` names none.
+        MemberNotFound: It holds no `options.member`.
+    """
+    opened = _open(source)
+    if opened is None:
+        return ()
+    kind, files = opened
+    if options.member is not None:
+        return _named(kind, name, files, options.member)
+    found = list(_candidates(kind, name, files, 0))
+    if len(found) == 1:
+        return found[0].layers
+    if not found and kind == "iso9660":
+        return ()
+    structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
+    if not found:
+        none = NoDiskImage(
+            "it holds nothing that looks like a disk image: " + _listing(list(files)), structure=structure
+        )
+        none.members = tuple(list(files)[:_MOST_NAMES])
+        raise none
+    several = SeveralImages(
+        "it holds several disk images, name one as member: " + _listing([candidate.name for candidate in found]),
+        structure=structure,
+    )
+    several.members = tuple(candidate.name for candidate in found)
+    raise several
+
+
+def _open(source: ReadAt) -> tuple[str, FileTree] | None:
+    from vmvisor_image.archives import HEAD, open_archive
+
+    try:
+        archive = open_archive(source)
+    except CorruptImage:
+        return None  # a source that is damaged where containers are known by says so when it is read as a disk
+    if archive.kind == "tar" and not any(read_up_to(source, 0, HEAD)):
+        return None  # zeros are an empty disk here, and a tar without members only where an archive is expected
+    return archive.kind, archive
+
+
+def _candidates(kind: str, name: str | None, files: FileTree, depth: int) -> Iterator[_Candidate]:
+    found = [file for file in files.values() if any(rule.fullmatch(file.path) for rule in INSTALLER_IMAGES)]
+    if not found:
+        for archive in INSTALLER_ARCHIVES:
+            file = _get(files, archive)
+            inside = [] if file is None or depth else list(_inside(kind, name, files, file, depth))
+            if inside:
+                yield from inside
+                return
+        if kind == "iso9660" and _get(files, "boot.cfg") is not None:
+            return  # an installer of ESXi 5 or later, which makes its partitions from its modules
+        found = _disks(files)
+    if not found and kind != "iso9660":
+        whole = files.values()
+        if len(whole) == 1 and not _ARCHIVE.fullmatch(whole[0].path):
+            found = list(whole)
+    for file in found:
+        yield _Candidate(file.path, (Layer(kind, name, file, files),))
+    if not found and depth < _DEEPEST:
+        for file in [file for file in files.values() if _ARCHIVE.fullmatch(file.path)][:_MOST_ARCHIVES]:
+            yield from _inside(kind, name, files, file, depth)
+
+
+def _disks(files: FileTree) -> list[File]:
+    """Files whose name says that they are disks, without the parts of disks in several files."""
+    found = [file for file in files.values() if _DISK.fullmatch(file.path)]
+    paths = {file.path.casefold() for file in found}
+
+    def is_part(file: File) -> bool:
+        match = _EXTENT.fullmatch(file.path)
+        return match is not None and f"{match.group(1)}.vmdk".casefold() in paths
+
+    return [file for file in found if not is_part(file)]
+
+
+def _inside(kind: str, name: str | None, files: FileTree, file: File, depth: int) -> Iterator[_Candidate]:
+    """The candidates in an archive of the container."""
+    way = _way_into(kind, name, files, file)
+    if way is None:
+        return
+    layers, inner_kind, inner_name, inner = way
+    for candidate in _candidates(inner_kind, inner_name, inner, depth + 1):
+        yield _Candidate(f"{file.path}/{candidate.name}", (*layers, *candidate.layers))
+
+
+def _way_into(
+    kind: str, name: str | None, files: FileTree, file: File
+) -> tuple[tuple[Layer, ...], str, str | None, FileTree] | None:
+    """The layers up to the archive in `file`, and that one's kind, name and files; None where it is no archive."""
+    try:
+        compressions = peel(file, file.path, LayerOptions())
+        opened = _open(compressions[-1].source if compressions else file)
+    except CorruptImage:
+        return None  # another one may be whole; `Image.problems` of the container tells of this one
+    if opened is None:
+        return None
+    inner_kind, inner = opened
+    inner_name = file.path.removesuffix(".tgz") + ".tar" if file.path.endswith(".tgz") else file.path
+    return (Layer(kind, name, file, files), *compressions), inner_kind, inner_name, inner
+
+
+def _named(kind: str, name: str | None, files: FileTree, member: str) -> tuple[Layer, ...]:
+    """The layers up to the file that `member` names: its path, or that of an archive and its path in there."""
+    found = _get(files, member)
+    if found is not None:
+        return (Layer(kind, name, found, files),)
+    for archive in files.values():
+        if member.casefold().startswith(f"{archive.path.casefold()}/"):
+            way = _way_into(kind, name, files, archive)
+            if way is not None:
+                layers, inner_kind, inner_name, inner = way
+                return (*layers, *_named(inner_kind, inner_name, inner, member[len(archive.path) + 1 :]))
+    raise MemberNotFound(f"no file {member!r} in it; there are {_listing(list(files))}")
+
+
+def _get(files: FileTree, path: str) -> File | None:
+    try:
+        return files[path]
+    except PathNotFound:
+        wanted = path.casefold()
+        return next((file for file in files.values() if file.path.casefold() == wanted), None)
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:_MOST_NAMES])) or "no files"
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

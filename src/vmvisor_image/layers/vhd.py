@@ -1,0 +1,150 @@
+"""VHD, fixed and dynamic. Source: Microsoft, Virtual Hard Disk Image Format Specification 1.0.
+
+Differencing disks are recognised and refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
+from vmvisor_image.schemas.vhd import (
+    DYNAMIC,
+    FIXED,
+    FOOTER_CHECKSUM,
+    FOOTER_MAGIC,
+    HEADER_CHECKSUM,
+    HEADER_MAGIC,
+    UNALLOCATED,
+    VhdDynamicHeader,
+    VhdFooter,
+)
+from vmvisor_image.streams import ReadAt, Slice, read_up_to
+
+KIND: Final = "vhd"
+SUFFIX: Final = ".vhd"
+FOOTER: Final = 512
+_HEADER: Final = 1024
+_SECTOR: Final = 512
+_LARGEST_BLOCK: Final = 256 << 20
+
+
+def probe(head: bytes) -> bool:
+    """Whether a source that begins with `head` is a dynamic VHD, which begins with a copy of its footer."""
+    return head[:8] == FOOTER_MAGIC
+
+
+def probe_end(tail: bytes) -> bool:
+    """Whether a source whose last 512 bytes are `tail` is a fixed VHD."""
+    return (
+        len(tail) == FOOTER
+        and tail[:8] == FOOTER_MAGIC
+        and VhdFooter.parse(tail).disk_type == FIXED
+        and _sum(tail, FOOTER_CHECKSUM) == VhdFooter.parse(tail).checksum
+    )
+
+
+def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:  # noqa: ARG001  # as every layer
+    """The disk.
+
+    Raises:
+        CorruptImage: Both footers, or the header, are damaged, or it is a differencing disk.
+    """
+    footer, problems = _read_footer(source)
+    if footer.disk_type == FIXED:
+        return FixedDisk(source, footer, problems)
+    if footer.disk_type != DYNAMIC:
+        raise CorruptImage(
+            f"disks of type {footer.disk_type} are not read: 4 is the difference to another one",
+            structure="VHD footer",
+            offset=footer.source_offset,
+            field="disk_type",
+        )
+    reader = _Reader(source, footer)
+    return MappedDisk(KIND, source, footer.current_size, reader.locate, problems)
+
+
+class FixedDisk(Slice):
+    """A fixed disk: the data, then the footer."""
+
+    def __init__(self, source: ReadAt, footer: VhdFooter, problems: tuple[Problem, ...]) -> None:
+        """Take what lies before the footer."""
+        at = source.size - FOOTER
+        super().__init__(source, 0, min(footer.current_size, at), "vhd disk")
+        if footer.current_size > at:
+            message = f"the disk has {footer.current_size} bytes, of which {at} are there"
+            problems = (*problems, Problem("VHD footer", message, at + 48))
+        self.problems = problems
+        """What was found damaged when it was opened."""
+
+
+def _read_footer(source: ReadAt) -> tuple[VhdFooter, tuple[Problem, ...]]:
+    """The footer, from the end, or its copy at the start."""
+    found = []
+    for at in (max(source.size - FOOTER, 0), 0):
+        data = read_up_to(source, at, FOOTER)
+        if len(data) < FOOTER or data[:8] != FOOTER_MAGIC:
+            found.append(Problem("VHD footer", "it is none", at))
+            continue
+        footer = VhdFooter.parse(data, base=at)
+        if footer.checksum == _sum(data, FOOTER_CHECKSUM):
+            return footer, tuple(found)
+        found.append(Problem("VHD footer", "its checksum is wrong", at))
+    first = found[0]
+    raise CorruptImage(first.message, structure=first.structure, offset=first.offset)
+
+
+class _Reader:
+    def __init__(self, source: ReadAt, footer: VhdFooter) -> None:
+        at = footer.data_offset
+        data = read_up_to(source, at, _HEADER)
+        if len(data) < _HEADER or data[:8] != HEADER_MAGIC:
+            raise CorruptImage("it is none", structure="VHD dynamic header", offset=at, field="magic")
+        header = VhdDynamicHeader.parse(data, base=at)
+        if header.checksum != _sum(data, HEADER_CHECKSUM):
+            raise CorruptImage("its checksum is wrong", structure="VHD dynamic header", offset=at, field="checksum")
+        size = header.block_size
+        if not _SECTOR <= size <= _LARGEST_BLOCK or size & (size - 1):
+            raise CorruptImage(
+                f"{size} bytes are no size of a block", structure="VHD dynamic header", offset=at, field="block_size"
+            )
+        if header.entry_count * size < footer.current_size:
+            raise CorruptImage(
+                f"{header.entry_count} are too few for {footer.current_size} bytes",
+                structure="VHD dynamic header",
+                offset=at,
+                field="entry_count",
+            )
+        self._header = header
+        self._bitmap = -(-size // _SECTOR // 8 // _SECTOR) * _SECTOR or _SECTOR
+        self._tables = Tables(KIND, source, "big")
+
+    def locate(self, offset: int) -> Run:
+        """See `MappedDisk`: of a block that is there, a bit for each sector says whether it was written."""
+        number, within = divmod(offset, self._header.block_size)
+        entry = self._tables.number(self._header.table_offset + 4 * number, 4, "block allocation table")
+        if entry == UNALLOCATED:
+            return Run(self._header.block_size - within)
+        block = entry * _SECTOR
+        sector, skip = divmod(within, _SECTOR)
+        first = self._bit(block, sector)
+        last = self._header.block_size // _SECTOR
+        end = sector + 1
+        while end < last and end % 8 and self._bit(block, end) == first:
+            end += 1
+        while end % 8 == 0 and end < last and self._byte(block, end) == (0xFF if first else 0):
+            end += 8
+        length = (end - sector) * _SECTOR - skip
+        return Run(length, block + self._bitmap + within if first else None)
+
+    def _bit(self, block: int, sector: int) -> bool:
+        return bool(self._byte(block, sector) & 0x80 >> sector % 8)
+
+    def _byte(self, block: int, sector: int) -> int:
+        return self._tables.number(block + sector // 8, 1, "sector bitmap")
+
+
+def _sum(data: bytes, checksum: slice) -> int:
+    return ~(sum(data) - sum(data[checksum])) & 0xFFFFFFFF

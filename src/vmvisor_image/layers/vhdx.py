@@ -1,0 +1,168 @@
+"""VHDX, fixed and dynamic. Source: Microsoft, [MS-VHDX] 8.0.
+
+Differencing disks are recognised and refused. The log is not replayed: where it is not empty, that is a problem.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
+from vmvisor_image.schemas.vhdx import (
+    BAT_REGION,
+    DISK_SIZE,
+    FILE_MAGIC,
+    FILE_PARAMETERS,
+    FULLY_PRESENT,
+    HAS_PARENT,
+    HEADER_MAGIC,
+    HEADER_SIZE,
+    HEADERS,
+    METADATA_MAGIC,
+    METADATA_REGION,
+    PARTIALLY_PRESENT,
+    REGION_MAGIC,
+    REGION_TABLES,
+    SECTOR_SIZE,
+    TABLE_SIZE,
+    MetadataTableEntry,
+    MetadataTableHeader,
+    RegionTableEntry,
+    RegionTableHeader,
+    VhdxHeader,
+)
+from vmvisor_image.streams import ReadAt, read_up_to
+
+KIND: Final = "vhdx"
+SUFFIX: Final = ".vhdx"
+_MIB: Final = 1 << 20
+_STATE: Final = 0x7
+_BITMAP_BITS: Final = 1 << 23
+"""Sectors that one block of a sector bitmap is for."""
+
+
+def probe(head: bytes) -> bool:
+    """Whether a source that begins with `head` is VHDX."""
+    return head[:8] == FILE_MAGIC
+
+
+def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
+    """The disk.
+
+    Raises:
+        CorruptImage: Both headers or both region tables are damaged, or the metadata; or it is a differencing disk.
+    """
+    reader = _Reader(source)
+    return MappedDisk(KIND, source, reader.size, reader.locate, tuple(reader.problems))
+
+
+class _Reader:
+    def __init__(self, source: ReadAt) -> None:
+        self._source = source
+        self.problems: list[Problem] = []
+        header = self._read_header()
+        if any(header.log_id):
+            message = "it was not closed: the last changes are in its log, which is not replayed"
+            self.problems.append(Problem("VHDX header", message, header.source_offset))
+        regions = self._read_regions()
+        for region_id, name in ((BAT_REGION, "block allocation table"), (METADATA_REGION, "metadata")):
+            if region_id not in regions:
+                raise CorruptImage(f"it has no {name}", structure="VHDX region table", offset=REGION_TABLES[0])
+        self._table = regions[BAT_REGION].offset
+        self._table_entries = regions[BAT_REGION].region_length // 8
+        self._metadata = regions[METADATA_REGION].offset
+        items = self._read_items()
+        parameters = self._item(items, FILE_PARAMETERS, 8)
+        self._block = int.from_bytes(parameters[:4], "little")
+        if int.from_bytes(parameters[4:], "little") & HAS_PARENT:
+            raise self._bad("it is the difference to another disk, which is not read")
+        self.size = int.from_bytes(self._item(items, DISK_SIZE, 8), "little")
+        sector = int.from_bytes(self._item(items, SECTOR_SIZE, 4), "little")
+        if not _MIB <= self._block <= 256 * _MIB or self._block & (self._block - 1):
+            raise self._bad(f"{self._block} bytes are no size of a block")
+        if sector not in (512, 4096):
+            raise self._bad(f"{sector} bytes are no size of a sector")
+        self._ratio = _BITMAP_BITS * sector // self._block
+        """Payload blocks before each entry for a sector bitmap."""
+        blocks = -(-self.size // self._block)
+        if blocks and blocks + (blocks - 1) // self._ratio > self._table_entries:
+            raise self._bad(f"the block allocation table is too short for {self.size} bytes")
+        self._tables = Tables(KIND, source, "little")
+
+    def _read_header(self) -> VhdxHeader:
+        found = []
+        for at in HEADERS:
+            data = read_up_to(self._source, at, HEADER_SIZE)
+            if len(data) == HEADER_SIZE and data[:4] == HEADER_MAGIC and _checksum_is_right(data):
+                found.append(VhdxHeader.parse(data, base=at))
+            else:
+                self.problems.append(Problem("VHDX header", "it is damaged", at))
+        if not found:
+            raise CorruptImage("both headers are damaged", structure="VHDX header", offset=HEADERS[0])
+        return max(found, key=lambda header: header.sequence_number)
+
+    def _read_regions(self) -> dict[bytes, RegionTableEntry]:
+        for at in REGION_TABLES:
+            data = read_up_to(self._source, at, TABLE_SIZE)
+            if len(data) == TABLE_SIZE and data[:4] == REGION_MAGIC and _checksum_is_right(data):
+                header = RegionTableHeader.parse(data, base=at)
+                entries = data[RegionTableHeader.length() :][: header.entry_count * RegionTableEntry.length()]
+                found = RegionTableEntry.parse_all(entries, base=at + RegionTableHeader.length())
+                return {entry.region_id: entry for entry in found}
+            self.problems.append(Problem("VHDX region table", "it is damaged", at))
+        raise CorruptImage("both region tables are damaged", structure="VHDX region table", offset=REGION_TABLES[0])
+
+    def _read_items(self) -> dict[bytes, MetadataTableEntry]:
+        data = read_up_to(self._source, self._metadata, TABLE_SIZE)
+        if data[:8] != METADATA_MAGIC:
+            raise self._bad("it is none")
+        header = MetadataTableHeader.parse(data, base=self._metadata)
+        start = MetadataTableHeader.length()
+        entries = data[start:][: header.entry_count * MetadataTableEntry.length()]
+        return {entry.item_id: entry for entry in MetadataTableEntry.parse_all(entries, base=self._metadata + start)}
+
+    def _item(self, items: dict[bytes, MetadataTableEntry], item_id: bytes, length: int) -> bytes:
+        entry = items.get(item_id)
+        if entry is None or entry.item_length < length:
+            raise self._bad(f"an item of {length} bytes is missing")
+        return self._source.read_at(self._metadata + entry.offset, length)
+
+    def _bad(self, message: str) -> CorruptImage:
+        return CorruptImage(message, structure="VHDX metadata", offset=self._metadata)
+
+    def locate(self, offset: int) -> Run:
+        """See `MappedDisk`."""
+        block, within = divmod(offset, self._block)
+        entry = self._tables.number(self._table + 8 * (block + block // self._ratio), 8, "block allocation table")
+        state = entry & _STATE
+        if state == PARTIALLY_PRESENT:
+            raise CorruptImage(
+                "a part of it is on another disk, which is not read", structure="VHDX block", offset=offset
+            )
+        left = self._block - within
+        return Run(left, (entry >> 20) * _MIB + within) if state == FULLY_PRESENT else Run(left)
+
+
+def _checksum_is_right(data: bytes) -> bool:
+    return crc32c(data[:4] + bytes(4) + data[8:]) == int.from_bytes(data[4:8], "little")
+
+
+@functools.cache
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # noqa: PLW2901  # shifted out bit by bit
+        table.append(value)
+    return tuple(table)
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli), which zlib does not have."""
+    table, value = _crc32c_table(), 0xFFFFFFFF
+    for byte in data:
+        value = value >> 8 ^ table[(value ^ byte) & 0xFF]
+    return value ^ 0xFFFFFFFF

@@ -1,0 +1,322 @@
+"""VMDK: sparse and streamOptimized extents, and descriptors that put extents together.
+
+Source: VMware, Virtual Disk Format 5.0. Differences to other disks, and sparse extents of ESX (COWD, SESPARSE), are
+known and refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, Problem, UnsafeName
+from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.schemas.vmdk import (
+    AT_END,
+    COMPRESSED,
+    COWD_MAGIC,
+    DESCRIPTOR_MAGIC,
+    MAGIC,
+    ZEROED_GRAINS,
+    GrainMarker,
+    SparseExtentHeader,
+)
+from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch, read_up_to, skip_zeros
+
+KIND: Final = "vmdk"
+SUFFIX: Final = ".vmdk"
+_SECTOR: Final = 512
+_LARGEST_DESCRIPTOR: Final = 1 << 20
+_LARGEST_GRAIN: Final = 1 << 14
+"""Sectors: 8 MiB. The specification's default is 128."""
+_MOST_EXTENTS: Final = 4096
+_NO_PARENT: Final = 0xFFFFFFFF
+_EXTENT: Final = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18}))?')
+_SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedExtent:
+    """One line of a descriptor that says where a part of the disk is."""
+
+    access: str
+    """"RW", "RDONLY" or "NOACCESS"."""
+    sectors: int
+    """Sectors of 512 bytes."""
+    kind: str
+    """"FLAT", "SPARSE", "ZERO", "VMFS" and others."""
+    name: str | None
+    """File name, beside the descriptor."""
+    offset: int
+    """First sector in that file, of flat extents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A VMDK descriptor."""
+
+    create_type: str | None
+    """"monolithicSparse", "vmfs" and others."""
+    content_id: int | None
+    """Changes with the content."""
+    parent_content_id: int | None
+    """Content id of the disk that this one is a difference to; None where it stands alone."""
+    extents: tuple[DescribedExtent, ...]
+    """In the order of the disk."""
+
+
+def probe(head: bytes) -> bool:
+    """Whether a source that begins with `head` is a sparse extent or a descriptor."""
+    return head[:4] in (MAGIC, COWD_MAGIC) or head.startswith(DESCRIPTOR_MAGIC)
+
+
+def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:
+    """The disk.
+
+    Raises:
+        CorruptImage: A header, a table or the descriptor is damaged, or asks for what this library does not read.
+    """
+    head = read_up_to(source, 0, _SECTOR)
+    if head.startswith(DESCRIPTOR_MAGIC):
+        descriptor = parse_descriptor(source.read_at(0, min(source.size, _LARGEST_DESCRIPTOR)))
+        return join_extents(descriptor, options.neighbour)
+    return open_sparse(source)
+
+
+def parse_descriptor(data: bytes) -> Descriptor:
+    """Read the text of a descriptor; lines that are not known are passed over."""
+    settings: dict[str, str] = {}
+    extents = []
+    for line in data.partition(b"\0")[0].decode("utf-8", "replace").splitlines():
+        if match := _EXTENT.match(line.strip()):
+            access, sectors, kind, name, offset = match.groups()
+            extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
+        elif not line.startswith("#") and (match := _SETTING.fullmatch(line)):
+            settings[match.group(1).casefold()] = match.group(2)
+    parent = _hexadecimal(settings.get("parentcid"))
+    return Descriptor(
+        settings.get("createtype"),
+        _hexadecimal(settings.get("cid")),
+        None if parent == _NO_PARENT else parent,
+        tuple(extents[:_MOST_EXTENTS]),
+    )
+
+
+def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:
+    """The disk that a descriptor describes.
+
+    Args:
+        descriptor: The descriptor.
+        neighbour: Opens a file beside it; None where that can't be.
+
+    Raises:
+        CorruptImage: An extent is of a kind that is not read, or is not there.
+        UnsafeName: An extent's name would lead elsewhere.
+    """
+    if descriptor.parent_content_id is not None:
+        raise _refused("the disk is the difference to another one, which is not read")
+    if not descriptor.extents:
+        raise _refused("it names no extents")
+    parts: list[tuple[int, ReadAt | None, int]] = []
+    for extent in descriptor.extents:
+        if extent.kind == "ZERO":
+            parts.append((extent.sectors * _SECTOR, None, 0))
+            continue
+        if extent.kind not in ("FLAT", "VMFS", "SPARSE"):
+            raise _refused(f"extents of kind {extent.kind} are not read")
+        file = _open_extent(extent.name or "", neighbour)
+        is_sparse = extent.kind == "SPARSE"
+        parts.append((extent.sectors * _SECTOR, open_sparse(file) if is_sparse else file, extent.offset * _SECTOR))
+    return JoinedExtents(tuple(parts))
+
+
+def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:
+    if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
+        raise UnsafeName(f"the extent {name!r} would lie elsewhere", structure="VMDK descriptor")
+    if neighbour is None:
+        raise _refused(f"its extent {name!r} is another file, and where that is is not known: open it by its path")
+    try:
+        return neighbour(name)
+    except (OSError, KeyError) as error:
+        raise _refused(f"its extent {name!r} can't be opened: {error}") from error
+
+
+class JoinedExtents:
+    """A disk of several extents, one after the other."""
+
+    def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...]) -> None:
+        """Take bytes, source (None for zeros) and first byte in the source of each extent."""
+        self._parts = parts
+        self._starts = [0]
+        for length, _, _ in parts:
+            self._starts.append(self._starts[-1] + length)
+        self.problems = tuple(problem for _, source, _ in parts for problem in getattr(source, "problems", ()))
+        """What was found damaged when the extents were opened."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self._starts[-1]
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        if offset + length > self.size:
+            raise past_end("vmdk disk", offset, length, self.size)
+        found = []
+        while length:
+            source, start, count = self._part(offset, length)
+            found.append(bytes(count) if source is None else source.read_at(start, count))
+            offset += count
+            length -= count
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.skip_zeros`."""
+        end = min(end, self.size)
+        while offset < end:
+            source, start, count = self._part(offset, end - offset)
+            skipped = count if source is None else skip_zeros(source, start, start + count) - start
+            offset += skipped
+            if skipped < count:
+                break
+        return offset
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `vmvisor_image.streams.prefetch`."""
+        if 0 <= offset < self.size:
+            source, start, count = self._part(offset, length)
+            if source is not None:
+                prefetch(source, start, count)
+
+    def _part(self, offset: int, length: int) -> tuple[ReadAt | None, int, int]:
+        """Source, first byte in it, and number of bytes of what lies in one extent."""
+        number = bisect_right(self._starts, offset) - 1
+        _, source, first = self._parts[number]
+        within = offset - self._starts[number]
+        return source, first + within, min(length, self._starts[number + 1] - offset)
+
+
+def open_sparse(source: ReadAt) -> MappedDisk:
+    """A sparse or streamOptimized extent.
+
+    Raises:
+        CorruptImage: Its header is damaged, or asks for what this library does not read.
+    """
+    reader = _SparseReader(source)
+    return MappedDisk(KIND, source, reader.header.capacity * _SECTOR, reader.locate, reader.problems)
+
+
+class _SparseReader:
+    def __init__(self, source: ReadAt) -> None:
+        self._source = source
+        self._tables = Tables(KIND, source, "little")
+        self.problems: tuple[Problem, ...] = ()
+        self.header = self._read_header()
+        self._grain = self.header.grain_size * _SECTOR
+        self._directory = self._usable_directory()
+
+    def _read_header(self) -> SparseExtentHeader:
+        head = read_up_to(self._source, 0, _SECTOR)
+        if head[:4] == COWD_MAGIC:
+            raise _bad("magic", "a sparse extent of ESX (COWD), which is not read", 0)
+        header = SparseExtentHeader.parse(head)
+        if header.magic != MAGIC:
+            raise _bad("magic", "it is none", 0)
+        at = 0
+        if header.directory == AT_END:
+            at = self._source.size - 2 * _SECTOR  # the footer, before the marker of the end
+            footer = read_up_to(self._source, max(at, 0), _SECTOR)
+            if at < 0 or footer[:4] != MAGIC:
+                raise CorruptImage("the footer is missing", structure="VMDK extent", offset=max(at, 0))
+            header = SparseExtentHeader.parse(footer, base=at)
+        grain = header.grain_size
+        if not 1 <= grain <= _LARGEST_GRAIN or grain & (grain - 1):
+            raise _bad("grain_size", f"{grain} sectors are no size of a grain", at + 20)
+        if not 1 <= header.entries_per_table <= 1 << 16:
+            raise _bad("entries_per_table", f"{header.entries_per_table} are too few or too many", at + 44)
+        if header.flags & COMPRESSED and header.compression != 1:
+            raise _bad("compression", f"{header.compression}, which is not known", at + 77)
+        if header.capacity >> 50:
+            raise _bad("capacity", f"{header.capacity} sectors are more than any disk has", at + 12)
+        if header.unclean_shutdown:
+            self.problems += (Problem("VMDK extent header", "the disk was in use when the image was made", at + 72),)
+        size = min(header.descriptor_size * _SECTOR, _LARGEST_DESCRIPTOR)
+        if header.descriptor_offset and size:
+            embedded = parse_descriptor(read_up_to(self._source, header.descriptor_offset * _SECTOR, size))
+            if embedded.parent_content_id is not None:
+                raise _refused("the disk is the difference to another one, which is not read")
+        return header
+
+    def _usable_directory(self) -> int:
+        """Sector of the grain directory: the first one's, or that of the second where the first leads nowhere."""
+        first, second = self.header.directory, self.header.redundant_directory
+        for sector in (first, second):
+            table = self._entry_of(sector) if sector else None
+            if table is not None and table * _SECTOR < self._source.size:
+                if sector != first:
+                    message = "the first grain directory leads nowhere; the second one is used"
+                    self.problems += (Problem("VMDK extent header", message, first * _SECTOR),)
+                return sector
+        return first
+
+    def _entry_of(self, directory: int) -> int | None:
+        try:
+            return self._tables.number(directory * _SECTOR, 4, "grain directory")
+        except CorruptImage:
+            return None
+
+    def locate(self, offset: int) -> Run:
+        """See `MappedDisk`."""
+        grain, within = divmod(offset, self._grain)
+        number, index = divmod(grain, self.header.entries_per_table)
+        table = self._tables.number(self._directory * _SECTOR + 4 * number, 4, "grain directory")
+        if not table:
+            return Run((self.header.entries_per_table - index) * self._grain - within)
+        entry = self._tables.number(table * _SECTOR + 4 * index, 4, "grain table")
+        left = self._grain - within
+        if not entry or (entry == 1 and self.header.flags & ZEROED_GRAINS):
+            return Run(left)
+        start = entry * _SECTOR
+        if self.header.flags & COMPRESSED:
+            decode = functools.partial(self._decode, start, grain * self.header.grain_size)
+            return Run(left, packed=Packed(start, decode, within))
+        return Run(left, start + within)
+
+    def _decode(self, start: int, sector: int) -> bytes:
+        marker = GrainMarker.parse(self._source.read_at(start, GrainMarker.length()), base=start)
+        if marker.sector != sector or marker.size > 2 * self._grain + 1024:
+            raise CorruptImage(
+                "its marker is of another grain",
+                structure="VMDK grain",
+                offset=start,
+                expected=f"sector {sector}",
+                found=f"sector {marker.sector}, {marker.size} bytes",
+            )
+        data = self._source.read_at(start + GrainMarker.length(), marker.size)
+        try:
+            found = zlib.decompressobj().decompress(data, self._grain)
+        except zlib.error as error:
+            raise CorruptImage(f"it is damaged ({error})", structure="VMDK grain", offset=start) from error
+        last = self.header.capacity - sector
+        if len(found) < min(self._grain, last * _SECTOR):
+            raise CorruptImage("it decodes to too little", structure="VMDK grain", offset=start)
+        return found
+
+
+def _hexadecimal(text: str | None) -> int | None:
+    return int(text, 16) if text is not None and re.fullmatch(r"[0-9a-fA-F]{1,8}", text) else None
+
+
+def _refused(message: str) -> CorruptImage:
+    return CorruptImage(message, structure="VMDK descriptor")
+
+
+def _bad(field: str, message: str, at: int) -> CorruptImage:
+    return CorruptImage(message, structure="VMDK extent header", offset=at, field=field)

@@ -1,0 +1,114 @@
+"""VHDX files. Source: Microsoft, [MS-VHDX] 8.0: Virtual Hard Disk v2 File Format."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from vmvisor_image.record import U16, U32, U64, Bytes, Record, record
+
+FILE_MAGIC: Final = b"vhdxfile"
+HEADER_MAGIC: Final = b"head"
+REGION_MAGIC: Final = b"regi"
+METADATA_MAGIC: Final = b"metadata"
+HEADERS: Final = (0x10000, 0x20000)
+"""Where the two headers are, in bytes from the file's start."""
+REGION_TABLES: Final = (0x30000, 0x40000)
+"""Where the two region tables are."""
+HEADER_SIZE: Final = 0x1000
+"""Bytes that a header's checksum is of."""
+TABLE_SIZE: Final = 0x10000
+"""Bytes of a region table and of the metadata table."""
+BAT_REGION: Final = UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
+METADATA_REGION: Final = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
+FILE_PARAMETERS: Final = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
+DISK_SIZE: Final = UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
+SECTOR_SIZE: Final = UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f").bytes_le
+HAS_PARENT: Final = 0x2
+"""Flag of the file parameters."""
+FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
+"""States of a payload block; of all others nothing is in the file."""
+
+
+@record
+class VhdxHeader(Record):
+    """One of the two headers; the one with the higher sequence number counts."""
+
+    magic: Annotated[bytes, Bytes(4)]
+    """`HEADER_MAGIC`."""
+    checksum: U32
+    """CRC-32C of the header with this field as zeros."""
+    sequence_number: U64
+    """Grows with each update."""
+    file_write_id: Annotated[bytes, Bytes(16)]
+    """GUID, of the file's content."""
+    data_write_id: Annotated[bytes, Bytes(16)]
+    """GUID, of the disk's content."""
+    log_id: Annotated[bytes, Bytes(16)]
+    """GUID, of the log; zeros where it is empty."""
+    log_version: U16
+    """0."""
+    version: U16
+    """1."""
+    log_length: U32
+    """Bytes of the log."""
+    log_offset: U64
+    """Where it lies."""
+
+
+@record
+class RegionTableHeader(Record):
+    """The head of a region table."""
+
+    magic: Annotated[bytes, Bytes(4)]
+    """`REGION_MAGIC`."""
+    checksum: U32
+    """CRC-32C of the table with this field as zeros."""
+    entry_count: U32
+    """Entries that follow."""
+    reserved: U32
+    """0."""
+
+
+@record
+class RegionTableEntry(Record):
+    """Where a region lies."""
+
+    region_id: Annotated[bytes, Bytes(16)]
+    """GUID, as it is on disk: `BAT_REGION` or `METADATA_REGION`."""
+    offset: U64
+    """Bytes from the file's start."""
+    region_length: U32
+    """Bytes."""
+    required: U32
+    """1 where a reader has to know the region."""
+
+
+@record
+class MetadataTableHeader(Record):
+    """The head of the metadata table, at the start of its region."""
+
+    magic: Annotated[bytes, Bytes(8)]
+    """`METADATA_MAGIC`."""
+    reserved: U16
+    """0."""
+    entry_count: U16
+    """Entries that follow."""
+    unused: Annotated[bytes, Bytes(20)]
+    """Zeros."""
+
+
+@record
+class MetadataTableEntry(Record):
+    """Where an item of metadata lies."""
+
+    item_id: Annotated[bytes, Bytes(16)]
+    """GUID, as it is on disk."""
+    offset: U32
+    """Bytes from the start of the region."""
+    item_length: U32
+    """Bytes."""
+    flags: U32
+    """Bits."""
+    reserved: U32
+    """0."""

@@ -1,0 +1,501 @@
+"""ISO 9660 volumes, with the names of Rock Ridge or Joliet where they are there: installer CDs.
+
+Directories are read when they are first listed. A damaged record costs itself and what is behind it in its sector.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final
+
+from vmvisor_image.archives import MOST_MEMBERS, ArchiveMember
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.record import Record
+from vmvisor_image.schemas.iso9660 import (
+    ASSOCIATED,
+    BOOT_RECORD,
+    DIRECTORY,
+    EL_TORITO,
+    FIRST_DESCRIPTOR,
+    JOLIET_ESCAPES,
+    MAGIC,
+    MULTI_EXTENT,
+    PRIMARY,
+    SECTOR,
+    SUPPLEMENTARY,
+    TERMINATOR,
+    BootRecord,
+    ContinuationArea,
+    DirectoryRecord,
+    SystemUseEntry,
+    VolumeDescriptor,
+)
+from vmvisor_image.streams import ReadAt, read_up_to
+
+KIND: Final = "iso9660"
+MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
+"""Where the magic of the first descriptor lies, in bytes from the volume's start."""
+_MOST_DESCRIPTORS: Final = 64
+_LARGEST_DIRECTORY: Final = 64 << 20
+_MOST_CONTINUATIONS: Final = 32
+_HEAD: Final = DirectoryRecord.length()
+_IS_LINK: Final = 0o120000
+_SELF, _PARENT = b"\0", b"\1"
+
+
+def probe(disk: ReadAt, start: int) -> bool:
+    """Whether an ISO 9660 volume begins at byte `start` of `disk`."""
+    return read_up_to(disk, start + MAGIC_OFFSET, len(MAGIC)) == MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One file, directory or link."""
+
+    name: str
+    is_directory: bool
+    pieces: tuple[tuple[int, int], ...]
+    """Logical block and bytes of each extent."""
+    modified: datetime | None
+    mode: int
+    owner: int
+    group: int
+    target: str | None
+    """What a symbolic link leads to."""
+    offset: int
+    """Of its record on the disk."""
+
+    @property
+    def size(self) -> int:
+        return sum(length for _, length in self.pieces)
+
+
+class IsoVolume:
+    """An ISO 9660 volume."""
+
+    kind = KIND
+
+    def __init__(self, disk: ReadAt, start: int, home: FileHome) -> None:
+        """Read the volume descriptors of the volume at byte `start` of `disk`.
+
+        Raises:
+            CorruptImage: There is no primary descriptor that makes sense.
+        """
+        self._disk, self._start = disk, start
+        self._lock = threading.Lock()
+        self._problems: dict[Problem, None] = {}
+        self._listed: dict[int, str] = {}
+        """Path of each directory that was listed, by its first block."""
+        self.primary: VolumeDescriptor
+        """The primary volume descriptor."""
+        self.joliet: VolumeDescriptor | None = None
+        """The supplementary descriptor with names in Unicode, where there is one."""
+        self.boot_record: BootRecord | None = None
+        """The boot record of El Torito, where there is one."""
+        self._read_descriptors()
+        root = self._root(self.primary)
+        self._rock_ridge_skip = self._find_rock_ridge(root)
+        """Bytes to pass over in each system use area; None without Rock Ridge."""
+        self._names_joliet = self._rock_ridge_skip is None and self.joliet is not None
+        if self._names_joliet and self.joliet is not None:
+            root = self._root(self.joliet)
+        self._root_entry = root
+        self.files = FileTree(
+            Directory("", None, lambda: self._list("", root, home), fold_case=self._folds_case),
+            lambda: self.problems,
+            fold_case=self._folds_case,
+        )
+        """Its files; without Rock Ridge names are looked up without regard to case."""
+
+    @property
+    def label(self) -> str | None:
+        """The volume identifier."""
+        if self.joliet is not None:
+            return self.joliet.volume_identifier.decode("utf-16-be", "replace").strip(" \0") or None
+        return _text(self.primary.volume_identifier) or None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far."""
+        return tuple(self._problems)
+
+    @property
+    def names(self) -> str:
+        """Whose names it shows: "Rock Ridge", "Joliet" or "ISO 9660"."""
+        return "Rock Ridge" if self._rock_ridge_skip is not None else "Joliet" if self._names_joliet else "ISO 9660"
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The volume descriptors as they are on disk, by their names."""
+        found: dict[str, Record | None] = {
+            "primary volume descriptor": self.primary,
+            "Joliet volume descriptor": self.joliet,
+            "El Torito boot record": self.boot_record,
+        }
+        return {name: record for name, record in found.items() if record is not None}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What its descriptors say, in words."""
+        found = {
+            "label": self.label,
+            "names": self.names,
+            "size": f"{self.primary.block_count * self.primary.block_size} bytes",
+            "application": _text(self.primary.application),
+            "boots": None if self.boot_record is None else "by El Torito",
+        }
+        return {name: value for name, value in found.items() if value}
+
+    @property
+    def _folds_case(self) -> bool:
+        return self._rock_ridge_skip is None
+
+    def locate(self, token: tuple[Extent, ...]) -> tuple[Extent, ...]:
+        """See `FileHome.locate`; the token is the extents."""
+        return token
+
+    def members(self) -> Iterator[ArchiveMember]:
+        """Everything in it, directories before what they hold."""
+        pending = [("", self._root_entry)]
+        while pending:
+            path, directory = pending.pop()
+            for entry in self._entries(path, directory):
+                below = f"{path}/{entry.name}" if path else entry.name
+                if entry.is_directory:
+                    pending.append((below, entry))
+                found = "directory" if entry.is_directory else "file" if entry.target is None else "symlink"
+                yield ArchiveMember(
+                    below,
+                    found,  # type: ignore[arg-type]  # one of three of them
+                    entry.size if found == "file" else 0,
+                    entry.modified,
+                    entry.mode & 0o7777,
+                    entry.owner,
+                    entry.group,
+                    entry.target,
+                    entry.offset,
+                    self._extents(entry) if found == "file" else (),
+                )
+
+    def _read_descriptors(self) -> None:
+        primary = None
+        for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + _MOST_DESCRIPTORS):
+            at = self._start + number * SECTOR
+            data = read_up_to(self._disk, at, SECTOR)
+            if len(data) < SECTOR or data[1:6] != MAGIC:
+                self._note(at, "ISO 9660 volume descriptor", "the last one is missing")
+                break
+            if data[0] == TERMINATOR:
+                break
+            if data[0] == PRIMARY and primary is None:
+                primary = VolumeDescriptor.parse(data, base=at)
+            elif data[0] == SUPPLEMENTARY and self.joliet is None:
+                found = VolumeDescriptor.parse(data, base=at)
+                if found.escape_sequences[:3] in JOLIET_ESCAPES and found.block_size in (512, 1024, 2048):
+                    self.joliet = found
+            elif data[0] == BOOT_RECORD and self.boot_record is None:
+                boot = BootRecord.parse(data, base=at)
+                if boot.system_identifier.startswith(EL_TORITO):
+                    self.boot_record = boot
+        if primary is None:
+            raise CorruptImage(
+                "there is no primary one",
+                structure="ISO 9660 volume descriptor",
+                offset=self._start + FIRST_DESCRIPTOR * SECTOR,
+            )
+        if primary.block_size not in (512, 1024, 2048):
+            raise CorruptImage(
+                "no size of a logical block",
+                structure="ISO 9660 volume descriptor",
+                offset=primary.source_offset,
+                field="block_size",
+                expected="512, 1024 or 2048",
+                found=primary.block_size,
+            )
+        self.primary = primary
+
+    def _root(self, descriptor: VolumeDescriptor) -> _Entry:
+        at = (descriptor.source_offset or 0) + 156
+        record = DirectoryRecord.parse(descriptor.root_directory, base=at)
+        if not record.flags & DIRECTORY:
+            self._note(at, "ISO 9660 root directory record", "it is no directory")
+        return _Entry("", True, ((_first_block(record), record.data_length),), None, 0o755, 0, 0, None, at)
+
+    def _find_rock_ridge(self, root: _Entry) -> int | None:
+        """Bytes to pass over in system use areas; the root's own entry says so (SUSP, 5.3)."""
+        block, _ = root.pieces[0]
+        try:
+            sector = self._disk.read_at(self._start + block * self.primary.block_size, SECTOR)
+        except CorruptImage:
+            return None  # listing the root directory says so
+        if sector[0] < _HEAD + 1 or sector[32] != 1:
+            return None
+        area = sector[_HEAD + 1 : sector[0]]
+        if area[:2] != b"SP" or area[4:6] != b"\xbe\xef":
+            return None
+        fields = self._system_use(area, 0, self._start)
+        has_names = any(signature in (b"PX", b"RR", b"NM") for signature, _ in fields)
+        return area[6] if has_names else None
+
+    def _list(self, path: str, directory: _Entry, home: FileHome) -> list[File | Directory]:
+        found: list[File | Directory] = []
+        for entry in self._entries(path, directory):
+            below = f"{path}/{entry.name}" if path else entry.name
+            if entry.is_directory:
+                found.append(
+                    Directory(
+                        below,
+                        entry.modified,
+                        lambda below=below, entry=entry: self._list(below, entry, home),  # type: ignore[misc]
+                        fold_case=self._folds_case,
+                    )
+                )
+            elif entry.target is None:
+                found.append(File(home, below, entry.size, entry.modified, self._extents(entry)))
+        return found
+
+    def _extents(self, entry: _Entry) -> tuple[Extent, ...]:
+        merged: list[Extent] = []
+        for block, length in entry.pieces:
+            at = self._start + block * self.primary.block_size
+            if length and merged and merged[-1].offset + merged[-1].length == at:
+                merged[-1] = Extent(merged[-1].offset, merged[-1].length + length)
+            elif length:
+                merged.append(Extent(at, length))
+        return tuple(merged)
+
+    def _entries(self, path: str, directory: _Entry) -> Iterator[_Entry]:
+        """What a directory holds; files of several extents are put together, relocated directories in their place."""
+        first = directory.pieces[0][0]
+        with self._lock:
+            known = self._listed.setdefault(first, path)
+        if known != path:
+            self._note(directory.offset, "ISO 9660 directory", f"{path!r} is {known or '/'!r} again and is left out")
+            return
+        pieces: tuple[tuple[int, int], ...] = ()
+        for record, name, area, at in self._directory_records(path, directory):
+            if name in (_SELF, _PARENT) or record.flags & ASSOCIATED:
+                continue
+            if record.unit_size:
+                self._note(at, "ISO 9660 directory record", "interleaved files are not read")
+                continue
+            pieces += ((_first_block(record), record.data_length),)
+            if record.flags & MULTI_EXTENT and not record.flags & DIRECTORY:
+                continue
+            entry = self._entry(record, name, area, pieces, at)
+            pieces = ()
+            if entry is not None:
+                yield entry
+
+    def _entry(
+        self, record: DirectoryRecord, name: bytes, area: bytes, pieces: tuple[tuple[int, int], ...], at: int
+    ) -> _Entry | None:
+        is_directory = bool(record.flags & DIRECTORY)
+        modified = _short_time(record.recorded)
+        if self._rock_ridge_skip is None:
+            shown = name.decode("utf-16-be", "replace") if self._names_joliet else name.decode("latin-1")
+            shown = shown.rpartition(";")[0] or shown  # the version number
+            shown = shown if self._names_joliet else shown.removesuffix(".") or shown
+            return _Entry(shown, is_directory, pieces, modified, 0o755 if is_directory else 0o644, 0, 0, None, at)
+        ridge = _RockRidge()
+        for signature, data in self._system_use(area, self._rock_ridge_skip, at):
+            ridge.take(signature, data)
+        if ridge.is_relocated:
+            return None  # it is shown where it belongs
+        if ridge.child is not None:
+            child = self._child(ridge.child, at)
+            if child is None:
+                return None
+            is_directory, pieces = True, child
+        shown = ridge.name or name.decode("latin-1").rpartition(";")[0] or name.decode("latin-1")
+        target = ridge.target if ridge.mode & 0o170000 == _IS_LINK else None
+        mode = ridge.mode or (0o755 if is_directory else 0o644)
+        return _Entry(
+            shown, is_directory, pieces, ridge.modified or modified, mode, ridge.owner, ridge.group, target, at
+        )
+
+    def _child(self, block: int, at: int) -> tuple[tuple[int, int], ...] | None:
+        """Place of a relocated directory, from the record of itself that it begins with."""
+        try:
+            head = self._disk.read_at(self._start + block * self.primary.block_size, _HEAD)
+        except CorruptImage:
+            self._note(at, "Rock Ridge CL entry", f"it leads to block {block}, past the end")
+            return None
+        return ((block, DirectoryRecord.parse(head).data_length),)
+
+    def _directory_records(self, path: str, directory: _Entry) -> Iterator[tuple[DirectoryRecord, bytes, bytes, int]]:
+        """Record, name, system use area and place of each entry."""
+        block, length = directory.pieces[0]
+        start = self._start + block * self.primary.block_size
+        if length > _LARGEST_DIRECTORY:
+            self._note(
+                directory.offset, "ISO 9660 directory", f"{path or '/'!r} has {length} bytes: only the first are read"
+            )
+            length = _LARGEST_DIRECTORY
+        for base in range(start, start + length, SECTOR):
+            try:
+                sector = self._disk.read_at(base, min(SECTOR, start + length - base))
+            except CorruptImage as error:
+                self._problems.setdefault(Problem.of(error))
+                return
+            at = 0
+            while at < len(sector) and (size := sector[at]):
+                name_length = sector[at + 32] if at + 32 < len(sector) else 0
+                name_end = at + _HEAD + name_length
+                if size < _HEAD + 1 or at + size > len(sector) or not name_length or name_end > at + size:
+                    self._note(base + at, "ISO 9660 directory record", "its lengths make no sense")
+                    break
+                record = DirectoryRecord.parse(sector, at, base=base)
+                area_start = name_end + (1 - name_length % 2)
+                yield record, sector[at + _HEAD : name_end], sector[area_start : at + size], base + at
+                at += size
+
+    def _system_use(self, area: bytes, skip: int, at: int) -> Iterator[tuple[bytes, bytes]]:
+        """Signature and data of each entry of a system use area and of those that go on with it."""
+        area = area[skip:]
+        for _ in range(_MOST_CONTINUATIONS):
+            following = None
+            while len(area) >= SystemUseEntry.length():
+                head = SystemUseEntry.parse(area)
+                if head.entry_length < SystemUseEntry.length() or head.entry_length > len(area):
+                    break
+                data = area[SystemUseEntry.length() : head.entry_length]
+                area = area[head.entry_length :]
+                if head.signature == b"CE" and len(data) >= ContinuationArea.length():
+                    following = ContinuationArea.parse(data)
+                elif head.signature == b"ST":
+                    break
+                else:
+                    yield head.signature, data
+            if following is None:
+                return
+            place = self._start + following.block * self.primary.block_size + following.offset
+            try:
+                area = self._disk.read_at(place, min(following.length_of_area, SECTOR))
+            except CorruptImage as error:
+                self._problems.setdefault(Problem.of(error))
+                return
+        self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
+
+    def _note(self, offset: int, structure: str, message: str) -> None:
+        self._problems.setdefault(Problem(structure, message, offset))
+
+
+class _RockRidge:
+    """What the entries of one system use area say (P1282, section 4.1)."""
+
+    def __init__(self) -> None:
+        self._name = b""
+        self._target: list[bytes] = []
+        self._joins = False
+        self.mode = self.owner = self.group = 0
+        self.modified: datetime | None = None
+        self.child: int | None = None
+        """Block of the directory that this one was relocated to."""
+        self.is_relocated = False
+
+    @property
+    def name(self) -> str:
+        return self._name.decode("utf-8", "surrogateescape")
+
+    @property
+    def target(self) -> str:
+        text = b"/".join(self._target).decode("utf-8", "surrogateescape")
+        return text or "/"
+
+    def take(self, signature: bytes, data: bytes) -> None:
+        """Take one entry; those that are not known, or too short, say nothing."""
+        match signature:
+            case b"NM" if data and not data[0] & 0x6:
+                self._name += data[1:]
+            case b"PX" if len(data) >= 32:
+                self.mode, _, self.owner, self.group = (
+                    int.from_bytes(data[at : at + 4], "little") for at in (0, 8, 16, 24)
+                )
+            case b"SL" if data:
+                self._take_target(data[1:])
+            case b"TF" if data:
+                self.modified = _time_stamp(data) or self.modified
+            case b"CL" if len(data) >= 4:
+                self.child = int.from_bytes(data[:4], "little")
+            case b"RE":
+                self.is_relocated = True
+
+    def _take_target(self, components: bytes) -> None:
+        while len(components) >= 2:
+            flags, length = components[0], components[1]
+            text = components[2 : 2 + length]
+            components = components[2 + length :]
+            special = {0x2: b".", 0x4: b"..", 0x8: b""}.get(flags & 0xE)
+            part = text if special is None else special
+            if self._joins and self._target:
+                self._target[-1] += part
+            else:
+                self._target.append(part)
+            self._joins = bool(flags & 0x1)
+
+
+def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
+    """Everything in the volume that begins at the source's first byte."""
+    volume = IsoVolume(source, 0, _Nowhere(source))
+    for number, member in enumerate(volume.members()):
+        if number == MOST_MEMBERS:
+            break
+        yield member
+    for problem in volume.problems:
+        report(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nowhere:
+    """The home of files that nobody asks for."""
+
+    disk: ReadAt
+
+    def locate(self, token: tuple[Extent, ...]) -> tuple[Extent, ...]:
+        return token
+
+
+def _first_block(record: DirectoryRecord) -> int:
+    return record.extent + record.attribute_length
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("latin-1").strip(" \0")
+
+
+def _short_time(raw: bytes) -> datetime | None:
+    """A time of a directory record (9.1.5)."""
+    try:
+        return datetime(1900 + raw[0], raw[1], raw[2], raw[3], raw[4], raw[5], tzinfo=_zone(raw[6]))
+    except ValueError:
+        return None
+
+
+def _long_time(raw: bytes) -> datetime | None:
+    """A time of a volume descriptor (8.4.26.1)."""
+    try:
+        found = datetime.strptime(raw[:14].decode("ascii"), "%Y%m%d%H%M%S")  # noqa: DTZ007  # the zone is behind it
+        return found.replace(tzinfo=_zone(raw[16]), microsecond=int(raw[14:16]) * 10_000)
+    except ValueError:
+        return None
+
+
+def _zone(raw: int) -> timezone:
+    quarters = raw - 256 if raw > 127 else raw
+    return timezone(timedelta(minutes=15 * quarters)) if quarters else UTC
+
+
+def _time_stamp(data: bytes) -> datetime | None:
+    """When the content was last modified, of a TF entry (P1282, 4.1.6)."""
+    flags = data[0]
+    if not flags & 0x2:
+        return None
+    width, parse = (17, _long_time) if flags & 0x80 else (7, _short_time)
+    at = 1 + (width if flags & 0x1 else 0)
+    raw = data[at : at + width]
+    return parse(raw) if len(raw) == width else None

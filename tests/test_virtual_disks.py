@@ -1,0 +1,281 @@
+"""Virtual disks, made by qemu-img and read by us."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import run
+from vmvisor_image import CorruptImage, Image, UnsafeName
+from vmvisor_image.layers import LayerOptions, unwrap
+from vmvisor_image.layers.mapped import MappedDisk
+from vmvisor_image.layers.vhdx import crc32c
+from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
+from vmvisor_image.streams import BytesSource, ReadAt
+
+SIZE = 20 << 20
+FORMATS: dict[str, tuple[str, ...]] = {
+    "qcow2": ("-O", "qcow2"),
+    "qcow2 version 2": ("-O", "qcow2", "-o", "compat=0.10"),
+    "qcow2 deflated": ("-c", "-O", "qcow2"),
+    "qcow2 zstd": ("-c", "-O", "qcow2", "-o", "compression_type=zstd"),
+    "qcow2 small clusters": ("-O", "qcow2", "-o", "cluster_size=512"),
+    "qcow2 large clusters": ("-c", "-O", "qcow2", "-o", "cluster_size=2M"),
+    "qcow2 subclusters": ("-O", "qcow2", "-o", "extended_l2=on"),
+    "vmdk": ("-O", "vmdk"),
+    "vmdk streamOptimized": ("-O", "vmdk", "-o", "subformat=streamOptimized"),
+    "vmdk flat": ("-O", "vmdk", "-o", "subformat=monolithicFlat"),
+    "vmdk in parts": ("-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"),
+    "vmdk in flat parts": ("-O", "vmdk", "-o", "subformat=twoGbMaxExtentFlat"),
+    "vhd": ("-O", "vpc", "-o", "force_size=on"),
+    "vhd fixed": ("-O", "vpc", "-o", "subformat=fixed,force_size=on"),
+    "vhdx": ("-O", "vhdx"),
+    "vhdx fixed": ("-O", "vhdx", "-o", "subformat=fixed"),
+}
+ONE_FILE = [name for name in FORMATS if "flat" not in name and "parts" not in name]
+EVERY = pytest.mark.parametrize("name", FORMATS)
+
+
+@pytest.fixture(scope="module")
+def raw() -> bytes:
+    """Noise, text, zeros, and single sectors far apart."""
+    noise = random.Random(7)
+    disk = bytearray(SIZE)
+    for _ in range(12):
+        at = noise.randrange(0, 8 << 20, 512)
+        disk[at : at + 200_000] = noise.randbytes(200_000)
+        disk[at + 200_000 : at + 300_000] = b"this compresses quite well, line by line\n" * 2439 + b"x"
+    for _ in range(20):
+        at = noise.randrange(8 << 20, 11 << 20, 512)
+        disk[at : at + 512] = noise.randbytes(512)
+    disk[510:512] = bytes(2)
+    return bytes(disk)
+
+
+@pytest.fixture(scope="module")
+def disks(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("disks")
+    (folder / "raw").write_bytes(raw)
+    found = {}
+    for name, options in FORMATS.items():
+        kind = name.partition(" ")[0]
+        path = folder / f"{name.replace(' ', '-')}.{kind}"
+        run("qemu-img", "convert", "-f", "raw", *options, folder / "raw", path)
+        found[name] = path
+    return found
+
+
+class Counting:
+    """A source that counts what is read of it."""
+
+    def __init__(self, source: ReadAt) -> None:
+        self.source = source
+        self.size = source.size
+        self.reads: list[tuple[int, int]] = []
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.reads.append((offset, length))
+        return self.source.read_at(offset, length)
+
+
+@EVERY
+def test_everything(name: str, raw: bytes, disks: dict[str, Path]) -> None:
+    with Image.open(disks[name]) as image:
+        assert [layer.kind for layer in image.layers] == [name.partition(" ")[0]]
+        assert image.size == SIZE
+        assert image.read_at(0, SIZE) == raw
+        assert image.problems[1:] == ()  # the first one: this disk has no partition table
+
+
+@EVERY
+@given(data=st.data())
+def test_any_range(name: str, raw: bytes, disks: dict[str, Path], data: st.DataObject) -> None:
+    with Image.open(disks[name]) as image:
+        offset = data.draw(st.integers(0, SIZE))
+        length = data.draw(st.integers(0, min(300_000, SIZE - offset)))
+        assert image.read_at(offset, length) == raw[offset : offset + length]
+
+
+@EVERY
+def test_what_is_not_stored_is_skipped(name: str, raw: bytes, disks: dict[str, Path]) -> None:
+    with Image.open(disks[name]) as image:
+        disk = image.disk
+        assert isinstance(disk, MappedDisk | JoinedExtents) or "fixed" in name
+        at = skipped = 0
+        while at < SIZE and hasattr(disk, "skip_zeros"):
+            to = disk.skip_zeros(at, SIZE)
+            assert not any(raw[at:to])
+            skipped += to - at
+            at = to + 512
+        if "flat" not in name and "fixed" not in name:
+            assert skipped > 3 << 20
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_a_sector_costs_few_reads(name: str, disks: dict[str, Path]) -> None:
+    with Image.open(disks[name]) as whole:
+        place = next(at for at in range(8 << 20, SIZE, 512) if any(whole.read_at(at, 512)))
+    source = Counting(BytesSource(disks[name].read_bytes()))
+    [layer] = unwrap(source, disks[name].name, LayerOptions())
+    layer.source.read_at(place, 512)
+    assert len(source.reads) <= 16
+    assert sum(length for _, length in source.reads) < 3 << 20
+
+
+@EVERY
+def test_threads(name: str, raw: bytes, disks: dict[str, Path]) -> None:
+    with Image.open(disks[name]) as image, ThreadPoolExecutor(4) as pool:
+
+        def check(seed: int) -> bool:
+            chosen = random.Random(seed)
+            places = [chosen.randrange(SIZE - 5000) for _ in range(30)]
+            return all(image.read_at(at, 5000) == raw[at : at + 5000] for at in places)
+
+        assert all(pool.map(check, range(4)))
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+@pytest.mark.parametrize("way", ["cut", "flip"])
+def test_damage_is_an_error_or_nothing(name: str, way: str, raw: bytes, disks: dict[str, Path]) -> None:
+    """Without checksums wrong bytes can't be told; whatever is read is of the right length, or an error."""
+    whole = disks[name].read_bytes()
+    chosen = random.Random(name)
+    places = [chosen.randrange(min(len(whole), limit)) for limit in (600, 5000, 400_000, len(whole)) for _ in range(12)]
+    for place in places:
+        damaged = bytearray(whole[:place] if way == "cut" else whole)
+        if way == "flip":
+            damaged[place] ^= 1 << chosen.randrange(8)
+        try:
+            layers = unwrap(BytesSource(damaged), disks[name].name, LayerOptions())
+        except CorruptImage:
+            continue
+        for layer in layers:
+            for at in (0, 3 << 20, 11 << 20):
+                try:
+                    assert len(layer.source.read_at(at, 70_000)) == 70_000
+                except CorruptImage:
+                    continue
+
+
+def test_a_table_that_leads_past_the_end_costs_only_its_own_part(raw: bytes, disks: dict[str, Path]) -> None:
+    whole = bytearray(disks["qcow2"].read_bytes())
+    table = int.from_bytes(whole[40:48], "big")
+    second = int.from_bytes(whole[table : table + 8], "big") & 0x00FFFFFFFFFFFE00
+    places = [n for n in range(SIZE >> 16) if any(whole[second + 8 * n : second + 8 * n + 8])]
+    whole[second + 8 * places[3] : second + 8 * places[3] + 8] = (0x8000_0FFF_0000_0000).to_bytes(8, "big")
+    with Image.open(bytes(whole)) as image:
+        for place in places:
+            if place == places[3]:
+                with pytest.raises(CorruptImage):
+                    image.read_at(place << 16, 1 << 16)
+            else:
+                assert image.read_at(place << 16, 1 << 16) == raw[place << 16 : (place + 1) << 16]
+
+
+def test_a_header_that_claims_an_exabyte_costs_nothing() -> None:
+    header = b"QFI\xfb" + (2).to_bytes(4, "big") + bytes(12) + (21).to_bytes(4, "big") + (1 << 60).to_bytes(8, "big")
+    header += bytes(4) + (1 << 22).to_bytes(4, "big") + (1 << 20).to_bytes(8, "big") + bytes(24)
+    with Image.open(header.ljust(512, b"\0")) as image:
+        assert image.size == 1 << 60
+        with pytest.raises(CorruptImage, match="L1 table"):
+            image.read_at(1 << 59, 512)
+
+
+class TestRefused:
+    def test_a_backing_file(self, tmp_path: Path) -> None:
+        run("qemu-img", "create", "-f", "qcow2", tmp_path / "base.qcow2", "1M")
+        run("qemu-img", "create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", tmp_path / "top.qcow2")
+        with pytest.raises(CorruptImage, match=r"base\.qcow2"):
+            Image.open(tmp_path / "top.qcow2")
+
+    def test_encryption(self, tmp_path: Path) -> None:
+        secret = ("--object", "secret,id=key,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=key")
+        run("qemu-img", "create", "-f", "qcow2", *secret, tmp_path / "disk.qcow2", "1M")
+        with pytest.raises(CorruptImage, match="encrypted"):
+            Image.open(tmp_path / "disk.qcow2")
+
+    def test_another_vmdk_below(self, tmp_path: Path) -> None:
+        run("qemu-img", "create", "-f", "vmdk", tmp_path / "base.vmdk", "1M")
+        run("qemu-img", "create", "-f", "vmdk", "-b", tmp_path / "base.vmdk", "-F", "vmdk", tmp_path / "top.vmdk")
+        with pytest.raises(CorruptImage, match="difference"):
+            Image.open(tmp_path / "top.vmdk")
+
+    @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", "a\\b", ""])
+    def test_extents_elsewhere(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / "disk.vmdk").write_text(f'# Disk DescriptorFile\nRW 2048 FLAT "{name}" 0\n')
+        with pytest.raises(UnsafeName):
+            Image.open(tmp_path / "disk.vmdk")
+
+    def test_an_extent_that_is_not_there(self, tmp_path: Path) -> None:
+        (tmp_path / "disk.vmdk").write_text('# Disk DescriptorFile\nRW 2048 FLAT "disk-flat.vmdk" 0\n')
+        with pytest.raises(CorruptImage, match=r"disk-flat\.vmdk"):
+            Image.open(tmp_path / "disk.vmdk")
+        with pytest.raises(CorruptImage, match="open it by its path"):
+            Image.open((tmp_path / "disk.vmdk").read_bytes())
+
+    @pytest.mark.parametrize("line", ['RW 1 SESPARSE "a"', 'RW 1 VMFSRDM "a"', ""])
+    def test_other_extents(self, line: str) -> None:
+        with pytest.raises(CorruptImage):
+            Image.open(f"# Disk DescriptorFile\n{line}\n".encode())
+
+
+def test_extents_of_zeros_lie_between_others() -> None:
+    descriptor = parse_descriptor(b'# Disk DescriptorFile\nRW 2 FLAT "a" 1\nRW 3 ZERO\nRW 1 FLAT "b" 0\n')
+    files = {"a": b"_" * 512 + b"a" * 1024, "b": b"b" * 512}
+    disk = join_extents(descriptor, lambda name: BytesSource(files[name]))
+    assert disk.read_at(0, disk.size) == b"a" * 1024 + bytes(1536) + b"b" * 512
+    assert isinstance(disk, JoinedExtents)
+    assert [disk.skip_zeros(at, disk.size) for at in (0, 1024, 1500, 2560)] == [0, 2560, 2560, 2560]
+
+
+def test_the_second_grain_directory_stands_in(raw: bytes, disks: dict[str, Path]) -> None:
+    whole = bytearray(disks["vmdk"].read_bytes())
+    directory = int.from_bytes(whole[56:64], "little") * 512
+    whole[directory : directory + 4] = b"\xff\xff\xff\x7f"
+    with Image.open(bytes(whole)) as image:
+        assert image.read_at(0, SIZE) == raw
+        assert "second one" in image.problems[-1].message
+
+
+def test_a_copy_stands_in_for_a_damaged_vhd_footer(raw: bytes, disks: dict[str, Path]) -> None:
+    whole = bytearray(disks["vhd"].read_bytes())
+    whole[-100] ^= 1
+    with Image.open(bytes(whole)) as image:
+        assert image.read_at(0, SIZE) == raw
+        assert any(problem.message == "its checksum is wrong" for problem in image.problems)
+
+
+def test_one_vhdx_header_is_enough(raw: bytes, disks: dict[str, Path]) -> None:
+    whole = bytearray(disks["vhdx"].read_bytes())
+    for place in (0x10010, 0x30010):
+        whole[place] ^= 1
+    with Image.open(bytes(whole)) as image:
+        assert image.read_at(0, SIZE) == raw
+        assert [problem.structure for problem in image.problems[-2:]] == ["VHDX header", "VHDX region table"]
+    for place in (0x20010, 0x40010):
+        whole[place] ^= 1
+    with pytest.raises(CorruptImage, match="both"):
+        Image.open(bytes(whole))
+
+
+def test_crc32c_is_that_of_rfc_3720() -> None:
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+def test_a_compressed_cluster_is_decoded_once(disks: dict[str, Path]) -> None:
+    with Image.open(disks["qcow2 zstd"]) as image:
+        disk = image.disk
+        assert isinstance(disk, MappedDisk)
+        stored = [at for at in range(0, SIZE, 1 << 16) if disk.skip_zeros(at, at + 1) == at]
+        for first, second in pairwise(stored[:20]):
+            disk.read_at(first, 512)
+            disk.read_at(second, 1 << 16)
+            disk.read_at(first + 1000, 512)
+        assert disk.clusters_decoded <= 20
