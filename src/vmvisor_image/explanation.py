@@ -31,6 +31,7 @@ PURPOSES: Final[Mapping[Role, str]] = {
         " shipped image has one."
     ),
     Role.OSDATA: "It is OSDATA: what were scratch, locker and core dumps before ESXi 7, in one VMFS-L volume.",
+    Role.INSTALLER: "It is an installer CD: a boot loader, the hypervisor's kernel and modules, and the installer.",
     Role.CONTAINER: "It holds no data itself: the logical partitions lie in it, each behind an extended boot record.",
     Role.UNKNOWN: "Nothing on the disk tells what it is for.",
 }
@@ -72,6 +73,7 @@ ACTIONS: Final[Mapping[Role, str]] = {
     Role.SCRATCH: "partition.files reads it: look in log/ and core/ when you examine a host.",
     Role.DATASTORE: "partition.volume tells version, label, UUIDs and which hosts used it; its files are not read yet.",
     Role.OSDATA: "partition.volume tells version, label and UUIDs; its files are not read yet.",
+    Role.INSTALLER: "partition.files reads it, image.system() tells what it boots, vmvisor-image pxe exports it.",
     Role.CONTAINER: "Look at the logical partitions, numbers 5 and up.",
     Role.UNKNOWN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",
 }

@@ -32,6 +32,7 @@ _COLORS: Final = {
     Role.STORE: "#8e5a8a",
     Role.SCRATCH: "#a86400",
     Role.DATASTORE: "#00838f",
+    Role.INSTALLER: "#3949ab",
     Role.OSDATA: "#0b5c66",
     Role.UNKNOWN: "#757575",
 }

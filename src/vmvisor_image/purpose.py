@@ -15,6 +15,7 @@ from uuid import UUID
 
 from vmvisor_image.boot.banks import BankPartition, BootBank, active_bank
 from vmvisor_image.errors import CorruptImage
+from vmvisor_image.files import File
 from vmvisor_image.partition_types import (
     BASIC_DATA,
     EFI_SYSTEM,
@@ -26,6 +27,7 @@ from vmvisor_image.partition_types import (
     PartitionType,
 )
 from vmvisor_image.volumes.fat import FatVolume
+from vmvisor_image.volumes.iso9660 import IsoVolume
 from vmvisor_image.volumes.vmfs import VmfsVolume
 
 
@@ -48,6 +50,8 @@ class Role(enum.Enum):
     """VMFS for virtual machines."""
     OSDATA = "osdata"
     """ESXi 7 and later: scratch, locker and core dumps in one VMFS-L volume."""
+    INSTALLER = "installer"
+    """A CD that installs the hypervisor."""
     CONTAINER = "container"
     """An extended partition: it holds the logical ones."""
     UNKNOWN = "unknown"
@@ -61,6 +65,10 @@ class Generation(enum.Enum):
     ESXI_4 = "ESXi 4.x"
     ESXI_5_6 = "ESXi 5.x or 6.x"
     ESXI_7_8 = "ESXi 7 or 8"
+
+
+_INSTALLER_FILES: Final = ("boot.cfg", "imagedd.bz2", "image.tgz", "install.tgz", "isolinux.cfg")
+"""In the root directory of installer CDs, the surest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +271,8 @@ def _assess_content(
         labels = {(text or "").casefold() for text in (partition.name, volume.label)}
         role = (Role.STORE if "locker" in labels else Role.OSDATA) if is_local else Role.DATASTORE
         return Purpose(role, tuple(evidence))
+    if isinstance(volume, IsoVolume):
+        return _assess_iso(volume, evidence)
     if isinstance(volume, FatVolume):
         return _assess_fat(partition, volume, banks, generation, evidence)
     role = ROLE_BY_TYPE.get(key, Role.UNKNOWN) if key is not None else Role.UNKNOWN
@@ -321,6 +331,18 @@ def _vmfs_evidence(volume: VmfsVolume) -> list[Evidence]:
         magic, at = volume.file_system.magic, volume.file_system.source_offset
         found.append(Evidence(f"the file system's magic 0x{magic:X}, version {volume.version}", at))
     return found
+
+
+def _assess_iso(volume: IsoVolume, evidence: list[Evidence]) -> Purpose:
+    evidence.append(Evidence("it holds an ISO 9660 volume: the magic 'CD001'", volume.primary.source_offset))
+    names = {entry.name.casefold(): entry for entry in volume.files.root if isinstance(entry, File)}
+    found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
+    if found is None:
+        return Purpose(Role.UNKNOWN, tuple(evidence))
+    evidence.append(
+        Evidence(f"its root directory has {found.name}", found.extents[0].offset if found.extents else None)
+    )
+    return Purpose(Role.INSTALLER, tuple(evidence))
 
 
 def _assess_fat(

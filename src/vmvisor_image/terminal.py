@@ -20,6 +20,7 @@ _STYLES: Final = {
     Role.STORE: "magenta",
     Role.SCRATCH: "yellow",
     Role.DATASTORE: "cyan",
+    Role.INSTALLER: "blue",
     Role.OSDATA: "bright_cyan",
 }
 _MAP_WIDTH: Final = 72

@@ -130,7 +130,10 @@ class InflatedMember:
         """See `ReadAt.read_at`."""
         if offset + length > self.size:
             raise past_end("zip member", offset, length, self.size)
-        return self._data.read_at(offset, length)
+        data = self._data.read_at(offset, length)
+        if offset + length == self.size:
+            _ = self._data.size  # which is known after the last byte, and an error where the CRC is wrong
+        return data
 
 
 class DeflateDecoder:

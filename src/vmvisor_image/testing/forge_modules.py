@@ -1,0 +1,241 @@
+"""Forged boot modules: tar and vmtar archives, kernels, signed modules, encrypted configurations."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from vmvisor_image.boot.envelope import CIPHER, key_of
+from vmvisor_image.errors import InvalidArgument
+from vmvisor_image.schemas.module import (
+    ENVELOPE_BLOCK,
+    ENVELOPE_FOOTER_MAGIC,
+    ENVELOPE_MAGIC,
+    ENVELOPE_PADDING_MAGIC,
+    MULTIBOOT_MAGIC,
+    SIGNATURE_MAGIC,
+    Elf32ProgramHeader,
+    Elf32Rest,
+    ElfIdentification,
+    EnvelopeFooter,
+    EnvelopeHeader,
+    EnvelopePadding,
+    MultibootHeader,
+    SignatureTail,
+)
+from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, POSIX_MAGIC, VISOR_MAGIC, TarHeader, VmtarHeader
+
+_FILE, _LINK, _DIRECTORY = b"0", b"2", b"5"
+_PAGE: Final = 4096
+_EMPTY: Final[dict[str, Any]] = {
+    "owner_name": bytes(32),
+    "group_name": bytes(32),
+    "device_major": bytes(8),
+    "device_minor": bytes(8),
+}
+
+
+def tar_archive(
+    files: Mapping[str, bytes], *, links: Mapping[str, str] | None = None, modified: int = 1_200_000_000
+) -> bytes:
+    """A POSIX tar of files and symbolic links, with the directories above them.
+
+    Args:
+        files: Content by path.
+        links: Targets by path.
+        modified: Time of all members, in seconds since 1970.
+    """
+    members = _members(files, links or {})
+    parts = []
+    for path, kind, data, target in members:
+        parts.append(_tar_header(path, kind, len(data), target, modified))
+        parts.append(data + bytes(-len(data) % BLOCK))
+    return b"".join((*parts, bytes(2 * BLOCK)))
+
+
+def vmtar_archive(
+    files: Mapping[str, bytes],
+    *,
+    links: Mapping[str, str] | None = None,
+    modified: int = 1_200_000_000,
+    inline: bool = False,
+) -> bytes:
+    """A vmtar of files and symbolic links, with the directories above them.
+
+    Args:
+        files: Content by path.
+        links: Targets by path.
+        modified: Time of all members, in seconds since 1970.
+        inline: With the data behind each header as in a tar, instead of page by page behind all headers.
+    """
+    members = _members(files, links or {})
+    if inline:
+        parts = []
+        for path, kind, data, target in members:
+            parts.append(_vmtar_header(path, kind, len(data), target, modified, 0))
+            parts.append(data + bytes(-len(data) % BLOCK))
+        return b"".join((*parts, bytes(2 * BLOCK)))
+    headers, content = [], []
+    at = _up((len(members) + 1) * BLOCK)
+    for path, kind, data, target in members:
+        headers.append(_vmtar_header(path, kind, len(data), target, modified, at if data else 0))
+        content.append(data.ljust(_up(len(data)), b"\0"))
+        at += len(content[-1])
+    head = b"".join(headers)
+    return head.ljust(_up(len(head) + BLOCK), b"\0") + b"".join(content)
+
+
+def _up(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _members(files: Mapping[str, bytes], links: Mapping[str, str]) -> list[tuple[str, bytes, bytes, str]]:
+    found: dict[str, tuple[str, bytes, bytes, str]] = {}
+    for path in (*files, *links):
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            above = "/".join(parts[:depth])
+            found.setdefault(above, (f"{above}/", _DIRECTORY, b"", ""))
+        found[path] = (path, _FILE, files[path], "") if path in files else (path, _LINK, b"", links[path])
+    return list(found.values())
+
+
+def _split(path: str, longest: int) -> tuple[bytes, bytes]:
+    """Prefix and name."""
+    raw = path.encode()
+    if len(raw) <= 100:
+        return b"", raw
+    at = raw.find(b"/", len(raw) - 101)
+    if not 0 < at <= longest:
+        raise InvalidArgument(f"{path!r} is too long for a header of this format")
+    return raw[:at], raw[at + 1 :]
+
+
+def _common(kind: bytes, size: int, modified: int) -> dict[str, Any]:
+    mode = 0o755 if kind == _DIRECTORY else 0o644
+    return {
+        "mode": b"%07o\0" % mode,
+        "owner": b"%07o\0" % 201,
+        "group": b"%07o\0" % 201,
+        "size": b"%011o\0" % size,
+        "modified": b"%011o\0" % modified,
+        "checksum": b" " * 8,
+    }
+
+
+def _summed(block: bytes) -> bytes:
+    return block[: CHECKSUM.start] + b"%06o\0 " % sum(block) + block[CHECKSUM.stop :]
+
+
+def _tar_header(path: str, kind: bytes, size: int, target: str, modified: int) -> bytes:
+    prefix, name = _split(path, 155)
+    return _summed(
+        TarHeader(
+            name=name.ljust(100, b"\0"),
+            **_common(kind, size, modified),
+            type_flag=kind[0],
+            target=target.encode().ljust(100, b"\0"),
+            magic=POSIX_MAGIC,
+            **_EMPTY,
+            prefix=prefix.ljust(155, b"\0"),
+            padding=bytes(12),
+        ).build()
+    )
+
+
+def _vmtar_header(path: str, kind: bytes, size: int, target: str, modified: int, data_offset: int) -> bytes:
+    prefix, name = _split(path, 151)
+    return _summed(
+        VmtarHeader(
+            name=name.ljust(100, b"\0"),
+            **_common(kind, size, modified),
+            type_flag=kind[0],
+            target=target.encode().ljust(100, b"\0"),
+            magic=VISOR_MAGIC,
+            **_EMPTY,
+            prefix=prefix.ljust(151, b"\0"),
+            data_offset=data_offset,
+            text_offset=0,
+            text_size=0,
+            fixup_count=0,
+        ).build()
+    )
+
+
+def kernel_elf(text: bytes = b"", *, multiboot: bool = True) -> bytes:
+    """A program of 32 bits for x86 that a boot loader takes for a kernel, with some text in it; it does nothing.
+
+    Args:
+        text: What is in it.
+        multiboot: With a Multiboot header.
+    """
+    rest = Elf32Rest(1, 0x100000, 52, 0, 0, 52, 32, 1)
+    header = ElfIdentification(b"\x7fELF", 1, 1, 1, bytes(9), 2, 3).build() + rest.build() + bytes(6)
+    flags = 0x3
+    magic = (
+        MultibootHeader(MULTIBOOT_MAGIC, flags, -(MULTIBOOT_MAGIC + flags) % (1 << 32)).build() if multiboot else b""
+    )
+    body = magic.ljust(16, b"\xf4") + text
+    offset = 0x1000
+    segment = Elf32ProgramHeader(1, offset, 0x100000, 0x100000, len(body), len(body), 5, 0x1000).build()
+    return (header + segment).ljust(offset, b"\0") + body
+
+
+def sign(data: bytes, *, key_id: bytes = b"a forged key id.", schema: int = 2) -> bytes:
+    """A module's data with the trailer of a signed one; the signature is of nobody.
+
+    Args:
+        data: What is under the compression.
+        key_id: 16 bytes.
+        schema: Of the signature.
+    """
+    signature = key_id + hashlib.sha256(data).digest() * 8
+    tail = SignatureTail(len(signature), SIGNATURE_MAGIC).build()
+    return data + schema.to_bytes(4, "little") + signature + tail
+
+
+def encryption_info(first: bytes, second: bytes, *, mode: str = "NONE") -> bytes:
+    """An ``encryption.info`` with what the key is derived from."""
+    values = {"keyId": bytes(range(16)), "data1": first, "data2": second}
+    data = ":".join(f"{name}={quote(base64.b64encode(value), safe='')}" for name, value in values.items())
+    text = f'.encoding = "UTF-8"\nincludeKeyCache = "FALSE"\nmode = "{mode}"\nConfigEncData = "{data}:version=1"\n'
+    return text.encode()
+
+
+def encrypt(data: bytes, info: bytes, *, initial: bytes | None = None) -> bytes:
+    """A ``local.tgz.ve`` with `data`, encrypted with the key of an ``encryption.info``. Needs the extra ``crypto``.
+
+    Args:
+        data: A ``local.tgz``.
+        info: The ``encryption.info``.
+        initial: The initialisation vector, 12 bytes; None for random ones.
+    """
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    key = key_of(info)
+    vector = os.urandom(12) if initial is None else initial
+    header = EnvelopeHeader(ENVELOPE_MAGIC, bytes(483), ENVELOPE_BLOCK, 2).build()
+    header += _text_attribute("vmware.keyInfo", "00010203-0405-0607-0809-0a0b0c0d0e0f")
+    header += _text_attribute("vmware.cipherName", CIPHER)
+    header += _bytes_attribute("vmware.keyHash", hashlib.sha256(CIPHER.encode() + key).digest())
+    header += _bytes_attribute("vmware.iv", vector)
+    header = header.ljust(ENVELOPE_BLOCK, b"\0")
+    padding = -len(data) % ENVELOPE_BLOCK
+    end = EnvelopePadding(ENVELOPE_PADDING_MAGIC, bytes(479), padding, 1).build().ljust(ENVELOPE_BLOCK, b"\0")
+    encrypted = AESGCM(key).encrypt(vector, data + bytes(padding) + end, header + b"ESXConfiguration")
+    footer = EnvelopeFooter(ENVELOPE_FOOTER_MAGIC, bytes(9), encrypted[-16:]).build()
+    footer = footer.ljust(ENVELOPE_BLOCK - 8, b"\0") + struct.pack("<II", ENVELOPE_BLOCK, 1)
+    return header + encrypted[:-16] + footer
+
+
+def _text_attribute(name: str, value: str) -> bytes:
+    return b"\x0b\0\0\0" + name.encode() + b"\0" + value.encode() + b"\0"
+
+
+def _bytes_attribute(name: str, value: bytes) -> bytes:
+    return b"\x0c\0\0\0" + name.encode() + b"\0" + len(value).to_bytes(8, "little") + value
