@@ -20,6 +20,7 @@ from vmvisor_image import (
     NotAFileSystem,
     Partition,
     PartitionReport,
+    Problem,
     Role,
     UsageError,
     __version__,
@@ -27,11 +28,14 @@ from vmvisor_image import (
     export_pxe,
     inspect,
 )
+from vmvisor_image.boot.envelope import read_envelope
 
 _DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
 _INTERRUPTED = 130
 _CHUNK = 1 << 20
 _MAP_WIDTH = 72
+_OVERLAID = "oem.tgz"
+"""The module that is made for what others add."""
 _STRIP = " .:-=+*%@"
 """For entropy of 0 to 8 bits per byte."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -67,7 +71,8 @@ def _fail(error: Exception, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmvisor-image",
-        description="Take hypervisor disk images apart: bare (.dd) or compressed (.dd.bz2, .gz, .xz, .zst).",
+        description="Take hypervisor disk images apart: bare (.dd), compressed (.dd.bz2, .gz, .xz, .zst), on an"
+        " installer CD (.iso), in an archive (.tgz, .zip), or as a virtual disk (.vmdk, .qcow2, .vhd, .vhdx).",
         epilog="Exit status: 0 done, 1 bad input, 2 misuse.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -93,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
             help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
             " cache folder",
         )
+        added.add_argument(
+            "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
+        )
         added.set_defaults(run=run)
         return added
 
@@ -102,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     info = command("info", _info, "show layers, partitions and problems of an image")
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
     partition_argument(info, "?")
+    info.add_argument(
+        "--checksums", action="store_true", help="check what was taken out of a CD against its imagedd.md5 or the like"
+    )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
     partition_argument(command("ls", _ls, "list the files of one partition, or of all"), "?")
     cat = command("cat", _cat, "write a file of a partition to standard output")
@@ -110,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     extract = command("extract", _extract, "extract every file of a partition to a folder")
     partition_argument(extract)
     pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
-    pxe.add_argument("--label", default="3i", help="label of the boot entry (default: %(default)s)")
+    _add_pxe_options(pxe)
+    _add_boot_commands(command, partition_argument)
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
@@ -127,6 +139,58 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_boot_commands(
+    command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    system = command("system", _system, "show what an image boots: version, boot banks, modules in load order")
+    system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
+    system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
+    system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
+    module = command("module", _module, "show what a boot module is, and what is in it")
+    partition_argument(module)
+    module.add_argument("path", metavar="PATH", help="its path from the volume's root")
+    module.add_argument("inner", metavar="FILE", nargs="?", help="a file in it, to write to standard output")
+
+
+def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
+    pxe.add_argument("--label", default="3i", help="label of the boot entry (default: %(default)s)")
+    pxe.add_argument("--install", action="store_true", help="export the installer of a CD instead of the system")
+    pxe.add_argument(
+        "--bank",
+        metavar="BANK",
+        help='number or label of the boot bank, or "active" for the one that the boot loader would start (default: the'
+        " first one, on a disk with a GPT the active one)",
+    )
+    pxe.add_argument("--prefix", default="", help="folder below DEST for everything but PXELINUX's configuration")
+    pxe.add_argument(
+        "--kernel-option",
+        metavar="OPTION",
+        action="append",
+        default=[],
+        help="an option for the hypervisor's kernel, such as ks=http://…; may be given more than once",
+    )
+    pxe.add_argument("--ipxe", action="store_true", help="write a script for iPXE, too")
+    pxe.add_argument(
+        "--overlay",
+        metavar="[MODULE=]FOLDER",
+        action="append",
+        default=[],
+        help="put a module made of a folder in the place of one (default: oem.tgz); may be given more than once",
+    )
+    pxe.add_argument(
+        "--overlay-keep", action="store_true", help="keep the files of that module which the folder does not have"
+    )
+
+
+def _overlays(given: Sequence[str]) -> dict[str, str]:
+    """Folders by module."""
+    found = {}
+    for text in given:
+        module, separator, folder = text.partition("=")
+        found[module if separator else _OVERLAID] = folder if separator else text
+    return found
+
+
 def _number(text: str) -> int:
     value = int(text, 0)
     if value < 0:
@@ -139,7 +203,12 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
     with (
         _progress() as progress,
         Image.open(
-            options.source, threads=options.threads, index=options.index, cache=options.cache, progress=progress
+            options.source,
+            threads=options.threads,
+            index=options.index,
+            cache=options.cache,
+            progress=progress,
+            member=options.member,
         ) as image,
     ):
         yield image
@@ -201,13 +270,29 @@ def _info(options: argparse.Namespace) -> int:
         return _DONE
     with _progress() as progress:
         report = inspect(
-            options.source, threads=options.threads, index=options.index, cache=options.cache, progress=progress
+            options.source,
+            threads=options.threads,
+            index=options.index,
+            cache=options.cache,
+            progress=progress,
+            member=options.member,
         )
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         _print_report(report, explain=options.explain)
-    return _DONE
+    return _check(options) if options.checksums else _DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        found = image.checksums()
+    if not found:
+        print("\nno checksum file lies beside what was taken out")
+    for checksum in found:
+        verdict = "right" if checksum.is_right else f"WRONG: {checksum.found}, not {checksum.expected}"
+        print(f"\n{_printable(checksum.path)}: {checksum.algorithm} of {_printable(checksum.listed_in)} is {verdict}")
+    return _DONE if all(checksum.is_right for checksum in found) else _BAD_INPUT
 
 
 def _print_report(report: ImageReport, *, explain: bool) -> None:
@@ -311,13 +396,84 @@ def _extract(options: argparse.Namespace) -> int:
 
 def _pxe(options: argparse.Namespace) -> int:
     with _image(options) as image:
-        export = export_pxe(image, options.dest, label=options.label, overwrite=options.force)
+        export = export_pxe(
+            image,
+            options.dest,
+            label=options.label,
+            overwrite=options.force,
+            mode="install" if options.install else None,
+            bank=_bank(options.bank),
+            prefix=options.prefix,
+            kernel_options=options.kernel_option,
+            ipxe=options.ipxe,
+            overlay=_overlays(options.overlay),
+            keep_overlaid=options.overlay_keep,
+        )
     print(f"{len(export.files)} files written to {_printable(options.dest)}; label {export.label} boots")
     print(f"  kernel {export.kernel}")
     print(f"  append {_printable(export.append)}")
     for name in export.missing:
         print(f"vmvisor-image: boot.cfg names {_printable(name)}, which the boot bank lacks", file=sys.stderr)
     return _DONE
+
+
+def _bank(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _system(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        system = image.system(_bank(options.bank))
+        if options.json:
+            print(json.dumps(system.to_dict(hashes=True), indent=2))
+            return _DONE
+        if options.files:
+            for file in system.files.values():
+                print(f"{file.size:>12}  {_printable(system.files.origin(file.path)):14}  {_printable(file.path)}")
+            _complain(system.files.problems)
+            return _DONE
+        print(f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}")
+        for bank in system.banks:
+            active = system.active_bank is not None and system.active_bank.number == bank.number
+            state = "starts" if active else bank.obstacle or "is the older one"
+            print(
+                f"  boot bank in partition {bank.number}: {_printable(bank.build or 'no build')}, {_printable(state)}"
+            )
+        for number, module in enumerate(system.modules):
+            size = "missing" if module.size is None else f"{module.size} bytes"
+            print(f"  {number:>3}  {_printable(module.name):14}  {size:>16}  {_printable(module.arguments)}".rstrip())
+    return _DONE
+
+
+def _module(options: argparse.Namespace) -> int:
+    with _image(options) as image:
+        module = _partition(image, options.partition).files[options.path].open_module()
+        if options.inner is not None:
+            for chunk in module.open_archive()[options.inner].chunks(_CHUNK):
+                sys.stdout.buffer.write(chunk)
+            return _DONE
+        print(" in ".join((module.kind, *reversed(module.layers))))
+        if (signature := module.signature) is not None:
+            key = "" if signature.key_id is None else f", key {_printable(signature.key_id)}"
+            print(f"signed: schema {signature.schema}{key}, {signature.length} bytes (not verified)")
+        if (kernel := module.kernel) is not None:
+            loads = "Multiboot" if kernel.multiboot is not None else "no Multiboot header"
+            print(f"{kernel.bits}-bit {kernel.architecture}, {'ESXBootInfo' if kernel.esx_boot_info else loads}")
+            print(" ".join(_printable(text) for text in module.version if text))
+        elif module.kind == "envelope":
+            print(read_envelope(module.content).explain())
+        elif module.kind != "unknown":
+            archive = module.open_archive()
+            _list_files(archive)
+            for path, target in archive.links.items():
+                print(f"{'link':>12}  {'':19}  {_printable(path)} -> {_printable(target)}")
+            _complain(archive.problems)
+    return _DONE
+
+
+def _complain(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        print(f"vmvisor-image: {_printable(str(problem))}", file=sys.stderr)
 
 
 def _index(options: argparse.Namespace) -> int:

@@ -108,6 +108,7 @@ def inspect(
     index: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | bool | None = None,
     progress: Progress | None = None,
+    member: str | None = None,
 ) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
@@ -117,12 +118,13 @@ def inspect(
         index: See `Image.open`.
         cache: See `Image.open`.
         progress: See `Image.open`.
+        member: See `Image.open`.
 
     Raises:
         OSError: The file can't be opened.
         CorruptImage: A wrapping is recognised and can't be opened.
     """
-    with Image.open(source, threads=threads, index=index, cache=cache, progress=progress) as image:
+    with Image.open(source, threads=threads, index=index, cache=cache, progress=progress, member=member) as image:
         return report(image)
 
 
