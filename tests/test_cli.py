@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.media import BANK_35, ROCK_RIDGE, Media, module, small_disk, tgz
 from tests.support import run
 from tests.test_purpose import DISKS
 from tests.tool_disk import SECTOR, ToolDisk
@@ -245,3 +247,63 @@ def test_info_of_a_core_dump(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert partition["core_dump"]["first"] == 3 << 20
     assert partition["core_dump"]["looks_compressed"] is False
     assert pickle.loads(pickle.dumps(inspect(path))).partitions[0].core_dump.used == 131072
+
+
+class TestMedia:
+    @pytest.fixture
+    def cd(self, tmp_path: Path) -> Path:
+        return Media(tmp_path / "media", "4.1", small_disk({name: module(name) for name in BANK_35}), ROCK_RIDGE).iso
+
+    def test_info_checks_the_checksum(self, cd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["info", "--checksums", str(cd)]) == DONE
+        assert "imagedd.bz2: md5 of imagedd.md5 is right" in capsys.readouterr().out
+        (cd.parent / "cd/imagedd.md5").write_text("0" * 32)
+        run("xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", cd, cd.parent / "cd")
+        assert main(["info", "--checksums", str(cd)]) == BAD_INPUT
+        assert "WRONG" in capsys.readouterr().out
+        assert main(["info", "--checksums", "--member", "imagedd.bz2", str(cd)]) == BAD_INPUT
+
+    def test_system(self, cd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["system", str(cd)]) == DONE
+        printed = capsys.readouterr().out
+        assert printed.startswith("VMware ESXi 9.9.9 build 123456\n")
+        assert [line.split()[1] for line in printed.splitlines()[1:]] == list(BANK_35)
+        assert main(["system", "--json", str(cd)]) == DONE
+        found = json.loads(capsys.readouterr().out)
+        assert found["modules"][4]["sha256"] == hashlib.sha256(module("oem.tgz")).hexdigest()
+        assert main(["system", "--files", str(cd)]) == DONE
+        assert "license.tgz     etc/shared.conf" in capsys.readouterr().out
+
+    def test_module(self, cd: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+        assert main(["module", str(cd), "Hypervisor1", "oem.tgz"]) == DONE
+        printed = capsysbinary.readouterr().out.decode()
+        assert printed.startswith("tar in gzip\n")
+        assert "etc/vmware/oem.tgz.txt" in printed
+        assert main(["module", str(cd), "Hypervisor1", "oem.tgz", "etc/shared.conf"]) == DONE
+        assert capsysbinary.readouterr().out == b"by oem.tgz"
+        assert main(["module", str(cd), "Hypervisor1", "vmkernel.gz"]) == DONE
+        assert b"32-bit x86, Multiboot" in capsysbinary.readouterr().out
+
+    def test_pxe_with_everything(self, cd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own/file").write_bytes(b"mine")
+        options = ["--install", "--prefix", "a", "--kernel-option", "x=1", "--ipxe", "--label", "L"]
+        overlay = ["--overlay", f"ienviron.vgz={tmp_path / 'own'}", "--overlay", str(tmp_path / "own")]
+        assert main(["pxe", *options, *overlay, "--overlay-keep", str(cd), str(tmp_path / "tftp")]) == DONE
+        line = (tmp_path / "tftp/pxelinux.cfg/default").read_text().splitlines()[3]
+        assert line.startswith("  append a/vmkboot.gz x=1 --- ")
+        assert line.endswith(" --- a/oem.tgz")
+        assert (tmp_path / "tftp/boot.ipxe").exists()
+        assert main(["module", str(cd), "Hypervisor1", "nothing"]) == MISUSE
+        assert main(["pxe", "--bank", "9", str(cd), str(tmp_path / "other")]) == MISUSE
+        capsys.readouterr()
+
+    def test_several_disks(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("a.dd", "b.dd"):
+            small_disk({}).write_to(tmp_path / name)
+        archive = tgz(tmp_path, tmp_path / "two.tgz", "a.dd", "b.dd")
+        assert main(["info", str(archive)]) == BAD_INPUT
+        assert "'a.dd', 'b.dd'" in one_error_line(capsys)
+        assert main(["info", "--member", "b.dd", str(archive)]) == DONE
+        assert "tar around two.tar" in capsys.readouterr().out
+        assert main(["info", "--member", "c", str(archive)]) == MISUSE

@@ -195,10 +195,11 @@ class TestRefused:
             Image.open(tmp_path / "top.qcow2")
 
     def test_encryption(self, tmp_path: Path) -> None:
-        secret = ("--object", "secret,id=key,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=key")
-        run("qemu-img", "create", "-f", "qcow2", *secret, tmp_path / "disk.qcow2", "1M")
+        run("qemu-img", "create", "-f", "qcow2", tmp_path / "disk.qcow2", "1M")
+        data = bytearray((tmp_path / "disk.qcow2").read_bytes())
+        data[35] = 2  # LUKS; qemu-img itself needs a quiet machine to make one
         with pytest.raises(CorruptImage, match="encrypted"):
-            Image.open(tmp_path / "disk.qcow2")
+            Image.open(bytes(data))
 
     def test_another_vmdk_below(self, tmp_path: Path) -> None:
         run("qemu-img", "create", "-f", "vmdk", tmp_path / "base.vmdk", "1M")

@@ -246,13 +246,12 @@ class MemberTree:
 
     def get(self, path: str) -> ArchiveMember | None:
         """The member of that path, unless it or a directory above it was replaced."""
-        above = ""
-        for part in path.split("/")[:-1]:
-            here = f"{above}/{part}" if above else part
-            if self._children.get(above, {}).get(part) is None:
-                return None
-            above = here
-        return self.by_path.get(path)
+        member = self.by_path.get(path)
+        above, _, name = path.rpartition("/")
+        if member is None or name not in self._children.get(above, ()):
+            return None
+        is_directory = self._children[above][name] is not None
+        return member if is_directory == (member.kind == "directory") and self._is_reached(above) else None
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -277,6 +276,15 @@ class MemberTree:
             elif member is not None and (file := self._file_of(member)) is not None:
                 found.append(file)
         return found
+
+    def _is_reached(self, directory: str) -> bool:
+        """Whether a directory and those above it are still directories."""
+        while directory:
+            above, _, name = directory.rpartition("/")
+            if self._children.get(above, {}).get(name) is None:
+                return False
+            directory = above
+        return True
 
     def _add(self, member: ArchiveMember) -> None:
         parts = member.path.split("/")

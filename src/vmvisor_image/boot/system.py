@@ -227,7 +227,8 @@ class SystemTree(FileTree):
             PathNotFound: There is none.
         """
         tree, origins = self._merge()
-        if path not in origins or tree.get(path) is None:
+        member = tree.get(path)
+        if member is None or member.kind == "directory":
             raise PathNotFound(f"no file or link {path!r} in this system")
         return self._modules[origins[path]].name
 

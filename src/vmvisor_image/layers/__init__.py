@@ -21,7 +21,8 @@ Progress = Callable[[int, int | None], None]
 
 _HEAD = 512
 _MOST_LAYERS = 8
-_COMPRESSIONS = {"bzip2", "gzip", "xz", "zstd"}
+_COMPRESSIONS = {"bzip2": ".bz2", "gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
+"""Suffix of each."""
 _SHORT_SUFFIXES = (".tgz", ".tbz2", ".txz")
 """Of compressed tar archives."""
 
@@ -85,7 +86,7 @@ def _peel(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) 
             inner = strip_signature(inner)  # of a boot module that is compressed twice
         inner = kind.open_layer(inner, options)
         layers.append(Layer(kind.KIND, name, inner))
-        name = None if name is None else _inner_name(name, kind.SUFFIX)
+        name = _inner_name(layers[-1])
         options = replace(options, progress=None)  # the outermost compression tells how far it is
         if kind is bzip2:
             options = replace(options, index=None, cache=None)
@@ -122,9 +123,9 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         if not found:
             break
         layers += found
-        inner, name = found[-1].source, None
+        inner, name = found[-1].source, _inner_name(found[-1])
         kinds = {layer.kind for layer in found}
-        if kinds & _COMPRESSIONS:
+        if kinds & _COMPRESSIONS.keys():
             options = replace(options, progress=None)
         if "bzip2" in kinds:
             options = replace(options, index=None, cache=None)
@@ -150,11 +151,14 @@ def _has_table(head: bytes) -> bool:
     return head[510:512] == b"\x55\xaa"
 
 
-def _inner_name(name: str, suffix: str) -> str:
+def _inner_name(layer: Layer) -> str | None:
+    """What the file inside a compression would be called; None of anything else."""
+    if layer.name is None or layer.kind not in _COMPRESSIONS:
+        return None
     for short in _SHORT_SUFFIXES:
-        if name.endswith(short):
-            return name.removesuffix(short) + ".tar"
-    return name.removesuffix(suffix)
+        if layer.name.endswith(short):
+            return layer.name.removesuffix(short) + ".tar"
+    return layer.name.removesuffix(_COMPRESSIONS[layer.kind])
 
 
 class _Kind(Protocol):
@@ -162,7 +166,5 @@ class _Kind(Protocol):
 
     @property
     def KIND(self) -> str: ...  # noqa: N802  # a module's constant
-    @property
-    def SUFFIX(self) -> str: ...  # noqa: N802  # a module's constant
     def probe(self, head: bytes, /) -> bool: ...
     def open_layer(self, source: ReadAt, options: LayerOptions, /) -> ReadAt: ...

@@ -8,7 +8,6 @@ from vmvisor_image.layers import LayerOptions
 from vmvisor_image.streams import ReadAt
 
 KIND = "bzip2"
-SUFFIX = ".bz2"
 
 _MAGICS = (b"1AY&SY", b"\x17rE8P\x90")
 """What follows the stream header: a block's magic, or the end of an empty stream."""

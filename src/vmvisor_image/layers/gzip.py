@@ -15,7 +15,6 @@ from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, read_up_to
 
 KIND = "gzip"
-SUFFIX = ".gz"
 
 _MAGIC = b"\x1f\x8b\x08"
 """ID1, ID2 and the only method there is, deflate (RFC 1952, 2.3.1)."""

@@ -28,7 +28,6 @@ from vmvisor_image.schemas.qcow2 import (
 from vmvisor_image.streams import ReadAt, read_up_to
 
 KIND: Final = "qcow2"
-SUFFIX: Final = ".qcow2"
 _KNOWN_FEATURES: Final = DIRTY | CORRUPT | COMPRESSION_TYPE | EXTENDED_L2
 _ADDRESS: Final = 0x00FF_FFFF_FFFF_FE00
 """Bits 9 to 55 of an entry of either table."""

@@ -24,7 +24,6 @@ from vmvisor_image.schemas.vhd import (
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 
 KIND: Final = "vhd"
-SUFFIX: Final = ".vhd"
 FOOTER: Final = 512
 _HEADER: Final = 1024
 _SECTOR: Final = 512

@@ -37,7 +37,6 @@ from vmvisor_image.schemas.vhdx import (
 from vmvisor_image.streams import ReadAt, read_up_to
 
 KIND: Final = "vhdx"
-SUFFIX: Final = ".vhdx"
 _MIB: Final = 1 << 20
 _STATE: Final = 0x7
 _BITMAP_BITS: Final = 1 << 23

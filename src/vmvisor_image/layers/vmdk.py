@@ -30,7 +30,6 @@ from vmvisor_image.schemas.vmdk import (
 from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch, read_up_to, skip_zeros
 
 KIND: Final = "vmdk"
-SUFFIX: Final = ".vmdk"
 _SECTOR: Final = 512
 _LARGEST_DESCRIPTOR: Final = 1 << 20
 _LARGEST_GRAIN: Final = 1 << 14

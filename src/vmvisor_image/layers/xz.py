@@ -19,7 +19,6 @@ from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 KIND = "xz"
-SUFFIX = ".xz"
 
 _MAGIC = b"\xfd7zXZ\0"
 _FOOTER_MAGIC = b"YZ"

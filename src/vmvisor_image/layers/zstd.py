@@ -30,7 +30,6 @@ from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, Slice, knows_size, open_stream, read_up_to
 
 KIND = "zstd"
-SUFFIX = ".zst"
 
 _MAGIC_LENGTH = 4
 _LONGEST_HEADER = 18

@@ -1,0 +1,239 @@
+"""Boot modules as they are in banks: compressed, compressed twice, signed, programs, archives, encrypted."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import pickle
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tests.media import small_disk
+from tests.support import require_tool, run
+from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAnArchive, PathNotFound
+from vmvisor_image.boot import envelope
+from vmvisor_image.boot.modules import Module
+from vmvisor_image.boot.state import open_state
+from vmvisor_image.files import File
+from vmvisor_image.signed import find_signature
+from vmvisor_image.streams import BytesSource
+from vmvisor_image.testing import forge_modules as forge
+
+NOISE = random.Random(2).randbytes(300_000)
+FILES = {"etc/vmware/esx.conf": b"conf", "usr/lib/vmware/big": NOISE}
+VMTAR = forge.vmtar_archive(FILES)
+KEY = b"0123456789abcdef"
+
+
+def xz(data: bytes) -> bytes:
+    """As the installers of 6.x do it: a dictionary of 2 MiB, CRC-32."""
+    command = [require_tool("xz"), "--check=crc32", "--lzma2=dict=2MiB", "-c"]
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+
+
+def zipped(data: bytes) -> bytes:
+    return subprocess.run([require_tool("gzip"), "-nc"], input=data, capture_output=True, check=True).stdout
+
+
+WAYS: dict[str, tuple[tuple[str, ...], bool, Callable[[bytes], bytes]]] = {
+    "plain": ((), False, lambda data: data),
+    "gzip": (("gzip",), False, zipped),
+    "gzip(signed)": (("gzip",), True, lambda data: zipped(forge.sign(data, key_id=KEY))),
+    "gzip(xz signed)": (("gzip", "xz"), True, lambda data: zipped(forge.sign(xz(data), key_id=KEY))),
+    "gzip(xz)": (("gzip", "xz"), False, lambda data: zipped(xz(data))),
+    "gzip(zstd signed)": (
+        ("gzip", "zstd"),
+        True,
+        lambda data: zipped(forge.sign(zstandard.compress(data), key_id=KEY)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("inner", [VMTAR, forge.vmtar_archive(FILES, inline=True), forge.tar_archive(FILES)])
+def test_an_archive_in_any_wrapping(way: str, inner: bytes) -> None:
+    layers, is_signed, wrap = WAYS[way]
+    module = Module(BytesSource(wrap(inner)))
+    assert module.layers == layers
+    assert module.kind == ("tar" if b"ustar" in inner[:512] else "vmtar")
+    archive = module.open_archive()
+    assert {file.path: file.read_bytes() for file in archive.values()} == FILES
+    assert archive.problems == ()
+    assert (module.signature is not None) == is_signed
+    if module.signature is not None:
+        assert (module.signature.schema, module.signature.key_id) == (2, KEY.decode())
+        assert module.signature.length == 4 + 16 + 256 + 8 == 284
+    assert module.content.read_at(0, module.content.size) == inner
+    assert module.kernel is None
+
+
+def test_only_what_is_wanted_is_decoded() -> None:
+    """The directory of a vmtar comes first."""
+    module = Module(BytesSource(zipped(forge.vmtar_archive({"first": b"1", **{f"n{n}": NOISE for n in range(30)}}))))
+    archive = module.open_archive()
+    assert archive["first"].read_bytes() == b"1"
+    reader = archive["first"].home.disk
+    assert reader.pieces_decoded == 1  # type: ignore[attr-defined]  # of 35
+
+
+def test_a_kernel() -> None:
+    data = zipped(forge.sign(forge.kernel_elf(b"...VMware ESXi 4.1.0 build-260247..."), key_id=KEY))
+    module = Module(BytesSource(data))
+    assert module.kind == "elf"
+    assert module.kernel is not None
+    assert (module.kernel.bits, module.kernel.architecture) == (32, "x86")
+    assert module.kernel.multiboot == 0x1000
+    assert module.kernel.esx_boot_info is None
+    assert module.version == ("VMware ESXi", "4.1.0", "260247")
+    with pytest.raises(NotAnArchive, match="ELF"):
+        module.open_archive()
+    assert module.content.size == len(gzip.decompress(data)) - 284
+
+
+def test_a_kernel_without_a_header_is_none_that_multiboot_loads() -> None:
+    module = Module(BytesSource(forge.kernel_elf(multiboot=False)))
+    assert module.kernel is not None
+    assert module.kernel.multiboot is None
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_programs_that_gcc_made(bits: int, tmp_path: Path) -> None:
+    source = tmp_path / "a.c"
+    magic = '__attribute__((aligned(8),section(".boot"),used)) const unsigned boot[] = {0x1BADB005, 0, 0};'
+    source.write_text(magic + "void start(void) { for (;;); }")
+    script = tmp_path / "script"
+    script.write_text("ENTRY(start) SECTIONS { . = 0x200000; .a : { *(.boot) *(.text*) } }")
+    run("gcc", f"-m{bits}", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-fno-asynchronous-unwind-tables",
+        "-Wl,--build-id=none", "-T", script, source, "-o", tmp_path / "a")  # fmt: skip
+    kernel = Module(BytesSource((tmp_path / "a").read_bytes())).kernel
+    assert kernel is not None
+    listed = run("readelf", "-hW", tmp_path / "a")
+    assert f"Entry point address:               {kernel.entry:#x}" in listed
+    assert (kernel.bits, kernel.architecture) == (bits, "x86" if bits == 32 else "x86-64")
+    assert kernel.esx_boot_info is not None
+    assert (tmp_path / "a").read_bytes()[kernel.esx_boot_info :][:4] == b"\x05\xb0\xad\x1b"
+
+
+def test_lengths_of_signatures_that_make_no_sense() -> None:
+    for length in (1 << 31, 70_000, 5000):
+        data = bytes(3000) + length.to_bytes(4, "little") + (0x1ABE11ED).to_bytes(4, "little")
+        with pytest.raises(CorruptImage, match="longer"):
+            find_signature(BytesSource(data))
+    assert find_signature(BytesSource(b"")) is None
+    assert find_signature(BytesSource(bytes(100))) is None
+
+
+def test_any_damage_to_a_program() -> None:
+    whole = forge.kernel_elf(b"text")
+    chosen = random.Random(1)
+    for _ in range(500):
+        data = bytearray(whole)
+        for _ in range(3):
+            data[chosen.randrange(0, 90)] = chosen.randrange(256)
+        try:
+            module = Module(BytesSource(data))
+            assert module.kernel is None or module.kernel.bits in (32, 64)
+        except CorruptImage:
+            continue
+
+
+def test_through_a_disk() -> None:
+    tgz = gzip.compress(forge.tar_archive({"etc/vmware/x": b"inside"}))
+    with Image.open(small_disk({"binmod.tgz": tgz})) as image:
+        file = image.partitions["Hypervisor1"].files["binmod.tgz"]
+        assert file.open_archive()["etc/vmware/x"].read_bytes() == b"inside"
+        assert file.open_module().kind == "tar"
+        assert image.partitions["Hypervisor0"].files["mboot.c32"].open_module().kind == "unknown"
+
+
+class TestState:
+    LOCAL = gzip.compress(forge.tar_archive({"etc/hosts": b"127.0.0.1", "etc/passwd": b"root"}), mtime=0)
+    INFO = forge.encryption_info(b"the first secret", b"the second one..")
+
+    def open(self, files: dict[str, bytes], name: str = "state.tgz", key: bytes | None = None) -> dict[str, bytes]:
+        state = gzip.compress(forge.tar_archive(files))
+        with Image.open(small_disk({name: state})) as image:
+            archive = open_state(image.partitions["Hypervisor1"].files[name], key=key)
+            return {file.path: file.read_bytes() for file in archive.values()}
+
+    def test_plain(self) -> None:
+        assert self.open({"local.tgz": self.LOCAL}) == {"etc/hosts": b"127.0.0.1", "etc/passwd": b"root"}
+        assert self.open({"etc/hosts": b"x"}, "local.tgz") == {"etc/hosts": b"x"}
+        with pytest.raises(PathNotFound):
+            self.open({"other": b""})
+
+    @pytest.mark.parametrize("name", ["encryption.info", ".#encryption.info"])
+    def test_encrypted(self, name: str) -> None:
+        encrypted = forge.encrypt(self.LOCAL, self.INFO)
+        assert self.open({"local.tgz.ve": encrypted, name: self.INFO})["etc/passwd"] == b"root"
+
+    def test_with_a_key(self) -> None:
+        encrypted = forge.encrypt(self.LOCAL, self.INFO)
+        assert self.open({"local.tgz.ve": encrypted}, key=envelope.key_of(self.INFO))["etc/passwd"] == b"root"
+        with pytest.raises(KeyUnavailable, match="another key"):
+            self.open({"local.tgz.ve": encrypted}, key=bytes(32))
+
+    def test_the_key_is_in_a_tpm(self) -> None:
+        encrypted = forge.encrypt(self.LOCAL, self.INFO)
+        with pytest.raises(KeyUnavailable, match="TPM"):
+            self.open({"local.tgz.ve": encrypted})
+        sealed = forge.encryption_info(b"", b"", mode="TPM")
+        with pytest.raises(KeyUnavailable, match="'TPM'"):
+            self.open({"local.tgz.ve": encrypted, "encryption.info": sealed})
+
+    def test_it_is_explained(self) -> None:
+        encrypted = BytesSource(forge.encrypt(self.LOCAL, self.INFO))
+        assert "AES-256-GCM" in envelope.read_envelope(encrypted).explain()
+        module = Module(encrypted)
+        assert module.kind == "envelope"
+        with pytest.raises(NotAnArchive, match="encrypted"):
+            module.open_archive()
+
+    def test_any_damage(self) -> None:
+        encrypted = forge.encrypt(self.LOCAL, self.INFO)
+        key = envelope.key_of(self.INFO)
+        assert envelope.decrypt(BytesSource(encrypted), key) == self.LOCAL
+        chosen = random.Random(5)
+        refused = 0
+        places = [*range(0x200, 0x2F0), *(chosen.randrange(len(encrypted) - 4000) for _ in range(100))]
+        for place in places:
+            data = bytearray(encrypted)
+            data[place] ^= 1 << chosen.randrange(8)
+            with pytest.raises((CorruptImage, KeyUnavailable)):
+                envelope.decrypt(BytesSource(data), key)
+            refused += 1
+        assert refused == len(places)
+        for length in range(0, len(encrypted), 500):
+            with pytest.raises(CorruptImage):
+                envelope.decrypt(BytesSource(encrypted[:length]), key)
+
+    def test_the_key_of_a_published_example(self) -> None:
+        """Published with dissect.hypervisor: what a real host had, and the key that decrypts its configuration."""
+        data = (
+            "keyId=fmLOxWrvTX6Di8rjLu/SUQ%3d%3d:data1=Uz8MFZfqTbWN2jIHbFPhag%3d%3d:"
+            "data2=IDcZE41aR+uxDv7Iz8zJSA%3d%3d:version=1"
+        )
+        info = f'.encoding = "UTF-8"\nincludeKeyCache = "FALSE"\nmode = "NONE"\nConfigEncData = "{data}"\n'
+        expected = "ae29634dca8627013f7c7cf2d05b4d5cc444d42cd4e8acbaa4fb815dda3b3066"
+        assert envelope.key_of(info.encode()).hex() == expected
+
+    @pytest.mark.parametrize("info", [b"", b'mode = "NONE"', b'mode = "NONE"\nConfigEncData = "data1=%%:data2=x"\n'])
+    def test_damaged_key_material(self, info: bytes) -> None:
+        with pytest.raises((CorruptImage, KeyUnavailable)):
+            envelope.key_of(info)
+
+
+def test_an_open_module_travels() -> None:
+    tgz = gzip.compress(lzma.compress(forge.tar_archive({"a": b"x"})))
+    with Image.open(small_disk({"s.v00": tgz})) as image:
+        data = image.disk.read_at(0, image.size)
+    image = Image(data)
+    inner = image.partitions["Hypervisor1"].files["s.v00"].open_archive()["a"]
+    copy = pickle.loads(pickle.dumps(inner))
+    assert isinstance(copy, File)
+    assert copy.read_bytes() == b"x"
