@@ -307,3 +307,15 @@ class TestMedia:
         assert main(["info", "--member", "b.dd", str(archive)]) == DONE
         assert "tar around two.tar" in capsys.readouterr().out
         assert main(["info", "--member", "c", str(archive)]) == MISUSE
+
+    def test_archive(self, cd: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+        assert main(["archive", str(cd)]) == DONE
+        assert b" ienviron.vgz\n" in capsysbinary.readouterr().out
+        assert main(["archive", str(cd), "ienviron.vgz", "etc/shared.conf"]) == DONE
+        assert capsysbinary.readouterr().out == b"by ienviron.vgz"
+        assert main(["archive", "--list", str(cd), "ienviron.vgz"]) == DONE
+        assert b"etc/vmware/ienviron.vgz.txt" in capsysbinary.readouterr().out
+        (tmp_path / "x").write_bytes(b"nothing")
+        assert main(["archive", str(tmp_path / "x")]) == BAD_INPUT
+        assert main(["archive", str(cd), "none"]) == MISUSE
+        capsysbinary.readouterr()

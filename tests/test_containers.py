@@ -13,10 +13,21 @@ import pytest
 
 from tests.media import BANK_35, JOLIET, PLAIN, ROCK_RIDGE, Media, iso, module, small_disk, tgz, write_tree
 from tests.support import require_tool, run, run_to_file
-from vmvisor_image import CorruptImage, Image, MemberNotFound, NoDiskImage, Role, SeveralImages, export_pxe, inspect
+from vmvisor_image import (
+    CorruptImage,
+    Image,
+    MemberNotFound,
+    NoDiskImage,
+    Role,
+    SeveralImages,
+    export_pxe,
+    inspect,
+    open_archive,
+)
 from vmvisor_image.sequential import SequentialReader
+from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing import forge
-from vmvisor_image.testing.forge import SparseImage
+from vmvisor_image.testing.forge import SparseImage, fat_volume
 
 BANK = {name: module(name) for name in BANK_35}
 DISK = small_disk(BANK)
@@ -84,9 +95,10 @@ class TestInstallers:
             file = image.partitions["Hypervisor1"].files["oem.tgz"]
             inner = file.open_archive()["etc/shared.conf"]
             copies = pickle.loads(pickle.dumps([image, file, inner]))
-        assert copies[0].partitions["Hypervisor0"].label == "Hypervisor0"
-        assert copies[1].read_bytes() == BANK["oem.tgz"]
-        assert copies[2].read_bytes() == b"by oem.tgz"
+        with copies[0]:
+            assert copies[0].partitions["Hypervisor0"].label == "Hypervisor0"
+            assert copies[1].read_bytes() == BANK["oem.tgz"]
+            assert copies[2].read_bytes() == b"by oem.tgz"
 
     def test_an_index_is_kept_beside_the_cd(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         media = Media(tmp_path, "3.5", DISK, ROCK_RIDGE)
@@ -200,6 +212,18 @@ class TestArchives:
         with Image.open(path) as image:
             assert [layer.kind for layer in image.layers] == ["gzip", "tar", "vmdk"]
             assert image.read_at(0, image.size) == whole(DISK)
+        archive = open_archive(BytesSource(path.read_bytes()))
+        with archive["vm.vmdk"].open_image() as image:
+            assert image.partitions["Hypervisor1"].files["oem.tgz"].read_bytes() == BANK["oem.tgz"]
+
+    def test_a_disk_in_a_volume(self, tmp_path: Path) -> None:
+        inner = fat_volume({"oem.tgz": b"deep inside"}, sectors=400)
+        volume = {"vm.dd": inner.read_at(0, inner.size), "vm/disk.vmdk": b'# Disk DescriptorFile\nRW 400 FLAT "f" 0\n'}
+        with Image.open(small_disk({**volume, "vm/f": volume["vm.dd"]})) as image:
+            files = image.partitions["Hypervisor1"].files
+            for path in ("vm.dd", "vm/disk.vmdk"):
+                with files[path].open_image() as disk:
+                    assert disk.partitions[1].files["oem.tgz"].read_bytes() == b"deep inside"
 
 
 def test_the_second_look_does_not_inflate_from_the_start(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from vmvisor_image import (
+    Archive,
     CorruptImage,
+    File,
     FileTree,
     Hexdump,
     Image,
@@ -27,8 +29,10 @@ from vmvisor_image import (
     convert,
     export_pxe,
     inspect,
+    open_archive,
 )
 from vmvisor_image.boot.envelope import read_envelope
+from vmvisor_image.streams import FileSource
 
 _DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
 _INTERRUPTED = 130
@@ -123,9 +127,21 @@ def _parser() -> argparse.ArgumentParser:
     pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
     _add_boot_commands(command, partition_argument)
+    archive = commands.add_parser(
+        "archive", help="list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
+    )
+    archive.add_argument("source", metavar="SRC", help="tar, vmtar, zip, ar (VIB) or ISO 9660, compressed or not")
+    archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
+    archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
+    archive.set_defaults(run=_archive)
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
+    _add_raw_commands(command, partition_argument)
+    return parser
+
+
+def _add_raw_commands(command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[..., None]) -> None:
     converting = command("convert", _convert, "write the decoded image as seekable zstd, which is quick to read again")
     converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
@@ -136,7 +152,6 @@ def _parser() -> argparse.ArgumentParser:
     partition_argument(hexdump, "?")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
     hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
-    return parser
 
 
 def _add_boot_commands(
@@ -382,9 +397,7 @@ def _list_files(files: FileTree) -> None:
 
 def _cat(options: argparse.Namespace) -> int:
     with _image(options) as image:
-        for chunk in _partition(image, options.partition).files[options.path].chunks(_CHUNK):
-            sys.stdout.buffer.write(chunk)
-    return _DONE
+        return _write_out(_partition(image, options.partition).files[options.path])
 
 
 def _extract(options: argparse.Namespace) -> int:
@@ -445,13 +458,41 @@ def _system(options: argparse.Namespace) -> int:
     return _DONE
 
 
+def _archive(options: argparse.Namespace) -> int:
+    source = FileSource(options.source)
+    try:
+        archive = open_archive(source)
+        for path in options.path[:-1]:
+            archive = archive[path].open_archive()
+        if options.path:
+            file = archive[options.path[-1]]
+            if not options.list:
+                return _write_out(file)
+            archive = file.open_archive()
+        _list_archive(archive)
+    finally:
+        source.close()
+    return _DONE
+
+
+def _list_archive(archive: Archive) -> None:
+    _list_files(archive)
+    for path, target in archive.links.items():
+        print(f"{'link':>12}  {'':19}  {_printable(path)} -> {_printable(target)}")
+    _complain(archive.problems)
+
+
+def _write_out(file: File) -> int:
+    for chunk in file.chunks(_CHUNK):
+        sys.stdout.buffer.write(chunk)
+    return _DONE
+
+
 def _module(options: argparse.Namespace) -> int:
     with _image(options) as image:
         module = _partition(image, options.partition).files[options.path].open_module()
         if options.inner is not None:
-            for chunk in module.open_archive()[options.inner].chunks(_CHUNK):
-                sys.stdout.buffer.write(chunk)
-            return _DONE
+            return _write_out(module.open_archive()[options.inner])
         print(" in ".join((module.kind, *reversed(module.layers))))
         if (signature := module.signature) is not None:
             key = "" if signature.key_id is None else f", key {_printable(signature.key_id)}"
@@ -463,11 +504,7 @@ def _module(options: argparse.Namespace) -> int:
         elif module.kind == "envelope":
             print(read_envelope(module.content).explain())
         elif module.kind != "unknown":
-            archive = module.open_archive()
-            _list_files(archive)
-            for path, target in archive.links.items():
-                print(f"{'link':>12}  {'':19}  {_printable(path)} -> {_printable(target)}")
-            _complain(archive.problems)
+            _list_archive(module.open_archive())
     return _DONE
 
 

@@ -15,7 +15,15 @@ from typing import Final
 from vmvisor_image.archives import ArchiveMember, MemberKind
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent
-from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, POSIX_MAGIC, VISOR_MAGIC, TarHeader, VmtarHeader
+from vmvisor_image.schemas.tar import (
+    BLOCK,
+    CHECKSUM,
+    POSIX_MAGIC,
+    VISOR_MAGIC,
+    MemberHeader,
+    TarTail,
+    VmtarTail,
+)
 from vmvisor_image.streams import ReadAt, check_range, knows_size, past_end, read_up_to
 
 KIND: Final = "tar"
@@ -37,7 +45,11 @@ _KINDS: Final[dict[bytes, MemberKind]] = {
 }
 _EMPTY: Final = bytes(BLOCK)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SPARSE_AT, _SPARSE_ENTRIES = 386, 4
+_SPARSE_TABLE: Final = 386 - 345
+"""Where GNU's old format has the table of a sparse file, in bytes from the start of a header's tail."""
+_REAL_SIZE: Final = slice(483 - 345, 495 - 345)
+"""Where it has the size of one."""
+_SPARSE_ENTRIES: Final = 4
 _SPARSE_ENTRY: Final = 24
 _MOST_SPARSE_BLOCKS: Final = 4096
 
@@ -103,7 +115,8 @@ def read_members(source: ReadAt, report: Report) -> Iterator[ArchiveMember]:
 class _Header:
     """What both kinds of headers say."""
 
-    record: TarHeader | VmtarHeader
+    record: MemberHeader
+    tail: TarTail | VmtarTail
     type_flag: bytes
     size: int
     start: int
@@ -115,13 +128,10 @@ class _Header:
 
     @classmethod
     def parse(cls, source: ReadAt, block: bytes, at: int) -> _Header:
-        record: TarHeader | VmtarHeader
-        elsewhere = 0
-        if block[_MAGIC_AT] == VISOR_MAGIC:
-            record = VmtarHeader.parse(block, base=at)
-            elsewhere = record.data_offset
-        else:
-            record = TarHeader.parse(block, base=at)
+        record = MemberHeader.parse(block, base=at)
+        is_vmtar = record.magic == VISOR_MAGIC
+        tail = (VmtarTail if is_vmtar else TarTail).parse(block, MemberHeader.length(), base=at)
+        elsewhere = tail.data_offset if isinstance(tail, VmtarTail) else 0
         type_flag = bytes((record.type_flag,))
         size = _number(record.size, at, "size")
         if _KINDS.get(type_flag, "file") != "file":
@@ -133,14 +143,13 @@ class _Header:
             if type_flag == _GNU_SPARSE:
                 start = after = _after_sparse_table(source, block, at)
             after += _padded(size)
-        return cls(record, type_flag, size, start, not elsewhere, after)
+        return cls(record, tail, type_flag, size, start, not elsewhere, after)
 
     @property
     def path(self) -> str:
-        record = self.record
-        name = _text(record.name)
-        if isinstance(record, VmtarHeader) or record.magic == POSIX_MAGIC:
-            prefix = _text(record.prefix)
+        name = _text(self.record.name)
+        if self.record.magic in (VISOR_MAGIC, POSIX_MAGIC):
+            prefix = _text(self.tail.prefix)
             return f"{prefix}/{name}" if prefix else name
         return name
 
@@ -201,7 +210,7 @@ def _member(source: ReadAt, header: _Header, extra: _Extra, report: Report) -> A
             report(Problem("tar header", f"{path!r} is a sparse file of pax format, which is not read", at))
             return None
         if header.type_flag == _GNU_SPARSE:
-            content = _sparse(source, header, record)
+            content = _sparse(source, header)
             size = content.size
         elif size:
             extents = (Extent(header.start, size),)
@@ -301,9 +310,10 @@ def _after_sparse_table(source: ReadAt, block: bytes, at: int) -> int:
     return after
 
 
-def _sparse(source: ReadAt, header: _Header, record: TarHeader | VmtarHeader) -> SparseMember:
-    at = record.source_offset or 0
-    table = record.raw[_SPARSE_AT : _SPARSE_AT + _SPARSE_ENTRIES * _SPARSE_ENTRY]
+def _sparse(source: ReadAt, header: _Header) -> SparseMember:
+    at = header.record.source_offset or 0
+    first = header.tail.raw
+    table = first[_SPARSE_TABLE : _SPARSE_TABLE + _SPARSE_ENTRIES * _SPARSE_ENTRY]
     for block in range(at + BLOCK, header.start, BLOCK):
         table += source.read_at(block, 21 * _SPARSE_ENTRY)
     pieces = []
@@ -316,7 +326,7 @@ def _sparse(source: ReadAt, header: _Header, record: TarHeader | VmtarHeader) ->
             raise CorruptImage("its table of a sparse file is not in order", structure="tar header", offset=at)
         pieces.append((offset, start, length))
         start, end = start + length, offset + length
-    size = _number(record.raw[483:495], at, "real size")
+    size = _number(first[_REAL_SIZE], at, "real size")
     if end > size or start > header.start + header.size:
         raise CorruptImage("its table of a sparse file passes its end", structure="tar header", offset=at)
     return SparseMember(source, size, tuple(pieces))

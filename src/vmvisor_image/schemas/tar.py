@@ -24,8 +24,8 @@ CHECKSUM: Final = slice(0x94, 0x9C)
 
 
 @record
-class TarHeader(Record):
-    """The header of one member of a tar archive."""
+class MemberHeader(Record):
+    """The header of one member, as far as it is the same in both formats."""
 
     name: Annotated[bytes, Bytes(100)]
     """Path, or its last part; ends at the first NUL."""
@@ -55,6 +55,12 @@ class TarHeader(Record):
     """Of a device."""
     device_minor: Annotated[bytes, Bytes(8)]
     """Of a device."""
+
+
+@record
+class TarTail(Record):
+    """The rest of a tar header."""
+
     prefix: Annotated[bytes, Bytes(155)]
     """What comes before the name, with a slash between; of GNU's old format the table of a sparse file."""
     padding: Annotated[bytes, Bytes(12)]
@@ -62,37 +68,9 @@ class TarHeader(Record):
 
 
 @record
-class VmtarHeader(Record):
-    """The header of one member of a vmtar archive: a tar header with a shorter prefix and four numbers behind it."""
+class VmtarTail(Record):
+    """The rest of a vmtar header: a shorter prefix, and four numbers."""
 
-    name: Annotated[bytes, Bytes(100)]
-    """See `TarHeader`; so are all fields up to `prefix`."""
-    mode: Annotated[bytes, Bytes(8)]
-    """Permissions."""
-    owner: Annotated[bytes, Bytes(8)]
-    """User id."""
-    group: Annotated[bytes, Bytes(8)]
-    """Group id."""
-    size: Annotated[bytes, Bytes(12)]
-    """Bytes of data."""
-    modified: Annotated[bytes, Bytes(12)]
-    """Seconds since 1970 in UTC."""
-    checksum: Annotated[bytes, Bytes(8)]
-    """Sum of the header's bytes."""
-    type_flag: U8
-    """What the member is."""
-    target: Annotated[bytes, Bytes(100)]
-    """What a link leads to."""
-    magic: Annotated[bytes, Bytes(8)]
-    """`VISOR_MAGIC`."""
-    owner_name: Annotated[bytes, Bytes(32)]
-    """User name."""
-    group_name: Annotated[bytes, Bytes(32)]
-    """Group name."""
-    device_major: Annotated[bytes, Bytes(8)]
-    """Of a device."""
-    device_minor: Annotated[bytes, Bytes(8)]
-    """Of a device."""
     prefix: Annotated[bytes, Bytes(151)]
     """What comes before the name, with a slash between."""
     data_offset: U32

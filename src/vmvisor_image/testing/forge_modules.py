@@ -7,7 +7,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from vmvisor_image.boot.envelope import CIPHER, key_of
@@ -28,16 +28,10 @@ from vmvisor_image.schemas.module import (
     MultibootHeader,
     SignatureTail,
 )
-from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, POSIX_MAGIC, VISOR_MAGIC, TarHeader, VmtarHeader
+from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, POSIX_MAGIC, VISOR_MAGIC, MemberHeader, TarTail, VmtarTail
 
 _FILE, _LINK, _DIRECTORY = b"0", b"2", b"5"
 _PAGE: Final = 4096
-_EMPTY: Final[dict[str, Any]] = {
-    "owner_name": bytes(32),
-    "group_name": bytes(32),
-    "device_major": bytes(8),
-    "device_minor": bytes(8),
-}
 
 
 def tar_archive(
@@ -116,16 +110,23 @@ def _split(path: str, longest: int) -> tuple[bytes, bytes]:
     return raw[:at], raw[at + 1 :]
 
 
-def _common(kind: bytes, size: int, modified: int) -> dict[str, Any]:
-    mode = 0o755 if kind == _DIRECTORY else 0o644
-    return {
-        "mode": b"%07o\0" % mode,
-        "owner": b"%07o\0" % 201,
-        "group": b"%07o\0" % 201,
-        "size": b"%011o\0" % size,
-        "modified": b"%011o\0" % modified,
-        "checksum": b" " * 8,
-    }
+def _head(name: bytes, kind: bytes, size: int, target: str, modified: int, magic: bytes) -> bytes:
+    return MemberHeader(
+        name=name.ljust(100, b"\0"),
+        mode=b"%07o\0" % (0o755 if kind == _DIRECTORY else 0o644),
+        owner=b"%07o\0" % 201,
+        group=b"%07o\0" % 201,
+        size=b"%011o\0" % size,
+        modified=b"%011o\0" % modified,
+        checksum=b" " * 8,
+        type_flag=kind[0],
+        target=target.encode().ljust(100, b"\0"),
+        magic=magic,
+        owner_name=bytes(32),
+        group_name=bytes(32),
+        device_major=bytes(8),
+        device_minor=bytes(8),
+    ).build()
 
 
 def _summed(block: bytes) -> bytes:
@@ -134,37 +135,14 @@ def _summed(block: bytes) -> bytes:
 
 def _tar_header(path: str, kind: bytes, size: int, target: str, modified: int) -> bytes:
     prefix, name = _split(path, 155)
-    return _summed(
-        TarHeader(
-            name=name.ljust(100, b"\0"),
-            **_common(kind, size, modified),
-            type_flag=kind[0],
-            target=target.encode().ljust(100, b"\0"),
-            magic=POSIX_MAGIC,
-            **_EMPTY,
-            prefix=prefix.ljust(155, b"\0"),
-            padding=bytes(12),
-        ).build()
-    )
+    head = _head(name, kind, size, target, modified, POSIX_MAGIC)
+    return _summed(head + TarTail(prefix.ljust(155, b"\0"), bytes(12)).build())
 
 
 def _vmtar_header(path: str, kind: bytes, size: int, target: str, modified: int, data_offset: int) -> bytes:
     prefix, name = _split(path, 151)
-    return _summed(
-        VmtarHeader(
-            name=name.ljust(100, b"\0"),
-            **_common(kind, size, modified),
-            type_flag=kind[0],
-            target=target.encode().ljust(100, b"\0"),
-            magic=VISOR_MAGIC,
-            **_EMPTY,
-            prefix=prefix.ljust(151, b"\0"),
-            data_offset=data_offset,
-            text_offset=0,
-            text_size=0,
-            fixup_count=0,
-        ).build()
-    )
+    head = _head(name, kind, size, target, modified, VISOR_MAGIC)
+    return _summed(head + VmtarTail(prefix.ljust(151, b"\0"), data_offset, 0, 0, 0).build())
 
 
 def kernel_elf(text: bytes = b"", *, multiboot: bool = True) -> bytes:
