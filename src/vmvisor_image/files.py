@@ -33,7 +33,19 @@ class Extent:
     offset: int
     """First byte, from the start of the decoded disk."""
     length: int
-    """Number of bytes; the extents of a file add up to its size exactly."""
+    """Number of bytes; the extents of a file without holes add up to its size exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileAttributes:
+    """What a file system of Unix's kind says of a file."""
+
+    mode: int
+    """Permissions, without the type."""
+    owner: int
+    """User id."""
+    group: int
+    """Group id."""
 
 
 class FileHome(Protocol):
@@ -56,9 +68,17 @@ class FileHome(Protocol):
 class File:
     """A regular file of a volume, itself a `ReadAt`."""
 
-    __slots__ = ("_ends", "_extents", "_home", "_modified", "_path", "_size", "_token")
+    __slots__ = ("_content", "_ends", "_extents", "_home", "_modified", "_path", "_size", "_token", "attributes")
 
-    def __init__(self, home: FileHome, path: str, size: int, modified: datetime | None, token: Any) -> None:
+    def __init__(
+        self,
+        home: FileHome,
+        path: str,
+        size: int,
+        modified: datetime | None,
+        token: Any,
+        attributes: FileAttributes | None = None,
+    ) -> None:
         """Made by volumes and archives.
 
         Args:
@@ -67,14 +87,18 @@ class File:
             size: Bytes.
             modified: Naive where the zone of whoever wrote it is not known, else with its zone.
             token: Whatever lets `home` find the file's extents, and picklable.
+            attributes: Owner and permissions, where the volume has them.
         """
         self._home = home
         self._path = path
         self._size = size
         self._modified = modified
         self._token = token
+        self.attributes = attributes
+        """Owner and permissions; None where the volume has none."""
         self._extents: tuple[Extent, ...] | None = None
         self._ends: list[int] = []
+        self._content: ReadAt | None = None
 
     @property
     def name(self) -> str:
@@ -117,8 +141,13 @@ class File:
         return self._home
 
     @property
+    def token(self) -> Any:
+        """What its home finds it by."""
+        return self._token
+
+    @property
     def extents(self) -> tuple[Extent, ...]:
-        """Where its bytes lie on the decoded disk, in file order, neighbours merged.
+        """Where its bytes lie on the decoded disk, in file order, neighbours merged; holes of sparse files left out.
 
         Raises:
             CorruptImage: The chain that leads to them is damaged.
@@ -143,16 +172,26 @@ class File:
         check_range(offset, length)
         if offset + length > self._size:
             raise past_end(f"file {self._path!r}", offset, length, self._size)
+        content = self._sparse_content()
+        if content is not None:
+            return content.read_at(offset, length)
         pieces = [self._home.disk.read_at(start, count) for start, count in self._ranges(offset, length)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def prefetch(self, offset: int, length: int) -> None:
         """See `vmvisor_image.streams.prefetch`."""
+        content = self._sparse_content()
+        if content is not None:
+            prefetch(content, offset, length)
+            return
         for start, count in self._ranges(offset, min(length, self._size - offset)):
             prefetch(self._home.disk, start, count)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `vmvisor_image.streams.skip_zeros`."""
+        content = self._sparse_content()
+        if content is not None:
+            return skip_zeros(content, offset, min(end, self._size))
         for start, count in self._ranges(offset, min(end, self._size) - offset):
             found = skip_zeros(self._home.disk, start, start + count) - start
             offset += found
@@ -234,6 +273,13 @@ class File:
         """False."""
         return False
 
+    def _sparse_content(self) -> ReadAt | None:
+        """The content by another way than its extents, where the volume has one: files with holes need it."""
+        if self._content is None:
+            opener = getattr(self._home, "open_content", None)
+            self._content = None if opener is None else opener(self._token)
+        return self._content
+
     def _ranges(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """Start on the disk and length of the parts of a range of the file."""
         extents = self.extents
@@ -248,7 +294,7 @@ class File:
             number += 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (File, (self._home, self._path, self._size, self._modified, self._token))
+        return (File, (self._home, self._path, self._size, self._modified, self._token, self.attributes))
 
     def __repr__(self) -> str:
         return f"<File {self._path!r} {self._size} bytes>"

@@ -215,6 +215,12 @@ class Partition:
             raise NotAFileSystem(f"partition {self.number} holds no file system any more")
         return volume.locate(token)
 
+    def open_content(self, token: Any) -> ReadAt | None:
+        """Content of a file of its volume by another way than its extents, for `File`; None where there is none."""
+        opener = getattr(self.volume, "open_content", None)
+        content: ReadAt | None = None if opener is None else opener(token)
+        return content
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `offset` of the partition.
 

@@ -67,7 +67,8 @@ class MappedDisk:
         self._source = source
         self.size = size
         """Bytes of the disk."""
-        self._locate = locate
+        self.locate = locate
+        """Gives the run that begins at an offset."""
         self.problems = problems
         """What was found damaged when it was opened."""
         self._lock = threading.Lock()
@@ -88,7 +89,7 @@ class MappedDisk:
             raise past_end(f"{self._kind} disk", offset, length, self.size)
         found = []
         while length:
-            run = self._locate(offset)
+            run = self.locate(offset)
             count = min(run.length, length)
             if run.packed is not None:
                 skip = run.packed.skip
@@ -106,7 +107,7 @@ class MappedDisk:
         end = min(end, self.size)
         while offset < end:
             try:
-                run = self._locate(offset)
+                run = self.locate(offset)
             except CorruptImage:
                 return offset  # reading it says what is wrong
             if run.start is not None or run.packed is not None:

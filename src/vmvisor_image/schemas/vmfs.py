@@ -21,16 +21,24 @@ FILE_SYSTEM_MAGIC: Final = 0x2FABF15E
 """Of VMFS 3, 5 and 6."""
 LOCAL_FILE_SYSTEM_MAGIC: Final = 0x2FABF15F
 """Of VMFS-L."""
+FILE_SYSTEM_MAGICS: Final = (FILE_SYSTEM_MAGIC, 0x2FABF160)
+"""The second one, of VMFS 6 only, is known to dissect.vmfs."""
+LOCAL_FILE_SYSTEM_MAGICS: Final = (LOCAL_FILE_SYSTEM_MAGIC, 0x2FABF161)
+"""As `FILE_SYSTEM_MAGICS`, of VMFS-L."""
 HEARTBEAT_OFFSET: Final = 0x300000
 """Where the heartbeats begin in the volume (seen)."""
 HEARTBEAT_FREE: Final = 0xABCDEF01
 HEARTBEAT_ACTIVE: Final = 0xABCDEF02
 VOLUME_TABLE_OFFSET: Final = 0x200
 """Where the volume table lies behind `LvmDevice`, of LVM 3 and 5 (seen); of LVM 6 it is `metadata_alignment`."""
-EXTENT_BITMAP_OFFSET: Final = 0x80200
-"""Where the bitmap of used physical extents lies behind `LvmDevice`, of LVM 3 and 5 (seen)."""
-EXTENT_TABLE_OFFSET: Final = 0x80600
-"""Where the table of physical extents lies behind `LvmDevice`, of LVM 3 and 5 (seen)."""
+EXTENT_BITMAP_OFFSET: Final = 0x80000
+"""Where the bitmap of used physical extents lies behind the volume table (seen of LVM 3).
+
+The table of extents follows it, and in LVM 6 further bitmaps and tables, `LvmDevice.extent_map_count` in all. That LVM
+6 lays them out so was seen in what dissect.vmfs reads.
+"""
+EXTENT_BITMAP_LENGTH: Final = 1024
+"""Bytes, a bit for each extent of a table; in LVM 6 at least `LvmDevice.metadata_alignment` (seen of LVM 3)."""
 EXTENTS_PER_TABLE: Final = 8192
 EXTENT_SIZE: Final = 0x10000000
 """Bytes in a physical extent, unless its record says otherwise: 256 MiB."""
@@ -77,7 +85,7 @@ class LvmDevice(Record):
     volume_count: U32
     """1 (seen)."""
     extent_count: U32
-    """Number of physical extents on this device, of LVM 3 and 5 (seen)."""
+    """Number of physical extents on this device (seen of LVM 3)."""
     last_extent: U32
     """Number of the last one (seen)."""
     generation: U64
@@ -97,9 +105,9 @@ class LvmDevice(Record):
     unknown: U32
     """0 (seen)."""
     extent_map_count: U32
-    """Of LVM 6; else 0 (seen)."""
+    """Bitmaps and tables of extents behind this header, of LVM 6; else 0 (seen)."""
     extended_metadata_offset: U64
-    """Of LVM 6; else 0 (seen)."""
+    """Where `LvmExtendedMetadata` lies in the partition, of LVM 6; else 0 (seen)."""
     metadata_alignment: U32
     """Bytes; of LVM 6, else 0 (seen)."""
     extent_count_6: U32
@@ -144,6 +152,20 @@ class LvmVolume(Record):
     """Extents in use."""
     rest: Annotated[bytes, Bytes(236)]
     """Not known."""
+
+
+@record
+class LvmExtendedMetadata(Record):
+    """More bitmaps and tables of extents, of LVM 6: they lie behind it as those of `LvmDevice` do."""
+
+    magic: U32
+    """`LVM_MAGIC`."""
+    extent_map_count: U32
+    """Bitmaps and tables of extents here."""
+    data_offset: U64
+    """Where the extents begin that they tell of."""
+    next_offset: U64
+    """Where the next one lies in the partition; 0 for none."""
 
 
 @record
@@ -287,6 +309,8 @@ class Heartbeat(Record):
 
 DESCRIPTORS_OFFSET: Final = 0x400000
 """Where the file descriptors' resource file lies in a volume of blocks of 1 MiB (seen)."""
+DESCRIPTORS_OFFSET_6: Final = 0x700000
+"""Where it lies in VMFS 6, whose heartbeats take 4 MiB; it is where vmfs6-tools reads it."""
 
 
 @record
@@ -323,7 +347,7 @@ class ResourceFileMetadata(Record):
     unknown: Annotated[bytes, Bytes(8)]
     """Not known."""
     child_metadata_offset: U32
-    """Of a parent: where its child's metadata lies."""
+    """Of a parent: where its child's metadata lies in the file. In VMFS 6 file blocks are the large ones' child."""
     parent_resources_per_cluster: U32
     """Geometry of the parent."""
     parent_clusters_per_group: U32
@@ -407,6 +431,107 @@ class FileMetadata(Record):
     """Blocks that read as zeros whatever they hold."""
     copied_on_write: U32
     """Blocks that are shared."""
+
+
+@record
+class FileMetadataExtension(Record):
+    """What follows `FileMetadata` in VMFS 5 and later; in VMFS 3 it means nothing."""
+
+    unknown_1: Annotated[bytes, Bytes(12)]
+    """Not known."""
+    pointer_block_count: U32
+    """Blocks of pointers in use."""
+    unknown_2: Annotated[bytes, Bytes(4)]
+    """Not known."""
+    signature: U32
+    """0x66646D64, "fdmd"; from here on of VMFS 6."""
+    affinity: U32
+    """File descriptor near which it is kept."""
+    zeroing_shift: U32
+    """Of what is zeroed at once."""
+    parent: U32
+    """File descriptor of its directory."""
+    last_small_block_cluster: U32
+    """Where its last small file block lies."""
+    unknown_3: Annotated[bytes, Bytes(17)]
+    """Not known."""
+    block_offset_shift: U8
+    """Each pointer stands for 1 << this bytes of the file; so dissect.vmfs reads it, of VMFS 5, too."""
+    unknown_4: U16
+    """Not known."""
+    large_block_count: U32
+    """Large file blocks in use."""
+
+
+DISK_BLOCK: Final = 512
+"""Bytes of a lock, and of what follows it, in VMFS 3 and 5."""
+LOCK_IS_FREE: Final = 0
+"""`DiskLock.mode` of what nobody holds."""
+DIRECTORY_ENTRIES_OFFSET: Final = 0x10000
+"""Where the first block of entries of a hashed directory lies, in bytes from the directory's start."""
+DIRECTORY_VERSIONS: Final = (0xF50001, 0xFDC001)
+"""What a hashed directory of VMFS 6 begins with."""
+
+
+@record
+class DirectoryHeader(Record):
+    """What a hashed directory of VMFS 6 begins with; a table of hashes follows, and blocks 64 KiB from the start."""
+
+    version: U32
+    """One of `DIRECTORY_VERSIONS`."""
+    entry_count: U32
+    """Entries."""
+    block_count: U32
+    """Blocks in use."""
+    map_count: U32
+    """Blocks that are maps of blocks."""
+    map_blocks: Annotated[bytes, Bytes(512)]
+    """Their numbers, four bytes each."""
+
+
+@record
+class DirectoryBlockHeader(Record):
+    """What each block of a hashed directory of VMFS 6 begins with."""
+
+    version: U16
+    """Of this structure."""
+    type: U16
+    """`DIRECTORY_BLOCK_ENTRIES`, 2 for links, or `DIRECTORY_BLOCK_MAP`."""
+    slots: U16
+    """Entries that the block has room for."""
+    free_count: U16
+    """Those that are free."""
+    free_slots: Annotated[bytes, Bytes(56)]
+    """Bitmap: 1 is a free slot."""
+
+
+@record
+class HashedDirectoryEntry(Record):
+    """An entry of a directory of VMFS 6."""
+
+    type: U32
+    """As `FileMetadata.type`."""
+    address: U32
+    """Of its file descriptor; 0 for none."""
+    generation: U32
+    """Of its file descriptor."""
+    hash_index: U16
+    """Its place in the table of hashes."""
+    link_hash: U16
+    """Next one with the same hash."""
+    offset: U64
+    """Its own place in the directory."""
+    name: Annotated[bytes, Bytes(256)]
+    """In UTF-8, ended by NUL."""
+    unused: Annotated[bytes, Bytes(8)]
+    """Not known."""
+
+
+DIRECTORY_BLOCK_ENTRIES: Final = 1
+"""`DirectoryBlockHeader.type` of a block of entries."""
+DIRECTORY_BLOCK_MAP: Final = 3
+"""`DirectoryBlockHeader.type` of a map: four bits for each block, of two in a byte the high ones for the first, whose
+lower two are its type, 0 of a free one. So vmfs6-tools and dissect.vmfs read it."""
 
 
 @record

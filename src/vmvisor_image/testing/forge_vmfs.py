@@ -8,8 +8,9 @@ from typing import Final, Literal
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
+    EXTENT_BITMAP_LENGTH,
+    EXTENT_BITMAP_OFFSET,
     EXTENT_SIZE,
-    EXTENT_TABLE_OFFSET,
     FILE_SYSTEM_MAGIC,
     FILE_SYSTEM_OFFSET,
     HEARTBEAT_ACTIVE,
@@ -31,7 +32,8 @@ from vmvisor_image.testing.forge import SparseImage
 VmfsKind = Literal["vmfs3", "vmfs5", "vmfs6", "vmfs-l"]
 
 DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
-_DATA_OFFSET: Final = 0x1100000
+DATA_OFFSET: Final = 0x1100000
+"""Where the volume begins on a device, in bytes from the partition's start."""
 _ALIGNMENT: Final = 4096
 _VERSIONS: Final = {"vmfs3": (3, 4, 31), "vmfs5": (5, 14, 81), "vmfs6": (6, 24, 82), "vmfs-l": (6, 24, 82)}
 """Versions of the volume manager and of the file system."""
@@ -40,7 +42,7 @@ _VERSIONS: Final = {"vmfs3": (3, 4, 31), "vmfs5": (5, 14, 81), "vmfs6": (6, 24, 
 def vmfs_headers(  # each is one thing that the headers say
     kind: VmfsKind = "vmfs5",
     *,
-    size: int = 2 * EXTENT_SIZE + _DATA_OFFSET,
+    size: int = 2 * EXTENT_SIZE + DATA_OFFSET,
     label: str = "datastore1",
     created: datetime = DEFAULT_CREATED,
     device: int = 0,
@@ -61,7 +63,7 @@ def vmfs_headers(  # each is one thing that the headers say
     Raises:
         InvalidArgument: The partition has no room for the headers, or there is no such device.
     """
-    count = (size - _DATA_OFFSET) // EXTENT_SIZE
+    count = (size - DATA_OFFSET) // EXTENT_SIZE
     if count < 1 or not 0 <= device < devices or len(label.encode()) > 127:
         raise InvalidArgument("a device needs room for an extent, and a label has at most 127 bytes")
     lvm_version, major, minor = _VERSIONS[kind]
@@ -73,22 +75,19 @@ def vmfs_headers(  # each is one thing that the headers say
         (LVM_OFFSET, _device(lvm_version, size, count, device_uuid, stamp, is_local=kind == "vmfs-l")),
         (table, _volume(count, device, devices, volume_uuid, stamp)),
     ]
-    if not is_lvm6:
-        pieces += [
-            (
-                LVM_OFFSET + EXTENT_TABLE_OFFSET + number * PhysicalExtent.length(),
-                _extent(number, device * count + number),
-            )
-            for number in range(count)
-        ]
+    extents = table + EXTENT_BITMAP_OFFSET + (_ALIGNMENT if is_lvm6 else EXTENT_BITMAP_LENGTH)
+    pieces += [
+        (extents + number * PhysicalExtent.length(), _extent(number, device * count + number))
+        for number in range(count)
+    ]
     if device == 0:
         descriptor = _descriptor(kind, major, minor, label, created, system_uuid, volume_uuid)
-        pieces.append((_DATA_OFFSET + FILE_SYSTEM_OFFSET, descriptor))
+        pieces.append((DATA_OFFSET + FILE_SYSTEM_OFFSET, descriptor))
         slots, slot_size = (1024, _ALIGNMENT) if is_lvm6 else (2048, 512)
         for slot in range(slots):
             host = hosts[slot] if slot < len(hosts) else None
             at = HEARTBEAT_OFFSET + slot * slot_size
-            pieces.append((_DATA_OFFSET + at, _heartbeat(at, host, _uuid(created, 0x200 + slot))))
+            pieces.append((DATA_OFFSET + at, _heartbeat(at, host, _uuid(created, 0x200 + slot))))
     return SparseImage(size, [(offset, record.build()) for offset, record in pieces])
 
 
@@ -115,10 +114,10 @@ def _device(version: int, size: int, count: int, uuid: bytes, stamp: int, *, is_
         disk_block_size=512,
         total_bytes=size,
         volume_count=1,
-        extent_count=0 if is_lvm6 else count,
+        extent_count=count,
         last_extent=count - 1,
         generation=1,
-        data_offset=_DATA_OFFSET,
+        data_offset=DATA_OFFSET,
         device_uuid=uuid,
         created_us=stamp,
         modified_us=stamp,
@@ -159,7 +158,7 @@ def _extent(number: int, logical: int) -> PhysicalExtent:
         is_used=1,
         number=number,
         volume_id=0,
-        physical_offset=_DATA_OFFSET + number * EXTENT_SIZE,
+        physical_offset=DATA_OFFSET + number * EXTENT_SIZE,
         logical_offset=logical * EXTENT_SIZE,
         size=EXTENT_SIZE,
         version=1,
@@ -194,7 +193,11 @@ def _descriptor(  # of one caller
         "descriptor_group_offset": 0x10000,
         "clusters_per_group": 32,
         "sub_block_size": 8192 if kind == "vmfs5" else 0x10000,
+        "pb2_volume_address": {4: 0, 14: 0x41B000, 24: 0x75C000}[major],
+        "pb2_descriptor": 0x1800004 if major > 4 else 0,
         "metadata_alignment": _ALIGNMENT if major == 24 else 0,
+        "large_block_shift": 9 if major == 24 else 0,
+        "pointer_block_shift": 13 if major == 24 else 0,
     }
     return FileSystemDescriptor(**values)  # type: ignore[arg-type]  # each field has its value above
 

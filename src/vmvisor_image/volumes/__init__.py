@@ -72,7 +72,7 @@ def open_volume(disk: ReadAt, start: int, size: int, home: FileHome) -> Volume |
     if size > iso9660.MAGIC_OFFSET and iso9660.probe(disk, start):
         return iso9660.IsoVolume(disk, start, home)
     if vmfs.probe(disk, start, size):
-        return vmfs.VmfsVolume(disk, start, size)
+        return vmfs.VmfsVolume(disk, start, size, home)
     return None
 
 

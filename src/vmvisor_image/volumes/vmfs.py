@@ -1,34 +1,40 @@
-"""VMFS volumes by their headers: what they are, which part of them lies here, who uses them. Files are not read yet."""
+"""VMFS volumes: what they are, which part of them lies here, who uses them, and the way to their files."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
+from vmvisor_image.files import Extent, File, FileHome, FileTree
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
-    EXTENT_TABLE_OFFSET,
+    EXTENT_BITMAP_LENGTH,
+    EXTENT_BITMAP_OFFSET,
+    EXTENT_SIZE,
     EXTENTS_PER_TABLE,
-    FILE_SYSTEM_MAGIC,
+    FILE_SYSTEM_MAGICS,
     FILE_SYSTEM_OFFSET,
     HEARTBEAT_ACTIVE,
     HEARTBEAT_OFFSET,
-    LOCAL_FILE_SYSTEM_MAGIC,
+    LOCAL_FILE_SYSTEM_MAGICS,
     LVM_MAGIC,
     LVM_OFFSET,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
     Heartbeat,
     LvmDevice,
+    LvmExtendedMetadata,
     LvmVolume,
     PhysicalExtent,
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
+from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsFileSystem
+from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
 
 MAGIC_BYTES: Final = LVM_MAGIC.to_bytes(4, "little")
 _GENERATIONS: Final = {4: "vmfs3", 14: "vmfs5", 24: "vmfs6"}
@@ -64,15 +70,52 @@ class ActiveHost:
     """Where the heartbeat lies, in bytes from the start of the decoded disk."""
 
 
-class VmfsVolume:
-    """One device of a VMFS volume, by its headers."""
+def open_spanned(sources: Sequence[ReadAt]) -> VmfsVolume:
+    """A volume of several devices; one that is missing costs only what lies on it.
 
-    def __init__(self, disk: ReadAt, start: int, size: int) -> None:
+    Args:
+        sources: Its devices in any order, each a partition (`Partition`) or any other `ReadAt` that begins as one.
+
+    Raises:
+        CorruptImage: A source is no device of a VMFS volume, or they belong to different volumes, or none of them holds
+            the file system's descriptor.
+    """
+    devices = [VmfsVolume(source, 0, source.size) for source in sources]
+    if len({device.volume_uuid for device in devices}) > 1:
+        raise CorruptImage(
+            "they belong to different volumes",
+            structure="VMFS devices",
+            found=", ".join(str(device.volume_uuid) for device in devices),
+        )
+    first = next((number for number, device in enumerate(devices) if device.file_system is not None), None)
+    if first is None:
+        raise CorruptImage("none of them holds the file system's descriptor", structure="VMFS devices")
+    others = [device for number, device in enumerate(devices) if number != first]
+    return VmfsVolume(sources[first], 0, sources[first].size, others=others)
+
+
+class VmfsVolume:
+    """A VMFS volume by one of its devices; see `open_spanned` for one with several."""
+
+    def __init__(
+        self, disk: ReadAt, start: int, size: int, home: FileHome | None = None, others: Sequence[VmfsVolume] = ()
+    ) -> None:
         """Read the headers of the partition of `size` bytes from byte `start` of `disk`.
+
+        Args:
+            disk: The disk.
+            start: First byte of the partition.
+            size: Bytes in it.
+            home: The partition, for its files; None where files are to be opened from the volume itself.
+            others: Other devices of the same volume.
 
         Raises:
             CorruptImage: The volume manager's header can't be read.
         """
+        self.disk = self._given = disk
+        """What the extents of files count from; of a volume of several devices the volume itself."""
+        self._home: FileHome = self if home is None else home
+        self._others = tuple(others)
         self._start, self._size = start, size
         self._source = Slice(disk, start, size, "VMFS partition")
         self._lock = threading.Lock()
@@ -86,12 +129,104 @@ class VmfsVolume:
         self.file_system = self._read_file_system()
         """The file system's descriptor; None on a device that does not hold the volume's start."""
         self._check()
+        self._logical: LogicalVolume | None = None
+        self._reader: VmfsFileSystem | None = None
+        if self._others:
+            self.disk = self.logical
+
+    @property
+    def logical(self) -> LogicalVolume:
+        """The volume, of which the parts are readable whose devices are there."""
+        if self._logical is None:
+            segments = [segment for device in (self, *self._others) for segment in device.segments()]
+            found = LogicalVolume(0 if self.volume is None else self.volume.size, segments)
+            if found.missing and self.volume is not None:
+                devices = f"{1 + len(self._others)} of {self.volume.device_count} devices"
+                message = f"{found.missing} of {found.size} bytes are not there: only {devices} are"
+                self._note(LVM_OFFSET, "VMFS volume", message)
+            self._logical = found
+        return self._logical
+
+    @property
+    def files(self) -> FileTree:
+        """Its files; directories are read when they are listed.
+
+        Raises:
+            NotAFileSystem: This device does not hold the file system's descriptor.
+            CorruptImage: The descriptor makes no sense.
+        """
+        return self.file_reader.tree(self._home, lambda: self.problems)
+
+    @property
+    def file_reader(self) -> VmfsFileSystem:
+        """What reads its files; has links, raw device mappings and locks, too.
+
+        Raises:
+            NotAFileSystem: This device does not hold the file system's descriptor.
+            CorruptImage: The descriptor makes no sense.
+        """
+        if self._reader is None:
+            if self.file_system is None:
+                raise NotAFileSystem("the file system's descriptor is not on this device, or is damaged")
+            self._reader = VmfsFileSystem(self.logical, self.file_system, self._report)
+        return self._reader
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Targets of the symbolic links, by path, in the directories listed so far."""
+        return {} if self._reader is None else dict(self._reader.links)
+
+    @property
+    def raw_devices(self) -> Mapping[str, RawDeviceMapping]:
+        """Raw device mappings in the directories listed so far: files that stand for a disk of the storage."""
+        return {} if self._reader is None else dict(self._reader.raw_devices)
+
+    def lock_of(self, file: File) -> FileLock | None:
+        """Who held a file when the image was made; None where nobody did.
+
+        Raises:
+            CorruptImage: Its descriptor is damaged.
+        """
+        return self.file_reader.file_lock(self.file_reader.descriptor(file.token))
+
+    def locate(self, token: int) -> tuple[Extent, ...]:
+        """See `FileHome.locate`; the token is the address of a file descriptor."""
+        reader = self.file_reader
+        merged: list[Extent] = []
+        for start, length in reader.extents(reader.descriptor(token)):
+            places = [(start, length)] if self._others else [(p, n) for _, p, n in self.logical.place(start, length)]
+            for offset, count in places:
+                if merged and merged[-1].offset + merged[-1].length == offset:
+                    merged[-1] = Extent(merged[-1].offset, merged[-1].length + count)
+                else:
+                    merged.append(Extent(offset, count))
+        return tuple(merged)
+
+    def open_content(self, token: int) -> ReadAt:
+        """A file's data, with its holes; see `locate` for the token."""
+        reader = self.file_reader
+        return reader.content(reader.descriptor(token))
+
+    def segments(self) -> list[Segment]:
+        """The parts of the volume that lie on this device, one after the other unless its table says otherwise."""
+        volume, device = self.volume, self.device
+        if volume is None or volume.last_extent < volume.first_extent:
+            return []
+        first, begin = volume.first_extent * EXTENT_SIZE, device.data_offset
+        table = [extent for extent in self.extents if extent.size]
+        if any(extent.physical_offset - begin != extent.logical_offset - first for extent in table):
+            return [
+                Segment(extent.logical_offset, extent.size, self._given, self._start + extent.physical_offset)
+                for extent in table
+            ]
+        length = min((volume.last_extent - volume.first_extent + 1) * EXTENT_SIZE, max(self._size - begin, 0))
+        return [Segment(first, length, self._given, self._start + begin)] if length else []
 
     @property
     def kind(self) -> str:
         """Its generation: "vmfs3", "vmfs5", "vmfs6", "vmfs-l", or "vmfs" where the version is none of these."""
         if self.file_system is not None:
-            if self.file_system.magic == LOCAL_FILE_SYSTEM_MAGIC:
+            if self.file_system.magic in LOCAL_FILE_SYSTEM_MAGICS:
                 return "vmfs-l"
             return _GENERATIONS.get(self.file_system.major_version, "vmfs")
         if self.device.flags & _LVM_IS_LOCAL and self.device.major_version == 6:
@@ -149,7 +284,7 @@ class VmfsVolume:
 
     @property
     def extents(self) -> tuple[PhysicalExtent, ...]:
-        """The used physical extents of this device; of LVM 3 and 5, () of LVM 6, whose table is not documented."""
+        """The used physical extents of this device."""
         if self._extents is None:
             self._extents = self._read_extents()
         return self._extents
@@ -224,8 +359,9 @@ class VmfsVolume:
             self._problems.setdefault(Problem.of(error))
             return None
         found = FileSystemDescriptor.parse(data, base=self._start + offset)
-        if found.magic not in (FILE_SYSTEM_MAGIC, LOCAL_FILE_SYSTEM_MAGIC):
-            message = f"magic: expected {FILE_SYSTEM_MAGIC:#x} or {LOCAL_FILE_SYSTEM_MAGIC:#x}, found {found.magic:#x}"
+        magics = FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS
+        if found.magic not in magics:
+            message = f"magic: expected {' or '.join(map(hex, magics))}, found {found.magic:#x}"
             self._note(offset, "VMFS file system descriptor", message)
             return None
         return found
@@ -245,20 +381,52 @@ class VmfsVolume:
             self._note(device.data_offset + FILE_SYSTEM_OFFSET + 0xB1, "VMFS file system descriptor", message)
 
     def _read_extents(self) -> tuple[PhysicalExtent, ...]:
+        count = total = max(self.device.extent_count, self.device.extent_count_6)
+        found: list[PhysicalExtent] = []
+        for offset in self._extent_tables():
+            if count <= 0:
+                break
+            length = min(count, EXTENTS_PER_TABLE) * PhysicalExtent.length()
+            count -= EXTENTS_PER_TABLE
+            try:
+                data = self._source.read_at(offset, length)
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+                continue
+            found += [entry for entry in PhysicalExtent.parse_all(data, base=self._start + offset) if entry.is_used]
+        if count > 0:
+            self._note(
+                LVM_OFFSET + 0x6A, "LVM device header", f"its tables have no room for {count} of {total} extents"
+            )
+        return tuple(found)
+
+    def _extent_tables(self) -> Iterator[int]:
+        """Where each table of extents lies in the partition."""
         device = self.device
-        if device.major_version >= 6:
-            return ()
-        offset = LVM_OFFSET + EXTENT_TABLE_OFFSET
-        count = min(device.extent_count, EXTENTS_PER_TABLE)
-        try:
-            data = self._source.read_at(offset, count * PhysicalExtent.length())
-        except CorruptImage as error:
-            self._problems.setdefault(Problem.of(error))
-            return ()
-        if device.extent_count > EXTENTS_PER_TABLE:
-            message = f"{device.extent_count} extents, but its table has room for {EXTENTS_PER_TABLE}"
-            self._note(LVM_OFFSET + 0x6A, "LVM device header", message)
-        return tuple(entry for entry in PhysicalExtent.parse_all(data, base=self._start + offset) if entry.is_used)
+        if device.major_version < 6:
+            yield LVM_OFFSET + VOLUME_TABLE_OFFSET + EXTENT_BITMAP_OFFSET + EXTENT_BITMAP_LENGTH
+            return
+        bitmap = max(device.metadata_alignment, EXTENT_BITMAP_LENGTH)
+        base, maps, following = LVM_OFFSET, device.extent_map_count, device.extended_metadata_offset
+        seen = {base}
+        while True:
+            table = base + max(device.metadata_alignment, VOLUME_TABLE_OFFSET) + EXTENT_BITMAP_OFFSET + bitmap
+            step = bitmap + EXTENTS_PER_TABLE * PhysicalExtent.length()
+            yield from range(table, min(table + maps * step, self._size), step)
+            if not following or following in seen:
+                return
+            base = following
+            seen.add(base)
+            try:
+                data = self._source.read_at(base, LvmExtendedMetadata.length())
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+                return
+            more = LvmExtendedMetadata.parse(data, base=self._start + base)
+            if more.magic != LVM_MAGIC:
+                self._note(base, "LVM extended metadata", f"magic: expected {LVM_MAGIC:#x}, found {more.magic:#x}")
+                return
+            maps, following = more.extent_map_count, more.next_offset
 
     def _read_heartbeats(self) -> tuple[ActiveHost, ...]:
         if self.file_system is None:
@@ -281,6 +449,9 @@ class VmfsVolume:
                     ActiveHost(vmfs_uuid(beat.owner), _text(beat.address) or None, slot, self._start + offset + at)
                 )
         return tuple(found)
+
+    def _report(self, problem: Problem) -> None:
+        self._problems.setdefault(problem)
 
     def _note(self, offset: int, structure: str, message: str) -> None:
         self._problems.setdefault(Problem(structure, message, self._start + offset))
