@@ -463,6 +463,8 @@ class FileMetadataExtension(Record):
     """Large file blocks in use."""
 
 
+DENSE_SUB_BLOCKS: Final = 4
+"""Of `FileSystemDescriptor.flags`: a pointer to a sub-block has two more bits for the resource."""
 DISK_BLOCK: Final = 512
 """Bytes of a lock, and of what follows it, in VMFS 3 and 5."""
 LOCK_IS_FREE: Final = 0
@@ -532,6 +534,30 @@ DIRECTORY_BLOCK_ENTRIES: Final = 1
 DIRECTORY_BLOCK_MAP: Final = 3
 """`DirectoryBlockHeader.type` of a map: four bits for each block, of two in a byte the high ones for the first, whose
 lower two are its type, 0 of a free one. So vmfs6-tools and dissect.vmfs read it."""
+
+
+@record
+class ScsiDiskId(Record):
+    """Which disk of the storage a raw device mapping stands for; as in `LvmDevice`."""
+
+    disk_id_type: U8
+    """Kind of `disk_id`."""
+    disk_id_length: U8
+    """Bytes of `disk_id` in use."""
+    lun: U16
+    """SCSI logical unit."""
+    device_type: U8
+    """SCSI device type; 0 is a disk."""
+    scsi_level: U8
+    """Version of SCSI."""
+    vendor: Annotated[bytes, Bytes(8)]
+    """SCSI vendor."""
+    model: Annotated[bytes, Bytes(16)]
+    """SCSI model."""
+    revision: Annotated[bytes, Bytes(4)]
+    """SCSI revision."""
+    disk_id: Annotated[bytes, Bytes(44)]
+    """Such as a serial number."""
 
 
 @record

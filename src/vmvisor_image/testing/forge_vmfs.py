@@ -8,6 +8,7 @@ from typing import Final, Literal
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
+    DENSE_SUB_BLOCKS,
     EXTENT_BITMAP_LENGTH,
     EXTENT_BITMAP_OFFSET,
     EXTENT_SIZE,
@@ -29,13 +30,21 @@ from vmvisor_image.schemas.vmfs import (
 )
 from vmvisor_image.testing.forge import SparseImage
 
-VmfsKind = Literal["vmfs3", "vmfs5", "vmfs6", "vmfs-l"]
+VmfsKind = Literal["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"]
+"""The generation; "vmfs5-l" is VMFS-L as of VMFS 5, "vmfs-l" as of VMFS 6."""
 
 DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
 DATA_OFFSET: Final = 0x1100000
 """Where the volume begins on a device, in bytes from the partition's start."""
 _ALIGNMENT: Final = 4096
-_VERSIONS: Final = {"vmfs3": (3, 4, 31), "vmfs5": (5, 14, 81), "vmfs6": (6, 24, 82), "vmfs-l": (6, 24, 82)}
+LOCAL_KINDS: Final = ("vmfs5-l", "vmfs-l")
+_VERSIONS: Final = {
+    "vmfs3": (3, 4, 31),
+    "vmfs5": (5, 14, 81),
+    "vmfs5-l": (5, 14, 81),
+    "vmfs6": (6, 24, 82),
+    "vmfs-l": (6, 24, 82),
+}
 """Versions of the volume manager and of the file system."""
 
 
@@ -72,7 +81,7 @@ def vmfs_headers(  # each is one thing that the headers say
     stamp = int(created.timestamp() * 1_000_000)
     table = LVM_OFFSET + (_ALIGNMENT if is_lvm6 else VOLUME_TABLE_OFFSET)
     pieces: list[tuple[int, Record]] = [
-        (LVM_OFFSET, _device(lvm_version, size, count, device_uuid, stamp, is_local=kind == "vmfs-l")),
+        (LVM_OFFSET, _device(lvm_version, size, count, device_uuid, stamp, is_local=kind in LOCAL_KINDS)),
         (table, _volume(count, device, devices, volume_uuid, stamp)),
     ]
     extents = table + EXTENT_BITMAP_OFFSET + (_ALIGNMENT if is_lvm6 else EXTENT_BITMAP_LENGTH)
@@ -178,11 +187,11 @@ def _descriptor(  # of one caller
     values: dict[str, object] = {
         **zeros,
         **blanks,
-        "magic": LOCAL_FILE_SYSTEM_MAGIC if kind == "vmfs-l" else FILE_SYSTEM_MAGIC,
+        "magic": LOCAL_FILE_SYSTEM_MAGIC if kind in LOCAL_KINDS else FILE_SYSTEM_MAGIC,
         "major_version": major,
         "minor_version": minor,
         "uuid": uuid,
-        "flags": 0x900 if kind == "vmfs-l" else 2,
+        "flags": (0x900 if kind in LOCAL_KINDS else 2) | (DENSE_SUB_BLOCKS if major == 14 else 0),
         "label": label.encode().ljust(128, b"\0"),
         "disk_block_size": 512,
         "file_block_size": 1 << 20,
@@ -192,7 +201,7 @@ def _descriptor(  # of one caller
         "volume_snapshot_id": 1,
         "descriptor_group_offset": 0x10000,
         "clusters_per_group": 32,
-        "sub_block_size": 8192 if kind == "vmfs5" else 0x10000,
+        "sub_block_size": 8192 if major == 14 else 0x10000,
         "pb2_volume_address": {4: 0, 14: 0x41B000, 24: 0x75C000}[major],
         "pb2_descriptor": 0x1800004 if major > 4 else 0,
         "metadata_alignment": _ALIGNMENT if major == 24 else 0,

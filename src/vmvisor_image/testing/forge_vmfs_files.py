@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -24,6 +24,7 @@ from vmvisor_image.schemas.vmfs import (
     FileMetadataExtension,
     HashedDirectoryEntry,
     ResourceFileMetadata,
+    ScsiDiskId,
     VmfsDirectoryEntry,
 )
 from vmvisor_image.testing.forge import SparseImage
@@ -39,6 +40,7 @@ _CLUSTERS_PER_GROUP: Final = 32
 _GROUP_OFFSET: Final = 0x10000
 _DESCRIPTORS_PER_CLUSTER: Final = 32
 _JOURNAL_BLOCK: Final = 0x10000
+_CHILD_METADATA: Final = 0x1000
 _LARGE_BLOCK: Final = 512
 """File blocks in a large one."""
 _ROOT, _FBB, _FDC, _PBC, _SBC, _VH, _PB2, _JBC = *range(7), 8
@@ -103,9 +105,16 @@ class VmfsLink:
 
 @dataclass(frozen=True, slots=True)
 class VmfsRawDevice:
-    """A raw device mapping of so many bytes."""
+    """A raw device mapping."""
 
     size: int
+    """Bytes of the disk."""
+    vendor: str = "FORGED"
+    """At most 8 letters."""
+    model: str = "LUN"
+    """At most 16 letters."""
+    disk_id: str = ""
+    """At most 44 letters."""
 
 
 Content = bytes | VmfsFile | VmfsLink | VmfsRawDevice
@@ -181,7 +190,10 @@ class _Writer:
         self._header = 2 * self._alignment
         self._descriptor_size = self._header if self._is_6 else 2048
         self._width, self._pointers = (8, 320) if self._is_6 else (4, 256)
-        self._sub_block = 8192 if kind == "vmfs5" else 0x10000
+        self._is_5 = not self._is_3 and not self._is_6
+        self._sub_block = 8192 if self._is_5 else 0x10000
+        self._sub_blocks = 64 if self._is_5 else 16
+        """In a cluster; of VMFS 5 so many that pointers need the two bits of dense ones."""
         self._pointer_block = 0x10000 if self._is_6 else 4096
         self._resident = 0 if self._is_3 else 4096 - DISK_BLOCK if self._is_6 else 1024
         if self._is_6:
@@ -204,7 +216,8 @@ class _Writer:
         per_cluster = _LARGE_BLOCK if self._is_6 else 200
         self._fbb = self._resource_file("fbb", -(-self._blocks // per_cluster), per_cluster, 0)
         self._pbc = self._resource_file("pbc", 2 * _CLUSTERS_PER_GROUP, 16, self._pointer_block)
-        self._sbc = self._resource_file("sbc", self._count // 16 + _CLUSTERS_PER_GROUP, 16, self._sub_block)
+        clusters = self._count // self._sub_blocks + _CLUSTERS_PER_GROUP
+        self._sbc = self._resource_file("sbc", clusters, self._sub_blocks, self._sub_block)
         self._resource_files = {_FBB: self._fbb, _FDC: self._fdc, _PBC: self._pbc, _SBC: self._sbc}
         if not self._is_3:
             self._pb2 = self._resource_file("pb2", _CLUSTERS_PER_GROUP, 16, self._pointer_block)
@@ -261,6 +274,11 @@ class _Writer:
         """Its metadata, and a lock and a bitmap for each cluster."""
         metadata = resources.metadata
         self._put(resources.base, metadata.build())
+        if self._is_6 and resources is self._fbb:
+            # Large blocks come first there, and say where the metadata of the small ones is.
+            self._put(resources.base + _CHILD_METADATA, metadata.build())
+            parent = replace(metadata, resources_per_cluster=1, child_metadata_offset=_CHILD_METADATA)
+            self._put(resources.base, parent.build())
         per_cluster = metadata.resources_per_cluster
         used = {"fdc": self._count, "fbb": self._next}.get(resources.name, resources.used)
         for cluster in range(metadata.group_count * _CLUSTERS_PER_GROUP):
@@ -340,7 +358,7 @@ class _Writer:
             elif isinstance(child.content, VmfsLink):
                 self._file(child.number, LINK, VmfsFile(child.content.target.encode(), mode=0o777))
             elif isinstance(child.content, VmfsRawDevice):
-                self._descriptor(child.number, RAW_DEVICE, child.content.size, [], VmfsFile())
+                self._raw_device(child.number, child.content)
             else:
                 content = child.content if isinstance(child.content, VmfsFile) else VmfsFile(child.content)
                 self._file(child.number, REGULAR, content)
@@ -348,6 +366,21 @@ class _Writer:
         # The root has to be in file blocks: readers need it to find the files of sub-blocks and pointer blocks.
         pointers: Pointers | None = "file blocks" if node is self._root else None
         self._file(node.number, DIRECTORY, VmfsFile(data, mode=0o755, pointers=pointers))
+
+    def _raw_device(self, number: int, content: VmfsRawDevice) -> None:
+        disk_id = content.disk_id.encode()
+        disk = ScsiDiskId(
+            disk_id_type=0,
+            disk_id_length=len(disk_id),
+            lun=0,
+            device_type=0,
+            scsi_level=5,
+            vendor=content.vendor.encode().ljust(8),
+            model=content.model.encode().ljust(16),
+            revision=b"1.0 ",
+            disk_id=disk_id.ljust(44, b"\0"),
+        )
+        self._descriptor(number, RAW_DEVICE, content.size, [], VmfsFile(), resident=disk.build())
 
     @staticmethod
     def _kind(node: _Node) -> int:
@@ -441,7 +474,7 @@ class _Writer:
         if chosen == "sub-blocks":
             number = self._new_resource(self._sbc)
             self._put_sparse(self._resource_place(self._sbc, number), data)
-            return self._resource_pointer(2, number, 16)
+            return self._resource_pointer(2, number, self._sub_blocks)
         if chosen == "large blocks":
             large = index // _LARGE_BLOCK
             if self._large.setdefault((id(content), large), -1) < 0:
@@ -476,7 +509,9 @@ class _Writer:
 
     def _resource_pointer(self, kind: int, number: int, per_cluster: int) -> int:
         cluster, resource = divmod(number, per_cluster)
-        return kind | cluster << 6 | resource << (56 if self._is_6 else 28)
+        if self._is_6:
+            return kind | cluster << 6 | resource << 56
+        return kind | cluster << 6 | (resource & 0xF) << 28 | (resource >> 4) << 3
 
     def _file_block(self, block: int, *, to_zero: bool = False) -> int:
         if self._is_6:

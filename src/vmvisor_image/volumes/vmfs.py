@@ -33,7 +33,8 @@ from vmvisor_image.schemas.vmfs import (
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
-from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsFileSystem
+from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
+from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
 
 MAGIC_BYTES: Final = LVM_MAGIC.to_bytes(4, "little")
@@ -130,7 +131,7 @@ class VmfsVolume:
         """The file system's descriptor; None on a device that does not hold the volume's start."""
         self._check()
         self._logical: LogicalVolume | None = None
-        self._reader: VmfsFileSystem | None = None
+        self._readers: tuple[VmfsBlocks, VmfsTree] | None = None
         if self._others:
             self.disk = self.logical
 
@@ -155,31 +156,17 @@ class VmfsVolume:
             NotAFileSystem: This device does not hold the file system's descriptor.
             CorruptImage: The descriptor makes no sense.
         """
-        return self.file_reader.tree(self._home, lambda: self.problems)
-
-    @property
-    def file_reader(self) -> VmfsFileSystem:
-        """What reads its files; has links, raw device mappings and locks, too.
-
-        Raises:
-            NotAFileSystem: This device does not hold the file system's descriptor.
-            CorruptImage: The descriptor makes no sense.
-        """
-        if self._reader is None:
-            if self.file_system is None:
-                raise NotAFileSystem("the file system's descriptor is not on this device, or is damaged")
-            self._reader = VmfsFileSystem(self.logical, self.file_system, self._report)
-        return self._reader
+        return self._opened()[1].files(self._home, lambda: self.problems)
 
     @property
     def links(self) -> Mapping[str, str]:
         """Targets of the symbolic links, by path, in the directories listed so far."""
-        return {} if self._reader is None else dict(self._reader.links)
+        return dict(self._opened()[1].links)
 
     @property
     def raw_devices(self) -> Mapping[str, RawDeviceMapping]:
-        """Raw device mappings in the directories listed so far: files that stand for a disk of the storage."""
-        return {} if self._reader is None else dict(self._reader.raw_devices)
+        """Raw device mappings, by path, in the directories listed so far."""
+        return dict(self._opened()[1].raw_devices)
 
     def lock_of(self, file: File) -> FileLock | None:
         """Who held a file when the image was made; None where nobody did.
@@ -187,13 +174,13 @@ class VmfsVolume:
         Raises:
             CorruptImage: Its descriptor is damaged.
         """
-        return self.file_reader.file_lock(self.file_reader.descriptor(file.token))
+        return self._opened()[1].lock_of(file.token)
 
     def locate(self, token: int) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the address of a file descriptor."""
-        reader = self.file_reader
+        blocks, _ = self._opened()
         merged: list[Extent] = []
-        for start, length in reader.extents(reader.descriptor(token)):
+        for start, length in blocks.extents(blocks.descriptor(token)):
             places = [(start, length)] if self._others else [(p, n) for _, p, n in self.logical.place(start, length)]
             for offset, count in places:
                 if merged and merged[-1].offset + merged[-1].length == offset:
@@ -204,8 +191,23 @@ class VmfsVolume:
 
     def open_content(self, token: int) -> ReadAt:
         """A file's data, with its holes; see `locate` for the token."""
-        reader = self.file_reader
-        return reader.content(reader.descriptor(token))
+        blocks, _ = self._opened()
+        return blocks.content(blocks.descriptor(token))
+
+    def _opened(self) -> tuple[VmfsBlocks, VmfsTree]:
+        """What reads its files.
+
+        Raises:
+            NotAFileSystem: This device does not hold the file system's descriptor.
+            CorruptImage: The descriptor makes no sense.
+        """
+        with self._lock:
+            if self._readers is None:
+                if self.file_system is None:
+                    raise NotAFileSystem("the file system's descriptor is not on this device, or is damaged")
+                blocks = VmfsBlocks(self.logical, self.file_system, self._report)
+                self._readers = (blocks, VmfsTree(blocks, self._report))
+            return self._readers
 
     def segments(self) -> list[Segment]:
         """The parts of the volume that lie on this device, one after the other unless its table says otherwise."""

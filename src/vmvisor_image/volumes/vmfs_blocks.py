@@ -1,0 +1,461 @@
+"""Where the bytes of a VMFS file lie: file descriptors, block pointers, and the resource files that both lead through.
+
+A resource file holds resources of one size in clusters: file descriptors, sub-blocks, blocks of pointers. An address or
+pointer names its kind in its low three bits, and a cluster and a resource in it. All offsets here count from the
+volume's start, in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.forking import restart_in_child
+from vmvisor_image.layers.mapped import MappedDisk, Run
+from vmvisor_image.schemas.vmfs import (
+    DENSE_SUB_BLOCKS,
+    DESCRIPTORS_OFFSET,
+    DESCRIPTORS_OFFSET_6,
+    DISK_BLOCK,
+    DiskLock,
+    FileMetadata,
+    FileMetadataExtension,
+    FileSystemDescriptor,
+    ResourceFileMetadata,
+)
+from vmvisor_image.volumes.vmfs_lvm import LogicalVolume
+
+ROOT, FBB, FDC, PBC, SBC, PB2 = 0x4, 0x400004, 0x800004, 0xC00004, 0x1000004, 0x1800004
+"""Addresses of the descriptors of the root directory and of the resource files (seen, but PB2)."""
+_FILE_BLOCK, _SUB_BLOCK, _POINTER_BLOCK, _DESCRIPTOR, _POINTER_BLOCK_2, _LARGE_BLOCK = 1, 2, 3, 4, 5, 7
+"""Low three bits of a pointer."""
+_DOUBLE, _RESIDENT = 0x10D0, 0x10D1
+"""`FileMetadata.pointer_type` of VMFS 5 and later, beside those above."""
+_V3_POINTERS, _V6_POINTERS = 256, 320
+_MOST_CLUSTERS: Final = 64
+"""Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
+_MOST_TABLES: Final = 64
+"""Blocks of pointers that are kept: 256 KiB, of VMFS 6 4 MiB."""
+_SEARCHED: Final = 64
+"""Blocks at the volume's start in which the descriptors are looked for, where they are not in their usual place."""
+_DEEPEST: Final = 4
+"""Resource files that one pointer may lead through."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Report = Callable[[Problem], None]
+
+
+class Descriptor:
+    """One file descriptor."""
+
+    __slots__ = ("address", "extension", "lock", "metadata", "raw", "start")
+
+    def __init__(self, address: int, start: int, raw: bytes, metadata_at: int) -> None:
+        """Take the bytes of the descriptor, which lies at `start` of the volume.
+
+        Raises:
+            CorruptImage: It is another one's, or none.
+        """
+        self.address = address
+        self.start = start
+        self.raw = raw
+        self.lock = DiskLock.parse(raw, base=start)
+        self.metadata = FileMetadata.parse(raw, metadata_at, base=start)
+        self.extension = FileMetadataExtension.parse(raw, metadata_at + FileMetadata.length(), base=start)
+        if self.metadata.address != address:
+            raise CorruptImage(
+                "it is another one's, or none",
+                structure="VMFS file descriptor",
+                offset=start + metadata_at,
+                field="address",
+                expected=f"{address:#x}",
+                found=f"{self.metadata.address:#x}",
+            )
+
+    @property
+    def modified(self) -> datetime:
+        """When the content was last written."""
+        return _EPOCH + timedelta(seconds=self.metadata.modified)
+
+    def bad(self, message: str) -> CorruptImage:
+        """The error for what it says."""
+        return CorruptImage(message, structure="VMFS file descriptor", offset=self.metadata.source_offset)
+
+
+class VmfsBlocks:
+    """Descriptors and data of a volume whose file system descriptor is known; any number of threads may read."""
+
+    def __init__(self, volume: LogicalVolume, descriptor: FileSystemDescriptor, report: Report) -> None:
+        """Read nothing yet.
+
+        Raises:
+            CorruptImage: The file system descriptor makes no sense.
+        """
+        self._volume = volume
+        self._report = report
+        self.is_6 = descriptor.major_version >= 24
+        """VMFS 6: pointers of 64 bits, metadata in larger blocks."""
+        self._block = _power_of_two(descriptor, "file_block_size", descriptor.file_block_size, 1 << 30)
+        self.alignment = DISK_BLOCK
+        """Bytes of a lock, and of what follows it."""
+        if self.is_6 and descriptor.metadata_alignment:
+            self.alignment = _power_of_two(descriptor, "metadata_alignment", descriptor.metadata_alignment, 1 << 16)
+        elif self.is_6:
+            self.alignment = 8 * DISK_BLOCK
+        self._header = 2 * self.alignment
+        """Bytes of a cluster's lock and metadata, or of a file descriptor without its data."""
+        self._descriptor_size = self._header if self.is_6 else 4 * DISK_BLOCK
+        self.data_at = self.alignment + DISK_BLOCK if self.is_6 else self._header
+        """Where data lies that is in the descriptor itself, in bytes from its start."""
+        self._width, self._pointers = (8, _V6_POINTERS) if self.is_6 else (4, _V3_POINTERS)
+        self._is_dense = bool(descriptor.flags & DENSE_SUB_BLOCKS)
+        shift = descriptor.large_block_shift
+        self._large_block = self._block << (shift if 0 < shift < 20 else 9)
+        self._clusters: OrderedDict[int, tuple[int, bytes] | None] = OrderedDict()
+        self._tables: OrderedDict[int, bytes] = OrderedDict()
+        self._resource_files: dict[int, tuple[ResourceFileMetadata, MappedDisk]] = {}
+        self._descriptors: tuple[int, ResourceFileMetadata] | None = None
+        self._per_cluster: int | None = None
+        self._depth = threading.local()
+        self._lock = threading.RLock()
+        restart_in_child(self)
+
+    def start_in_child(self) -> None:
+        """See `vmvisor_image.forking`."""
+        self._lock = threading.RLock()
+
+    def descriptor(self, address: int) -> Descriptor:
+        """A file descriptor by its address.
+
+        Raises:
+            CorruptImage: There is none.
+        """
+        if address & 7 != _DESCRIPTOR:
+            raise _bad_pointer("VMFS file descriptor address", address, 0)
+        start, raw = self._descriptor_bytes(address >> 6 & 0xFFFF, address >> 22)
+        return Descriptor(address, start, raw, self.alignment)
+
+    def content(self, descriptor: Descriptor) -> MappedDisk:
+        """A file's data, with zeros where it has holes."""
+        return MappedDisk(
+            "VMFS file", self._volume, descriptor.metadata.size, lambda offset: self._locate(descriptor, offset)
+        )
+
+    def extents(self, descriptor: Descriptor) -> Iterator[tuple[int, int]]:
+        """First byte and length of each run of a file that has data; holes are left out."""
+        size, at = descriptor.metadata.size, 0
+        while at < size:
+            run = self._locate(descriptor, at)
+            length = min(run.length, size - at)
+            if run.start is not None:
+                yield run.start, length
+            at += length
+
+    def _locate(self, descriptor: Descriptor, offset: int) -> Run:
+        """See `MappedDisk`."""
+        metadata = descriptor.metadata
+        kind = metadata.pointer_type
+        if kind == _RESIDENT:
+            if metadata.size > self._descriptor_size - self.data_at:
+                raise descriptor.bad(f"{metadata.size} bytes do not fit into it")
+            return Run(metadata.size - offset, descriptor.start + self.data_at + offset)
+        unit = self._unit(descriptor)
+        table = descriptor.raw[-self._pointers * self._width :]
+        if kind in (_FILE_BLOCK, _SUB_BLOCK):
+            sizes = []
+        elif kind in (_POINTER_BLOCK, _POINTER_BLOCK_2):
+            sizes = [self._table_entries(PBC if kind == _POINTER_BLOCK else PB2)]
+        elif kind == _DOUBLE:
+            first = table.lstrip(b"\0")[:1]
+            is_second = bool(first) and first[0] & 7 == _POINTER_BLOCK_2
+            sizes = [self._table_entries(PB2 if is_second else PBC), self._table_entries(PBC)]
+        else:
+            raise descriptor.bad(f"pointers of type {kind:#x} are not known")
+        index, within = divmod(offset, unit)
+        span = math.prod(sizes)
+        entry, rest = divmod(index, span)
+        if entry >= self._pointers:
+            raise descriptor.bad(f"block {index} is more than its pointers reach")
+        for entries in sizes:
+            pointer = self._number(table, entry)
+            if not pointer:
+                return Run((span - rest) * unit - within)
+            table = self._table(pointer, entries * self._width)
+            span //= entries
+            entry, rest = divmod(rest, span)
+        pointer = self._number(table, entry)
+        if not pointer:
+            empty = len(table) - entry * self._width - len(table[entry * self._width :].lstrip(b"\0"))
+            return Run(max(empty // self._width, 1) * unit - within)
+        return self._run(pointer, unit, index, within)
+
+    def _unit(self, descriptor: Descriptor) -> int:
+        """Bytes of a file that each of its pointers stands for."""
+        shift = descriptor.extension.block_offset_shift  # 0 in VMFS 3
+        unit = 1 << shift if shift else descriptor.metadata.block_size or self._block
+        if not 512 <= unit <= 1 << 40 or unit & (unit - 1):
+            raise descriptor.bad(f"{unit} bytes are no size of its blocks")
+        return unit
+
+    def _number(self, table: bytes, entry: int) -> int:
+        return int.from_bytes(table[entry * self._width : (entry + 1) * self._width], "little")
+
+    def _table_entries(self, address: int) -> int:
+        """Pointers in a block of pointers of the resource file whose descriptor has that address."""
+        try:
+            metadata = self._resource_file(address)[0]
+        except CorruptImage:
+            if address != PB2:
+                raise
+            metadata = self._resource_file(PBC)[0]  # without .pb2.sf both kinds are in one file
+        size = metadata.resource_size
+        if not 64 <= size <= 1 << 20 or size % 8:
+            raise CorruptImage(
+                "no size of a block of pointers",
+                structure="VMFS resource file",
+                offset=metadata.source_offset,
+                field="resource_size",
+                found=size,
+            )
+        return size // self._width
+
+    def _table(self, pointer: int, length: int) -> bytes:
+        """A block of pointers."""
+        with self._lock:
+            known = self._tables.get(pointer)
+            if known is not None and len(known) == length:
+                self._tables.move_to_end(pointer)
+                return known
+        if pointer & 7 not in (_POINTER_BLOCK, _POINTER_BLOCK_2):
+            raise _bad_pointer("VMFS pointer block address", pointer, 0)
+        run = self._run(pointer, length, 0, 0)
+        if run.start is None or run.length < length:
+            raise _bad_pointer("VMFS pointer block address", pointer, 0)
+        data = self._volume.read_at(run.start, length)
+        with self._lock:
+            self._tables[pointer] = data
+            if len(self._tables) > _MOST_TABLES:
+                self._tables.popitem(last=False)
+        return data
+
+    def _run(self, pointer: int, unit: int, index: int, within: int) -> Run:
+        """Where the bytes from `within` on of the block that a pointer leads to lie."""
+        kind = pointer & 7
+        if kind == _FILE_BLOCK or (kind == _LARGE_BLOCK and self.is_6):
+            return self._file_block(pointer, unit, index, within)
+        files = {_SUB_BLOCK: SBC, _POINTER_BLOCK: PBC, _POINTER_BLOCK_2: PB2}
+        if kind not in files:
+            raise _bad_pointer("VMFS block pointer", pointer, index)
+        if self.is_6:
+            cluster, resource = pointer >> 6 & 0xFFFFFFFFF, pointer >> 56
+        else:
+            cluster, resource = pointer >> 6 & 0x3FFFFF, pointer >> 28
+            if kind == _SUB_BLOCK and self._is_dense:
+                resource |= (pointer >> 3 & 3) << 4
+        return self._resource(files[kind], cluster, resource, within)
+
+    def _file_block(self, pointer: int, unit: int, index: int, within: int) -> Run:
+        left = unit - within
+        if not self.is_6:
+            if pointer & 0x20:  # to be zeroed
+                return Run(left)
+            return Run(left, self._checked(pointer, (pointer >> 6) * self._block + within))
+        block = pointer >> 15 & 0x7FFFFFFF
+        if pointer & 7 == _LARGE_BLOCK:
+            at = (index * unit + within) % self._large_block
+            start = block * self._large_block + at
+            left = min(left, self._large_block - at)
+        else:
+            start = (block * self._blocks_per_cluster() + (pointer >> 51)) * self._block + within
+        start = self._checked(pointer, start)
+        to_zero = pointer >> 7 & 0xFF  # a bit for each eighth
+        if not to_zero:
+            return Run(left, start)
+        eighth = max(unit // 8, 1)
+        length = min(eighth - within % eighth, left)
+        return Run(length) if to_zero >> within // eighth & 1 else Run(length, start)
+
+    def _blocks_per_cluster(self) -> int:
+        """File blocks in a cluster of VMFS 6, as their resource file says, which itself lies in such blocks."""
+        if self._per_cluster is None:
+            self._per_cluster = min(0x2000, 0x20000000 // self._block) or 1  # what it is where nothing is wrong
+            try:
+                metadata, content = self._resource_file(FBB)
+                child = metadata.child_metadata_offset  # large blocks are the parent there, small ones their child
+                if child:
+                    metadata = ResourceFileMetadata.parse(content.read_at(child, ResourceFileMetadata.length()))
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+            else:
+                self._per_cluster = metadata.resources_per_cluster or self._per_cluster
+        return self._per_cluster
+
+    def _checked(self, pointer: int, start: int) -> int:
+        if start >= self._volume.size:
+            raise CorruptImage(
+                "it leads past the volume's end",
+                structure="VMFS block pointer",
+                offset=start,
+                expected=f"less than {self._volume.size:#x}",
+                found=f"{pointer:#x}",
+            )
+        return start
+
+    def _resource(self, address: int, cluster: int, resource: int, within: int) -> Run:
+        """Where the bytes from `within` on of a resource lie."""
+        metadata, content = self._resource_file(address)
+        size = metadata.resource_size
+        if resource >= max(metadata.resources_per_cluster, 1) or within >= size:
+            raise CorruptImage(
+                "a pointer leads to a resource that no cluster has",
+                structure="VMFS resource file",
+                offset=metadata.source_offset,
+                expected=f"less than {metadata.resources_per_cluster}",
+                found=resource,
+            )
+        at = self._resource_offset(metadata, cluster, resource) + within
+        if at >= content.size:
+            raise _past_resources(metadata, at)
+        run = content.locate(at)
+        if run.start is None:
+            raise _past_resources(metadata, at)
+        return Run(min(run.length, size - within), run.start)
+
+    def _resource_offset(self, metadata: ResourceFileMetadata, cluster: int, resource: int) -> int:
+        """Where a resource lies in its file."""
+        group, number = divmod(cluster, max(metadata.clusters_per_group, 1))
+        at = metadata.cluster_group_offset + group * metadata.cluster_group_size
+        at += metadata.clusters_per_group * self._header
+        return at + (number * metadata.resources_per_cluster + resource) * metadata.resource_size
+
+    def _resource_file(self, address: int) -> tuple[ResourceFileMetadata, MappedDisk]:
+        known = self._resource_files.get(address)
+        if known is not None:
+            return known
+        depth = getattr(self._depth, "value", 0)
+        if depth >= _DEEPEST:
+            raise CorruptImage("it leads to itself", structure="VMFS resource file", found=f"{address:#x}")
+        self._depth.value = depth + 1
+        try:
+            content = self.content(self.descriptor(address))
+            head = content.read_at(0, ResourceFileMetadata.length())
+            metadata = ResourceFileMetadata.parse(head, base=content.locate(0).start or 0)
+        finally:
+            self._depth.value = depth
+        self._resource_files[address] = (metadata, content)
+        return metadata, content
+
+    def _descriptor_bytes(self, cluster: int, resource: int) -> tuple[int, bytes]:
+        """Where a descriptor lies, and its bytes; whole clusters are read and kept."""
+        base, metadata = self._find_descriptors()
+        if resource >= metadata.resources_per_cluster:
+            raise CorruptImage(
+                "no cluster has such a resource",
+                structure="VMFS file descriptor address",
+                expected=f"less than {metadata.resources_per_cluster}",
+                found=resource,
+            )
+        size = self._descriptor_size
+        offset = self._resource_offset(metadata, cluster, resource)
+        if (cluster, resource) in _SYSTEM_PLACES:
+            start = base + offset  # these are needed to find all others, and lie where the file begins
+            return start, self._volume.read_at(start, size)
+        with self._lock:
+            if cluster in self._clusters:
+                self._clusters.move_to_end(cluster)
+            else:
+                first = self._resource_offset(metadata, cluster, 0)
+                self._clusters[cluster] = self._read_contiguous(first, metadata.resources_per_cluster * size)
+                if len(self._clusters) > _MOST_CLUSTERS:
+                    self._clusters.popitem(last=False)
+            kept = self._clusters[cluster]
+        if kept is not None:
+            start, data = kept
+            return start + resource * size, data[resource * size : (resource + 1) * size]
+        run = self._resource_file(FDC)[1].locate(offset)  # a cluster in two blocks
+        if run.start is None or run.length < size:
+            raise _past_resources(metadata, offset)
+        return run.start, self._volume.read_at(run.start, size)
+
+    def _read_contiguous(self, offset: int, length: int) -> tuple[int, bytes] | None:
+        """Where a range of the descriptors' file lies, and its bytes; None where it is not in one piece."""
+        content = self._resource_file(FDC)[1]
+        if offset >= content.size:
+            raise CorruptImage(
+                "it lies past the end of the file of descriptors",
+                structure="VMFS file descriptor address",
+                expected=f"less than {content.size:#x}",
+                found=f"{offset:#x}",
+            )
+        run = content.locate(offset)
+        if run.start is None or run.length < length or offset + length > content.size:
+            return None
+        try:
+            return run.start, self._volume.read_at(run.start, length)
+        except CorruptImage:
+            return None
+
+    def _find_descriptors(self) -> tuple[int, ResourceFileMetadata]:
+        """Where the file of descriptors begins, and its metadata."""
+        if self._descriptors is None:
+            usual = max(1, (DESCRIPTORS_OFFSET_6 if self.is_6 else DESCRIPTORS_OFFSET) // self._block)
+            for block in (usual, *range(1, _SEARCHED)):
+                metadata = self._descriptors_at(block * self._block)
+                if metadata is not None:
+                    self._descriptors = (block * self._block, metadata)
+                    break
+            else:
+                raise CorruptImage(
+                    "it is neither in its usual place nor near it",
+                    structure="VMFS file of descriptors",
+                    offset=usual * self._block,
+                )
+        return self._descriptors
+
+    def _descriptors_at(self, base: int) -> ResourceFileMetadata | None:
+        """Its metadata where the file of descriptors begins here: it says so, and its own descriptor is in place."""
+        try:
+            metadata = ResourceFileMetadata.parse(self._volume.read_at(base, ResourceFileMetadata.length()), base=base)
+            if metadata.resource_size != self._descriptor_size or not 1 <= metadata.clusters_per_group <= 1 << 16:
+                return None
+            start = base + self._resource_offset(metadata, 0, FDC >> 22)
+            Descriptor(FDC, start, self._volume.read_at(start, self._descriptor_size), self.alignment)
+        except CorruptImage:
+            return None
+        return metadata
+
+
+_SYSTEM_PLACES: Final = {(address >> 6 & 0xFFFF, address >> 22) for address in (ROOT, FBB, FDC, PBC, SBC, PB2)}
+"""Cluster and resource of the descriptors of the system's files."""
+
+
+def _power_of_two(descriptor: FileSystemDescriptor, field: str, value: int, most: int) -> int:
+    if not 512 <= value <= most or value & (value - 1):
+        raise CorruptImage(
+            "no power of two, or out of range",
+            structure="VMFS file system descriptor",
+            offset=descriptor.source_offset,
+            field=field,
+            expected=f"512 to {most}",
+            found=value,
+        )
+    return value
+
+
+def _past_resources(metadata: ResourceFileMetadata, offset: int) -> CorruptImage:
+    """The error for a resource that its file does not hold."""
+    return CorruptImage(
+        "a pointer leads past its end, or into a hole",
+        structure="VMFS resource file",
+        offset=metadata.source_offset,
+        found=f"{offset:#x}",
+    )
+
+
+def _bad_pointer(structure: str, pointer: int, index: int) -> CorruptImage:
+    return CorruptImage(f"block {index}: a pointer of unknown kind", structure=structure, found=f"{pointer:#x}")
