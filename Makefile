@@ -22,14 +22,15 @@ NEWEST := $(lastword $(VERSIONS))
 DEV := .venv/dev/made
 CREATED := $(VERSIONS:%=.venv/py%/created)
 INSTALLED := $(VERSIONS:%=.venv/py%/installed)
+ORACLE := .venv/oracle/made
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench bench-bzip2 clean $(TESTS)
+.PHONY: help setup lint types test demo bench bench-bzip2 bench-vmfs clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
-setup: $(DEV) $(INSTALLED) ## build the wheel and make the virtual environments, in .venv
+setup: $(DEV) $(INSTALLED) $(ORACLE) ## build the wheel and make the virtual environments, in .venv
 
 lint: $(DEV) ## ruff: rules and format
 	.venv/dev/bin/python -m ruff check
@@ -42,7 +43,7 @@ test: lint types $(TESTS) ## lint, types, then all tests of the built wheel on t
 
 # Coverage is measured, and must hold, on one of the two.
 test-$(NEWEST): COVERAGE := --cov --cov-report=term
-$(TESTS): test-%: .venv/py%/installed
+$(TESTS): test-%: .venv/py%/installed $(ORACLE)
 	.venv/py$*/bin/python -m pytest -n auto $(COVERAGE) $(PYTEST_ARGS)
 
 demo: .venv/py$(OLDEST)/installed ## build an ESX 3i image and export it; IMAGE=path DEST=folder: do it with yours
@@ -55,6 +56,9 @@ bench-bzip2: .venv/bench/installed ## measure the bzip2 reader beside other tool
 	.venv/bench/bin/python benchmarks/bzip2.py
 	.venv/bench/bin/python benchmarks/bzip2_phases.py
 	.venv/bench/bin/python tools/tricky_table.py
+
+bench-vmfs: .venv/bench/installed ## measure VMFS beside vmfs-fuse
+	.venv/bench/bin/python benchmarks/vmfs.py
 
 clean: ## remove all that make made
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -87,6 +91,12 @@ $(CREATED): .venv/py%/created: pyproject.toml | dist/built
 # ...while a new wheel replaces the old one in place.
 $(INSTALLED): .venv/py%/installed: .venv/py%/created dist/built
 	$(pip_install) --force-reinstall --no-deps dist/*.whl
+	touch $@
+
+# Another reader of VMFS, which tests run beside ours; AGPL, so it stays by itself.
+$(ORACLE): Makefile
+	$(call new_venv,$(OLDEST))
+	$(pip_install) dissect.vmfs==3.13
 	touch $@
 
 .venv/bench/installed: pyproject.toml dist/built

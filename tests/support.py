@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import pytest
 
+from vmvisor_image import ReadAt
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 """The root of the checkout."""
 
@@ -48,7 +50,28 @@ def run(tool: str, *arguments: str | Path, stdin: str = "") -> str:
     return done.stdout
 
 
+def require_oracle() -> Path:
+    """The Python that has dissect.vmfs, another reader of VMFS, in an environment of its own; see the Makefile."""
+    python = REPOSITORY / ".venv" / "oracle" / "bin" / "python"
+    if not python.is_file():
+        unavailable(f"{python} is not there: make .venv/oracle/made")
+    return python
+
+
 def run_to_file(output: Path, tool: str, *arguments: str | Path) -> None:
     """Write what a program prints, which need not be text, to a file."""
     with output.open("wb") as file:
         subprocess.run([require_tool(tool), *map(str, arguments)], stdout=file, env=_ENVIRONMENT, check=True)
+
+
+class Counting:
+    """A source that counts what is read of it."""
+
+    def __init__(self, source: ReadAt) -> None:
+        self.source = source
+        self.size = source.size
+        self.reads: list[tuple[int, int]] = []
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.reads.append((offset, length))
+        return self.source.read_at(offset, length)

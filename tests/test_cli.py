@@ -20,7 +20,10 @@ from tests.test_purpose import DISKS
 from tests.tool_disk import SECTOR, ToolDisk
 from vmvisor_image import inspect
 from vmvisor_image.cli import main
+from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
+from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, VmfsLink, VmfsRawDevice, vmfs_volume
 
 DONE, BAD_INPUT, MISUSE = 0, 1, 2
 
@@ -319,3 +322,44 @@ class TestMedia:
         assert main(["archive", str(tmp_path / "x")]) == BAD_INPUT
         assert main(["archive", str(cd), "none"]) == MISUSE
         capsysbinary.readouterr()
+
+
+class TestDatastores:
+    @pytest.fixture
+    def devices(self, tmp_path: Path) -> tuple[str, str]:
+        tree: dict[str, Content] = {
+            "first.txt": b"first",
+            "wide": VmfsFile(
+                size=600 << 20, pieces=tuple((n << 20, b"%d" % n) for n in range(600)), pointers="pointer blocks"
+            ),
+            "last.txt": VmfsFile(b"last", pointers="file blocks"),
+            "link": VmfsLink("first.txt"),
+            "raw.vmdk": VmfsRawDevice(1 << 30, disk_id="naa.6001405"),
+        }
+        paths = []
+        for number, device in enumerate(vmfs_volume(tree, "vmfs5", size=2 * EXTENT_SIZE + DATA_OFFSET, devices=2)):
+            paths.append(tmp_path / f"{number}.img")
+            device.write_to(paths[-1])
+        return str(paths[0]), str(paths[1])
+
+    def test_ls(self, devices: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+        for arguments in (["ls", devices[0], "1"], ["ls", devices[1], "datastore1", "--device", devices[0]]):
+            assert main(arguments) == DONE
+            rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+            assert ["5", "2009-04-21", "16:45:56", "first.txt"] in rows
+            assert ["link", "link", "->", "first.txt"] in rows
+            assert ["1073741824", "raw.vmdk:", "raw", "device mapping, FORGED LUN naa.6001405"] in rows
+
+    def test_cat_and_extract(
+        self, devices: tuple[str, str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    ) -> None:
+        assert main(["cat", devices[0], "datastore1", "last.txt", "--device", devices[1]]) == DONE
+        assert capfdbinary.readouterr().out == b"last"
+        assert main(["cat", devices[0], "1", "last.txt"]) == BAD_INPUT
+        assert b"device of the volume that is not there" in capfdbinary.readouterr().err
+        assert main(["extract", devices[0], "datastore1", str(tmp_path / "out"), "--device", devices[1]]) == DONE
+        assert (tmp_path / "out" / "last.txt").read_bytes() == b"last"
+
+    def test_a_volume_that_is_not_there(self, devices: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["ls", devices[0], "other", "--device", devices[1]]) == MISUSE
+        assert "'other'" in one_error_line(capsys)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import run
+from tests.support import Counting, run
 from vmvisor_image import CorruptImage, Image, UnsafeName
 from vmvisor_image.layers import LayerOptions, unwrap
 from vmvisor_image.layers.mapped import MappedDisk
 from vmvisor_image.layers.vhdx import crc32c
 from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
-from vmvisor_image.streams import BytesSource, ReadAt
+from vmvisor_image.streams import BytesSource
 
 SIZE = 20 << 20
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -69,19 +69,6 @@ def disks(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         run("qemu-img", "convert", "-f", "raw", *options, folder / "raw", path)
         found[name] = path
     return found
-
-
-class Counting:
-    """A source that counts what is read of it."""
-
-    def __init__(self, source: ReadAt) -> None:
-        self.source = source
-        self.size = source.size
-        self.reads: list[tuple[int, int]] = []
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        self.reads.append((offset, length))
-        return self.source.read_at(offset, length)
 
 
 @EVERY

@@ -205,7 +205,10 @@ class TestForgedVolumes:
             assert volume.capacity == 2 << 28
             assert volume.is_first_device
             assert [host.address for host in volume.active_hosts] == ["10.0.0.7", "fe80::1"]
-            assert image.problems == ()
+            assert [(problem.structure, problem.offset) for problem in image.problems] == [
+                ("VMFS heartbeat", host.offset) for host in volume.active_hosts
+            ]
+            assert "10.0.0.7" in partition.explain()
             slot = 512 if kind in ("vmfs3", "vmfs5") else 4096
             assert [host.offset for host in volume.active_hosts] == [0x1100000 + 0x300000 + n * slot for n in (0, 1)]
 

@@ -2,6 +2,7 @@
 
 from vmvisor_image.archives import Archive, ArchiveMember, open_archive
 from vmvisor_image.boot.pxe import PxeExport, export_pxe
+from vmvisor_image.datastore import Datastore, open_datastore
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
@@ -22,7 +23,7 @@ from vmvisor_image.errors import (
     UsageError,
     VmvisorImageError,
 )
-from vmvisor_image.files import Directory, Extent, File, FileTree
+from vmvisor_image.files import Directory, Extent, File, FileAttributes, FileTree
 from vmvisor_image.hexdump import Hexdump
 from vmvisor_image.image import Image
 from vmvisor_image.layers import Layer
@@ -34,21 +35,27 @@ from vmvisor_image.report import ImageReport, PartitionReport, inspect
 from vmvisor_image.seekable_zstd import Conversion, convert
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.survey import Survey
+from vmvisor_image.volumes.vmfs import ActiveHost, VmfsVolume
+from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PARTITION_TYPES",
+    "ActiveHost",
     "Archive",
     "ArchiveMember",
     "ClosedError",
     "Conversion",
     "CorruptImage",
+    "Datastore",
     "DestinationExists",
     "Directory",
     "Evidence",
     "Extent",
     "File",
+    "FileAttributes",
+    "FileLock",
     "FileTree",
     "Generation",
     "Hexdump",
@@ -70,6 +77,7 @@ __all__ = [
     "PathNotFound",
     "Problem",
     "PxeExport",
+    "RawDeviceMapping",
     "ReadAt",
     "Record",
     "Role",
@@ -78,9 +86,11 @@ __all__ = [
     "TruncatedImage",
     "UnsafeName",
     "UsageError",
+    "VmfsVolume",
     "VmvisorImageError",
     "convert",
     "export_pxe",
     "inspect",
     "open_archive",
+    "open_datastore",
 ]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from vmvisor_image import (
     Archive,
     CorruptImage,
+    Datastore,
     File,
     FileTree,
     Hexdump,
@@ -25,11 +26,13 @@ from vmvisor_image import (
     Problem,
     Role,
     UsageError,
+    VmfsVolume,
     __version__,
     convert,
     export_pxe,
     inspect,
     open_archive,
+    open_datastore,
 )
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.streams import FileSource
@@ -118,12 +121,22 @@ def _parser() -> argparse.ArgumentParser:
         "--checksums", action="store_true", help="check what was taken out of a CD against its imagedd.md5 or the like"
     )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
-    partition_argument(command("ls", _ls, "list the files of one partition, or of all"), "?")
+    ls = command("ls", _ls, "list the files of one partition, or of all")
+    partition_argument(ls, "?")
     cat = command("cat", _cat, "write a file of a partition to standard output")
     partition_argument(cat)
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
     extract = command("extract", _extract, "extract every file of a partition to a folder")
     partition_argument(extract)
+    for reading in (ls, cat, extract):
+        reading.add_argument(
+            "--device",
+            metavar="SRC",
+            action="append",
+            default=[],
+            help="another disk that a VMFS datastore lies on; PARTITION is the datastore's label then; may be given"
+            " more than once",
+        )
     pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
     _add_boot_commands(command, partition_argument)
@@ -376,17 +389,44 @@ def _row(partition: PartitionReport) -> tuple[str, ...]:
     )
 
 
-def _ls(options: argparse.Namespace) -> int:
+@contextlib.contextmanager
+def _holder(options: argparse.Namespace) -> Iterator[Partition | Datastore]:
+    """The partition that is meant, or the datastore that it is a device of."""
     with _image(options) as image:
-        if options.partition is not None:
-            _list_files(_partition(image, options.partition).files)
-            return _DONE
+        if not options.device:
+            yield _partition(image, options.partition)
+            return
+        with open_datastore(image, *options.device, volume=options.partition) as datastore:
+            yield datastore
+
+
+def _ls(options: argparse.Namespace) -> int:
+    if options.partition is not None or options.device:
+        with _holder(options) as holder:
+            _list_files(holder.files)
+            _list_others(holder)
+        return _DONE
+    with _image(options) as image:
         for partition in image.partitions:
             with contextlib.suppress(NotAFileSystem):
                 files = partition.files
                 print(f"Partition {partition.number} {_printable(partition.label or '')} ({partition.kind}):")
                 _list_files(files)
+                _list_others(partition)
     return _DONE
+
+
+def _list_others(holder: Partition | Datastore) -> None:
+    """What is in a VMFS volume beside files."""
+    volume = holder.volume
+    if isinstance(volume, VmfsVolume):
+        for path, target in volume.links.items():
+            print(f"{'link':>12}  {'':19}  {_printable(path)} -> {_printable(target)}")
+        for path, mapping in volume.raw_devices.items():
+            print(f"{mapping.size:>12}  {'':19}  {_printable(path)}: raw device mapping, {_printable(mapping.disk)}")
+    if isinstance(holder, Datastore):
+        for problem in holder.problems:
+            print(f"vmvisor-image: {_printable(str(problem))}", file=sys.stderr)
 
 
 def _list_files(files: FileTree) -> None:
@@ -396,13 +436,13 @@ def _list_files(files: FileTree) -> None:
 
 
 def _cat(options: argparse.Namespace) -> int:
-    with _image(options) as image:
-        return _write_out(_partition(image, options.partition).files[options.path])
+    with _holder(options) as holder:
+        return _write_out(holder.files[options.path])
 
 
 def _extract(options: argparse.Namespace) -> int:
-    with _image(options) as image:
-        written = _partition(image, options.partition).files.extract(options.dest, overwrite=options.force)
+    with _holder(options) as holder:
+        written = holder.files.extract(options.dest, overwrite=options.force)
     print(f"{len(written)} files written to {_printable(options.dest)}")
     return _DONE
 

@@ -71,8 +71,11 @@ ACTIONS: Final[Mapping[Role, str]] = {
     Role.ALT_BOOTBANK: "partition.files reads it as it does the other bank.",
     Role.STORE: "partition.files reads it where it is FAT.",
     Role.SCRATCH: "partition.files reads it: look in log/ and core/ when you examine a host.",
-    Role.DATASTORE: "partition.volume tells version, label, UUIDs and which hosts used it; its files are not read yet.",
-    Role.OSDATA: "partition.volume tells version, label and UUIDs; its files are not read yet.",
+    Role.DATASTORE: (
+        "partition.files reads it; file.open_image() on the .vmdk of a virtual machine opens the guest's disk, and"
+        " partition.volume tells which hosts used it, who locked a file, and what links and raw device mappings name."
+    ),
+    Role.OSDATA: "partition.files reads it.",
     Role.INSTALLER: "partition.files reads it, image.system() tells what it boots, vmvisor-image pxe exports it.",
     Role.CONTAINER: "Look at the logical partitions, numbers 5 and up.",
     Role.UNKNOWN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",

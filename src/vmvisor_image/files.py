@@ -46,6 +46,10 @@ class FileAttributes:
     """User id."""
     group: int
     """Group id."""
+    created: datetime | None = None
+    """When it was made, in UTC."""
+    accessed: datetime | None = None
+    """When it was last read, in UTC."""
 
 
 class FileHome(Protocol):

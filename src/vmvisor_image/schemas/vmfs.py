@@ -415,7 +415,7 @@ class FileMetadata(Record):
     modified: U32
     """Seconds since 1970."""
     created: U32
-    """Seconds since 1970."""
+    """Seconds since 1970; the tools show it as Unix's ctime, but it is older than `modified` where both were seen."""
     accessed: U32
     """Seconds since 1970."""
     user: U32

@@ -346,26 +346,27 @@ class _Writer:
         self._root.children = {**own, **self._root.children}
 
     def _lay_out(self, node: _Node, parent: int) -> None:
+        """Write a directory, then what is in it: so the upper ones lie on the first device."""
         entries = [(".", node.number, DIRECTORY), ("..", parent, DIRECTORY)]
-        for name, child in node.children.items():
-            is_system = child.number < _FIRST_FREE
-            kind = SYSTEM if is_system else self._kind(child)
-            entries.append((name, child.number, kind))
-            if is_system:
-                continue
-            if child.content is None:
-                self._lay_out(child, node.number)
-            elif isinstance(child.content, VmfsLink):
-                self._file(child.number, LINK, VmfsFile(child.content.target.encode(), mode=0o777))
-            elif isinstance(child.content, VmfsRawDevice):
-                self._raw_device(child.number, child.content)
-            else:
-                content = child.content if isinstance(child.content, VmfsFile) else VmfsFile(child.content)
-                self._file(child.number, REGULAR, content)
+        entries += [(name, child.number, self._kind(child)) for name, child in node.children.items()]
         data = self._hashed(entries) if self._is_6 else self._listed(entries)
         # The root has to be in file blocks: readers need it to find the files of sub-blocks and pointer blocks.
         pointers: Pointers | None = "file blocks" if node is self._root else None
         self._file(node.number, DIRECTORY, VmfsFile(data, mode=0o755, pointers=pointers))
+        for child in node.children.values():
+            if child.number < _FIRST_FREE:
+                continue  # a system file
+            match child.content:
+                case None:
+                    self._lay_out(child, node.number)
+                case VmfsLink(target):
+                    self._file(child.number, LINK, VmfsFile(target.encode(), mode=0o777))
+                case VmfsRawDevice():
+                    self._raw_device(child.number, child.content)
+                case VmfsFile():
+                    self._file(child.number, REGULAR, child.content)
+                case data:
+                    self._file(child.number, REGULAR, VmfsFile(data))
 
     def _raw_device(self, number: int, content: VmfsRawDevice) -> None:
         disk_id = content.disk_id.encode()
@@ -386,6 +387,8 @@ class _Writer:
     def _kind(node: _Node) -> int:
         if node.content is None:
             return DIRECTORY
+        if node.number < _FIRST_FREE:
+            return SYSTEM
         if isinstance(node.content, VmfsLink):
             return LINK
         return RAW_DEVICE if isinstance(node.content, VmfsRawDevice) else REGULAR

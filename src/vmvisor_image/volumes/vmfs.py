@@ -59,7 +59,11 @@ def probe(disk: ReadAt, start: int, size: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ActiveHost:
-    """A host whose heartbeat says that it uses the volume."""
+    """A host whose heartbeat says that it uses the volume.
+
+    A host that is alive raises `stamp_us` every few seconds, and frees its slot when it lets the volume go. One image
+    shows one moment: whether the host was alive then or had crashed before shows in a second image of the volume.
+    """
 
     uuid: str
     """The host's UUID."""
@@ -69,53 +73,45 @@ class ActiveHost:
     """Number of the heartbeat, from 0."""
     offset: int
     """Where the heartbeat lies, in bytes from the start of the decoded disk."""
+    stamp_us: int
+    """Microseconds since the host started, when it last showed that it was alive."""
+    journal: int | None
+    """Where the host's journal of what is not done yet lies, in bytes from the volume's start; None for none."""
+
+    def __str__(self) -> str:
+        return f"{self.uuid} ({self.address})" if self.address else self.uuid
 
 
-def open_spanned(sources: Sequence[ReadAt]) -> VmfsVolume:
-    """A volume of several devices; one that is missing costs only what lies on it.
-
-    Args:
-        sources: Its devices in any order, each a partition (`Partition`) or any other `ReadAt` that begins as one.
+def join_devices(devices: Sequence[VmfsVolume], home: FileHome) -> VmfsVolume:
+    """A volume of several devices, for `home`; one that is missing costs only what lies on it.
 
     Raises:
-        CorruptImage: A source is no device of a VMFS volume, or they belong to different volumes, or none of them holds
-            the file system's descriptor.
+        NotAFileSystem: None of them holds the file system's descriptor.
     """
-    devices = [VmfsVolume(source, 0, source.size) for source in sources]
-    if len({device.volume_uuid for device in devices}) > 1:
-        raise CorruptImage(
-            "they belong to different volumes",
-            structure="VMFS devices",
-            found=", ".join(str(device.volume_uuid) for device in devices),
-        )
-    first = next((number for number, device in enumerate(devices) if device.file_system is not None), None)
+    first = next((device for device in devices if device.file_system is not None), None)
     if first is None:
-        raise CorruptImage("none of them holds the file system's descriptor", structure="VMFS devices")
-    others = [device for number, device in enumerate(devices) if number != first]
-    return VmfsVolume(sources[first], 0, sources[first].size, others=others)
+        raise NotAFileSystem("none of the devices holds the file system's descriptor, or it is damaged")
+    return first.with_others([device for device in devices if device is not first], home)
 
 
 class VmfsVolume:
-    """A VMFS volume by one of its devices; see `open_spanned` for one with several."""
+    """A VMFS volume by one of its devices; see `vmvisor_image.datastore` for one with several."""
 
-    def __init__(
-        self, disk: ReadAt, start: int, size: int, home: FileHome | None = None, others: Sequence[VmfsVolume] = ()
-    ) -> None:
+    def __init__(self, disk: ReadAt, start: int, size: int, home: FileHome, others: Sequence[VmfsVolume] = ()) -> None:
         """Read the headers of the partition of `size` bytes from byte `start` of `disk`.
 
         Args:
             disk: The disk.
             start: First byte of the partition.
             size: Bytes in it.
-            home: The partition, for its files; None where files are to be opened from the volume itself.
+            home: What its files lie in: the partition, or the datastore where there are others.
             others: Other devices of the same volume.
 
         Raises:
             CorruptImage: The volume manager's header can't be read.
         """
-        self.disk = self._given = disk
-        """What the extents of files count from; of a volume of several devices the volume itself."""
-        self._home: FileHome = self if home is None else home
+        self._disk = disk
+        self._home = home
         self._others = tuple(others)
         self._start, self._size = start, size
         self._source = Slice(disk, start, size, "VMFS partition")
@@ -132,8 +128,10 @@ class VmfsVolume:
         self._check()
         self._logical: LogicalVolume | None = None
         self._readers: tuple[VmfsBlocks, VmfsTree] | None = None
-        if self._others:
-            self.disk = self.logical
+
+    def with_others(self, others: Sequence[VmfsVolume], home: FileHome) -> VmfsVolume:
+        """The same volume with more of its devices, for `home`."""
+        return VmfsVolume(self._disk, self._start, self._size, home, others)
 
     @property
     def logical(self) -> LogicalVolume:
@@ -142,8 +140,8 @@ class VmfsVolume:
             segments = [segment for device in (self, *self._others) for segment in device.segments()]
             found = LogicalVolume(0 if self.volume is None else self.volume.size, segments)
             if found.missing and self.volume is not None:
-                devices = f"{1 + len(self._others)} of {self.volume.device_count} devices"
-                message = f"{found.missing} of {found.size} bytes are not there: only {devices} are"
+                devices = f"{1 + len(self._others)} of {self.volume.device_count} devices are there"
+                message = f"{found.missing} of {found.size} bytes are missing; {devices} (see open_datastore)"
                 self._note(LVM_OFFSET, "VMFS volume", message)
             self._logical = found
         return self._logical
@@ -177,7 +175,10 @@ class VmfsVolume:
         return self._opened()[1].lock_of(file.token)
 
     def locate(self, token: int) -> tuple[Extent, ...]:
-        """See `FileHome.locate`; the token is the address of a file descriptor."""
+        """See `FileHome.locate`; the token is the address of a file descriptor.
+
+        Of a volume of several devices the extents count from its own start.
+        """
         blocks, _ = self._opened()
         merged: list[Extent] = []
         for start, length in blocks.extents(blocks.descriptor(token)):
@@ -218,11 +219,11 @@ class VmfsVolume:
         table = [extent for extent in self.extents if extent.size]
         if any(extent.physical_offset - begin != extent.logical_offset - first for extent in table):
             return [
-                Segment(extent.logical_offset, extent.size, self._given, self._start + extent.physical_offset)
+                Segment(extent.logical_offset, extent.size, self._disk, self._start + extent.physical_offset)
                 for extent in table
             ]
         length = min((volume.last_extent - volume.first_extent + 1) * EXTENT_SIZE, max(self._size - begin, 0))
-        return [Segment(first, length, self._given, self._start + begin)] if length else []
+        return [Segment(first, length, self._disk, self._start + begin)] if length else []
 
     @property
     def kind(self) -> str:
@@ -300,7 +301,11 @@ class VmfsVolume:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """What was found damaged so far, and whether the volume was in use; reads the heartbeats."""
+        for host in self.active_hosts:
+            journal = "" if host.journal is None else f", and has a journal at byte {host.journal:#x} of the volume"
+            message = f"host {host} held the volume when the image was made{journal}: what it wrote may be half there"
+            self._problems.setdefault(Problem("VMFS heartbeat", message, host.offset))
         return tuple(self._problems)
 
     @property
@@ -327,6 +332,7 @@ class VmfsVolume:
             "capacity": None if self.capacity is None else f"{self.capacity} bytes",
             "devices": self.device_count,
             "device UUID": vmfs_uuid(device.device_uuid),
+            "in use by": ", ".join(map(str, self.active_hosts)) or None,
             "made on": " ".join(filter(None, map(_text, (device.vendor, device.model, device.disk_id)))) or None,
         }
         if volume is not None and volume.device_count > 1:
@@ -447,9 +453,15 @@ class VmfsVolume:
             at = slot * slot_size
             if data[at : at + 4] == active:
                 beat = Heartbeat.parse(data, at, base=self._start + offset)
-                found.append(
-                    ActiveHost(vmfs_uuid(beat.owner), _text(beat.address) or None, slot, self._start + offset + at)
+                host = ActiveHost(
+                    vmfs_uuid(beat.owner),
+                    _text(beat.address) or None,
+                    slot,
+                    self._start + offset + at,
+                    beat.stamp_us,
+                    beat.journal_volume_address or None,
                 )
+                found.append(host)
         return tuple(found)
 
     def _report(self, problem: Problem) -> None:

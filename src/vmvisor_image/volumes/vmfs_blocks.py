@@ -7,11 +7,11 @@ volume's start, in bytes.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
@@ -39,13 +39,14 @@ _DOUBLE, _RESIDENT = 0x10D0, 0x10D1
 _V3_POINTERS, _V6_POINTERS = 256, 320
 _MOST_CLUSTERS: Final = 64
 """Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
+_LARGEST_CLUSTER: Final = 1 << 20
+"""Bytes of descriptors that are read together; there are 64 or 256 KiB in a cluster."""
 _MOST_TABLES: Final = 64
 """Blocks of pointers that are kept: 256 KiB, of VMFS 6 4 MiB."""
 _SEARCHED: Final = 64
 """Blocks at the volume's start in which the descriptors are looked for, where they are not in their usual place."""
 _DEEPEST: Final = 4
 """Resource files that one pointer may lead through."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Report = Callable[[Problem], None]
 
@@ -76,11 +77,6 @@ class Descriptor:
                 expected=f"{address:#x}",
                 found=f"{self.metadata.address:#x}",
             )
-
-    @property
-    def modified(self) -> datetime:
-        """When the content was last written."""
-        return _EPOCH + timedelta(seconds=self.metadata.modified)
 
     def bad(self, message: str) -> CorruptImage:
         """The error for what it says."""
@@ -116,7 +112,7 @@ class VmfsBlocks:
         self._is_dense = bool(descriptor.flags & DENSE_SUB_BLOCKS)
         shift = descriptor.large_block_shift
         self._large_block = self._block << (shift if 0 < shift < 20 else 9)
-        self._clusters: OrderedDict[int, tuple[int, bytes] | None] = OrderedDict()
+        self._clusters: OrderedDict[int, tuple[tuple[int, int, bytes], ...]] = OrderedDict()
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._resource_files: dict[int, tuple[ResourceFileMetadata, MappedDisk]] = {}
         self._descriptors: tuple[int, ResourceFileMetadata] | None = None
@@ -147,12 +143,19 @@ class VmfsBlocks:
         )
 
     def extents(self, descriptor: Descriptor) -> Iterator[tuple[int, int]]:
-        """First byte and length of each run of a file that has data; holes are left out."""
-        size, at = descriptor.metadata.size, 0
+        """First byte and length of each run of a file that has data; holes are left out.
+
+        Raises:
+            CorruptImage: A pointer is damaged, or there is more data than the volume has room for.
+        """
+        size, at, room = descriptor.metadata.size, 0, self._volume.size
         while at < size:
             run = self._locate(descriptor, at)
             length = min(run.length, size - at)
             if run.start is not None:
+                room -= length
+                if room < 0:
+                    raise descriptor.bad(f"its pointers lead to more data than the volume's {self._volume.size} bytes")
                 yield run.start, length
             at += length
 
@@ -365,25 +368,31 @@ class VmfsBlocks:
         if (cluster, resource) in _SYSTEM_PLACES:
             start = base + offset  # these are needed to find all others, and lie where the file begins
             return start, self._volume.read_at(start, size)
-        with self._lock:
-            if cluster in self._clusters:
-                self._clusters.move_to_end(cluster)
-            else:
-                first = self._resource_offset(metadata, cluster, 0)
-                self._clusters[cluster] = self._read_contiguous(first, metadata.resources_per_cluster * size)
-                if len(self._clusters) > _MOST_CLUSTERS:
-                    self._clusters.popitem(last=False)
-            kept = self._clusters[cluster]
-        if kept is not None:
-            start, data = kept
-            return start + resource * size, data[resource * size : (resource + 1) * size]
-        run = self._resource_file(FDC)[1].locate(offset)  # a cluster in two blocks
+        for first, start, data in self._cluster(metadata, cluster):
+            within = resource * size - first
+            if 0 <= within <= len(data) - size:
+                return start + within, data[within : within + size]
+        run = self._resource_file(FDC)[1].locate(offset)  # what could not be read with its neighbours
         if run.start is None or run.length < size:
             raise _past_resources(metadata, offset)
         return run.start, self._volume.read_at(run.start, size)
 
-    def _read_contiguous(self, offset: int, length: int) -> tuple[int, bytes] | None:
-        """Where a range of the descriptors' file lies, and its bytes; None where it is not in one piece."""
+    def _cluster(self, metadata: ResourceFileMetadata, cluster: int) -> tuple[tuple[int, int, bytes], ...]:
+        """Descriptors of a cluster: first byte in the cluster, first byte in the volume, and bytes of each run."""
+        length = metadata.resources_per_cluster * self._descriptor_size
+        if length > _LARGEST_CLUSTER:
+            return ()
+        with self._lock:
+            known = self._clusters.get(cluster)
+            if known is None:
+                known = tuple(self._read_cluster(self._resource_offset(metadata, cluster, 0), length))
+                self._clusters[cluster] = known
+            self._clusters.move_to_end(cluster)
+            if len(self._clusters) > _MOST_CLUSTERS:
+                self._clusters.popitem(last=False)
+        return known
+
+    def _read_cluster(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
         content = self._resource_file(FDC)[1]
         if offset >= content.size:
             raise CorruptImage(
@@ -392,13 +401,14 @@ class VmfsBlocks:
                 expected=f"less than {content.size:#x}",
                 found=f"{offset:#x}",
             )
-        run = content.locate(offset)
-        if run.start is None or run.length < length or offset + length > content.size:
-            return None
-        try:
-            return run.start, self._volume.read_at(run.start, length)
-        except CorruptImage:
-            return None
+        at, end = offset, min(offset + length, content.size)
+        while at < end:
+            run = content.locate(at)
+            count = min(run.length, end - at)
+            if run.start is not None:
+                with contextlib.suppress(CorruptImage):  # each is read by itself then, and the damaged ones say so
+                    yield at - offset, run.start, self._volume.read_at(run.start, count)
+            at += count
 
     def _find_descriptors(self) -> tuple[int, ResourceFileMetadata]:
         """Where the file of descriptors begins, and its metadata."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
@@ -31,6 +33,8 @@ DIRECTORY, REGULAR, LINK, SYSTEM, RAW_DEVICE = 2, 3, 4, 5, 6
 _LARGEST_DIRECTORY: Final = 256 << 20
 _LONGEST_TARGET: Final = 4096
 _ENTRIES_AT_ONCE: Final = 1024
+_BLOCKS_AT_ONCE: Final = 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ class VmfsTree:
         descriptor = self._blocks.descriptor(address)
         metadata = descriptor.metadata
         if metadata.type == DIRECTORY:
-            return Directory(path, descriptor.modified, lambda: self._list(path, address, home), fold_case=False)
+            return Directory(path, _time(metadata.modified), lambda: self._list(path, address, home), fold_case=False)
         if metadata.type == LINK:
             target = self._blocks.content(descriptor).read_at(0, min(metadata.size, _LONGEST_TARGET))
             self.links[path] = target.partition(b"\0")[0].decode("utf-8", "surrogateescape")
@@ -130,8 +134,9 @@ class VmfsTree:
             return None
         if metadata.type not in (REGULAR, SYSTEM):
             raise descriptor.bad(f"type {metadata.type} is not known")
-        attributes = FileAttributes(metadata.mode & 0o7777, metadata.user, metadata.group)
-        return File(home, path, metadata.size, descriptor.modified, address, attributes)
+        created, accessed = _time(metadata.created), _time(metadata.accessed)
+        attributes = FileAttributes(metadata.mode & 0o7777, metadata.user, metadata.group, created, accessed)
+        return File(home, path, metadata.size, _time(metadata.modified), address, attributes)
 
     def _entries(self, path: str, address: int) -> Iterator[tuple[str, int]]:
         """Name and descriptor's address of everything in a directory."""
@@ -161,22 +166,33 @@ class VmfsTree:
 
     def _hashed_entries(self, content: ReadAt, size: int) -> Iterator[tuple[bytes, int]]:
         """The entries of VMFS 6: in blocks, each with a bitmap in which 1 is a free slot."""
-        block = self._blocks.alignment
         header, length = DirectoryBlockHeader.length(), HashedDirectoryEntry.length()
-        for number in self._entry_blocks(content, size):
-            try:
-                data = content.read_at(DIRECTORY_ENTRIES_OFFSET + number * block, block)
-            except CorruptImage as error:
-                self._report(Problem.of(error))
-                continue
+        for data in self._read_blocks(content, self._entry_blocks(content, size)):
             head = DirectoryBlockHeader.parse(data)
             if head.type != DIRECTORY_BLOCK_ENTRIES:
                 continue
             free = int.from_bytes(head.free_slots, "little")
-            for slot in range(min(head.slots, (block - header) // length)):
+            for slot in range(min(head.slots, (len(data) - header) // length)):
                 if not free >> slot & 1:
                     entry = HashedDirectoryEntry.parse(data, header + slot * length)
                     yield entry.name, entry.address
+
+    def _read_blocks(self, content: ReadAt, numbers: Iterator[int]) -> Iterator[bytes]:
+        """The blocks of a directory of those numbers; neighbours are read together, one by one where that fails."""
+        block = self._blocks.alignment
+        runs = itertools.groupby(enumerate(numbers), lambda item: (item[1] - item[0], item[0] // _BLOCKS_AT_ONCE))
+        for run in ([number for _, number in group] for _, group in runs):
+            start, length = DIRECTORY_ENTRIES_OFFSET + run[0] * block, len(run) * block
+            try:
+                data = content.read_at(start, length)
+            except CorruptImage:
+                for at in range(start, start + length, block):
+                    try:
+                        yield content.read_at(at, block)
+                    except CorruptImage as error:
+                        self._report(Problem.of(error))
+                continue
+            yield from (data[at : at + block] for at in range(0, length, block))
 
     def _entry_blocks(self, content: ReadAt, size: int) -> Iterator[int]:
         """Numbers of the blocks of a directory of VMFS 6 that hold entries as its maps say, of all where they don't."""
@@ -209,6 +225,10 @@ class VmfsTree:
             return None
         is_map = DirectoryBlockHeader.parse(data).type == DIRECTORY_BLOCK_MAP
         return data[DirectoryBlockHeader.length() :] if is_map else None
+
+
+def _time(seconds: int) -> datetime:
+    return _EPOCH + timedelta(seconds=seconds)
 
 
 def _printable(raw: bytes) -> str:
