@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from vmvisor_image.errors import InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileTree
-from vmvisor_image.forking import restart_in_child
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.image import Image, Source
 from vmvisor_image.partition import Partition
 from vmvisor_image.streams import ReadAt
@@ -90,13 +89,8 @@ class Datastore:
         """Take the partitions that are its devices, and the images that are closed with it."""
         self._devices = tuple(devices)
         self._images = tuple(images)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._volume: VmfsVolume | None = None
-        restart_in_child(self)
-
-    def start_in_child(self) -> None:
-        """See `vmvisor_image.forking`."""
-        self._lock = threading.Lock()
 
     @property
     def devices(self) -> tuple[Partition, ...]:

@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
 
+class ForkSafeLock:
+    """A re-entrant lock which in a forked child is free, unless the thread that forked held it."""
+
+    __slots__ = ("_lock", "_process")
+
+    def __init__(self) -> None:
+        """A free lock."""
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def __enter__(self) -> None:
+        if self._process != os.getpid():
+            self._enter_child()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _enter_child(self) -> None:
+        """Take a new lock where a thread that is not here holds the old one."""
+        with _RENEWING[0]:
+            if self._process != os.getpid():
+                if self._lock.acquire(blocking=False):
+                    self._lock.release()
+                else:
+                    self._lock = threading.RLock()
+                self._process = os.getpid()
+
+
+_RENEWING = [threading.RLock()]
+"""Held while a lock is renewed; itself renewed in each child."""
+
+
 class Restartable(Protocol):
-    """What has locks or threads."""
+    """What has threads, or work of theirs that is not finished."""
 
     def start_in_child(self) -> None:
         """After a fork, before anything else runs in the child: take new locks, forget threads and unfinished work."""
@@ -24,6 +58,7 @@ def restart_in_child(reader: Restartable) -> None:
 
 
 def _start_in_child() -> None:
+    _RENEWING[0] = threading.RLock()
     for reader in list(_READERS):
         reader.start_in_child()
 

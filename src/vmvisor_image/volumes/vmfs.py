@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileHome, FileTree
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
     EXTENT_BITMAP_LENGTH,
@@ -115,7 +115,7 @@ class VmfsVolume:
         self._others = tuple(others)
         self._start, self._size = start, size
         self._source = Slice(disk, start, size, "VMFS partition")
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._problems: dict[Problem, None] = {}
         self._hosts: tuple[ActiveHost, ...] | None = None
         self._extents: tuple[PhysicalExtent, ...] | None = None

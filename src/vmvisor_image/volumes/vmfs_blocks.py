@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.forking import restart_in_child
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers.mapped import MappedDisk, Run
 from vmvisor_image.schemas.vmfs import (
     DENSE_SUB_BLOCKS,
@@ -118,12 +118,7 @@ class VmfsBlocks:
         self._descriptors: tuple[int, ResourceFileMetadata] | None = None
         self._per_cluster: int | None = None
         self._depth = threading.local()
-        self._lock = threading.RLock()
-        restart_in_child(self)
-
-    def start_in_child(self) -> None:
-        """See `vmvisor_image.forking`."""
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
 
     def descriptor(self, address: int) -> Descriptor:
         """A file descriptor by its address.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, File, FileAttributes, FileHome, FileTree
-from vmvisor_image.forking import restart_in_child
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.schemas.vmfs import (
     DIRECTORY_BLOCK_ENTRIES,
     DIRECTORY_BLOCK_MAP,
@@ -69,16 +68,11 @@ class VmfsTree:
         self._blocks = blocks
         self._report = report
         self._listed: dict[int, str] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self.links: dict[str, str] = {}
         """Targets of the symbolic links in the directories listed so far."""
         self.raw_devices: dict[str, RawDeviceMapping] = {}
         """Raw device mappings in the directories listed so far."""
-        restart_in_child(self)
-
-    def start_in_child(self) -> None:
-        """See `vmvisor_image.forking`."""
-        self._lock = threading.Lock()
 
     def files(self, home: FileHome, problems: Callable[[], tuple[Problem, ...]]) -> FileTree:
         """All its files, for `home`, what the volume lies in."""
