@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from vmvisor_image import ReadAt
+from vmvisor_image.streams import FileSource
 
 _CHUNK = 1 << 20
 
@@ -30,6 +33,8 @@ class Served:
     """Bytes by which an answer to a range is too short."""
     status: HTTPStatus | None = None
     """What each GET gets instead."""
+    password: str | None = None
+    """What the header Authorization has to hold."""
     requests: list[tuple[str, int, int]] = field(default_factory=list)
     """Method, first byte and last byte (exclusive) of each request."""
     bytes: int = 0
@@ -51,8 +56,12 @@ class Server:
     def __init__(self, url: str, objects: dict[str, Served]) -> None:
         self.url = url
         self.objects = objects
+        self.opened: list[FileSource] = []
 
-    def serve(self, name: str, source: ReadAt) -> Served:
+    def serve(self, name: str, source: ReadAt | Path) -> Served:
+        if isinstance(source, Path):
+            source = FileSource(source)
+            self.opened.append(source)
         self.objects[name] = served = Served(source)
         return served
 
@@ -68,10 +77,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         assert isinstance(self.server, _CountingServer)
-        served = self.server.objects.get(self.path.lstrip("/").partition("?")[0])
+        served = self.server.objects.get(unquote(self.path.lstrip("/").partition("?")[0]))
         if served is None or (with_body and served.status is not None):
             status = HTTPStatus.NOT_FOUND if served is None or served.status is None else served.status
             self._head(status, {"Content-Length": "0"})
+            return
+        if served.password is not None and served.password != self.headers.get("Authorization"):
+            self._head(HTTPStatus.UNAUTHORIZED, {"Content-Length": "0"})
             return
         wanted = self.headers.get("If-Match")
         if wanted is not None and wanted != served.etag:
@@ -127,8 +139,11 @@ def http_server() -> Iterator[Server]:
         server.objects = {}
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        running = Server(f"http://127.0.0.1:{server.server_port}", server.objects)
         try:
-            yield Server(f"http://127.0.0.1:{server.server_port}", server.objects)
+            yield running
         finally:
             server.shutdown()
             thread.join()
+            for source in running.opened:
+                source.close()

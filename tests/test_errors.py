@@ -1,4 +1,4 @@
-"""Errors: two families and that of URLs, the builtins a caller would expect, messages that read the same everywhere, pickling."""
+"""Errors: their families, the builtins a caller would expect, messages that read the same everywhere, pickling."""
 
 from __future__ import annotations
 

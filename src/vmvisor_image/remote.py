@@ -116,8 +116,7 @@ class RemoteSource:
     @property
     def name(self) -> str:
         """The last component of its path."""
-        last = self.path.rstrip("/").rpartition("/")[2]
-        return unquote(last.partition("?")[0].partition("#")[0]) if self._is_http else last
+        return _name(self._fs, self.path)
 
     @property
     def kept_beside(self) -> str:
@@ -283,8 +282,7 @@ def open_url(
             local = FileSource(file.name)
     except Exception as error:  # noqa: BLE001  # each file system has errors of its own
         _refuse(url, error)
-    name = path.rstrip("/").rpartition("/")[2]
-    return (local if "file" in _protocols(fs) else CachedSource(local, _address(fs, url))), name
+    return (local if "file" in _protocols(fs) else CachedSource(local, _address(fs, url))), _name(fs, path)
 
 
 class CachedSource(KeptBeside):
@@ -320,10 +318,15 @@ def _resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tup
     except ValueError as error:
         raise InvalidArgument(f"{url}: {error}") from error
     if neighbour is not None:
-        is_http = "http" in _protocols(fs)
+        is_http = "http" in _protocols(_behind_cache(fs))
         folder = (path.partition("?")[0] if is_http else path).rpartition("/")[0]
         path = f"{folder}/{quote(neighbour, safe='') if is_http else neighbour}"
     return fs, path
+
+
+def _name(fs: Any, path: str) -> str:
+    last = path.rstrip("/").rpartition("/")[2]
+    return unquote(last.partition("?")[0].partition("#")[0]) if "http" in _protocols(_behind_cache(fs)) else last
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
