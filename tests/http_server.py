@@ -109,7 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(status, headers)
         if with_body:
             for at in range(start, end, _CHUNK):
-                served.bytes += self.wfile.write(served.source.read_at(at, min(_CHUNK, end - at)))
+                data = served.source.read_at(at, min(_CHUNK, end - at))
+                served.bytes += len(data)  # before the client can have them, and look
+                self.wfile.write(data)
 
     def _head(self, status: HTTPStatus, headers: dict[str, str] | dict[str, str | None]) -> None:
         self.send_response(status)
