@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import os
 import pickle
@@ -16,7 +17,7 @@ import pandas
 import pytest
 
 from tests.http_server import Server
-from tests.support import run
+from tests.support import REPOSITORY, run
 from tests.tool_disk import ToolDisk
 from vmvisor_image import (
     ClosedError,
@@ -407,3 +408,19 @@ class TestLife:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert fs.cat_file("Hypervisor1/vmkernel.gz") == FILES["vmkernel.gz"]
+
+
+def test_the_documentation(
+    server: Server, tool_built_disk: ToolDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    server.serve("image.dd.bz2", tool_built_disk.bz2)
+    Path("image.dd.bz2").symlink_to(tool_built_disk.bz2)
+    text = (REPOSITORY / "docs/fsspec.md").read_text().replace("https://images.example", server.url)
+    examples = doctest.DocTestParser().get_doctest(text, {}, "fsspec.md", "docs/fsspec.md", 0)
+    assert len(examples.examples) >= 15
+    found: list[str] = []
+    result = doctest.DocTestRunner().run(examples, out=found.append, clear_globs=False)
+    examples.globs["fs"].close()
+    assert result.failed == 0, "".join(found)
