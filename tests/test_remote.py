@@ -133,6 +133,16 @@ class TestCosts:
             source.read_at(offset, min(1000, 9 * CHUNK + 5 - offset))
         assert [(start, end) for _, start, end in served.requests] == [(2 * CHUNK, 10 * CHUNK)]
 
+    def test_nothing_past_a_file_that_is_read_in_pieces(self, server: Server) -> None:
+        end = 3 * MOST_AHEAD + 5
+        served = server.serve("zeros", BytesSource(bytes(end + MOST_AHEAD)))
+        source = RemoteSource(f"{server.url}/zeros")
+        source.prefetch(0, end)
+        for offset in range(0, end, 1 << 20):
+            source.read_at(offset, min(1 << 20, end - offset))
+        assert served.bytes <= end + CHUNK
+        assert served.gets <= 4
+
     def test_a_large_read_is_several_requests(self, server: Server) -> None:
         data = bytes(LARGEST_REQUEST + 3 * CHUNK)
         served = server.serve("zeros", BytesSource(data))

@@ -30,7 +30,7 @@ CHUNK: Final = 1 << 16
 MOST_AHEAD: Final = 1 << 22
 """Bytes of a request past what is needed, at most."""
 LARGEST_REQUEST: Final = 1 << 24
-"""Bytes of one request: more are read by several, each of which a slow connection ends before it times out."""
+"""Bytes of one request: more are read by several, so that none takes so long that it times out."""
 CACHE_BYTES: Final = 1 << 25
 """Bytes that are kept of one source."""
 _VERSION_KEYS: Final = (
@@ -58,8 +58,8 @@ class RemoteSource:
     """One object of an fsspec file system as a `ReadAt`; any number of threads may read.
 
     Chunks are kept, the least recently used dropped first. Where reading goes on at the end of what was requested last,
-    each request asks for twice as much as the one before, up to `MOST_AHEAD`; what `prefetch` announces is read ahead
-    up to its end and no further.
+    more is requested than is needed: up to the end of what `prefetch` announced and no further, else twice as much each
+    time; at most `MOST_AHEAD`.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None) -> None:
@@ -206,11 +206,9 @@ class RemoteSource:
         start, stop = self._announced
         most = MOST_AHEAD // CHUNK
         is_next = first == self._next
-        if (is_next or first == start // CHUNK) and start // CHUNK <= first and needed * CHUNK < stop:
-            return min(-(-stop // CHUNK), needed + most)
-        if is_next:
-            return needed + min(max(2 * self._ahead, needed - first), most)
-        return needed
+        if start // CHUNK <= first and first * CHUNK < stop:
+            return min(-(-stop // CHUNK), needed + most) if is_next or first == start // CHUNK else needed
+        return needed + min(max(2 * self._ahead, needed - first), most) if is_next else needed
 
     def _fetch(self, start: int, end: int) -> bytes:
         """Exactly the bytes from `start` to `end` (exclusive), by one request."""
@@ -250,7 +248,7 @@ class RemoteSource:
         return info
 
     def _check_unchanged(self) -> None:
-        _behind_cache(self._fs).invalidate_cache()
+        _behind_cache(self._fs).invalidate_cache(self.path)
         info = self._info()
         if info.get("size") != self._size or _version(info) != self.version:
             raise self._changed()
