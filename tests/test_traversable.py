@@ -170,7 +170,7 @@ class TestNoPath:
         for entry in (files["x.zip"], files.root / "sub"):
             with pytest.raises(NoLocalPath, match=r"\.open\(\) .*\.extract\(\)"):
                 os.fspath(entry)  # type: ignore[call-overload]  # as type checkers say, too
-            with pytest.raises(TypeError, match="lies in an image"):
+            with pytest.raises(TypeError):  # Python 3.12 and later put it in their own words
                 Path(entry)  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="lies in an image"):
                 shutil.copyfile(entry, tmp_path / "copy")  # type: ignore[arg-type]
