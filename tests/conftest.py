@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests import tool_disk
+from tests.http_server import Server, http_server
 from tests.support import REPOSITORY
 
 # No deadlines: a busy machine is no bug. CI tries the same examples each time, so that a red run means a change.
@@ -24,6 +26,13 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}")
     return path
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An HTTP server on this machine that counts requests and bytes."""
+    with http_server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Errors: two families, the builtins a caller would expect, messages that read the same everywhere, pickling."""
+"""Errors: their families, the builtins a caller would expect, messages that read the same everywhere, pickling."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from vmvisor_image import errors
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
+    DependencyMissing,
     DestinationExists,
     InvalidArgument,
     KeyUnavailable,
     MemberNotFound,
     NoDiskImage,
+    NoLocalPath,
+    NotADirectory,
+    NotAFile,
     NotAFileSystem,
     NotAnArchive,
     PartialExtraction,
     PartitionNotFound,
     PathNotFound,
     Problem,
+    RemoteError,
     SeveralImages,
+    SourceChanged,
     TruncatedImage,
     UnsafeName,
     UsageError,
@@ -43,6 +49,12 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     MemberNotFound: (KeyError, LookupError),
     KeyUnavailable: (),
     DestinationExists: (FileExistsError,),
+    DependencyMissing: (ImportError,),
+    NotADirectory: (NotADirectoryError,),
+    NotAFile: (IsADirectoryError,),
+    NoLocalPath: (TypeError,),
+    RemoteError: (OSError,),
+    SourceChanged: (OSError,),
     CorruptImage: (),
     TruncatedImage: (EOFError,),
     UnsafeName: (),
@@ -82,7 +94,7 @@ def test_builtin_bases(kind: type[VmvisorImageError]) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in BUILTINS if kind is not VmvisorImageError])
 def test_is_of_one_family(kind: type[VmvisorImageError]) -> None:
-    assert issubclass(kind, UsageError) != issubclass(kind, CorruptImage)
+    assert sum(issubclass(kind, family) for family in (UsageError, CorruptImage, RemoteError)) == 1
 
 
 @pytest.mark.parametrize("kind", MISUSE)

@@ -21,7 +21,7 @@ def _modules_after(code: str, *arguments: str) -> set[str]:
     return set(json.loads(output))
 
 
-@pytest.mark.parametrize("package", ["construct", "fs", "hypothesis", "pyfatfs", "rich"])
+@pytest.mark.parametrize("package", ["construct", "fs", "fsspec", "hypothesis", "pyfatfs", "rich"])
 def test_import_leaves_out(package: str) -> None:
     assert package not in _modules_after("import vmvisor_image")
 

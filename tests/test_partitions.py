@@ -297,7 +297,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         Image.open(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):
         Image.open(tmp_path)
-    for wrong in (None, 5, "https://example.invalid/x.dd"):
+    for wrong in (None, 5, "no-such-protocol://x.dd"):
         with pytest.raises(InvalidArgument):
             Image.open(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="threads"):

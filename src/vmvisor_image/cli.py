@@ -35,6 +35,7 @@ from vmvisor_image import (
     open_datastore,
 )
 from vmvisor_image.boot.envelope import read_envelope
+from vmvisor_image.remote import is_url, open_url
 from vmvisor_image.streams import FileSource
 
 _DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.add_argument("source", metavar="SRC", help="the disk image")
+        added.add_argument("source", metavar="SRC", help="the disk image: a path or a URL")
         added.add_argument(
             "--threads", type=int, default=None, metavar="N", help="threads to decode with (default: cores)"
         )
@@ -143,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     archive = commands.add_parser(
         "archive", help="list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
     )
-    archive.add_argument("source", metavar="SRC", help="tar, vmtar, zip, ar (VIB) or ISO 9660, compressed or not")
+    archive.add_argument("source", metavar="SRC", help="path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660")
     archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
     archive.set_defaults(run=_archive)
@@ -499,7 +500,7 @@ def _system(options: argparse.Namespace) -> int:
 
 
 def _archive(options: argparse.Namespace) -> int:
-    source = FileSource(options.source)
+    source = open_url(options.source)[0] if is_url(options.source) else FileSource(options.source)
     try:
         archive = open_archive(source)
         for path in options.path[:-1]:

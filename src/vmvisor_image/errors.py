@@ -1,7 +1,8 @@
 """Errors and problems: one base, two families.
 
-*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`). Both families also subclass the builtin
-exception that a caller would expect, so ``except KeyError`` or ``except FileNotFoundError`` just work.
+*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stands `RemoteError`, for URLs.
+All also subclass the builtin exception that a caller would expect, so ``except KeyError`` or ``except
+FileNotFoundError`` just work.
 """
 
 from __future__ import annotations
@@ -50,8 +51,32 @@ class KeyUnavailable(UsageError):
     """What is encrypted can't be read: its key is not at hand, or it is another one."""
 
 
+class DependencyMissing(UsageError, ImportError):
+    """What was asked for needs a package that is not installed; the message names the extra that brings it."""
+
+
+class NotADirectory(UsageError, NotADirectoryError):
+    """A file was used as a directory."""
+
+
+class NotAFile(UsageError, IsADirectoryError):
+    """A directory was used as a file."""
+
+
+class NoLocalPath(UsageError, TypeError):
+    """A file or directory of an image was used as a path of the operating system, which it is not."""
+
+
 class DestinationExists(UsageError, FileExistsError):
     """Writing would replace something that is already there."""
+
+
+class RemoteError(VmvisorImageError, OSError):
+    """What a URL leads to could not be read: the connection, the server or its answer failed."""
+
+
+class SourceChanged(RemoteError):
+    """What a URL leads to is no longer what was opened."""
 
 
 class CorruptImage(VmvisorImageError):

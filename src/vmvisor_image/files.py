@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, overload
 
-from vmvisor_image.errors import InvalidArgument, PathNotFound, Problem
+from vmvisor_image.errors import InvalidArgument, NoLocalPath, NotADirectory, NotAFile, PathNotFound, Problem
 from vmvisor_image.extraction import write_files
 from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
 
@@ -69,8 +69,27 @@ class FileHome(Protocol):
         ...
 
 
-class File:
-    """A regular file of a volume, itself a `ReadAt`."""
+class _Entry:
+    """What a file and a directory share."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # type checkers are to refuse it where a path is wanted: nothing comes of asking for one
+
+        def __fspath__(self) -> NoReturn:
+            """Refuse.
+
+            Raises:
+                NoLocalPath: Always; it is also a TypeError.
+            """
+            raise NoLocalPath(
+                f"{self!r} lies in an image and has no path of the operating system: read it with .open() or"
+                " .read_bytes(), write it out with .extract() of its file tree, or use importlib.resources.as_file()"
+            )
+
+
+class File(_Entry):
+    """A regular file of a volume, itself a `ReadAt` and an `importlib.resources.abc.Traversable`."""
 
     __slots__ = ("_content", "_ends", "_extents", "_home", "_modified", "_path", "_size", "_token", "attributes")
 
@@ -208,9 +227,9 @@ class File:
         self.prefetch(0, self._size)
         return self.read_at(0, self._size)
 
-    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The whole content, decoded."""
-        return self.read_bytes().decode(encoding, errors)
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        """The whole content, decoded: from UTF-8 and strictly unless told otherwise; line ends stay as they are."""
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
     def chunks(self, size: int = _COPY_CHUNK) -> Iterator[bytes]:
         """The content in pieces of at most `size` bytes, read one at a time."""
@@ -220,15 +239,32 @@ class File:
         for offset in range(0, self._size, size):
             yield self.read_at(offset, min(size, self._size - offset))
 
-    def open(self, mode: str = "rb") -> io.BufferedReader:
-        """A seekable, read-only binary stream.
+    # `Traversable.open()` gives text, this one bytes: only Any satisfies a type checker as to both.
+    @overload
+    def open(self, mode: Literal["r"] = ..., *, encoding: str | None = None, errors: str | None = None) -> Any: ...
+    @overload
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader: ...
+    @overload
+    def open(self, mode: str, *, encoding: str | None = None, errors: str | None = None) -> Any: ...
+    def open(self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None) -> Any:
+        """A seekable, read-only stream.
+
+        Args:
+            mode: "rb" for bytes, "r" for text.
+            encoding: Of text; None for UTF-8.
+            errors: What is done about bytes that can't be decoded, as of `open`; None for "strict".
 
         Raises:
-            InvalidArgument: Any other mode than "rb" or "r": images are never written, and files have no encoding.
+            InvalidArgument: Another mode, as images are never written; an encoding of bytes.
         """
         if mode not in ("r", "rb"):
-            raise InvalidArgument(f"files of an image open as 'rb' only, not {mode!r}")
-        return open_stream(self)
+            raise InvalidArgument(f"files of an image open as 'rb' or 'r' only, not {mode!r}")
+        stream = open_stream(self)
+        if mode == "r":
+            return io.TextIOWrapper(stream, encoding=encoding or "utf-8", errors=errors)
+        if encoding is not None or errors is not None:
+            raise InvalidArgument("bytes have no encoding: open as 'r' for text")
+        return stream
 
     def sha256(self) -> str:
         """SHA-256 of the content, in hexadecimal."""
@@ -277,6 +313,27 @@ class File:
         """False."""
         return False
 
+    def iterdir(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            NotADirectory: Always.
+        """
+        raise NotADirectory(f"file {self._path!r} is no directory")
+
+    def joinpath(self, *parts: str | os.PathLike[str]) -> File:
+        """The file itself.
+
+        Raises:
+            PathNotFound: Any part is given: nothing is below a file.
+        """
+        if any(_components(parts)):
+            raise PathNotFound(f"nothing is below file {self._path!r}")
+        return self
+
+    def __truediv__(self, part: str | os.PathLike[str]) -> File:
+        return self.joinpath(part)
+
     def _sparse_content(self) -> ReadAt | None:
         """The content by another way than its extents, where the volume has one: files with holes need it."""
         if self._content is None:
@@ -304,8 +361,8 @@ class File:
         return f"<File {self._path!r} {self._size} bytes>"
 
 
-class Directory:
-    """A directory of a volume; its entries are read when they are first asked for."""
+class Directory(_Entry):
+    """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read when first asked for."""
 
     __slots__ = ("_entries", "_fold_case", "_list", "_lock", "_modified", "_names", "_path")
 
@@ -364,23 +421,38 @@ class Directory:
         self._load()
         return self._names.get(self._key(name))
 
-    def joinpath(self, *parts: str) -> File | Directory:
+    def open(self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None) -> NoReturn:  # noqa: ARG002
+        """Refuse.
+
+        Raises:
+            NotAFile: Always.
+        """
+        raise NotAFile(f"{self._path or '/'!r} is a directory")
+
+    def read_bytes(self) -> NoReturn:
+        """Refuse, as `open`."""
+        self.open()
+
+    def read_text(self, encoding: str | None = None) -> NoReturn:  # noqa: ARG002  # as a file's
+        """Refuse, as `open`."""
+        self.open()
+
+    def joinpath(self, *parts: str | os.PathLike[str]) -> File | Directory:
         """The file or directory at a path relative to this directory.
 
         Raises:
             PathNotFound: There is none.
         """
         here: File | Directory = self
-        for part in (component for text in parts for component in text.split("/")):
-            if part in ("", "."):
-                continue
+        for part in _components(parts):
             found = here.get(part) if isinstance(here, Directory) else None
             if found is None:
-                raise PathNotFound(f"no file or directory {'/'.join(parts)!r} in {self._path or '/'!r}")
+                wanted = "/".join(os.fspath(part) for part in parts)
+                raise PathNotFound(f"no file or directory {wanted!r} in {self._path or '/'!r}")
             here = found
         return here
 
-    def __truediv__(self, part: str) -> File | Directory:
+    def __truediv__(self, part: str | os.PathLike[str]) -> File | Directory:
         return self.joinpath(part)
 
     def _key(self, name: str) -> str:
@@ -398,6 +470,12 @@ class Directory:
 
     def __repr__(self) -> str:
         return f"<Directory {self._path or '/'!r}>"
+
+
+def _components(parts: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """The names in a path given in parts."""
+    for part in parts:
+        yield from (name for name in os.fspath(part).split("/") if name not in ("", "."))
 
 
 class FileTree(Mapping[str, File]):

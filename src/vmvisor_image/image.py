@@ -6,7 +6,7 @@ import functools
 import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, overload
@@ -17,6 +17,7 @@ from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.layers import Layer, LayerOptions, Progress, neighbour_of, unwrap
 from vmvisor_image.partition import PartitionTable
+from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
 from vmvisor_image.streams import (
     BytesSource,
     FileObjectSource,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from vmvisor_image.boot.system import System
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
-"""What `Image.open` takes: a path, the bytes themselves, a seekable binary file object, or any `ReadAt`."""
+"""What `Image.open` takes: a path or URL, the bytes themselves, a seekable binary file object, or any `ReadAt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,14 @@ class _OpenImage(Protocol):
         cache: str | os.PathLike[str] | bool | None = None,
         progress: Progress | None = None,
         member: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Image:
         """Open an image and recognise what wraps it; the disk itself is not read yet.
 
         Args:
-            source: A path, bytes, a seekable binary file object (left open by `close`), or any `ReadAt`.
+            source: A path, a URL that fsspec takes (``https://…``, ``s3://…``, or chained,
+                ``simplecache::https://…``), bytes, a seekable binary file object (left open by `close`), or any
+                `ReadAt`.
             threads: Threads that decode; None for one a core.
             index: A file to keep in what was found out about a bzip2 source, so that the next time only what
                 is read is decoded: used where it is there, written by `close`. "auto" for beside the image, else
@@ -74,9 +78,12 @@ class _OpenImage(Protocol):
                 from the thread that reads.
             member: Which file of a container (an installer CD, a tar or zip archive) is the disk: its path, or the path
                 of an archive in it and the path in there, with a slash between. None for the one that is.
+            storage_options: What `fsspec.open` takes beside the URL, such as credentials; a source with any is a URL.
 
         Raises:
             OSError: The file can't be opened.
+            RemoteError: What the URL leads to can't be read.
+            DependencyMissing: The source is a URL, and fsspec or what it needs for it is not installed.
             CorruptImage: A wrapping is recognised and damaged.
             NoDiskImage: A container holds nothing that looks like a disk.
             SeveralImages: A container holds several disks, and `member` names none.
@@ -113,8 +120,17 @@ class _Open:
             cache: str | os.PathLike[str] | bool | None = None,
             progress: Progress | None = None,
             member: str | None = None,
+            storage_options: Mapping[str, Any] | None = None,
         ) -> Image:
-            image = owner(source, threads=threads, index=index, cache=cache, progress=progress, member=member)
+            image = owner(
+                source,
+                threads=threads,
+                index=index,
+                cache=cache,
+                progress=progress,
+                member=member,
+                storage_options=storage_options,
+            )
             _ = image.disk
             return image
 
@@ -137,11 +153,13 @@ class Image:
         cache: str | os.PathLike[str] | bool | None = None,
         progress: Progress | None = None,
         member: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
+        self._storage_options = storage_options
         self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member)
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
@@ -180,8 +198,8 @@ class Image:
 
     @property
     def path(self) -> str | None:
-        """The path that was opened, or None for an image that has none."""
-        return os.fspath(self._given) if isinstance(self._given, str | os.PathLike) else None
+        """The path or URL that was opened, or None for an image that has none."""
+        return _path_of(self._given)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -289,24 +307,23 @@ class Image:
             return self._opened
 
     def _open_source(self) -> _Opened:
-        given, name = self._given, None
+        given, path, name = self._given, self.path, None
         closers: list[Callable[[], None]] = []
         source: ReadAt
         if isinstance(given, bytes | bytearray | memoryview):
             source = BytesSource(given)
-        elif isinstance(given, str | os.PathLike):
-            path = os.fspath(given)
-            if "://" in path:
-                raise InvalidArgument(f"URLs are not supported yet: {path!r}")
-            file = FileSource(path)
-            source, name = file, os.path.basename(path)  # noqa: PTH119  # a name, not a path, is wanted
-            closers.append(file.close)
+        elif path is not None and self._is_url(path):
+            source, name = open_url(path, self._storage_options)
+            closers.append(source.close)
+        elif path is not None:
+            source, name = FileSource(path), os.path.basename(path)  # noqa: PTH119  # a name, not a path, is wanted
+            closers.append(source.close)
         elif hasattr(given, "read_at"):
             source = cast("ReadAt", given)
         elif hasattr(given, "read") and hasattr(given, "seek"):
-            source = FileObjectSource(given)
+            source = FileObjectSource(cast("BinaryIO", given))
         else:
-            raise InvalidArgument(f"an image is a path, bytes, a binary file object or a ReadAt, not {given!r}")
+            raise InvalidArgument(f"an image is a path, a URL, bytes, a binary file object or a ReadAt, not {given!r}")
         options = replace(self._options, neighbour=self._neighbour(source, closers))
         try:
             layers = unwrap(source, name, options)
@@ -321,12 +338,15 @@ class Image:
         """What opens files beside the one that was given."""
         if isinstance(source, File):
             return neighbour_of(source)
-        if not isinstance(source, FileSource):
+        path, options = self.path, self._storage_options
+        if path is None or not isinstance(source, FileSource | RemoteSource | CachedSource):
             return None
-        folder = Path(source.path).parent
 
-        def open_neighbour(name: str) -> FileSource:
-            found = FileSource(folder / name)
+        def open_neighbour(name: str) -> ReadAt:
+            if isinstance(source, FileSource):
+                found: FileSource | RemoteSource | CachedSource = FileSource(Path(source.path).parent / name)
+            else:
+                found, _ = open_url(path, options, neighbour=name)
             closers.append(found.close)
             return found
 
@@ -339,10 +359,17 @@ class Image:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not isinstance(self._given, str | os.PathLike | bytes):
-            raise TypeError("only an image of a path or of bytes can be pickled")
-        given = self._given if isinstance(self._given, bytes) else os.path.abspath(self._given)  # noqa: PTH100
-        return (_reopen, (type(self), given, replace(self._options, progress=None)))
+        given: Source | None = self.path
+        if given is None and isinstance(self._given, bytes):
+            given = self._given
+        elif isinstance(given, str) and not self._is_url(given):
+            given = os.path.abspath(given)  # noqa: PTH100  # links are kept
+        if given is None:
+            raise TypeError("only an image of a path, of a URL or of bytes can be pickled")
+        return (_reopen, (type(self), given, replace(self._options, progress=None), self._storage_options))
+
+    def _is_url(self, path: str) -> bool:
+        return self._storage_options is not None or is_url(path)
 
     def _repr_html_(self) -> str:
         from vmvisor_image import notebook
@@ -355,10 +382,25 @@ class Image:
         return terminal.image_table(self)
 
     def __repr__(self) -> str:
-        given = self._given
-        what = repr(os.fspath(given)) if isinstance(given, str | os.PathLike) else f"of {type(given).__name__}"
+        what = f"of {type(self._given).__name__}" if self.path is None else repr(self.path)
         return f"<Image {what}>"
 
 
-def _reopen(kind: type[Image], source: Source, options: LayerOptions) -> Image:
-    return kind(source, threads=options.threads, index=options.index, cache=options.cache, member=options.member)
+def _path_of(source: Source) -> str | None:
+    # Files of images are asked about first: they have an `__fspath__`, which refuses.
+    if hasattr(source, "read_at") or not isinstance(source, str | os.PathLike):
+        return None
+    return os.fspath(source)
+
+
+def _reopen(
+    kind: type[Image], source: Source, options: LayerOptions, storage_options: Mapping[str, Any] | None
+) -> Image:
+    return kind(
+        source,
+        threads=options.threads,
+        index=options.index,
+        cache=options.cache,
+        member=options.member,
+        storage_options=storage_options,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,7 +67,7 @@ class ImageReport:
     """One image; frozen, picklable, and with `to_dict` JSON-able."""
 
     name: str | None
-    """Path of the image, or None for one without."""
+    """Path or URL of the image, or None for one without."""
     size: int | None
     """Bytes of the decoded disk, or None where damage hides its end."""
     layers: tuple[tuple[str, str | None], ...]
@@ -109,6 +110,7 @@ def inspect(
     cache: str | os.PathLike[str] | bool | None = None,
     progress: Progress | None = None,
     member: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
@@ -119,12 +121,21 @@ def inspect(
         cache: See `Image.open`.
         progress: See `Image.open`.
         member: See `Image.open`.
+        storage_options: See `Image.open`.
 
     Raises:
         OSError: The file can't be opened.
         CorruptImage: A wrapping is recognised and can't be opened.
     """
-    with Image.open(source, threads=threads, index=index, cache=cache, progress=progress, member=member) as image:
+    with Image.open(
+        source,
+        threads=threads,
+        index=index,
+        cache=cache,
+        progress=progress,
+        member=member,
+        storage_options=storage_options,
+    ) as image:
         return report(image)
 
 

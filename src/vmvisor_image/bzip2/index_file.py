@@ -123,9 +123,15 @@ def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: byt
         temporary.unlink(missing_ok=True)
 
 
-def default_paths(source_path: str | os.PathLike[str], suffix: str = INDEX_SUFFIX) -> tuple[Path, Path]:
-    """Where the index of a file is kept unless a place is named: beside it, else in the user's cache folder."""
-    path = Path(os.path.abspath(source_path))  # noqa: PTH100  # links are kept: the index lies beside the name used
+def default_paths(source_path: str | os.PathLike[str], suffix: str = INDEX_SUFFIX) -> tuple[Path, ...]:
+    """Where the index of a file is kept unless a place is named: beside it, else in the user's cache folder.
+
+    There is nothing beside a URL: its index is kept in the cache folder only.
+    """
+    text = os.fspath(source_path)
+    if "://" in text:
+        return (cache_folder() / (hashlib.sha256(os.fsencode(text)).hexdigest()[:32] + suffix),)
+    path = Path(os.path.abspath(text))  # noqa: PTH100  # links are kept: the index lies beside the name used
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     return path.with_name(path.name + suffix), cache_folder() / (name + suffix)
 

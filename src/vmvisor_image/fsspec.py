@@ -1,0 +1,278 @@
+"""`VmvisorFileSystem`: the partitions and files of an image as an fsspec file system, ``vmvisor://``.
+
+``vmvisor://Hypervisor1/vmkernel.gz::https://host/image.dd.bz2``: the first part of a path names a partition by its
+label, else by its number; the rest is a path in its volume. It takes the arguments of fsspec's archive file systems.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, BinaryIO
+
+from fsspec import AbstractFileSystem
+from fsspec.core import OpenFile
+from fsspec.utils import tokenize
+
+from vmvisor_image import (
+    CorruptImage,
+    Directory,
+    File,
+    FileTree,
+    Image,
+    InvalidArgument,
+    NotAFile,
+    Partition,
+    PartitionNotFound,
+    PathNotFound,
+    ReadAt,
+)
+
+_BUFFER = 1 << 16
+_LONGEST_NUMBER = 10
+_Found = Directory | File | Partition
+"""What a path leads to; a partition is one whose files can't be read, and stands for its bytes."""
+
+
+class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """An image as a read-only file system: its root lists the partitions, and below each are its files.
+
+    A partition whose files this library can't read is listed as a file: its bytes. An extended partition is left out,
+    as what it holds are other partitions; so are files with names that are no single component of a path. Where a
+    volume does not tell case apart (FAT), nor do paths; names are given as the volume has them, below a directory that
+    is named as it was asked for.
+
+    A directory is read when it is listed, and the image no further than that takes; listing the root looks at the
+    first sectors and the label of each partition. The image is opened when it is first used. Any number of threads may
+    use one object, also in a forked child; pickled, it reopens the image.
+    """
+
+    protocol = "vmvisor"
+    root_marker = ""
+    cachable = False  # as of archives: it keeps its image open while it lives
+    _image: Image | None = None
+    _file: Any = None
+    """What was opened of an `OpenFile`."""
+
+    def __init__(  # noqa: PLR0913  # fsspec's names, and those of `Image.open`
+        self,
+        fo: str | os.PathLike[str] | bytes | BinaryIO | ReadAt | OpenFile = "",
+        mode: str = "r",
+        target_protocol: str | None = None,
+        target_options: Mapping[str, Any] | None = None,
+        *,
+        threads: int | None = None,
+        index: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
+        member: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take an image, without opening it yet.
+
+        Args:
+            fo: The image: a path, a URL, or anything else that `Image.open` takes.
+            mode: "r"; images are never written.
+            target_protocol: fsspec's name for the file system of `fo`; None to tell it from `fo` itself.
+            target_options: Arguments of that file system.
+            threads: See `Image.open`.
+            index: See `Image.open`.
+            cache: See `Image.open`.
+            member: See `Image.open`.
+            **kwargs: fsspec's own.
+
+        Raises:
+            InvalidArgument: There is no `fo`, or another mode.
+        """
+        super().__init__(**kwargs)
+        if mode != "r":
+            raise InvalidArgument(f"images are opened to be read, not with mode {mode!r}")
+        if isinstance(fo, str) and not fo:
+            raise InvalidArgument(
+                "vmvisor:// needs an image: fo=…, or a chained URL, vmvisor://…::file:///image.dd.bz2"
+            )
+        options = dict(target_options or {})
+        if target_protocol is not None:
+            options["protocol"] = target_protocol
+        if isinstance(fo, OpenFile):
+            fo = self._file = fo.open()
+        self.fo = fo
+        self._image = Image(
+            fo, threads=threads, index=index, cache=cache, member=member, storage_options=options or None
+        )
+
+    @property
+    def image(self) -> Image:
+        """The image."""
+        assert self._image is not None, "an object without one was not made"
+        return self._image
+
+    def close(self) -> None:
+        """Close the image; later reads raise `ClosedError`. Done, too, when neither this nor a stream of it is left."""
+        if self._image is not None:
+            self._image.close()
+        if self._file is not None:
+            self._file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        stripped = super()._strip_protocol(path)
+        return stripped if isinstance(stripped, list) else stripped.lstrip("/")
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:  # noqa: ARG002  # fsspec's signature
+        """The entries of one directory, or of the root, in the order of the disk; of a file, itself.
+
+        Args:
+            path: A directory or file.
+            detail: Give what `info` gives, without extents, instead of names.
+            **kwargs: Ignored.
+
+        Raises:
+            PathNotFound: There is none; it is also a FileNotFoundError.
+            CorruptImage: The image or its partition table is damaged.
+        """
+        path = self._strip_protocol(path)
+        if not path:
+            found = self._partitions()
+        elif isinstance(here := self._find(path), Directory):
+            found = {f"{path}/{entry.name}": entry for entry in here.iterdir() if _is_component(entry.name)}
+        else:
+            found = {path: here}
+        return [_describe(name, entry) for name, entry in found.items()] if detail else list(found)
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002  # fsspec's signature
+        """What is known of one file or directory.
+
+        Returns:
+            "name", "type" ("file" or "directory"), "size" in bytes (0 of a directory), "modified" (see `File.modified`;
+            None where it is not known), and of a file "extents": see `File.extents`; None where its chain is damaged.
+
+        Raises:
+            PathNotFound: There is none; it is also a FileNotFoundError.
+            CorruptImage: The image or its partition table is damaged.
+        """
+        path = self._strip_protocol(path)
+        if not path:
+            return {"name": "", "type": "directory", "size": 0, "modified": None}
+        found = self._find(path)
+        about = _describe(path, found)
+        if isinstance(found, File):
+            try:
+                about["extents"] = found.extents
+            except CorruptImage:
+                about["extents"] = None
+        return about
+
+    def modified(self, path: str) -> datetime:
+        """When a file was last written; see `File.modified`.
+
+        Raises:
+            PathNotFound: There is none.
+            NotImplementedError: It is not known, as fsspec has it.
+        """
+        time: datetime | None = self.info(path)["modified"]
+        if time is None:
+            raise NotImplementedError(f"when {path!r} was last written is not known")
+        return time
+
+    def ukey(self, path: str) -> str:
+        """A hash that differs between paths and between images, as far as their URLs and options do."""
+        key: str = tokenize(self._fs_token, self._strip_protocol(path))
+        return key
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:  # noqa: ARG002
+        """The bytes of a file from `start` to `end` (exclusive), both as of a slice: past the end is cut there.
+
+        Raises:
+            PathNotFound: There is none.
+            NotAFile: It is a directory; it is also an IsADirectoryError.
+            CorruptImage: The file is damaged there.
+        """
+        file = self._find_file(path)
+        wanted = range(file.size)[start:end]
+        return file.read_at(wanted.start, len(wanted))
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> io.BufferedReader:  # noqa: ARG002
+        if mode != "rb":
+            raise InvalidArgument(f"files of an image open as 'rb' only, not {mode!r}")
+        return _Stream(self._find_file(path), self, self._strip_protocol(path))
+
+    def _find_file(self, path: str) -> File | Partition:
+        found = self._find(self._strip_protocol(path))
+        if isinstance(found, Directory):
+            raise NotAFile(f"{path!r} is a directory")
+        return found
+
+    def _find(self, path: str) -> _Found:
+        name, _, rest = path.partition("/")
+        if not name:
+            raise NotAFile("the root is a directory")
+        root = _root(self._partition(name))
+        if isinstance(root, Directory):
+            return root.joinpath(rest)
+        if rest:
+            raise PathNotFound(f"no {path!r}: the files of partition {name!r} can't be read")
+        return root
+
+    def _partition(self, name: str) -> Partition:
+        """The partition of that label or number; found without looking at more of the disk than it takes."""
+        try:
+            found = self.image.partitions[int(name) if _is_number(name) else name]
+        except PartitionNotFound as error:
+            raise PathNotFound(str(error)) from error
+        if found.is_container:
+            raise PathNotFound(f"partition {name!r} is an extended one: what it holds are other partitions")
+        return found
+
+    def _partitions(self) -> dict[str, _Found]:
+        """What each partition stands for, by its label; by its number where that would not lead to it."""
+        found: dict[str, _Found] = {}
+        for partition in self.image.partitions:
+            if not partition.is_container:
+                label = partition.label or ""
+                is_name = _is_component(label) and label == self._strip_protocol(label) and not _is_number(label)
+                is_name = is_name and self.image.partitions[label] is partition
+                found[label if is_name else str(partition.number)] = _root(partition)
+        return found
+
+
+class _Stream(io.BufferedReader):
+    """A file that is open; it keeps its file system, and tells of itself what fsspec's files do."""
+
+    def __init__(self, file: File | Partition, fs: VmvisorFileSystem, path: str) -> None:
+        super().__init__(file.open("rb").detach() if isinstance(file, File) else file.open().detach(), _BUFFER)
+        self.fs = fs
+        self.path = path
+        self.size = file.size
+
+
+def _root(partition: Partition) -> Directory | Partition:
+    """Its root directory, or itself where its files can't be read.
+
+    Unlike `Partition.files` this does not look for what else it is.
+    """
+    files: FileTree | None = getattr(partition.volume, "files", None)
+    return partition if files is None else files.root
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < _LONGEST_NUMBER
+
+
+def _is_component(name: str) -> bool:
+    """Whether a name from an image is one component of a path: else `get` would write to where it leads."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _describe(name: str, found: _Found) -> dict[str, Any]:
+    is_directory = isinstance(found, Directory)
+    return {
+        "name": name,
+        "type": "directory" if is_directory else "file",
+        "size": 0 if isinstance(found, Directory) else found.size,
+        "modified": None if isinstance(found, Partition) else found.modified,
+    }
