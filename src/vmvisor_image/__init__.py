@@ -10,6 +10,7 @@ from vmvisor_image.errors import (
     DestinationExists,
     InvalidArgument,
     KeyUnavailable,
+    LimitExceeded,
     MemberNotFound,
     NoDiskImage,
     NoLocalPath,
@@ -33,6 +34,7 @@ from vmvisor_image.files import Directory, Extent, File, FileAttributes, FileTre
 from vmvisor_image.hexdump import Hexdump
 from vmvisor_image.image import Image
 from vmvisor_image.layers import Layer
+from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition, PartitionTable
 from vmvisor_image.partition_types import PARTITION_TYPES, PartitionType
 from vmvisor_image.purpose import Evidence, Generation, Role
@@ -71,6 +73,8 @@ __all__ = [
     "InvalidArgument",
     "KeyUnavailable",
     "Layer",
+    "LimitExceeded",
+    "Limits",
     "MemberNotFound",
     "NoDiskImage",
     "NoLocalPath",

@@ -20,6 +20,7 @@ from vmvisor_image import (
     Image,
     ImageReport,
     InvalidArgument,
+    LimitExceeded,
     NotAFileSystem,
     Partition,
     PartitionReport,
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE
-    except (CorruptImage, OSError) as error:
+    except (CorruptImage, LimitExceeded, OSError) as error:
         return _fail(error, _BAD_INPUT)
     except KeyboardInterrupt:
         return _INTERRUPTED

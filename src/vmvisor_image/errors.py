@@ -1,6 +1,7 @@
 """Errors and problems: one base, two families.
 
-*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stands `RemoteError`, for URLs.
+*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stand `RemoteError`, for URLs, and
+`LimitExceeded`, for what would cost too much.
 All also subclass the builtin exception that a caller would expect, so ``except KeyError`` or ``except
 FileNotFoundError`` just work.
 """
@@ -77,6 +78,22 @@ class RemoteError(VmvisorImageError, OSError):
 
 class SourceChanged(RemoteError):
     """What a URL leads to is no longer what was opened."""
+
+
+class LimitExceeded(VmvisorImageError):
+    """Going on would cost more than `vmvisor_image.Limits` allow.
+
+    Attributes:
+        limit: Name of the limit, a field of `Limits`.
+    """
+
+    def __init__(self, limit: str, message: str) -> None:
+        super().__init__(f"{message} (limit: {limit})")
+        self.limit = limit
+        self._message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.limit, self._message))
 
 
 class CorruptImage(VmvisorImageError):

@@ -14,8 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, overload
 
-from vmvisor_image.errors import InvalidArgument, NoLocalPath, NotADirectory, NotAFile, PathNotFound, Problem
+from vmvisor_image.errors import (
+    InvalidArgument,
+    LimitExceeded,
+    NoLocalPath,
+    NotADirectory,
+    NotAFile,
+    PathNotFound,
+    Problem,
+)
 from vmvisor_image.extraction import write_files
+from vmvisor_image.limits import DEFAULT_LIMITS, Meter, check_deadline
 from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
@@ -164,6 +173,12 @@ class File(_Entry):
         return self._home
 
     @property
+    def meter(self) -> Meter | None:
+        """Counts what is decoded for the image that it lies in; None where nothing does."""
+        found: Meter | None = getattr(self._home, "meter", None)
+        return found
+
+    @property
     def token(self) -> Any:
         """What its home finds it by."""
         return self._token
@@ -299,7 +314,8 @@ class File(_Entry):
     def open_image(self, *, threads: int | None = None, member: str | None = None) -> Image:
         """The disk that it holds, wrapped in whatever `Image.open` takes off; see there for the arguments.
 
-        The extents that a VMDK descriptor names are looked for beside it.
+        What is decoded counts for the image that the file lies in, whose limits hold. The extents that a VMDK
+        descriptor names are looked for beside it.
         """
         from vmvisor_image.image import Image
 
@@ -493,6 +509,8 @@ class FileTree(Mapping[str, File]):
             fold_case: Names differ in more than case, as on FAT.
         """
         self.root = root
+        self.limits = DEFAULT_LIMITS
+        """What a walk may cost; those of the image."""
         self._problems = problems
         self._fold_case = fold_case
 
@@ -527,7 +545,8 @@ class FileTree(Mapping[str, File]):
             yield file.path
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._walk())
+        with self.limits.operation():
+            return sum(1 for _ in self._walk())
 
     def _walk(self) -> Iterator[File]:
         """Each path once: of two files in one directory with one name, the first."""
@@ -540,9 +559,16 @@ class FileTree(Mapping[str, File]):
 
     def _walk_all(self) -> Iterator[File]:
         pending = [iter(self.root)]
+        count, limits = 0, self.limits
         while pending:
+            check_deadline()
             for entry in pending[-1]:
+                count += 1
+                if count > limits.entries:
+                    raise LimitExceeded("entries", f"more than {limits.entries} files and directories")
                 if isinstance(entry, Directory):
+                    if len(pending) > limits.depth:
+                        raise LimitExceeded("depth", f"more than {limits.depth} directories in each other")
                     pending.append(iter(entry))
                     break
                 yield entry
@@ -551,11 +577,12 @@ class FileTree(Mapping[str, File]):
 
     def values(self) -> Any:
         """The files, in the order of the directories."""
-        return tuple(self._walk())
+        with self.limits.operation():
+            return tuple(self._walk())
 
     def items(self) -> Any:
         """Path and file of each."""
-        return tuple((file.path, file) for file in self._walk())
+        return tuple((file.path, file) for file in self.values())
 
     def glob(self, pattern: str) -> Iterator[File]:
         """Files whose path matches `pattern`, each component by shell rules; ``**`` stands for any directories.
@@ -615,8 +642,10 @@ class FileTree(Mapping[str, File]):
             UnsafeName: A name would leave `dest`, is a device name, or collides with another one.
             DestinationExists: A file is already there and `overwrite` is False.
             PartialExtraction: Some files are damaged; the others were written.
+            LimitExceeded: There is too much of it; what was written before is whole.
         """
-        return write_files([(file.path, file) for file in self._walk_all()], dest, overwrite=overwrite)
+        with self.limits.operation():
+            return write_files([(file.path, file) for file in self._walk_all()], dest, overwrite=overwrite)
 
     def _key(self, path: str) -> str:
         return path.casefold() if self._fold_case else path

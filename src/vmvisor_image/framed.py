@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from vmvisor_image.errors import Problem
 from vmvisor_image.forking import restart_in_child
+from vmvisor_image.limits import Meter
 from vmvisor_image.sequential import Decoder, SequentialReader
 from vmvisor_image.streams import check_range, open_stream, past_end
 
@@ -42,6 +43,7 @@ class FramedReader:
         start: Callable[[Frame], Decoder],
         *,
         problems: tuple[Problem, ...] = (),
+        meter: Meter | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         total: int | None = None,
     ) -> None:
@@ -52,6 +54,7 @@ class FramedReader:
             frames: In order and without gaps from the decoded data's start; empty ones left out.
             start: Makes a decoder at the beginning of a frame. It has to give as many bytes as the frame has.
             problems: What was found when the frames were looked for.
+            meter: Counts what is decoded, and bounds what is kept.
             progress: Called with the compressed bytes up to the furthest piece decoded, and `total`.
             total: Compressed bytes in all.
         """
@@ -60,6 +63,8 @@ class FramedReader:
         self._start = start
         self.problems = problems
         """What is no part of the data."""
+        self.meter = meter or Meter()
+        """Counts what is decoded."""
         self._progress = progress
         self._total = total
         self._lock = threading.Lock()
@@ -113,7 +118,8 @@ class FramedReader:
                 reader = self._open[frame] = SequentialReader(
                     self._structure,
                     lambda: self._start(frame),
-                    cache_bytes=_CACHE_BYTES // _OPEN_FRAMES,
+                    cache_bytes=min(_CACHE_BYTES, self.meter.limits.cache_bytes) // _OPEN_FRAMES,
+                    meter=self.meter,
                     progress=self._progress,
                     total=self._total,
                 )

@@ -16,6 +16,7 @@ from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Pro
 from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.layers import Layer, LayerOptions, Progress, neighbour_of, unwrap
+from vmvisor_image.limits import Limits, Meter, meter_of
 from vmvisor_image.partition import PartitionTable
 from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
 from vmvisor_image.streams import (
@@ -61,6 +62,7 @@ class _OpenImage(Protocol):
         progress: Progress | None = None,
         member: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
     ) -> Image:
         """Open an image and recognise what wraps it; the disk itself is not read yet.
 
@@ -79,12 +81,14 @@ class _OpenImage(Protocol):
             member: Which file of a container (an installer CD, a tar or zip archive) is the disk: its path, or the path
                 of an archive in it and the path in there, with a slash between. None for the one that is.
             storage_options: What `fsspec.open` takes beside the URL, such as credentials; a source with any is a URL.
+            limits: What reading it may cost; None for those of the image that the source lies in, else the usual ones.
 
         Raises:
             OSError: The file can't be opened.
             RemoteError: What the URL leads to can't be read.
             DependencyMissing: The source is a URL, and fsspec or what it needs for it is not installed.
             CorruptImage: A wrapping is recognised and damaged.
+            LimitExceeded: There are more layers than `limits` allow, or finding them took too long.
             NoDiskImage: A container holds nothing that looks like a disk.
             SeveralImages: A container holds several disks, and `member` names none.
             MemberNotFound: A container has no such member.
@@ -121,6 +125,7 @@ class _Open:
             progress: Progress | None = None,
             member: str | None = None,
             storage_options: Mapping[str, Any] | None = None,
+            limits: Limits | None = None,
         ) -> Image:
             image = owner(
                 source,
@@ -130,8 +135,10 @@ class _Open:
                 progress=progress,
                 member=member,
                 storage_options=storage_options,
+                limits=limits,
             )
-            _ = image.disk
+            with image.limits.operation():
+                _ = image.disk
             return image
 
         open_image.__doc__ = _OpenImage.__call__.__doc__
@@ -154,19 +161,27 @@ class Image:
         progress: Progress | None = None,
         member: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
         self._storage_options = storage_options
-        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member)
+        self.meter = meter_of(source) if limits is None else Meter(limits)
+        """Counts what was decoded."""
+        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self.meter)
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
         self._closed = False
 
     open = _Open()
+
+    @property
+    def limits(self) -> Limits:
+        """What reading it may cost."""
+        return self.meter.limits
 
     @property
     def disk(self) -> ReadAt:
@@ -228,11 +243,12 @@ class Image:
         """
         found: list[Problem] = []
         try:
-            table = self.partitions
-            found += table.problems
-            for partition in table:
-                _ = partition.label
-                found += partition.problems
+            with self.limits.operation():
+                table = self.partitions
+                found += table.problems
+                for partition in table:
+                    _ = partition.label
+                    found += partition.problems
         except CorruptImage as error:
             found.append(Problem.of(error))
         for layer in self.layers:
@@ -261,9 +277,10 @@ class Image:
         The installer of ESXi 4.1 has an ``imagedd.md5`` beside its ``imagedd.bz2``.
         """
         found: list[Checksum] = []
-        for layer in self.layers:
-            if layer.files is not None and isinstance(layer.source, File):
-                found += check_beside(layer.source, layer.files)
+        with self.limits.operation():
+            for layer in self.layers:
+                if layer.files is not None and isinstance(layer.source, File):
+                    found += check_beside(layer.source, layer.files)
         return tuple(found)
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -403,4 +420,5 @@ def _reopen(
         cache=options.cache,
         member=options.member,
         storage_options=storage_options,
+        limits=options.meter.limits,
     )

@@ -14,6 +14,7 @@ from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.files import Extent, FileTree
 from vmvisor_image.hexdump import Hexdump, hexdump
+from vmvisor_image.limits import Meter
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
 from vmvisor_image.record import Record
@@ -33,6 +34,11 @@ class PartitionOwner(Protocol):
     @property
     def disk(self) -> ReadAt:
         """The decoded disk."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what is decoded, and has the limits."""
         ...
 
     @property
@@ -199,7 +205,9 @@ class Partition:
         """
         volume = self.volume
         if isinstance(volume, FileVolume):
-            return volume.files
+            files = volume.files
+            files.limits = self.meter.limits
+            return files
         reason = f"; {self._problems[0]}" if self._problems else ""
         raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
 
@@ -207,6 +215,11 @@ class Partition:
     def disk(self) -> ReadAt:
         """The decoded disk that it is a part of."""
         return self._owner.disk
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what is decoded of its image."""
+        return self._owner.meter
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """Extents of a file of its volume; for `File`."""

@@ -23,6 +23,7 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 from vmvisor_image.forking import restart_in_child
+from vmvisor_image.limits import check_deadline
 from vmvisor_image.streams import FileSource, KeptBeside, check_range, past_end
 
 CHUNK: Final = 1 << 16
@@ -184,6 +185,7 @@ class RemoteSource:
 
     def _request(self, first: int, last: int) -> list[bytes]:
         """The chunks from `first` to `last` as far as one request goes, which keeps them and those ahead."""
+        check_deadline()
         with self._lock:
             gap = next((number for number in range(first, last + 1) if number in self._chunks), last + 1)
         needed = min(gap, first + LARGEST_REQUEST // CHUNK)

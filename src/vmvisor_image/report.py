@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
+from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
 from vmvisor_image.image import Image, Source
 from vmvisor_image.layers import Progress
+from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition
 from vmvisor_image.purpose import Evidence, Generation, Role
 from vmvisor_image.volumes.vmkcore import CoreDumpUsage, DiagnosticPartition
@@ -111,6 +112,7 @@ def inspect(
     progress: Progress | None = None,
     member: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
 ) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
@@ -122,10 +124,12 @@ def inspect(
         progress: See `Image.open`.
         member: See `Image.open`.
         storage_options: See `Image.open`.
+        limits: See `Image.open`; a partition with too many files is a problem of the report.
 
     Raises:
         OSError: The file can't be opened.
         CorruptImage: A wrapping is recognised and can't be opened.
+        LimitExceeded: It took too long, or there was too much to decode.
     """
     with Image.open(
         source,
@@ -135,14 +139,20 @@ def inspect(
         progress=progress,
         member=member,
         storage_options=storage_options,
+        limits=limits,
     ) as image:
         return report(image)
 
 
 def report(image: Image) -> ImageReport:
     """The report of an image that is open."""
+    with image.limits.operation():
+        return _report(image)
+
+
+def _report(image: Image) -> ImageReport:
     partitions = tuple(_partition_report(partition) for partition in image.partitions)
-    problems = image.problems
+    problems = tuple(dict.fromkeys([*image.problems, *(found for each in partitions for found in each.problems)]))
     active = image.partitions.active_bank
     return ImageReport(
         name=image.path,
@@ -166,10 +176,16 @@ def _core_dump(partition: Partition) -> CoreDumpUsage | None:
 
 
 def _partition_report(partition: Partition) -> PartitionReport:
+    files: tuple[FileReport, ...] = ()
+    problems: tuple[Problem, ...] = ()
     try:
         files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
     except NotAFileSystem:
-        files = ()
+        pass  # and what it is stands in its kind
+    except LimitExceeded as error:
+        if error.limit not in ("entries", "depth"):
+            raise
+        problems = (Problem("file tree", f"its files are left out: {error}", partition.start),)
     return PartitionReport(
         number=partition.number,
         label=partition.label,
@@ -189,5 +205,5 @@ def _partition_report(partition: Partition) -> PartitionReport:
         core_dump=_core_dump(partition),
         explanation=partition.explain(),
         files=files,
-        problems=partition.problems,
+        problems=problems + partition.problems,
     )

@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.forking import restart_in_child
+from vmvisor_image.limits import Meter
 from vmvisor_image.streams import check_range, open_stream, past_end
 
 PIECE = 1 << 18
@@ -63,6 +64,7 @@ class SequentialReader:
         start: Callable[[], Decoder],
         *,
         cache_bytes: int = _CACHE_BYTES,
+        meter: Meter | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         total: int | None = None,
     ) -> None:
@@ -71,14 +73,17 @@ class SequentialReader:
         Args:
             structure: What is decoded, for messages.
             start: Makes a decoder at the beginning.
-            cache_bytes: Memory for decoded pieces.
+            cache_bytes: Memory for decoded pieces, at most; what is over its usual size is not used.
+            meter: Counts what is decoded, and ends it where that is too much.
             progress: Called with the compressed bytes passed and `total` for each piece that is decoded for the
                 first time.
             total: Compressed bytes in all, where that is known.
         """
         self._structure = structure
         self._start = start
-        self._most_pieces = max(1, cache_bytes // PIECE)
+        self._most_pieces = max(1, min(cache_bytes, _CACHE_BYTES) // PIECE)
+        self.meter = meter or Meter()
+        """Counts what is decoded."""
         self._progress = progress
         self._total = total
         self._lock = threading.RLock()
@@ -165,7 +170,9 @@ class SequentialReader:
         at, decoder = self._decoder_before(number)
         self._live = None  # where an exception ends this, the decoder is of no more use
         while True:
+            self.meter.check()
             piece, failure = _next_piece(decoder)
+            self.meter.add(len(piece))
             self.pieces_decoded += 1
             self._note(at, piece, failure, decoder)
             if len(piece) < PIECE:

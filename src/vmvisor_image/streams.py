@@ -13,6 +13,7 @@ import threading
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
+from vmvisor_image.limits import check_deadline
 
 _COPY_CHUNK = 1 << 20
 _ZEROS = bytes(_COPY_CHUNK)
@@ -134,6 +135,7 @@ class BytesSource:
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         check_range(offset, length)
+        check_deadline()
         if offset + length > len(self._data):
             raise past_end("source", offset, length, len(self._data))
         return self._data[offset : offset + length]
@@ -173,6 +175,7 @@ class FileSource:
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         check_range(offset, length)
+        check_deadline()
         if self._file.closed:
             raise ClosedError(f"{self.path}: read after close")
         if offset + length > self._size:
@@ -243,6 +246,7 @@ class FileObjectSource:
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         check_range(offset, length)
+        check_deadline()
         if offset + length > self._size:
             raise past_end("file object", offset, length, self._size)
         parts, done = [], 0
@@ -288,6 +292,11 @@ class Slice:
         if offset + length > self._size:
             raise past_end(self._structure, offset, length, self._size)
         return self._source.read_at(self.start + offset, length)
+
+    @property
+    def meter(self) -> object:
+        """See `vmvisor_image.limits.meter_of`."""
+        return getattr(self._source, "meter", None)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `skip_zeros`."""

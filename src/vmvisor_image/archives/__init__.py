@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.files import Directory, Extent, File, FileTree
 from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.limits import meter_of
 from vmvisor_image.streams import ReadAt, read_up_to
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
@@ -61,6 +62,7 @@ class Archive(FileTree):
         """"tar", "vmtar", "zip", "ar" or "iso9660"."""
         self._home = home
         super().__init__(Directory("", None, home.entries, fold_case=False), home.problems, fold_case=False)
+        self.limits = home.meter.limits
 
     @property
     def members(self) -> tuple[ArchiveMember, ...]:
@@ -95,6 +97,8 @@ class ArchiveHome:
     def __init__(self, given: ReadAt) -> None:
         """Take `given`, which may be compressed."""
         self.given = given
+        self.meter = meter_of(given)
+        """Counts what is decoded; that of the image that it lies in."""
         self._lock = threading.RLock()
         self._opened: tuple[ReadAt, tuple[str, ...], str, Reader] | None = None
         self._read: tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree] | None = None
@@ -160,7 +164,7 @@ class ArchiveHome:
     def _open(self) -> tuple[ReadAt, tuple[str, ...], str, Reader]:
         with self._lock:
             if self._opened is None:
-                layers = peel(self.given, None, LayerOptions())
+                layers = peel(self.given, None, LayerOptions(meter=self.meter))
                 inner = layers[-1].source if layers else self.given
                 kind, reader = find_reader(inner)
                 self._opened = (inner, tuple(layer.kind for layer in layers), kind, reader)
@@ -175,8 +179,9 @@ class ArchiveHome:
                 try:
                     for member in reader(source, problems.append):
                         members.append(member)  # what was read before damage is kept
-                        if len(members) == MOST_MEMBERS:
-                            problems.append(Problem("archive", f"members after the first {MOST_MEMBERS} are left out"))
+                        most = min(MOST_MEMBERS, self.meter.limits.entries)
+                        if len(members) == most:
+                            problems.append(Problem("archive", f"members after the first {most} are left out"))
                             break
                 except CorruptImage as error:
                     problems.append(Problem.of(error))
@@ -308,6 +313,8 @@ class MemberHome:
     def __init__(self, content: ReadAt) -> None:
         """Take the content."""
         self.disk = content
+        self.meter = meter_of(content)
+        """Counts what is decoded."""
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the extents."""

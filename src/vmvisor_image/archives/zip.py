@@ -17,6 +17,7 @@ from typing import IO, Final, Self, cast
 from vmvisor_image.archives import ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.files import Extent
+from vmvisor_image.limits import meter_of
 from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, open_stream, past_end, read_up_to
 
@@ -109,7 +110,7 @@ def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...]
         return ((Extent(start, entry.file_size),) if entry.file_size else ()), None
     if entry.compress_type == zipfile.ZIP_DEFLATED:
         decoder = functools.partial(DeflateDecoder, source, start, entry.compress_size, entry.CRC, entry.file_size)
-        return (), InflatedMember(SequentialReader("zip member", decoder), entry.file_size)
+        return (), InflatedMember(SequentialReader("zip member", decoder, meter=meter_of(source)), entry.file_size)
     raise CorruptImage(
         f"{entry.filename!r} is compressed by method {entry.compress_type}, which is not read",
         structure="zip member",
@@ -123,6 +124,8 @@ class InflatedMember:
     def __init__(self, data: SequentialReader, size: int) -> None:
         """Take what inflates it."""
         self._data = data
+        self.meter = data.meter
+        """Counts what is decoded."""
         self.size = size
         """Bytes, known without inflating it."""
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from vmvisor_image.archives import Archive, ArchiveHome, find_reader
 from vmvisor_image.errors import CorruptImage, NotAnArchive
 from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.limits import meter_of
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.module import (
     ELF_MAGIC,
@@ -68,7 +69,7 @@ class Module:
         """
         self.file = file
         """What was given."""
-        found = peel(file, None, LayerOptions())
+        found = peel(file, None, LayerOptions(meter=meter_of(file)))
         self.layers = tuple(layer.kind for layer in found)
         """Kinds of its compressions, outermost first."""
         self._outer = found[0].source if found else file

@@ -32,6 +32,7 @@ from vmvisor_image.decoded_cache import DecodedCache
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.forking import restart_in_child
+from vmvisor_image.limits import Meter
 from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
@@ -78,6 +79,7 @@ class Bzip2Reader:
         *,
         threads: int | None = None,
         cache_bytes: int = _CACHE_BYTES,
+        meter: Meter | None = None,
         progress: Progress | None = None,
         index: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | bool | None = None,
@@ -88,6 +90,7 @@ class Bzip2Reader:
             source: The compressed bytes. The reader does not close it.
             threads: Threads that decode; None for one a core.
             cache_bytes: Memory for decoded blocks.
+            meter: Counts what is decoded, and ends it where that is too much.
             progress: Told of each block that is passed for the first time.
             index: A file to keep the block index in: what it tells is used, and `close` writes it when more is known.
                 "auto" for the usual places of a source that is a file: beside it, else in the user's cache folder;
@@ -109,6 +112,8 @@ class Bzip2Reader:
             name = f"{(self._fingerprint or b'').hex()[:16]}{INDEX_SUFFIX}"
             index = "auto" if cache is True else os.path.join(cache, name)  # noqa: PTH118  # may be any PathLike
         self._threads = threads or available_cores()
+        self.meter = meter or Meter()
+        """Counts what is decoded."""
         self._progress = progress
         self._total = source.size if progress is not None and knows_size(source) else None
         self._announced = (0, 0)
@@ -372,6 +377,7 @@ class Bzip2Reader:
 
     def _step(self, goal: int) -> None:
         """Pass one block; the walk's lock is held."""
+        self.meter.check()
         walk = self._walk
         walk.plan(max(goal, self._announced[1]), self._depth)
         try:
@@ -415,6 +421,7 @@ class Bzip2Reader:
 
         None when it does not decode to what the index says of it.
         """
+        self.meter.check()
         first, last = self._announced
         entry = walk.index[number]
         goal = max(end, last) if first <= entry.start < last else end
@@ -508,6 +515,8 @@ class Bzip2Reader:
             if unfollowed is None:
                 raise
             block = unfollowed[0]
+        if block is not None:
+            self.meter.add(block.size)
         with self._lock:
             self._decoded += 1
             if key is not None and block is not None and block.held < self._repeats.limit:

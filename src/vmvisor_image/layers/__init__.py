@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from vmvisor_image.errors import CorruptImage
+from vmvisor_image.errors import CorruptImage, LimitExceeded
 from vmvisor_image.files import File, FileTree
+from vmvisor_image.limits import Meter
+from vmvisor_image.sequential import Decoder, SequentialReader
 from vmvisor_image.signed import strip_signature
 from vmvisor_image.streams import KeptBeside, ReadAt, knows_size, read_up_to
 
@@ -20,7 +22,6 @@ Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
 _HEAD = 512
-_MOST_LAYERS = 8
 _COMPRESSIONS = {"bzip2": ".bz2", "gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
 """Suffix of each."""
 _SHORT_SUFFIXES = (".tgz", ".tbz2", ".txz")
@@ -45,6 +46,19 @@ class LayerOptions:
     """Which file of a container is the disk; None where there is but one that can be."""
     neighbour: Callable[[str], ReadAt] | None = None
     """Opens a file beside the source by its name, for virtual disks in several files."""
+    meter: Meter = field(default_factory=Meter)
+    """Counts what is decoded, and has the limits."""
+
+    def sequential(self, structure: str, start: Callable[[], Decoder]) -> SequentialReader:
+        """A reader of a compression that decodes forward only; see there for the arguments."""
+        return SequentialReader(
+            structure,
+            start,
+            cache_bytes=self.meter.limits.cache_bytes,
+            meter=self.meter,
+            progress=self.progress,
+            total=self.total,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +90,11 @@ def _peel(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) 
     kinds: tuple[_Kind, ...] = (bzip2, gzip, xz, zstd)
     layers: list[Layer] = []
     inner = source
-    while len(layers) < _MOST_LAYERS:
+    while True:
         kind = next((kind for kind in kinds if kind.probe(head)), None)
         if kind is None:
             break
+        _check_depth(layers, options)
         if options.progress is not None:
             options = replace(options, total=inner.size if knows_size(inner) else None)
         if layers and layers[-1].kind == gzip.KIND:
@@ -108,7 +123,7 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
     layers: list[Layer] = []
     inner = source
     beside: str | None = getattr(source, "kept_beside", None)
-    while len(layers) < _MOST_LAYERS:
+    while True:
         try:
             head = read_up_to(inner, 0, _HEAD)
         except CorruptImage:
@@ -123,6 +138,7 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         if not found:
             break
         layers += found
+        _check_depth(layers[1:], options)
         inner, name = found[-1].source, _inner_name(found[-1])
         kinds = {layer.kind for layer in found}
         if kinds & _COMPRESSIONS.keys():
@@ -135,6 +151,17 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
             if beside is not None:
                 inner = KeptBeside(inner, f"{beside}.{inner.name}")
     return tuple(layers)
+
+
+def _check_depth(layers: list[Layer], options: LayerOptions) -> None:
+    """Refuse to take off one more than so many layers.
+
+    Raises:
+        LimitExceeded: There are too many.
+    """
+    most = options.meter.limits.layers
+    if len(layers) >= most:
+        raise LimitExceeded("layers", f"more than {most} layers: {', '.join(layer.kind for layer in layers)}, …")
 
 
 def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:

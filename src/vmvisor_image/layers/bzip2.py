@@ -21,5 +21,11 @@ def probe(head: bytes) -> bool:
 def open_layer(source: ReadAt, options: LayerOptions) -> Bzip2Reader:
     """The decoded data."""
     return Bzip2Reader(
-        source, threads=options.threads, progress=options.progress, index=options.index, cache=options.cache
+        source,
+        threads=options.threads,
+        cache_bytes=options.meter.limits.cache_bytes,
+        meter=options.meter,
+        progress=options.progress,
+        index=options.index,
+        cache=options.cache,
     )

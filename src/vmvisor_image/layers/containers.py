@@ -14,6 +14,7 @@ from typing import Final
 from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, SeveralImages
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.layers import Layer, LayerOptions, peel
+from vmvisor_image.limits import meter_of
 from vmvisor_image.streams import ReadAt, read_up_to
 
 INSTALLER_IMAGES: Final = (
@@ -143,7 +144,7 @@ def _way_into(
 ) -> tuple[tuple[Layer, ...], str, str | None, FileTree] | None:
     """The layers up to the archive in `file`, and that one's kind, name and files; None where it is no archive."""
     try:
-        compressions = peel(file, file.path, LayerOptions())
+        compressions = peel(file, file.path, LayerOptions(meter=meter_of(file)))
         opened = _open(compressions[-1].source if compressions else file)
     except CorruptImage:
         return None  # another one may be whole; `Image.problems` of the container tells of this one

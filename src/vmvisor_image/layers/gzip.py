@@ -38,9 +38,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> SequentialReader:
         CorruptImage: The first member's header is damaged.
     """
     GzipDecoder(source)
-    return SequentialReader(
-        "gzip data", functools.partial(GzipDecoder, source), progress=options.progress, total=options.total
-    )
+    return options.sequential("gzip data", functools.partial(GzipDecoder, source))
 
 
 class GzipDecoder:

@@ -53,11 +53,12 @@ def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | Sequenti
                 "xz data",
                 frames,
                 functools.partial(XzBlockDecoder, source),
+                meter=options.meter,
                 progress=options.progress,
                 total=options.total,
             )
     start = functools.partial(XzDecoder, source)
-    return SequentialReader("xz data", start, progress=options.progress, total=options.total)
+    return options.sequential("xz data", start)
 
 
 class _LzmaDecoder:

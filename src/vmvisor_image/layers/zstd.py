@@ -63,11 +63,12 @@ def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | Sequenti
             frames,
             functools.partial(ZstdFrameDecoder, source),
             problems=problems,
+            meter=options.meter,
             progress=options.progress,
             total=options.total,
         )
     start = functools.partial(ZstdDecoder, source)
-    return SequentialReader("zstd data", start, progress=options.progress, total=options.total)
+    return options.sequential("zstd data", start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -522,7 +522,7 @@ class _Writer:
             return 1 | cluster << 15 | resource << 51 | (0xFF << 7 if to_zero else 0)
         return 1 | block << 6 | (0x20 if to_zero else 0)
 
-    def _descriptor(  # noqa: PLR0913  # each is a part of it
+    def _descriptor(  # each is a part of it
         self,
         number: int,
         kind: int,
