@@ -24,7 +24,7 @@ CREATED := $(VERSIONS:%=.venv/py%/created)
 INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench bench-bzip2 clean $(TESTS)
+.PHONY: help setup lint types test demo bench bench-bzip2 bench-fleet clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -55,6 +55,9 @@ bench-bzip2: .venv/bench/installed ## measure the bzip2 reader beside other tool
 	.venv/bench/bin/python benchmarks/bzip2.py
 	.venv/bench/bin/python benchmarks/bzip2_phases.py
 	.venv/bench/bin/python tools/tricky_table.py
+
+bench-fleet: .venv/bench/installed ## measure 200 images at 1 and 2 workers, ten minutes: throughput, and how memory grows
+	.venv/bench/bin/python benchmarks/fleet.py
 
 clean: ## remove all that make made
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 
 from vmvisor_image import (
     Archive,
@@ -28,6 +29,7 @@ from vmvisor_image import (
     __version__,
     convert,
     export_pxe,
+    fleet,
     inspect,
     open_archive,
 )
@@ -138,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
     _add_raw_commands(command, partition_argument)
+    _add_scan(commands.add_parser)
     return parser
 
 
@@ -197,6 +200,23 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "one row for each of many images, as they are done"
+    scan = add_parser("scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem.")
+    scan.add_argument(
+        "sources", metavar="SRC", nargs="+", help="an image, or a pattern in quotes, such as 'dir/**/*.bz2'"
+    )
+    scan.add_argument(
+        "--out", metavar="FILE", help="write the rows to FILE: .jsonl, .ndjson, or .parquet (default: a table)"
+    )
+    scan.add_argument("--force", action="store_true", help="replace FILE when it is there")
+    scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
+    scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
+    scan.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
+    scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
+    scan.set_defaults(run=_scan)
+
+
 def _overlays(given: Sequence[str]) -> dict[str, str]:
     """Folders by module."""
     found = {}
@@ -230,32 +250,34 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Shows how far decoding is while standard error is a terminal: with rich where it is installed."""
+def _progress(doing: str = "decoding", unit: str = "bytes") -> Iterator[Progress | None]:
+    """Shows how far it is while standard error is a terminal: with rich where it is installed."""
     if not sys.stderr.isatty():
         yield None
         return
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
     except ImportError:
-        with _plain_progress() as progress:
+        with _plain_progress(doing, unit) as progress:
             yield progress
         return
-    columns = (TextColumn("decoding"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn(doing), BarColumn(), amount, TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager
-def _plain_progress() -> Iterator[Progress]:
+def _plain_progress(doing: str, unit: str) -> Iterator[Progress]:
     shown = ""
+    scale, unit = (1e6, "MB") if unit == "bytes" else (1, unit)
 
     def show(done: int, total: int | None) -> None:
         nonlocal shown
-        text = f"decoding {done / 1e6:.0f}" + (f" of {total / 1e6:.0f} MB" if total else " MB")
+        text = f"{doing} {done / scale:.0f}" + (f" of {total / scale:.0f}" if total else "") + f" {unit}"
         if text != shown:
             shown = text
             sys.stderr.write(f"\r{text}")
@@ -551,6 +573,59 @@ def _hexdump(options: argparse.Namespace) -> int:
                 repeated = line.data
         print(f"{end:08x}")
     return _DONE
+
+
+def _scan(options: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as stack:
+        executor, workers = None, options.workers
+        if options.scheduler is not None:
+            executor, cores = stack.enter_context(_cluster(options.scheduler))
+            workers = workers or cores
+        rows = fleet.stream(
+            options.sources,
+            executor,
+            workers=workers,
+            threads=options.threads,
+            detail=options.detail,
+            progress=stack.enter_context(_progress("scanning", "images")),
+        )
+        if options.out is None:
+            tally = _print_rows(rows)
+        else:
+            tally = fleet.write(rows, options.out, overwrite=options.force)
+            print(f"{_printable(options.out)}: {tally.images} images, {tally.bad} of them bad")
+    return _BAD_INPUT if tally.bad else _DONE
+
+
+def _print_rows(rows: Iterator[fleet.Row]) -> fleet.Tally:
+    layout = "{:8}  {:>14}  {:16}  {:>10}  {:>6}  {:>8}  {:12}  {}"
+    print(layout.format("State", "Bytes", "Version", "Partitions", "Files", "Problems", "Layers", "Path"))
+    images = bad = 0
+    for row in rows:
+        images += 1
+        bad += not row["ok"]
+        version = "-".join(filter(None, (row["version"], row["build"])))
+        cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"], row["path"])
+        shown = ["-" if cell in (None, "") else _printable(str(cell)) for cell in cells]
+        print(layout.format("ok" if row["ok"] else "BAD", *shown), flush=True)
+        if row["message"] is not None:
+            print(f"{'':10}{_printable(row['message'])}", flush=True)
+    return fleet.Tally(images, bad)
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
+    """What runs tasks on a dask cluster, and its number of threads."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no dask scheduler at {address!r}: {error}") from error
+    with client, client.get_executor() as executor:
+        yield executor, sum(client.nthreads().values()) or 1
 
 
 def _printable(text: str) -> str:
