@@ -24,7 +24,7 @@ CREATED := $(VERSIONS:%=.venv/py%/created)
 INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench bench-bzip2 bench-fleet clean $(TESTS)
+.PHONY: help setup lint types test demo bench bench-bzip2 bench-fleet man clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -56,8 +56,11 @@ bench-bzip2: .venv/bench/installed ## measure the bzip2 reader beside other tool
 	.venv/bench/bin/python benchmarks/bzip2_phases.py
 	.venv/bench/bin/python tools/tricky_table.py
 
-bench-fleet: .venv/bench/installed ## measure 200 images at 1 and 2 workers, ten minutes: throughput, and how memory grows
+bench-fleet: .venv/bench/installed ## measure 200 images at 1 and 2 workers, half an hour: throughput, and how memory grows
 	.venv/bench/bin/python benchmarks/fleet.py
+
+man: $(DEV) ## write the man page anew, from the command line's own help
+	.venv/dev/bin/python tools/man_page.py docs/man/vmvisor-image.1
 
 clean: ## remove all that make made
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -76,7 +79,7 @@ $(DEV): pyproject.toml
 	touch $@
 
 # The wheel is built from the sdist, as a release's is. A folder counts as changed when a file in it comes or goes.
-dist/built: $(DEV) README.md LICENSE $(shell find src -not -path "*__pycache__*")
+dist/built: $(DEV) README.md LICENSE docs/man/vmvisor-image.1 $(shell find src -not -path "*__pycache__*")
 	rm -rf dist
 	.venv/dev/bin/python -m build
 	touch $@

@@ -44,6 +44,9 @@ _OVERLAID = "oem.tgz"
 """The module that is made for what others add."""
 _STRIP = " .:-=+*%@"
 """For entropy of 0 to 8 bits per byte."""
+_SHELLS = ("bash", "zsh", "fish")
+_COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
+"""What shtab completes in the place of an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 Progress = Callable[[int, int | None], None]
@@ -141,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
     _add_raw_commands(command, partition_argument)
     _add_scan(commands.add_parser)
+    completion = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
+    completion.set_defaults(run=_completion)
     return parser
 
 
@@ -207,9 +213,9 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         "sources", metavar="SRC", nargs="+", help="an image, or a pattern in quotes, such as 'dir/**/*.bz2'"
     )
     scan.add_argument(
-        "--out", metavar="FILE", help="write the rows to FILE: .jsonl, .ndjson, or .parquet (default: a table)"
+        "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
     )
-    scan.add_argument("--force", action="store_true", help="replace FILE when it is there")
+    scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
     scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
     scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
     scan.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
@@ -595,6 +601,21 @@ def _scan(options: argparse.Namespace) -> int:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{_printable(options.out)}: {tally.images} images, {tally.bad} of them bad")
     return _BAD_INPUT if tally.bad else _DONE
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[cli]'") from error
+    parser = _parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in _COMPLETED:
+                action.complete = getattr(shtab, _COMPLETED[action.metavar])
+    print(shtab.complete(parser, options.shell))
+    return _DONE
 
 
 def _print_rows(rows: Iterator[fleet.Row]) -> fleet.Tally:
