@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -96,6 +97,13 @@ class TestOneRow:
     def test_of_a_file_that_is_not_there(self) -> None:
         row = scan_one("/nowhere/disk.dd")
         assert (row["ok"], row["error"], row["partitions"]) == (False, "FileNotFoundError", None)
+
+    def test_of_what_refers_to_something_that_is_not_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(image: Image) -> None:
+            raise PathNotFound("no file 'disk-s001.vmdk'")
+
+        monkeypatch.setattr(fleet, "report_of", fail)
+        assert scan_one(folder / "disk1.dd.bz2")["error"] == "PathNotFound"
 
     def test_of_any_other_failure(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(fleet, "report_of", lambda image: Path(os.devnull).relative_to("/nowhere"))
@@ -408,6 +416,22 @@ class TestCommand:
     def test_misuse(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["scan", *arguments]) == MISUSE
         assert capsys.readouterr().err.count("\n") == 1
+
+    def test_an_interrupt_leaves_the_rows_so_far(self, folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "rows.jsonl"
+        command = [sys.executable, "-m", "vmvisor_image", "scan", "--workers", "2", "--out", str(out)]
+        process = subprocess.Popen(
+            [*command, *[folder / "disk1.dd.bz2"] * 5000], stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        while not out.exists() or not out.stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (130, "")
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert 0 < len(rows) < 5000
+        assert all(row["ok"] for row in rows)
 
     def test_progress_on_a_terminal_only(self, pattern: str) -> None:
         primary, secondary = pty.openpty()

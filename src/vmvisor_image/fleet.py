@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import multiprocessing
 import os
@@ -124,8 +125,10 @@ def scan_one(source: Source, *, threads: int = 1, detail: bool = False) -> Row:
         with Image.open(source, threads=threads) as image:
             row.update(_described(report_of(image), detail=detail))
             row["product"], row["version"], row["build"] = _identity(image)
-    except UsageError:
-        raise
+    except UsageError as error:
+        if not isinstance(error, LookupError | OSError):
+            raise
+        row.update(_failure(error))  # what was looked for in the image is not there
     except Exception as error:  # noqa: BLE001  # one image must not end a job of thousands, whatever happens to it
         row.update(_failure(error))
     row["ok"] = row["error"] is None
@@ -213,8 +216,8 @@ def scan(
 
     Args:
         urls: See `expand`; paths must mean the same on every worker.
-        client: A ``distributed.Client``: its cluster begins at once and keeps the rows; ``distributed.progress(bag)``
-            shows how far it is.
+        client: The current ``distributed.Client``: its cluster begins at once and keeps the rows;
+            ``distributed.progress(bag)`` shows how far it is.
         threads: See `scan_one`.
         detail: See `scan_one`.
         images_per_task: Images that one task reads one after the other; more where there are many small ones.
@@ -359,11 +362,12 @@ def _in_processes(task: Callable[[Source], Row], images: Sequence[Source], worke
 
 def _processes(workers: int) -> ProcessPoolExecutor:
     # Spawned: a fork of a process with threads, as a caller's may be, can hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_parent)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_when_interrupted)
 
 
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_when_interrupted() -> None:
+    """Let Ctrl-C, which all processes of a terminal get, end this one at once and without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _in_flight(
@@ -374,10 +378,8 @@ def _in_flight(
     broken = False
     try:
         while True:
-            while not broken and len(pending) < workers * _IN_FLIGHT_PER_WORKER:
-                source = next(waiting, None)
-                if source is None:
-                    break
+            room = 0 if broken else workers * _IN_FLIGHT_PER_WORKER - len(pending)
+            for source in itertools.islice(waiting, room):
                 pending[_submit(executor, task, source)] = source
             if not pending:
                 return
