@@ -144,6 +144,8 @@ else:
         fleet.scan(sys.argv[1])
     except vmvisor_image.UsageError as error:
         assert "vmvisor-image[dask]" in str(error)
+    else:
+        raise AssertionError("dask was installed")
 """
 
 

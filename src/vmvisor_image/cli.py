@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 from vmvisor_image import (
     Archive,
@@ -29,12 +29,16 @@ from vmvisor_image import (
     __version__,
     convert,
     export_pxe,
-    fleet,
     inspect,
     open_archive,
 )
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.streams import FileSource
+
+if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
+    from concurrent.futures import Executor
+
+    from vmvisor_image.fleet import Row
 
 _DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
 _INTERRUPTED = 130
@@ -582,6 +586,8 @@ def _hexdump(options: argparse.Namespace) -> int:
 
 
 def _scan(options: argparse.Namespace) -> int:
+    from vmvisor_image import fleet
+
     with contextlib.ExitStack() as stack:
         executor, workers = None, options.workers
         if options.scheduler is not None:
@@ -596,11 +602,12 @@ def _scan(options: argparse.Namespace) -> int:
             progress=stack.enter_context(_progress("scanning", "images")),
         )
         if options.out is None:
-            tally = _print_rows(rows)
+            bad = _print_rows(rows)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{_printable(options.out)}: {tally.images} images, {tally.bad} of them bad")
-    return _BAD_INPUT if tally.bad else _DONE
+            bad = tally.bad
+    return _BAD_INPUT if bad else _DONE
 
 
 def _completion(options: argparse.Namespace) -> int:
@@ -618,12 +625,12 @@ def _completion(options: argparse.Namespace) -> int:
     return _DONE
 
 
-def _print_rows(rows: Iterator[fleet.Row]) -> fleet.Tally:
+def _print_rows(rows: Iterator[Row]) -> int:
+    """Print each row as it comes; gives the number of those that are not ok."""
     layout = "{:8}  {:>14}  {:16}  {:>10}  {:>6}  {:>8}  {:12}  {}"
     print(layout.format("State", "Bytes", "Version", "Partitions", "Files", "Problems", "Layers", "Path"))
-    images = bad = 0
+    bad = 0
     for row in rows:
-        images += 1
         bad += not row["ok"]
         version = "-".join(filter(None, (row["version"], row["build"])))
         cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"], row["path"])
@@ -631,7 +638,7 @@ def _print_rows(rows: Iterator[fleet.Row]) -> fleet.Tally:
         print(layout.format("ok" if row["ok"] else "BAD", *shown), flush=True)
         if row["message"] is not None:
             print(f"{'':10}{_printable(row['message'])}", flush=True)
-    return fleet.Tally(images, bad)
+    return bad
 
 
 @contextlib.contextmanager
