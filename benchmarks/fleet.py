@@ -32,6 +32,9 @@ class Run:
     """One pass over all images."""
 
     seconds: float
+    """By the wall clock."""
+    cpu: float
+    """Seconds of all processes, workers included."""
     bad: int
     memory: list[int]
     """Bytes resident after each image."""
@@ -44,7 +47,8 @@ def forge(count: int) -> None:
         if not path.exists():
             text = f"kernel=b.z\nmodules=k.z\nbuild=4.1.0-{number}\nupdated=1\nbootstate=0\n"
             bank = {"boot.cfg": text.encode(), "b.z": gzip_like(f"b{number}", PAYLOAD), "k.z": b"module"}
-            esx40_disk(boot={"mboot.c32": b"loader"}, bank=bank).write_bz2(path)
+            esx40_disk(boot={"mboot.c32": b"loader"}, bank=bank).write_bz2(path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
 
 
 def resident(process: int) -> int:
@@ -62,7 +66,7 @@ def measure(workers: int) -> None:
     for row in stream(str(FOLDER / "*.bz2"), workers=workers):
         bad += not row["ok"]
         memory.append(resident(os.getpid()))
-    print(json.dumps(asdict(Run(time.perf_counter() - begun, bad, memory))))
+    print(json.dumps(asdict(Run(time.perf_counter() - begun, sum(os.times()[:4]), bad, memory))))
 
 
 def main() -> None:
@@ -81,16 +85,17 @@ def main() -> None:
     for _ in range(options.runs):
         for workers, runs in found.items():
             runs.append(Run(**json.loads(subprocess.check_output([*command, str(workers)]))))
-    print("| workers | images/s | median s | MB after 20 | MB after all | peak MB | slope, kB/image |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
+    print("| workers | images/s | median s | CPU s | MB after 20 | MB after all | peak MB | slope, kB/image |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     for workers, runs in found.items():
         assert not any(run.bad for run in runs)
         seconds = statistics.median(run.seconds for run in runs)
+        cpu = statistics.median(run.cpu for run in runs)
         memory = [statistics.median(samples) for samples in zip(*(run.memory for run in runs), strict=True)]
         slope = statistics.linear_regression(range(len(memory) - WARM), memory[WARM:]).slope
         peak = max(max(run.memory) for run in runs)
         print(
-            f"| {workers} | {options.images / seconds:.2f} | {seconds:.1f} | {memory[WARM - 1] / 1e6:.1f} "
+            f"| {workers} | {options.images / seconds:.2f} | {seconds:.1f} | {cpu:.1f} | {memory[WARM - 1] / 1e6:.1f} "
             f"| {memory[-1] / 1e6:.1f} | {peak / 1e6:.1f} | {slope / 1e3:.1f} |"
         )
 
