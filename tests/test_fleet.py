@@ -377,6 +377,14 @@ class TestWrite:
             write([], tmp_path / "rows.parquet", rows_per_group=0)
 
 
+def _runs(process: str) -> bool:
+    """Whether a process is there and no zombie, which it stays where nobody waits for it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
 class TestCommand:
     def test_a_table(self, pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["scan", pattern, "--workers", "1"]) == BAD_INPUT
@@ -417,7 +425,9 @@ class TestCommand:
         assert main(["scan", *arguments]) == MISUSE
         assert capsys.readouterr().err.count("\n") == 1
 
-    def test_an_interrupt_leaves_the_rows_so_far(self, folder: Path, tmp_path: Path) -> None:
+    @pytest.fixture
+    def busy(self, folder: Path, tmp_path: Path) -> subprocess.Popen[str]:
+        """A scan of many images by two workers that has written its first row."""
         out = tmp_path / "rows.jsonl"
         command = [sys.executable, "-m", "vmvisor_image", "scan", "--workers", "2", "--out", str(out)]
         process = subprocess.Popen(
@@ -426,6 +436,21 @@ class TestCommand:
         while not out.exists() or not out.stat().st_size:
             assert process.poll() is None
             time.sleep(0.01)
+        return process
+
+    def test_workers_end_with_a_parent_that_is_killed(self, busy: subprocess.Popen[str]) -> None:
+        children = Path(f"/proc/{busy.pid}/task/{busy.pid}/children").read_text().split()
+        assert len(children) == 3  # two workers, and what multiprocessing keeps books with
+        busy.kill()
+        busy.communicate(timeout=60)
+        for _ in range(1000):
+            if not any(map(_runs, children)):
+                return
+            time.sleep(0.01)
+        pytest.fail("a worker is still there")
+
+    def test_an_interrupt_leaves_the_rows_so_far(self, busy: subprocess.Popen[str], tmp_path: Path) -> None:
+        process, out = busy, tmp_path / "rows.jsonl"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (130, "")

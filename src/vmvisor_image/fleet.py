@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -362,12 +363,20 @@ def _in_processes(task: Callable[[Source], Row], images: Sequence[Source], worke
 
 def _processes(workers: int) -> ProcessPoolExecutor:
     # Spawned: a fork of a process with threads, as a caller's may be, can hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_when_interrupted)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
 
 
-def _end_when_interrupted() -> None:
-    """Let Ctrl-C, which all processes of a terminal get, end this one at once and without a traceback."""
+def _begin_worker() -> None:
+    """Let a worker end at once with Ctrl-C, which all processes of a terminal get, and when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _in_flight(
