@@ -25,7 +25,7 @@ INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 ORACLE := .venv/oracle/made
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench bench-bzip2 bench-vmfs clean $(TESTS)
+.PHONY: help setup lint types test demo bench bench-bzip2 bench-vmfs bench-fleet man clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -60,6 +60,12 @@ bench-bzip2: .venv/bench/installed ## measure the bzip2 reader beside other tool
 bench-vmfs: .venv/bench/installed ## measure VMFS beside vmfs-fuse
 	.venv/bench/bin/python benchmarks/vmfs.py
 
+bench-fleet: .venv/bench/installed ## measure 200 images at 1 and 2 workers, half an hour: throughput, and how memory grows
+	.venv/bench/bin/python benchmarks/fleet.py
+
+man: $(DEV) ## write the man page anew, from the command line's own help
+	.venv/dev/bin/python tools/man_page.py docs/man/vmvisor-image.1
+
 clean: ## remove all that make made
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -77,7 +83,7 @@ $(DEV): pyproject.toml
 	touch $@
 
 # The wheel is built from the sdist, as a release's is. A folder counts as changed when a file in it comes or goes.
-dist/built: $(DEV) README.md LICENSE $(shell find src -not -path "*__pycache__*")
+dist/built: $(DEV) README.md LICENSE docs/man/vmvisor-image.1 $(shell find src -not -path "*__pycache__*")
 	rm -rf dist
 	.venv/dev/bin/python -m build
 	touch $@

@@ -23,13 +23,13 @@ pre{{font:12px/1.45 ui-monospace,monospace;overflow-x:auto;white-space:pre-wrap}
 _THEMES: Final = {"light": "background:#fff;color:#1b1b1b", "dark": "background:#16181b;color:#e8eaed"}
 
 
-def execute() -> Any:
-    """The notebook with the outputs of all its cells; an error in a cell is raised."""
+def execute(path: Path = NOTEBOOK) -> Any:
+    """A notebook with the outputs of all its cells; an error in a cell is raised."""
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
     return notebook
 
 

@@ -18,6 +18,7 @@ from vmvisor_image.errors import (
     DestinationExists,
     InvalidArgument,
     KeyUnavailable,
+    LimitExceeded,
     MemberNotFound,
     NoDiskImage,
     NoLocalPath,
@@ -55,6 +56,7 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     NoLocalPath: (TypeError,),
     RemoteError: (OSError,),
     SourceChanged: (OSError,),
+    LimitExceeded: (),
     CorruptImage: (),
     TruncatedImage: (EOFError,),
     UnsafeName: (),
@@ -94,7 +96,7 @@ def test_builtin_bases(kind: type[VmvisorImageError]) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in BUILTINS if kind is not VmvisorImageError])
 def test_is_of_one_family(kind: type[VmvisorImageError]) -> None:
-    assert sum(issubclass(kind, family) for family in (UsageError, CorruptImage, RemoteError)) == 1
+    assert sum(issubclass(kind, family) for family in (UsageError, CorruptImage, RemoteError, LimitExceeded)) == 1
 
 
 @pytest.mark.parametrize("kind", MISUSE)

@@ -6,11 +6,16 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
+import zipfile
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
 
 import vmvisor_image
+from tests.support import REPOSITORY, unavailable
 from tests.tool_disk import ToolDisk
 
 
@@ -66,3 +71,122 @@ def test_needs_three_packages() -> None:
 
 def test_tells_its_version() -> None:
     assert vmvisor_image.__version__ == metadata.version("vmvisor-image")
+
+
+def _distribution(pattern: str) -> Path:
+    """What ``make`` built in dist/."""
+    found = sorted((REPOSITORY / "dist").glob(pattern))
+    if len(found) != 1:
+        unavailable(f"there is not one {pattern} in dist/, which make dist/built fills")
+    return found[0]
+
+
+def _sources() -> set[str]:
+    """Paths of the package's own files."""
+    root = REPOSITORY / "src"
+    return {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+class TestWheel:
+    def test_holds_the_package_its_man_page_and_nothing_else(self) -> None:
+        with zipfile.ZipFile(_distribution("*.whl")) as wheel:
+            names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+            assert wheel.testzip() is None
+        version = vmvisor_image.__version__
+        man = f"vmvisor_image-{version}.data/data/share/man/man1/vmvisor-image.1"
+        assert names == _sources() | {man}
+
+    def test_its_metadata_is_valid(self) -> None:
+        with zipfile.ZipFile(_distribution("*.whl")) as wheel:
+            [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+            found = Metadata.from_email(wheel.read(name), validate=True)
+        assert str(found.version) == vmvisor_image.__version__
+        assert str(found.requires_python) == ">=3.11"
+        assert {"cli", "crypto", "dask", "parquet"} <= set(found.provides_extra or ())
+        assert found.description_content_type == "text/markdown"
+        assert (found.description or "").startswith("# vmvisor-image")
+
+    def test_fits_every_python_and_platform(self) -> None:
+        assert _distribution("*.whl").name.endswith("-py3-none-any.whl")
+
+
+def test_the_sdist_holds_all_that_a_build_and_the_tests_need() -> None:
+    with tarfile.open(_distribution("*.tar.gz")) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {f"src/{name}" for name in _sources()} <= names
+    needed = {"pyproject.toml", "Makefile", "LICENSE", ".ci/run", "docs/man/vmvisor-image.1", "tools/man_page.py"}
+    assert needed | {"tests/test_packaging.py", "examples/plugin/pyproject.toml", "benchmarks/fleet.py"} <= names
+    unwanted = re.compile(r"(^|/)(\.venv|build|dist|__pycache__|\.git)(/|$)|\.dd(\.bz2)?$")
+    assert [name for name in names if unwanted.search(name)] == []
+
+
+AFTER_INSTALL = """
+import sys
+from importlib import metadata
+import vmvisor_image
+from vmvisor_image import Image, fleet
+from vmvisor_image.testing.forge import fat_volume
+
+with Image.open(fat_volume({"boot.cfg": b"build=1"}, sectors=6000)) as image:
+    assert image.partitions[1].files["boot.cfg"].read_bytes() == b"build=1"
+assert fleet.scan_one(sys.argv[1])["error"] == "FileNotFoundError"
+assert not {"fs", "pkg_resources"} & sys.modules.keys(), "old setuptools' modules were imported"
+assert int(metadata.version("setuptools").split(".")[0]) >= 82
+if "dask" in sys.argv[2]:
+    assert fleet.scan(sys.argv[1]).compute()[0]["ok"] is False
+    fleet.write([fleet.scan_one(sys.argv[1])], sys.argv[1] + ".parquet")
+else:
+    try:
+        fleet.scan(sys.argv[1])
+    except vmvisor_image.UsageError as error:
+        assert "vmvisor-image[dask]" in str(error)
+    else:
+        raise AssertionError("dask was installed")
+"""
+
+
+@pytest.mark.parametrize("extras", ["", "[cli,crypto,dask]"])
+def test_installs_into_an_empty_environment_beside_the_newest_setuptools(extras: str, tmp_path: Path) -> None:
+    wheel = _distribution("*.whl")
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = str(environment / "bin/python")
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--upgrade", "setuptools", f"{wheel}{extras}"], check=True, timeout=600)
+    subprocess.run([*pip, "check"], check=True)
+    code = [python, "-W", "error", "-c", AFTER_INSTALL, str(tmp_path / "none.dd"), extras]
+    subprocess.run(code, check=True)
+    version = subprocess.check_output([environment / "bin/vmvisor-image", "--version"], text=True)
+    assert version == f"vmvisor-image {vmvisor_image.__version__}\n"
+    assert (environment / "share/man/man1/vmvisor-image.1").is_file()
+
+
+class TestTypes:
+    """A downstream program is checked against the installed package, from a folder that knows nothing of the source."""
+
+    MISTAKE = "\nassert_type(report.size, str)\n"
+
+    @pytest.fixture(params=["", MISTAKE], ids=["right", "mistaken"])
+    def mistakes(self, request: pytest.FixtureRequest, tmp_path: Path) -> int:
+        """How many mistakes the program in the test's folder has."""
+        text = (REPOSITORY / "tests/typing_example.py").read_text() + request.param
+        (tmp_path / "example.py").write_text(text)
+        return int(bool(request.param))
+
+    def test_mypy(self, mistakes: int, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", "example.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.stdout.count("error:") == mistakes, done.stdout
+        assert (done.returncode, done.stderr) == (mistakes, "")
+
+    def test_pyright(self, mistakes: int, tmp_path: Path) -> None:
+        (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+        command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--outputjson"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        found = json.loads(done.stdout)
+        assert found["summary"]["filesAnalyzed"] == 1
+        assert len(found["generalDiagnostics"]) == mistakes, found["generalDiagnostics"]

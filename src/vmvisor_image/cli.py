@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from vmvisor_image import (
     Archive,
@@ -21,6 +22,7 @@ from vmvisor_image import (
     ImageReport,
     InvalidArgument,
     LimitExceeded,
+    Limits,
     NotAFileSystem,
     Partition,
     PartitionReport,
@@ -36,8 +38,14 @@ from vmvisor_image import (
     open_datastore,
 )
 from vmvisor_image.boot.envelope import read_envelope
+from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.remote import is_url, open_url
 from vmvisor_image.streams import FileSource
+
+if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
+    from concurrent.futures import Executor
+
+    from vmvisor_image.fleet import Row
 
 _DONE, _BAD_INPUT, _MISUSE = 0, 1, 2
 _INTERRUPTED = 130
@@ -47,6 +55,9 @@ _OVERLAID = "oem.tgz"
 """The module that is made for what others add."""
 _STRIP = " .:-=+*%@"
 """For entropy of 0 to 8 bits per byte."""
+_SHELLS = ("bash", "zsh", "fish")
+_COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
+"""What shtab completes in the place of an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 Progress = Callable[[int, int | None], None]
@@ -110,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
         )
+        _add_limits(added)
         added.set_defaults(run=run)
         return added
 
@@ -130,8 +142,35 @@ def _parser() -> argparse.ArgumentParser:
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
     extract = command("extract", _extract, "extract every file of a partition to a folder")
     partition_argument(extract)
-    for reading in (ls, cat, extract):
-        reading.add_argument(
+    _add_device_option(ls, cat, extract)
+    pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
+    _add_pxe_options(pxe)
+    _add_boot_commands(command, partition_argument)
+    _add_archive(commands.add_parser)
+    for writing in (extract, pxe):
+        writing.add_argument("dest", metavar="DEST", help="the folder to write to")
+        writing.add_argument("--force", action="store_true", help="replace files that are already there")
+    _add_raw_commands(command, partition_argument)
+    _add_scan(commands.add_parser)
+    completion = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
+    completion.set_defaults(run=_completion)
+    return parser
+
+
+def _add_archive(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    archive = add_parser(
+        "archive", help="list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
+    )
+    archive.add_argument("source", metavar="SRC", help="path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660")
+    archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
+    archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
+    archive.set_defaults(run=_archive)
+
+
+def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
+    for parser in parsers:
+        parser.add_argument(
             "--device",
             metavar="SRC",
             action="append",
@@ -139,21 +178,23 @@ def _parser() -> argparse.ArgumentParser:
             help="another disk that a VMFS datastore lies on; PARTITION is the datastore's label then; may be given"
             " more than once",
         )
-    pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
-    _add_pxe_options(pxe)
-    _add_boot_commands(command, partition_argument)
-    archive = commands.add_parser(
-        "archive", help="list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-seconds", type=float, metavar="N", help="give an image up that takes longer (default: any time)"
     )
-    archive.add_argument("source", metavar="SRC", help="path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660")
-    archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
-    archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
-    archive.set_defaults(run=_archive)
-    for writing in (extract, pxe):
-        writing.add_argument("dest", metavar="DEST", help="the folder to write to")
-        writing.add_argument("--force", action="store_true", help="replace files that are already there")
-    _add_raw_commands(command, partition_argument)
-    return parser
+    parser.add_argument(
+        "--max-decoded",
+        type=_number,
+        metavar="BYTES",
+        default=DEFAULT_LIMITS.decoded_bytes,
+        help="give an image up of which more would have to be decoded (default: 16 TiB)",
+    )
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    return Limits(seconds=options.max_seconds, decoded_bytes=options.max_decoded)
 
 
 def _add_raw_commands(command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[..., None]) -> None:
@@ -212,6 +253,24 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "one row for each of many images, as they are done"
+    scan = add_parser("scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem.")
+    scan.add_argument(
+        "sources", metavar="SRC", nargs="+", help="an image, or a pattern in quotes, such as 'dir/**/*.bz2'"
+    )
+    scan.add_argument(
+        "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
+    )
+    scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
+    scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
+    scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
+    scan.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
+    _add_limits(scan)
+    scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
+    scan.set_defaults(run=_scan)
+
+
 def _overlays(given: Sequence[str]) -> dict[str, str]:
     """Folders by module."""
     found = {}
@@ -239,38 +298,42 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
             cache=options.cache,
             progress=progress,
             member=options.member,
+            limits=_limits(options),
         ) as image,
+        image.limits.operation(),
     ):
         yield image
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Shows how far decoding is while standard error is a terminal: with rich where it is installed."""
+def _progress(doing: str = "decoding", unit: str = "bytes") -> Iterator[Progress | None]:
+    """Shows how far it is while standard error is a terminal: with rich where it is installed."""
     if not sys.stderr.isatty():
         yield None
         return
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
     except ImportError:
-        with _plain_progress() as progress:
+        with _plain_progress(doing, unit) as progress:
             yield progress
         return
-    columns = (TextColumn("decoding"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn(doing), BarColumn(), amount, TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager
-def _plain_progress() -> Iterator[Progress]:
+def _plain_progress(doing: str, unit: str) -> Iterator[Progress]:
     shown = ""
+    scale, unit = (1e6, "MB") if unit == "bytes" else (1, unit)
 
     def show(done: int, total: int | None) -> None:
         nonlocal shown
-        text = f"decoding {done / 1e6:.0f}" + (f" of {total / 1e6:.0f} MB" if total else " MB")
+        text = f"{doing} {done / scale:.0f}" + (f" of {total / scale:.0f}" if total else "") + f" {unit}"
         if text != shown:
             shown = text
             sys.stderr.write(f"\r{text}")
@@ -306,6 +369,7 @@ def _info(options: argparse.Namespace) -> int:
             cache=options.cache,
             progress=progress,
             member=options.member,
+            limits=_limits(options),
         )
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -593,6 +657,78 @@ def _hexdump(options: argparse.Namespace) -> int:
                 repeated = line.data
         print(f"{end:08x}")
     return _DONE
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from vmvisor_image import fleet
+
+    with contextlib.ExitStack() as stack:
+        executor, workers = None, options.workers
+        if options.scheduler is not None:
+            executor, cores = stack.enter_context(_cluster(options.scheduler))
+            workers = workers or cores
+        rows = fleet.stream(
+            options.sources,
+            executor,
+            workers=workers,
+            threads=options.threads,
+            detail=options.detail,
+            limits=_limits(options),
+            progress=stack.enter_context(_progress("scanning", "images")),
+        )
+        if options.out is None:
+            bad = _print_rows(rows)
+        else:
+            tally = fleet.write(rows, options.out, overwrite=options.force)
+            print(f"{_printable(options.out)}: {tally.images} images, {tally.bad} of them bad")
+            bad = tally.bad
+    return _BAD_INPUT if bad else _DONE
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[cli]'") from error
+    parser = _parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in _COMPLETED:
+                action.complete = getattr(shtab, _COMPLETED[action.metavar])
+    print(shtab.complete(parser, options.shell))
+    return _DONE
+
+
+def _print_rows(rows: Iterator[Row]) -> int:
+    """Print each row as it comes; gives the number of those that are not ok."""
+    layout = "{:8}  {:>14}  {:16}  {:>10}  {:>6}  {:>8}  {:12}  {}"
+    print(layout.format("State", "Bytes", "Version", "Partitions", "Files", "Problems", "Layers", "Path"))
+    bad = 0
+    for row in rows:
+        bad += not row["ok"]
+        version = "-".join(filter(None, (row["version"], row["build"])))
+        cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"], row["path"])
+        shown = ["-" if cell in (None, "") else _printable(str(cell)) for cell in cells]
+        print(layout.format("ok" if row["ok"] else "BAD", *shown), flush=True)
+        if row["message"] is not None:
+            print(f"{'':10}{_printable(row['message'])}", flush=True)
+    return bad
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
+    """What runs tasks on a dask cluster, and its number of threads."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no dask scheduler at {address!r}: {error}") from error
+    with client, client.get_executor() as executor:
+        yield executor, sum(client.nthreads().values()) or 1
 
 
 def _printable(text: str) -> str:

@@ -87,13 +87,9 @@ class LimitExceeded(VmvisorImageError):
         limit: Name of the limit, a field of `Limits`.
     """
 
-    def __init__(self, limit: str, message: str) -> None:
-        super().__init__(f"{message} (limit: {limit})")
+    def __init__(self, *args: object, limit: str = "") -> None:
+        super().__init__(*args)
         self.limit = limit
-        self._message = message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.limit, self._message))
 
 
 class CorruptImage(VmvisorImageError):

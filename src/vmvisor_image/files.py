@@ -565,10 +565,14 @@ class FileTree(Mapping[str, File]):
             for entry in pending[-1]:
                 count += 1
                 if count > limits.entries:
-                    raise LimitExceeded("entries", f"more than {limits.entries} files and directories")
+                    raise LimitExceeded(
+                        f"more than {limits.entries} files and directories (limit: entries)", limit="entries"
+                    )
                 if isinstance(entry, Directory):
                     if len(pending) > limits.depth:
-                        raise LimitExceeded("depth", f"more than {limits.depth} directories in each other")
+                        raise LimitExceeded(
+                            f"more than {limits.depth} directories in each other (limit: depth)", limit="depth"
+                        )
                     pending.append(iter(entry))
                     break
                 yield entry

@@ -76,7 +76,7 @@ def check_deadline() -> None:
     """
     deadline = _DEADLINE.get()
     if deadline is not None and time.monotonic() > deadline[0]:
-        raise LimitExceeded("seconds", f"the operation took longer than {deadline[1]:g} seconds")
+        raise LimitExceeded(f"the operation took longer than {deadline[1]:g} seconds (limit: seconds)", limit="seconds")
 
 
 class Meter:
@@ -103,7 +103,7 @@ class Meter:
         check_deadline()
         most = self.limits.decoded_bytes
         if self.decoded_bytes > most:
-            raise LimitExceeded("decoded_bytes", f"more than {most} bytes were decoded")
+            raise LimitExceeded(f"more than {most} bytes were decoded (limit: decoded_bytes)", limit="decoded_bytes")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Meter, (self.limits,))

@@ -22,6 +22,7 @@ from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.volumes import FileVolume, Volume, open_volume
+from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.signatures import Match, match_signature
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
 
@@ -345,6 +346,9 @@ class Partition:
                         self._volume = open_volume(self._owner.disk, self.start, self.size, self)
                         if self._volume is None and self._entry.type_key in (MBR_VMKCORE, VMKCORE):
                             self._volume = DiagnosticPartition(self._owner.disk, self.start, self.size)
+                        if self._volume is None:
+                            self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
+                            self._problems += faults
                     except CorruptImage as error:
                         self._report(error)
                     self._opened = True

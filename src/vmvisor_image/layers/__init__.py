@@ -161,7 +161,9 @@ def _check_depth(layers: list[Layer], options: LayerOptions) -> None:
     """
     most = options.meter.limits.layers
     if len(layers) >= most:
-        raise LimitExceeded("layers", f"more than {most} layers: {', '.join(layer.kind for layer in layers)}, …")
+        raise LimitExceeded(
+            f"more than {most} layers: {', '.join(layer.kind for layer in layers)}, … (limit: layers)", limit="layers"
+        )
 
 
 def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:

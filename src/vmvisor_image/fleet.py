@@ -1,0 +1,478 @@
+"""Thousands of images: one row for each, in threads, in processes or on a cluster.
+
+`scan_one` is a plain module-level function that any engine can call: `concurrent.futures`, dask, Ray, Spark. `stream`
+runs it on an executor and gives rows as they are done, `scan` makes a ``dask.bag`` of them, and `write` puts them in a
+file.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypedDict, cast, get_args, get_type_hints
+
+from vmvisor_image import (
+    CorruptImage,
+    DestinationExists,
+    Image,
+    ImageReport,
+    InvalidArgument,
+    Limits,
+    PartitionNotFound,
+    PathNotFound,
+    UsageError,
+)
+from vmvisor_image.cores import available_cores
+from vmvisor_image.image import Source
+from vmvisor_image.report import report as report_of
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and in all, from the thread that takes the rows."""
+
+_IN_FLIGHT_PER_WORKER: Final = 2
+"""One that is read and one that waits, so that no worker idles."""
+_LARGEST_INTEGER: Final = (1 << 63) - 1
+_JSON_LINES: Final = (".jsonl", ".ndjson")
+_PARQUET: Final = ".parquet"
+
+
+class Row(TypedDict):
+    """One image: flat, and of strings, numbers, booleans and None only."""
+
+    path: str
+    """Absolute path, or URL; the repr of a source that has neither."""
+    ok: bool
+    """Whether it was read with no error and no problem."""
+    error: str | None
+    """Class of the exception, "Problem" where the image opens and a part of it is damaged, None where it is ok."""
+    message: str | None
+    """What the error, or the first problem, says."""
+    offset: int | None
+    """Where that is, in bytes; see `CorruptImage.offset`."""
+    size: int | None
+    """Bytes of the decoded disk; None where damage hides its end."""
+    layers: str | None
+    """Kinds of the wrappings, outermost first, with slashes between, such as "iso9660/tar/bzip2"; empty for none."""
+    scheme: str | None
+    """"mbr", "gpt" or "none"."""
+    generation: str | None
+    """Name of the `Generation`, in lower case."""
+    active_bank: int | None
+    """Number of the partition that the boot loader starts."""
+    product: str | None
+    """Name of the product; as version and build, from the ``boot.cfg``: no kernel is decoded for it."""
+    version: str | None
+    """Such as "4.1.0"."""
+    build: str | None
+    """Such as "260247"."""
+    partitions: int | None
+    """How many there are."""
+    files: int | None
+    """How many there are in all volumes."""
+    problems: int | None
+    """How many damaged places were found."""
+    seconds: float
+    """Wall-clock time that it took."""
+    report: str | None
+    """`ImageReport.to_dict` as JSON, where it was asked for."""
+
+
+_DTYPES: Final = {str: "string", bool: "boolean", int: "Int64", float: "float64"}
+
+COLUMNS: Final = MappingProxyType(
+    {name: _DTYPES[(get_args(hint) or (hint,))[0]] for name, hint in get_type_hints(Row).items()}
+)
+"""Name and pandas dtype of each column: ``scan(…).to_dataframe(meta=dict(COLUMNS))``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many images a run was of."""
+
+    images: int
+    """All."""
+    bad: int
+    """Those whose row is not `ok`."""
+
+
+def scan_one(source: Source, *, threads: int = 1, detail: bool = False, limits: Limits | None = None) -> Row:
+    """The row of one image; whatever is wrong with it is in the row.
+
+    Picklable with its result, so that any engine can run it: ``executor.map(scan_one, paths)``, ``rdd.map(scan_one)``,
+    ``ray.remote(scan_one)``.
+
+    Args:
+        source: See `Image.open`.
+        threads: Threads that decode it; 1, as many images are read at once.
+        detail: With the whole report, as JSON, in `Row.report`.
+        limits: See `Image.open`; an image that passes one is a row that says so.
+
+    Raises:
+        UsageError: The call is wrong: no source that `Image.open` takes, or no valid `threads`.
+    """
+    begun = time.perf_counter()
+    row = _empty_row(source)
+    try:
+        with Image.open(source, threads=threads, limits=limits) as image, image.limits.operation():
+            row.update(_described(report_of(image), detail=detail))
+            row["product"], row["version"], row["build"] = _identity(image)
+    except UsageError as error:
+        if not isinstance(error, LookupError | OSError):
+            raise
+        row.update(_failure(error))  # what was looked for in the image is not there
+    except Exception as error:  # noqa: BLE001  # one image must not end a job of thousands, whatever happens to it
+        row.update(_failure(error))
+    row["ok"] = row["error"] is None
+    row["seconds"] = time.perf_counter() - begun
+    return cast("Row", {name: _storable(value) for name, value in row.items()})
+
+
+def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, ...]:
+    """Every image that is meant: patterns replaced by the files they match, sorted, and each path made absolute.
+
+    Args:
+        sources: One path, pattern or URL, or any number of sources. A local path with ``*``, ``?`` or ``[`` that is no
+            file is a pattern, in which ``**`` matches any number of folders. URLs and what is no path stay as they are.
+
+    Raises:
+        PathNotFound: A pattern matches no file. (A path that is no pattern is not looked up: its row says so.)
+    """
+    given: Iterable[Source] = (sources,) if isinstance(sources, str | os.PathLike) else sources
+    found: list[Source] = []
+    for source in given:
+        path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+        if path is None or "://" in path:
+            found.append(source)
+        elif not glob.has_magic(path) or os.path.lexists(path):
+            found.append(_absolute(path))
+        else:
+            matches = [match for match in glob.iglob(path, recursive=True) if Path(match).is_file()]  # noqa: PTH207  # a pattern may be absolute
+            if not matches:
+                raise PathNotFound(f"no file matches {path!r}")
+            found += map(_absolute, sorted(matches))
+    return tuple(found)
+
+
+def stream(
+    sources: str | os.PathLike[str] | Iterable[Source],
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    detail: bool = False,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Row]:
+    """Rows as they are done, in whatever order that is; no more than a few images are in flight at once.
+
+    Args:
+        sources: See `expand`.
+        executor: What runs `scan_one`: a pool of `concurrent.futures`, ``distributed.Client.get_executor()``, or
+            anything with a `submit` like theirs. None for processes of its own, for which a script needs the usual
+            ``if __name__ == "__main__":``.
+        workers: How many images are read at once; None for one a core. With 1 and no executor, in this thread.
+        threads: See `scan_one`.
+        detail: See `scan_one`.
+        limits: See `scan_one`.
+        progress: Told after each image.
+
+    Raises:
+        PathNotFound: See `expand`.
+        UsageError: See `scan_one`.
+    """
+    if workers is not None and workers < 1:
+        raise InvalidArgument(f"workers must be at least 1, not {workers}")
+    images = expand(sources)
+    task = _task(threads, detail=detail, limits=limits)
+    workers = workers or available_cores()
+    if executor is not None:
+        rows = _on_executor(executor, task, images, workers)
+    elif min(workers, len(images)) > 1:
+        rows = _in_processes(task, images, min(workers, len(images)))
+    else:
+        rows = map(task, images)
+    return rows if progress is None else _told(rows, len(images), progress)
+
+
+def scan(
+    urls: str | os.PathLike[str] | Iterable[Source],
+    client: Any = None,
+    *,
+    threads: int = 1,
+    detail: bool = False,
+    limits: Limits | None = None,
+    images_per_task: int = 1,
+) -> Any:
+    """A ``dask.bag.Bag`` of rows, one for each image; needs ``vmvisor-image[dask]``.
+
+    Without a client the bag is lazy, and is computed in the threads of this process unless a ``distributed.Client`` is
+    current or ``compute(scheduler=…)`` says where. ``bag.to_dataframe(meta=dict(COLUMNS))`` is a dask DataFrame.
+
+    Args:
+        urls: See `expand`; paths must mean the same on every worker.
+        client: The current ``distributed.Client``: its cluster begins at once and keeps the rows;
+            ``distributed.progress(bag)`` shows how far it is.
+        threads: See `scan_one`.
+        detail: See `scan_one`.
+        limits: See `scan_one`.
+        images_per_task: Images that one task reads one after the other; more where there are many small ones.
+
+    Raises:
+        PathNotFound: See `expand`.
+        UsageError: dask is not installed, or an argument is out of range.
+    """
+    if images_per_task < 1:
+        raise InvalidArgument(f"images_per_task must be at least 1, not {images_per_task}")
+    try:
+        from vmvisor_image.dask_bag import make_bag
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
+    bag = make_bag(expand(urls), _task(threads, detail=detail, limits=limits), images_per_task)
+    return bag if client is None else client.persist(bag)
+
+
+def write(
+    rows: Iterable[Row], dest: str | os.PathLike[str], *, overwrite: bool = False, rows_per_group: int = 1000
+) -> Tally:
+    """Write rows as they come, whatever their number: JSON Lines (``.jsonl``, ``.ndjson``) or Parquet (``.parquet``).
+
+    JSON Lines can be read while it grows. Parquet, which needs ``vmvisor-image[parquet]``, is whole once this returns;
+    when it is interrupted, it holds the rows so far.
+
+    Args:
+        rows: From `stream`, or a computed bag.
+        dest: The file; its suffix says which format.
+        overwrite: Replace the file when it is there.
+        rows_per_group: Rows of a Parquet row group, which are kept in memory.
+
+    Raises:
+        DestinationExists: The file is there.
+        InvalidArgument: The suffix is another one.
+        UsageError: pyarrow is not installed.
+        OSError: The file can't be written.
+    """
+    path = Path(dest)
+    if path.suffix in _JSON_LINES:
+        put: Callable[[Path, Iterator[Row]], None] = _write_json_lines
+    elif path.suffix == _PARQUET:
+        put = _parquet_writer(rows_per_group)
+    else:
+        raise InvalidArgument(f"the name must end in {', '.join((*_JSON_LINES, _PARQUET))}: {str(path)!r}")
+    if path.exists() and not overwrite:
+        raise DestinationExists(f"{str(path)!r} is already there")
+    images = bad = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal images, bad
+        for row in rows:
+            images += 1
+            bad += not row["ok"]
+            yield row
+
+    put(path, counted())
+    return Tally(images, bad)
+
+
+def _write_json_lines(path: Path, rows: Iterator[Row]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+
+def _parquet_writer(rows_per_group: int) -> Callable[[Path, Iterator[Row]], None]:
+    if rows_per_group < 1:
+        raise InvalidArgument(f"rows_per_group must be at least 1, not {rows_per_group}")
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[parquet]'") from error
+    types = {
+        "string": pyarrow.string(),
+        "boolean": pyarrow.bool_(),
+        "Int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+    }
+    schema = pyarrow.schema([(name, types[dtype]) for name, dtype in COLUMNS.items()])
+
+    def put(path: Path, rows: Iterator[Row]) -> None:
+        group: list[Row] = []
+        with ParquetWriter(path, schema) as writer:
+            try:
+                for row in rows:
+                    group.append(row)
+                    if len(group) == rows_per_group:
+                        writer.write_table(pyarrow.Table.from_pylist(group, schema))
+                        group.clear()
+            finally:
+                if group:
+                    writer.write_table(pyarrow.Table.from_pylist(group, schema))
+
+    return put
+
+
+def _task(threads: int, *, detail: bool, limits: Limits | None) -> Callable[[Source], Row]:
+    if threads < 1:
+        raise InvalidArgument(f"threads must be at least 1, not {threads}")
+    return partial(scan_one, threads=threads, detail=detail, limits=limits)
+
+
+def _on_executor(
+    executor: Executor, task: Callable[[Source], Row], images: Sequence[Source], workers: int
+) -> Iterator[Row]:
+    for source, future in _in_flight(executor, task, iter(images), workers):
+        error = future.exception()
+        if isinstance(error, UsageError | BrokenExecutor):
+            raise error
+        yield future.result() if error is None else _failed(source, error)
+
+
+def _in_processes(task: Callable[[Source], Row], images: Sequence[Source], workers: int) -> Iterator[Row]:
+    """Rows from processes of our own; an image that kills its process is a row, too."""
+    waiting = iter(images)
+    suspects: list[Source] = []
+    with _processes(workers) as pool:
+        try:
+            pool.submit(int).result()
+        except BrokenExecutor as broken:
+            raise UsageError('no process can be started; a script needs `if __name__ == "__main__":`') from broken
+    while True:
+        with _processes(workers) as pool:
+            for source, future in _in_flight(pool, task, waiting, workers):
+                error = future.exception()
+                if isinstance(error, BrokenExecutor):
+                    suspects.append(source)  # it, or one that was read at the same time
+                else:
+                    yield future.result()
+        if not suspects:
+            return
+        for source in suspects:
+            with _processes(1) as alone:
+                future = alone.submit(task, source)
+                error = future.exception()
+                yield _failed(source, error) if isinstance(error, BrokenExecutor) else future.result()
+        suspects.clear()
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    # Spawned: a fork of a process with threads, as a caller's may be, can hang.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+
+
+def _begin_worker() -> None:
+    """Let a worker end at once with Ctrl-C, which all processes of a terminal get, and when its parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _in_flight(
+    executor: Executor, task: Callable[[Source], Row], waiting: Iterator[Source], workers: int
+) -> Iterator[tuple[Source, Future[Row]]]:
+    """Each image with its future when that is done; takes from `waiting` while there is room and the executor works."""
+    pending: dict[Future[Row], Source] = {}
+    broken = False
+    try:
+        while True:
+            room = 0 if broken else workers * _IN_FLIGHT_PER_WORKER - len(pending)
+            for source in itertools.islice(waiting, room):
+                pending[_submit(executor, task, source)] = source
+            if not pending:
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                broken = broken or isinstance(future.exception(), BrokenExecutor)
+                yield pending.pop(future), future
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _submit(executor: Executor, task: Callable[[Source], Row], source: Source) -> Future[Row]:
+    try:
+        return executor.submit(task, source)
+    except BrokenExecutor as error:
+        future: Future[Row] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _told(rows: Iterable[Row], total: int, progress: Progress) -> Iterator[Row]:
+    for done, row in enumerate(rows, 1):
+        progress(done, total)
+        yield row
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  # Path.absolute leaves ".." in
+
+
+def _empty_row(source: Source) -> dict[str, Any]:
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
+    return {**dict.fromkeys(COLUMNS), "path": path, "ok": False, "seconds": 0.0}
+
+
+def _failed(source: Source, error: BaseException) -> Row:
+    """The row of an image whose task gave none."""
+    return cast("Row", {name: _storable(value) for name, value in {**_empty_row(source), **_failure(error)}.items()})
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    offset = error.offset if isinstance(error, CorruptImage) else None
+    return {"error": type(error).__name__, "message": str(error), "offset": offset}
+
+
+def _described(report: ImageReport, *, detail: bool) -> dict[str, Any]:
+    row = {
+        "size": report.size,
+        "layers": "/".join(kind for kind, _ in report.layers),
+        "scheme": report.scheme,
+        "generation": None if report.generation is None else report.generation.name.lower(),
+        "active_bank": report.active_bank,
+        "partitions": len(report.partitions),
+        "files": sum(len(partition.files) for partition in report.partitions),
+        "problems": len(report.problems),
+        "report": json.dumps(report.to_dict()) if detail else None,
+    }
+    if report.problems:
+        first = report.problems[0]
+        row |= {"error": "Problem", "message": str(first), "offset": first.offset}
+    return row
+
+
+def _identity(image: Image) -> tuple[str | None, str | None, str | None]:
+    """Product, version and build, where a ``boot.cfg`` tells them; a kernel would have to be decoded."""
+    try:
+        system = image.system()
+    except PartitionNotFound:
+        return None, None, None
+    if system.configuration is None or not system.configuration.build:
+        return None, None, None
+    return system.identity
+
+
+def _storable(value: Any) -> Any:
+    """A value that every column type takes: an image can claim what no 64-bit integer and no UTF-8 string holds."""
+    if isinstance(value, int) and value > _LARGEST_INTEGER:
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
