@@ -270,7 +270,7 @@ class TestCacheBytes:
 def test_limits_are_checked() -> None:
     for name in ("decoded_bytes", "entries", "depth", "layers", "seconds", "cache_bytes"):
         with pytest.raises(InvalidArgument, match=name):
-            Limits(**{name: 0})  # type: ignore[arg-type]  # all are numbers
+            Limits(**{name: 0})
 
 
 def test_limits_cost_no_reads() -> None:

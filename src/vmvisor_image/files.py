@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, overload
 
 from vmvisor_image.errors import (
     InvalidArgument,
-    LimitExceeded,
     NoLocalPath,
     NotADirectory,
     NotAFile,
@@ -24,7 +23,7 @@ from vmvisor_image.errors import (
     Problem,
 )
 from vmvisor_image.extraction import write_files
-from vmvisor_image.limits import DEFAULT_LIMITS, Meter, check_deadline
+from vmvisor_image.limits import DEFAULT_LIMITS, Meter, check_deadline, passed
 from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
@@ -565,14 +564,10 @@ class FileTree(Mapping[str, File]):
             for entry in pending[-1]:
                 count += 1
                 if count > limits.entries:
-                    raise LimitExceeded(
-                        f"more than {limits.entries} files and directories (limit: entries)", limit="entries"
-                    )
+                    raise passed("entries", f"more than {limits.entries} files and directories")
                 if isinstance(entry, Directory):
                     if len(pending) > limits.depth:
-                        raise LimitExceeded(
-                            f"more than {limits.depth} directories in each other (limit: depth)", limit="depth"
-                        )
+                        raise passed("depth", f"more than {limits.depth} directories in each other")
                     pending.append(iter(entry))
                     break
                 yield entry

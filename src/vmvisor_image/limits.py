@@ -68,6 +68,11 @@ _DEADLINE: ContextVar[tuple[float, float] | None] = ContextVar("_DEADLINE", defa
 """When the operation of this thread has to be done, and the seconds it had."""
 
 
+def passed(limit: str, message: str) -> LimitExceeded:
+    """The error for a limit that is passed: a field of `Limits`."""
+    return LimitExceeded(f"{message} (limit: {limit})", limit=limit)
+
+
 def check_deadline() -> None:
     """Refuse to go on where the operation's time is over.
 
@@ -76,7 +81,7 @@ def check_deadline() -> None:
     """
     deadline = _DEADLINE.get()
     if deadline is not None and time.monotonic() > deadline[0]:
-        raise LimitExceeded(f"the operation took longer than {deadline[1]:g} seconds (limit: seconds)", limit="seconds")
+        raise passed("seconds", f"the operation took longer than {deadline[1]:g} seconds")
 
 
 class Meter:
@@ -103,7 +108,7 @@ class Meter:
         check_deadline()
         most = self.limits.decoded_bytes
         if self.decoded_bytes > most:
-            raise LimitExceeded(f"more than {most} bytes were decoded (limit: decoded_bytes)", limit="decoded_bytes")
+            raise passed("decoded_bytes", f"more than {most} bytes were decoded")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Meter, (self.limits,))

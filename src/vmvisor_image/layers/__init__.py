@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from vmvisor_image.errors import CorruptImage, LimitExceeded
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File, FileTree
-from vmvisor_image.limits import Meter
+from vmvisor_image.limits import Meter, passed
 from vmvisor_image.sequential import Decoder, SequentialReader
 from vmvisor_image.signed import strip_signature
 from vmvisor_image.streams import KeptBeside, ReadAt, knows_size, read_up_to
@@ -161,9 +161,7 @@ def _check_depth(layers: list[Layer], options: LayerOptions) -> None:
     """
     most = options.meter.limits.layers
     if len(layers) >= most:
-        raise LimitExceeded(
-            f"more than {most} layers: {', '.join(layer.kind for layer in layers)}, … (limit: layers)", limit="layers"
-        )
+        raise passed("layers", f"more than {most} layers: {', '.join(layer.kind for layer in layers)}, …")
 
 
 def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:
