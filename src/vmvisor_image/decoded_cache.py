@@ -13,7 +13,6 @@ import hashlib
 import mmap
 import os
 import re
-import threading
 import time
 from bisect import bisect_right, insort
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.schemas.decoded_cache import MAGIC, MAP_FRAME_MAGIC, VERSION, DecodedMapEntry, DecodedMapHeader
 from vmvisor_image.schemas.zstd import SEEKABLE_MAGIC, SeekTableEntry, SeekTableFooter, SkippableFrameHeader
 from vmvisor_image.streams import FileSource
@@ -76,7 +76,7 @@ class DecodedCache:
         self._prefix = fingerprint.hex()[:16]
         self._limit = limit
         self._exclusive = exclusive
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._segments: list[FileSource] = []
         self._stretches: list[_Stretch] = []
         """Ascending by start."""
@@ -152,7 +152,6 @@ class DecodedCache:
 
     def start_in_child(self) -> None:
         """After a fork: the segment that is being written is the parent's."""
-        self._lock = threading.RLock()
         self._writer = None
         self._may_write = False
         self._stretches = [stretch for stretch in self._stretches if stretch.segment >= 0]

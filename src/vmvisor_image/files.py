@@ -6,7 +6,6 @@ import fnmatch
 import io
 import os
 import re
-import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vmvisor_image.errors import (
     Problem,
 )
 from vmvisor_image.extraction import write_files
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import DEFAULT_LIMITS, Meter, check_deadline, passed
 from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
 
@@ -394,7 +394,7 @@ class Directory(_Entry):
         self._modified = modified
         self._list = list_entries
         self._fold_case = fold_case
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._entries: tuple[File | Directory, ...] | None = None
         self._names: dict[str, File | Directory] = {}
 

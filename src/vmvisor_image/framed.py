@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.forking import restart_in_child
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import Meter
 from vmvisor_image.sequential import Decoder, SequentialReader
 from vmvisor_image.streams import check_range, open_stream, past_end
@@ -67,9 +66,8 @@ class FramedReader:
         """Counts what is decoded."""
         self._progress = progress
         self._total = total
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._open: OrderedDict[Frame, SequentialReader] = OrderedDict()
-        restart_in_child(self)
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -106,10 +104,6 @@ class FramedReader:
     def open(self) -> io.BufferedReader:
         """A seekable, read-only binary stream of the decoded data."""
         return open_stream(self)
-
-    def start_in_child(self) -> None:
-        """See `vmvisor_image.forking`."""
-        self._lock = threading.Lock()
 
     def _reader(self, frame: Frame) -> SequentialReader:
         with self._lock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from vmvisor_image.checksums import Checksum, check_beside
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
 from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers import Layer, LayerOptions, Progress, neighbour_of, unwrap
 from vmvisor_image.limits import Limits, Meter, meter_of
 from vmvisor_image.partition import PartitionTable
@@ -171,7 +171,7 @@ class Image:
         self.meter = meter_of(source) if limits is None else Meter(limits)
         """Counts what was decoded."""
         self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self.meter)
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
         self._closed = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,6 +12,7 @@ from vmvisor_image.boot.banks import BootBank, active_bank, find_banks
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.files import Extent, FileTree
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
@@ -56,7 +56,7 @@ class Partition:
         self._owner = owner
         self._entry = entry
         self._scheme: Scheme = scheme
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._opened = False
         self._volume: Volume | None = None
         self._problems: tuple[Problem, ...] = ()
@@ -387,7 +387,7 @@ class PartitionTable:
         """Made by `Image`."""
         self._owner = owner
         self._table = table
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._found: list[Partition] = []
         self._rest: Iterator[TableEntry] = table.entries()
         self._banks: tuple[BootBank, ...] | None = None

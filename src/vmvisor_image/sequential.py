@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import io
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol, Self
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.forking import restart_in_child
+from vmvisor_image.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.limits import Meter
 from vmvisor_image.streams import check_range, open_stream, past_end
 
@@ -86,7 +85,7 @@ class SequentialReader:
         """Counts what is decoded."""
         self._progress = progress
         self._total = total
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
         self._checkpoints: list[tuple[int, Decoder]] = []
         """Number of the next piece, and a decoder that gives it, ascending."""
@@ -158,7 +157,6 @@ class SequentialReader:
 
     def start_in_child(self) -> None:
         """See `vmvisor_image.forking`."""
-        self._lock = threading.RLock()
         self._live = None
 
     def _piece(self, number: int) -> bytes:

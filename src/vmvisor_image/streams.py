@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import io
 import os
-import threading
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 
 _COPY_CHUNK = 1 << 20
@@ -156,7 +156,7 @@ class FileSource:
         self.path = os.fspath(path)
         # Unbuffered and never writable: nothing here can change what is being examined.
         self._file = io.FileIO(self.path, "rb")
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         # A block device's stat says 0 bytes; the end of the file is right for both.
         self._size = self._file.seek(0, os.SEEK_END)
 
@@ -235,7 +235,7 @@ class FileObjectSource:
         if not (file.readable() and file.seekable()):
             raise InvalidArgument("a file object must be readable and seekable")
         self._file = file
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._size = file.seek(0, os.SEEK_END)
 
     @property

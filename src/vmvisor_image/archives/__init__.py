@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal
 
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.files import Directory, Extent, File, FileTree
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers import LayerOptions, peel
 from vmvisor_image.limits import meter_of
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -99,7 +99,7 @@ class ArchiveHome:
         self.given = given
         self.meter = meter_of(given)
         """Counts what is decoded; that of the image that it lies in."""
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._opened: tuple[ReadAt, tuple[str, ...], str, Reader] | None = None
         self._read: tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree] | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
 from vmvisor_image.files import Directory, File, FileTree
+from vmvisor_image.forking import ForkSafeLock
 
 if TYPE_CHECKING:
     from vmvisor_image.image import Image
@@ -189,7 +189,7 @@ class SystemTree(FileTree):
     def __init__(self, modules: tuple[SystemModule, ...]) -> None:
         """Made by `System`."""
         self._modules = modules
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._opened: dict[int, Archive | None] = {}
         self._found: dict[Problem, None] = {}
         self._merged: tuple[MemberTree, dict[str, int]] | None = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.forking import restart_in_child
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.streams import ReadAt, check_range, past_end, read_up_to
 
 _PAGE: Final = 1 << 14
@@ -71,12 +70,11 @@ class MappedDisk:
         """Gives the run that begins at an offset."""
         self.problems = problems
         """What was found damaged when it was opened."""
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._decoded: OrderedDict[int, bytes] = OrderedDict()
         self._held = 0
         self.clusters_decoded = 0
         """Compressed clusters decoded so far, those decoded again included."""
-        restart_in_child(self)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.
@@ -115,10 +113,6 @@ class MappedDisk:
             offset += run.length
         return end
 
-    def start_in_child(self) -> None:
-        """See `vmvisor_image.forking`."""
-        self._lock = threading.Lock()
-
     def _decode(self, packed: Packed) -> bytes:
         with self._lock:
             known = self._decoded.get(packed.start)
@@ -144,9 +138,8 @@ class Tables:
         self._kind = kind
         self._source = source
         self._byte_order: Literal["little", "big"] = byte_order
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._pages: OrderedDict[int, bytes] = OrderedDict()
-        restart_in_child(self)
 
     def number(self, offset: int, width: int, table: str) -> int:
         """The number of `width` bytes at `offset`, which is a multiple of them.
@@ -161,10 +154,6 @@ class Tables:
                 "it lies past the end of the source", structure=f"{self._kind} {table}", offset=offset, field="entry"
             )
         return int.from_bytes(data, self._byte_order)
-
-    def start_in_child(self) -> None:
-        """See `vmvisor_image.forking`."""
-        self._lock = threading.Lock()
 
     def _page(self, number: int) -> bytes:
         with self._lock:

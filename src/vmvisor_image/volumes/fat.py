@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
     SIGNATURE,
@@ -357,7 +357,7 @@ class FileAllocationTable:
         self._bad = (1 << min(bits, 28)) - 9
         """Entry of a cluster marked bad: ...F7."""
         self._pages: OrderedDict[int, array[int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def runs(self, first: int, needed: int | None, entry_offset: int) -> Iterator[tuple[int, int]]:
         """First cluster and length of each run of consecutive clusters of a chain.

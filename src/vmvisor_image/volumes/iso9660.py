@@ -5,7 +5,6 @@ Directories are read when they are first listed. A damaged record costs itself a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,6 +13,7 @@ from typing import Final
 from vmvisor_image.archives import MOST_MEMBERS, ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.iso9660 import (
     ASSOCIATED,
@@ -86,7 +86,7 @@ class IsoVolume:
             CorruptImage: There is no primary descriptor that makes sense.
         """
         self._disk, self._start = disk, start
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._problems: dict[Problem, None] = {}
         self._listed: dict[int, str] = {}
         """Path of each directory that was listed, by its first block."""
