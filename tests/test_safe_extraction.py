@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
+import re
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from vmvisor_image import CorruptImage, DestinationExists, Extent, Image, PartialExtraction, UnsafeName
-from vmvisor_image.extraction import Extractable, write_files
+from vmvisor_image import (
+    CorruptImage,
+    DestinationExists,
+    Extent,
+    Image,
+    LimitExceeded,
+    Limits,
+    PartialExtraction,
+    UnsafeName,
+)
+from vmvisor_image.extraction import _HAS_UNNAMED_FILES, Extractable, write_files
 from vmvisor_image.testing.forge import ForgedFile, fat_volume
 
 
@@ -251,3 +265,145 @@ def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == tree
+
+
+class Swapping(Content):
+    """A file that, while it is read, has something done."""
+
+    def __init__(self, data: bytes, action: Callable[[], object]) -> None:
+        super().__init__(data)
+        self.action = action
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.data[:3]
+        self.action()
+        yield self.data[3:]
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path: Path) -> None:
+    dest, outside = tmp_path / "dest", tmp_path / "outside"
+    outside.mkdir()
+
+    def swap() -> None:
+        (dest / "a").rename(dest / "moved")
+        (dest / "a").symlink_to(outside)
+
+    files: list[tuple[str, Extractable]] = [("a/one", Swapping(b"content", swap)), ("a/two", Content(b"x", place=9))]
+    with pytest.raises(DestinationExists, match="'a' is in the way"):
+        write_files(files, dest)
+    assert everything(outside) == set()
+    assert (dest / "moved" / "one").read_bytes() == b"content"  # the folder that was open, wherever it is now
+
+
+def test_zeros_become_holes(tmp_path: Path) -> None:
+    class Sparse(Content):
+        def chunks(self) -> Iterator[bytes]:
+            yield bytes(1 << 20)
+            yield b"x" * 4096
+            yield bytes((1 << 20) - 4096)
+
+    data = bytes(1 << 20) + b"x" * 4096 + bytes((1 << 20) - 4096)
+    (path,) = write_files([("sparse", Sparse(data))], tmp_path)
+    assert path.read_bytes() == data
+    assert path.stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_resumed_extraction_writes_what_is_missing(tmp_path: Path) -> None:
+    reads: list[str] = []
+
+    class Noted(Content):
+        def __init__(self, name: str) -> None:
+            super().__init__(name.encode() * 100)
+            self.name = name
+
+        def chunks(self) -> Iterator[bytes]:
+            reads.append(self.name)
+            yield self.data
+
+    files: list[tuple[str, Extractable]] = [(f"d/{name}", Noted(name)) for name in "abc"]
+    write_files(files[:2], tmp_path)
+    with pytest.raises(DestinationExists):
+        write_files(files, tmp_path)
+    reads.clear()
+    paths = write_files(files, tmp_path, resume=True)
+    assert reads == ["c"]
+    assert [path.read_bytes()[:1] for path in paths] == [b"a", b"b", b"c"]
+    (tmp_path / "d" / "a").write_bytes(b"other")
+    with pytest.raises(DestinationExists):
+        write_files(files, tmp_path, resume=True)
+
+
+def test_more_than_may_be_written_is_refused_before_anything_is(tmp_path: Path) -> None:
+    volume = fat_volume({"a": b"x" * 600, "b": b"y" * 600}, sectors=8192, sectors_per_cluster=4)
+    with Image.open(volume, limits=Limits(extracted_bytes=1000)) as image:
+        with pytest.raises(LimitExceeded, match="1200 bytes are to be written, more than 1000") as caught:
+            image.partitions[1].files.extract(tmp_path / "out")
+        assert caught.value.limit == "extracted_bytes"
+    assert not (tmp_path / "out").exists()
+
+
+_IN_A_PROCESS = """
+import resource, signal, sys
+from vmvisor_image import DestinationFull, Image
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if sys.argv[3] != "0":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+print("started", flush=True)
+try:
+    Image.open(sys.argv[1]).partitions[1].files.extract(sys.argv[2])
+except DestinationFull as error:
+    sys.exit(f"DestinationFull: {error}")
+"""
+
+
+@pytest.fixture
+def volume_of_files(tmp_path: Path) -> tuple[Path, dict[str, bytes]]:
+    generator = random.Random(8)
+    files = {f"{n % 7}/file{n:03}": generator.randbytes(generator.randrange(1, 60_000)) for n in range(300)}
+    files["large"] = generator.randbytes(3_000_000)
+    path = tmp_path / "volume.img"
+    fat_volume(files, sectors=65536, sectors_per_cluster=4).write_to(path)
+    return path, files
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path, volume_of_files: tuple[Path, dict[str, bytes]]) -> None:
+    path, files = volume_of_files
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _IN_A_PROCESS, str(path), str(out), "1000000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert re.search(r"DestinationFull: .*large: there is no room left \(File too large\); the \d+ files", done.stderr)
+    written = {name: out / name for name in files if (out / name).exists()}
+    assert {name: path.read_bytes() for name, path in written.items()} == {name: files[name] for name in written}
+    assert everything(out) == set(written) | {str(n) for n in range(7) if (out / str(n)).exists()}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_at_any_moment_it_leaves_only_whole_files(
+    tmp_path: Path, volume_of_files: tuple[Path, dict[str, bytes]]
+) -> None:
+    path, files = volume_of_files
+    generator = random.Random(9)
+    interrupted = 0
+    for number in range(12):
+        out = tmp_path / f"out{number}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", _IN_A_PROCESS, str(path), str(out), "0"], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        until = generator.randrange(len(files))
+        while process.poll() is None and sum(1 for _ in out.rglob("*")) < until:
+            pass
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        found = {item.relative_to(out).as_posix(): item for item in out.rglob("*") if item.is_file()}
+        parts = {name for name in found if name.endswith(".part")}
+        assert not parts or not _HAS_UNNAMED_FILES
+        for name in found.keys() - parts:
+            assert found[name].read_bytes() == files[name], name
+        interrupted += len(found) < len(files)
+        with Image.open(path) as image:  # and what is missing can be had
+            image.partitions[1].files.extract(out, resume=True)
+        assert all((out / name).read_bytes() == data for name, data in files.items())
+    assert interrupted > 3

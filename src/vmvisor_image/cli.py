@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
     extract = command("extract", _extract, "extract every file of a partition to a folder")
     partition_argument(extract)
+    extract.add_argument("--resume", action="store_true", help="go on with an extraction that was ended")
     _add_device_option(ls, cat, extract)
     pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
@@ -508,7 +509,7 @@ def _cat(options: argparse.Namespace) -> int:
 
 def _extract(options: argparse.Namespace) -> int:
     with _holder(options) as holder:
-        written = holder.files.extract(options.dest, overwrite=options.force)
+        written = holder.files.extract(options.dest, overwrite=options.force, resume=options.resume)
     print(f"{len(written)} files written to {_printable(options.dest)}")
     return _DONE
 

@@ -72,6 +72,10 @@ class DestinationExists(UsageError, FileExistsError):
     """Writing would replace something that is already there."""
 
 
+class DestinationFull(UsageError, OSError):
+    """There is no room to write to; what was written before is whole."""
+
+
 class RemoteError(VmvisorImageError, OSError):
     """What a URL leads to could not be read: the connection, the server or its answer failed."""
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, Self
 
-from vmvisor_image.errors import CorruptImage, DestinationExists, PartialExtraction, UnsafeName
+from vmvisor_image.errors import (
+    CorruptImage,
+    DestinationExists,
+    DestinationFull,
+    PartialExtraction,
+    UnsafeName,
+    VmvisorImageError,
+)
+from vmvisor_image.limits import passed
 from vmvisor_image.streams import ReadAt, prefetch
 
 _DEVICE_NAMES = frozenset(
@@ -17,6 +28,12 @@ _DEVICE_NAMES = frozenset(
     + [f"{name}{digit}" for name in ("com", "lpt") for digit in "123456789¹²³"]  # two kinds of names
 )
 """Names that Windows takes for devices, with any extension."""
+_HAS_DIRECTORY_DESCRIPTORS = {os.open, os.mkdir, os.link, os.rename, os.unlink} <= os.supports_dir_fd
+"""Whether files can be opened relative to a folder that is open: on all systems but Windows."""
+_HAS_UNNAMED_FILES = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")  # noqa: PTH112  # asked once
+"""Whether there may be files without a name that are given one when they are whole: on Linux."""
+_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+_ZEROS = bytes(1 << 20)
 _FORBIDDEN = frozenset('/\\:*?"<>|') | {chr(code) for code in range(32)} | {"\x7f"}
 
 
@@ -74,14 +91,19 @@ def check_name(path: str, name: str) -> None:
         raise UnsafeName(f"{path!r} {reason}; nothing was written", structure="file name")
 
 
-def write_files(
+def write_files(  # each is one thing that is asked for
     files: Sequence[tuple[str, Extractable]],
     dest: str | os.PathLike[str],
     *,
     made: Sequence[tuple[str, Callable[[], Iterable[bytes]]]] = (),
     overwrite: bool = False,
+    resume: bool = False,
+    most_bytes: int | None = None,
 ) -> tuple[Path, ...]:
     """Write files of an image, and content of our own, below `dest`.
+
+    Each file appears whole or not at all, whenever this is ended. Directories below `dest` are opened one in the other,
+    and links in them are not followed. Runs of zeros become holes.
 
     Args:
         files: Relative POSIX path and file of each.
@@ -89,22 +111,32 @@ def write_files(
         made: Relative POSIX path of more files, and what makes the content of each, piece by piece; made and written
             last, so that they stand only beside whole files and may depend on what the files hold.
         overwrite: Replace files that are already there.
+        resume: Take files that are already there with the size and time of those to be written for what they are.
+        most_bytes: Bytes that all `files` may have together; None for any number.
 
     Returns:
-        The paths written, in the order given.
+        The paths written, and those taken for written, in the order given.
 
     Raises:
         UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system.
         DestinationExists: Something is in the way.
+        DestinationFull: There is no room left.
+        LimitExceeded: The files have more bytes than `most_bytes`; nothing was written.
         PartialExtraction: Some files are damaged; the others, and none of `made`, were written.
     """
     root = Path(dest)
     paths = [path for path, _ in files] + [path for path, _ in made]
     _check_names(paths)
-    _check_destination(root, paths, overwrite=overwrite)
+    total = sum(file.size for _, file in files)
+    if most_bytes is not None and total > most_bytes:
+        raise passed("extracted_bytes", f"{total} bytes are to be written, more than {most_bytes}")
+    done = {path for path, file in files if resume and _is_written(root / path, file)}
+    _check_destination(root, [path for path in paths if path not in done], overwrite=overwrite)
     failed: list[tuple[str, CorruptImage]] = []
     readable: list[tuple[int, int]] = []
     for number, (path, file) in enumerate(files):
+        if path in done:
+            continue
         try:
             extents = file.extents
         except CorruptImage as error:
@@ -112,18 +144,29 @@ def write_files(
             continue
         readable.append((extents[0].offset if extents else 0, number))
         prefetch(file, 0, file.size)
-    for _, number in sorted(readable):  # in disk order: a compressed image is decoded once, front to back
-        path, file = files[number]
-        try:
-            _write(root / path, file.chunks(), file.timestamp, overwrite=overwrite)
-        except CorruptImage as error:
-            failed.append((path, error))
-    if failed:
-        broken = {path for path, _ in failed}
-        _raise_partial(tuple(root / path for path, _ in files if path not in broken), failed)
-    for path, content in made:
-        _write(root / path, content(), None, overwrite=overwrite)
+    with _Destination(root, overwrite=overwrite) as destination:
+        for _, number in sorted(readable):  # in disk order: a compressed image is decoded once, front to back
+            path, file = files[number]
+            try:
+                destination.write(path, file.chunks(), file.timestamp)
+            except CorruptImage as error:
+                failed.append((path, error))
+        if failed:
+            broken = {path for path, _ in failed}
+            _raise_partial(tuple(root / path for path, _ in files if path not in broken), failed)
+        for path, content in made:
+            destination.write(path, content(), None)
     return tuple(root / path for path in paths)
+
+
+def _is_written(target: Path, file: Extractable) -> bool:
+    """Whether what is at `target` is the file, as far as size and time tell; files appear only whole."""
+    timestamp = file.timestamp
+    try:
+        found = target.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == file.size and found.st_mtime == timestamp
 
 
 def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptImage]]) -> NoReturn:
@@ -172,29 +215,157 @@ def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> 
             raise DestinationExists(f"{target} is already there; nothing was written")
 
 
-def _write(target: Path, chunks: Iterable[bytes], timestamp: float | None, *, overwrite: bool) -> None:
-    """Write one file under a temporary name beside its own, then rename it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.urandom(8).hex()}.part")
-    try:
-        with temporary.open("xb") as output:
-            for chunk in chunks:
-                output.write(chunk)
-        if timestamp is not None:
-            with contextlib.suppress(OverflowError, OSError, ValueError):  # a date the file system can't hold
-                os.utime(temporary, (timestamp, timestamp))
-        if overwrite:
-            temporary.replace(target)
-        else:
-            _rename_without_replacing(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+class _Destination:
+    """A folder that is open, in which files are made one by one."""
+
+    def __init__(self, root: Path, *, overwrite: bool) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+        self._overwrite = overwrite
+        self._written = 0
+        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY) if _HAS_DIRECTORY_DESCRIPTORS else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+    def write(self, path: str, chunks: Iterable[bytes], timestamp: float | None) -> None:
+        """Write one file under no name, or a temporary one beside its own, then give it its own.
+
+        Raises:
+            DestinationExists: Something is in the way.
+            DestinationFull: There is no room left.
+        """
+        try:
+            with self._folder(path) as folder:
+                folder.write(chunks, timestamp, overwrite=self._overwrite)
+        except OSError as error:
+            if error.errno not in _FULL or isinstance(error, VmvisorImageError):
+                raise
+            raise DestinationFull(
+                f"{self._root / path}: there is no room left ({error.strerror});"
+                f" the {self._written} files written before are whole"
+            ) from error
+        self._written += 1
+
+    @contextlib.contextmanager
+    def _folder(self, path: str) -> Iterator[_Folder]:
+        """The folder that a file belongs in, made where it is missing."""
+        *above, name = path.split("/")
+        if self._fd is None:
+            target = self._root.joinpath(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield _Folder(target, str(target), None)
+            return
+        fd = os.dup(self._fd)
+        try:
+            for part in above:
+                fd = self._step(fd, part, path)
+            yield _Folder(self._root / path, name, fd)
+        finally:
+            os.close(fd)
+
+    def _step(self, fd: int, part: str, path: str) -> int:
+        """Open a folder in the one that is open as `fd`, which is closed; links are not followed."""
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=fd)
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        except (NotADirectoryError, OSError) as error:
+            if not isinstance(error, NotADirectoryError) and error.errno != errno.ELOOP:
+                raise
+            raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is no directory") from error
+        os.close(fd)
+        return below
 
 
-def _rename_without_replacing(temporary: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(temporary)  # fails where the target exists, unlike a rename
-    except FileExistsError:
-        raise DestinationExists(f"{target} appeared while it was being written; it was left as it is") from None
-    except (OSError, NotImplementedError):  # a file system without links
-        temporary.rename(target)
+class _Folder:
+    """Where one file is made: a folder that is open, or on systems without such descriptors the path."""
+
+    def __init__(self, target: Path, name: str, fd: int | None) -> None:
+        self._target, self._name, self._fd = target, name, fd
+
+    def write(self, chunks: Iterable[bytes], timestamp: float | None, *, overwrite: bool) -> None:
+        unnamed = self._open_unnamed()
+        if unnamed is not None:
+            with io.FileIO(unnamed, "wb") as output:
+                _fill(output, chunks, timestamp)
+                source = f"/proc/self/fd/{output.fileno()}"
+                if not overwrite:
+                    self._link(source)
+                    return
+                temporary = self._temporary()
+                os.link(source, temporary, dst_dir_fd=self._fd, follow_symlinks=True)
+                self._replace(temporary)
+            return
+        temporary = self._temporary()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            with io.FileIO(os.open(temporary, flags, 0o666, dir_fd=self._fd), "wb") as output:
+                _fill(output, chunks, timestamp)
+            if overwrite:
+                self._replace(temporary)
+            else:
+                self._link(temporary)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._fd)
+
+    def _open_unnamed(self) -> int | None:
+        """A file without a name, which is gone when this ends before it has one; None where there is no such thing."""
+        if self._fd is None or not _HAS_UNNAMED_FILES:
+            return None
+        try:
+            return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            return None  # this file system has none
+
+    def _temporary(self) -> str:
+        return os.path.join(os.path.dirname(self._name), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120  # a name
+
+    def _replace(self, temporary: str) -> None:
+        try:
+            os.replace(temporary, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._fd)
+            raise
+
+    def _link(self, source: str) -> None:
+        """Give a file its own name, which fails where that exists, unlike a rename."""
+        is_unnamed = source.startswith("/proc/")
+        try:
+            if self._fd is None:
+                os.link(source, self._name)
+            else:
+                directory = None if is_unnamed else self._fd
+                os.link(source, self._name, src_dir_fd=directory, dst_dir_fd=self._fd, follow_symlinks=is_unnamed)
+        except FileExistsError:
+            message = f"{self._target} appeared while it was being written; it was left as it is"
+            raise DestinationExists(message) from None
+        except (OSError, NotImplementedError) as error:  # a file system without links
+            if is_unnamed or (isinstance(error, OSError) and error.errno in _FULL):
+                raise
+            os.rename(source, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+
+def _fill(output: io.FileIO, chunks: Iterable[bytes], timestamp: float | None) -> None:
+    """Write the content, zeros as holes, and set the time."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if chunk == _ZEROS[: len(chunk)]:
+            output.seek(size)
+            continue
+        view = memoryview(chunk)
+        while view:
+            view = view[output.write(view) :]
+    output.truncate(size)
+    if timestamp is not None and os.utime in os.supports_fd:
+        with contextlib.suppress(OverflowError, OSError, ValueError):  # a date the file system can't hold
+            os.utime(output.fileno(), (timestamp, timestamp))

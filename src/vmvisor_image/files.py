@@ -628,7 +628,9 @@ class FileTree(Mapping[str, File]):
                 closed.add(state + 1)
         return frozenset(closed)
 
-    def extract(self, dest: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, ...]:
+    def extract(
+        self, dest: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
+    ) -> tuple[Path, ...]:
         """Write every file below `dest`, with its name and time, and return the paths written.
 
         All names are checked before anything is written; files appear whole or not at all.
@@ -636,15 +638,24 @@ class FileTree(Mapping[str, File]):
         Args:
             dest: Directory to write to; made where it is missing.
             overwrite: Replace files that are already there.
+            resume: Go on with an extraction that was ended: files that are already there with the right size and time
+                are taken for written, as they appear only whole.
 
         Raises:
             UnsafeName: A name would leave `dest`, is a device name, or collides with another one.
             DestinationExists: A file is already there and `overwrite` is False.
+            DestinationFull: There is no room left; what was written is whole.
             PartialExtraction: Some files are damaged; the others were written.
             LimitExceeded: There is too much of it; what was written before is whole.
         """
         with self.limits.operation():
-            return write_files([(file.path, file) for file in self._walk_all()], dest, overwrite=overwrite)
+            return write_files(
+                [(file.path, file) for file in self._walk_all()],
+                dest,
+                overwrite=overwrite,
+                resume=resume,
+                most_bytes=self.limits.extracted_bytes,
+            )
 
     def _key(self, path: str) -> str:
         return path.casefold() if self._fold_case else path

@@ -33,6 +33,8 @@ class Limits:
     """Directories in each other."""
     layers: int = 8
     """Wrappings around a disk: compressions, virtual disks, containers."""
+    extracted_bytes: int = 1 << 44
+    """Bytes that one extraction may write, holes of sparse files included: 16 TiB."""
     seconds: float | None = None
     """Seconds that one operation may take: opening, `inspect`, `Image.problems`, a walk of a file tree, an extraction,
     an export, or whatever is done in `operation`. None for any time."""

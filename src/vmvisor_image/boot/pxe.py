@@ -126,9 +126,14 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         *((f"{at}{name}", content) for name, content in plan.made.items()),
         *_configurations(plan, wanted),
     ]
-    written = write_files(
-        [(f"{at}{name}", file) for name, file in plan.files], dest, made=contents, overwrite=overwrite
-    )
+    with image.limits.operation():
+        written = write_files(
+            [(f"{at}{name}", file) for name, file in plan.files],
+            dest,
+            made=contents,
+            overwrite=overwrite,
+            most_bytes=image.limits.extracted_bytes,
+        )
     order = plan.order()
     return PxeExport(
         Path(dest), written, label, f"{at}{LOADER}", plan.append(), order.missing, order.modules, source.mode
