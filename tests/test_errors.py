@@ -34,6 +34,7 @@ from vmvisor_image.errors import (
     RemoteError,
     SeveralImages,
     SourceChanged,
+    SourceError,
     TruncatedImage,
     UnsafeName,
     UsageError,
@@ -58,6 +59,7 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     NoLocalPath: (TypeError,),
     RemoteError: (OSError,),
     SourceChanged: (OSError,),
+    SourceError: (OSError,),
     LimitExceeded: (),
     CorruptImage: (),
     TruncatedImage: (EOFError,),
@@ -98,7 +100,7 @@ def test_builtin_bases(kind: type[VmvisorImageError]) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in BUILTINS if kind is not VmvisorImageError])
 def test_is_of_one_family(kind: type[VmvisorImageError]) -> None:
-    assert sum(issubclass(kind, family) for family in (UsageError, CorruptImage, RemoteError, LimitExceeded)) == 1
+    assert sum(issubclass(kind, family) for family in (UsageError, CorruptImage, SourceError, LimitExceeded)) == 1
 
 
 @pytest.mark.parametrize("kind", MISUSE)

@@ -1,14 +1,26 @@
-"""Locks in a forked child, whichever thread of the parent holds them."""
+"""Forks and closes while others read: right bytes or a clear error, never a wait without end."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
+import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import zstandard
 
+from tests.support import run
+from vmvisor_image import ClosedError, Image, NotAFileSystem
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.streams import FileObjectSource
+from vmvisor_image.testing.forge import fat_volume
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -21,7 +33,11 @@ def in_child(work: Callable[[], bool]) -> bool:
     """What `work` gives in a forked child; a child that hangs is ended and counts as False."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if work() else 1)
+        right = False
+        try:
+            right = work()
+        finally:
+            os._exit(0 if right else 1)  # whatever happened: the tests go on in the parent only
     waiter = threading.Timer(20, os.kill, (child, 9))
     waiter.start()
     _, status = os.waitpid(child, 0)
@@ -107,3 +123,95 @@ def test_only_one_thread_of_a_child_renews_a_lock() -> None:
     finally:
         done.set()
         thread.join()
+
+
+def test_a_file_object_that_the_parent_moves_too_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"x" * 4096)
+    with path.open("rb") as file:
+        source = FileObjectSource(file)
+
+        def work() -> bool:
+            try:
+                source.read_at(0, 10)
+            except ClosedError as error:
+                return "open the image there by its path" in str(error)
+            return False
+
+        assert in_child(work)
+        assert source.read_at(0, 10) == b"x" * 10
+    in_memory = FileObjectSource(io.BytesIO(b"x" * 4096))
+    assert in_child(lambda: in_memory.read_at(0, 10) == b"x" * 10)
+
+
+@pytest.mark.parametrize("way", ["bare", "bz2", "gz", "xz", "zst", "qcow2"])
+def test_children_read_right_while_threads_of_the_parent_read(tmp_path: Path, way: str) -> None:
+    generator = random.Random(5)
+    files = {f"{n % 5}/f{n:02}": generator.randbytes(generator.randrange(1, 90_000)) for n in range(40)}
+    raw = fat_volume(files, sectors=32768, sectors_per_cluster=4)
+    path = tmp_path / "image"
+    raw.write_to(path)
+    if way == "qcow2":
+        run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", path, tmp_path / "image.qcow2")
+        path = tmp_path / "image.qcow2"
+    elif way != "bare":
+        data = path.read_bytes()
+        compress: dict[str, Callable[[bytes], bytes]] = {
+            "bz2": bz2.compress,
+            "gz": gzip.compress,
+            "xz": lzma.compress,
+            "zst": zstandard.ZstdCompressor().compress,
+        }
+        path.write_bytes(compress[way](data))
+    with Image.open(path) as image:
+        stop = threading.Event()
+
+        def read_on() -> int:
+            count, own = 0, random.Random(threading.get_ident())
+            while not stop.is_set():
+                name = own.choice(list(files))
+                assert image.partitions[1].files[name].read_bytes() == files[name]
+                count += 1
+            return count
+
+        def work() -> bool:
+            names = list(files)
+            random.Random(os.getpid()).shuffle(names)
+            return all(image.partitions[1].files[name].read_bytes() == files[name] for name in names)
+
+        with ThreadPoolExecutor(4) as pool:
+            readers = [pool.submit(read_on) for _ in range(4)]
+            results = [in_child(work) for _ in range(12)]
+            stop.set()
+            assert sum(reader.result() for reader in readers) > 0
+        assert results == [True] * 12
+
+
+@pytest.mark.parametrize("way", ["bare", "bz2", "gz"])
+def test_closing_while_threads_read(tmp_path: Path, way: str) -> None:
+    """Right bytes or a clear error, whoever comes first."""
+    files = {f"f{n:02}": random.Random(n).randbytes(50_000) for n in range(20)}
+    path = tmp_path / "image"
+    fat_volume(files, sectors=32768, sectors_per_cluster=4).write_to(path)
+    if way != "bare":
+        path.write_bytes((bz2.compress if way == "bz2" else gzip.compress)(path.read_bytes()))
+    ended = 0
+    for _ in range(15):
+        image = Image.open(path)
+        barrier = threading.Barrier(5)
+
+        def read_all(image: Image = image, barrier: threading.Barrier = barrier) -> int:
+            barrier.wait()
+            try:
+                for name, data in files.items():
+                    assert image.partitions[1].files[name].read_bytes() == data
+            except (ClosedError, NotAFileSystem):
+                return 1
+            return 0
+
+        with ThreadPoolExecutor(4) as pool:
+            readers = [pool.submit(read_all) for _ in range(4)]
+            barrier.wait()
+            image.close()
+            ended += sum(reader.result() for reader in readers)
+    assert ended > 0

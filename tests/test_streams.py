@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
 import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,9 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
+from vmvisor_image import Image
+from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
 from vmvisor_image.streams import (
     BytesSource,
+    CheckedSource,
     FileObjectSource,
     FileSource,
     ReadAt,
@@ -188,16 +192,84 @@ class TestFileSource:
         with pytest.raises(ClosedError, match=r"data\.bin: read after close"):
             source.read_at(0, 1)
 
-    def test_says_when_the_file_shrank(self, tmp_path: Path) -> None:
-        path = tmp_path / "shrinking"
+    @pytest.mark.parametrize("change", ["shrinks", "grows", "is written to", "is touched"])
+    def test_says_when_the_file_changed(self, tmp_path: Path, change: str) -> None:
+        path = tmp_path / "changing"
         path.write_bytes(DATA)
+        os.utime(path, (1e9, 1e9))
         source = FileSource(path)
-        os.truncate(path, 100)
-        with pytest.raises(TruncatedImage) as caught:
+        assert source.read_at(50, 100) == DATA[50:150]
+        if change == "shrinks":
+            os.truncate(path, 100)
+        elif change == "grows":
+            with path.open("ab") as file:
+                file.write(b"x")
+        elif change == "is written to":
+            with path.open("r+b") as file:
+                file.write(b"x")
+        else:
+            os.utime(path, (1e9, 1e9 + 1))
+        with pytest.raises(SourceChanged, match="changing: it was written to since it was opened"):
             source.read_at(50, 100)
-        assert caught.value.found == "100"
-        assert caught.value.structure == str(path)
         source.close()
+
+    def test_tries_again_what_may_pass(self, file: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+        pread, failing = os.pread, [errno.EIO, errno.EIO]
+
+        def flaky(fd: int, length: int, offset: int) -> bytes:
+            if failing:
+                raise OSError(failing.pop(), "failing")
+            return pread(fd, length, offset)
+
+        monkeypatch.setattr(os, "pread", flaky)
+        assert file.read_at(3, 1000) == DATA[3:1003]
+
+    @pytest.mark.parametrize(("number", "tries"), [(errno.EIO, 3), (errno.EBADMSG, 1)])
+    def test_says_which_range_can_t_be_read(
+        self, file: FileSource, monkeypatch: pytest.MonkeyPatch, number: int, tries: int
+    ) -> None:
+        tried = 0
+
+        def failing(fd: int, length: int, offset: int) -> bytes:
+            nonlocal tried
+            tried += 1
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "pread", failing)
+        with pytest.raises(SourceError, match=r"data\.bin: bytes 3 to 1003 \(exclusive\) could not be read") as caught:
+            file.read_at(3, 1000)
+        assert (caught.value.errno, tried) == (number, tries)
+
+    def test_a_descriptor_is_never_another_file_s(self, tmp_path: Path) -> None:
+        """Close while others read, and open other files at once, which get the numbers that become free."""
+        (tmp_path / "right").write_bytes(b"r" * 4096)
+        (tmp_path / "wrong").write_bytes(b"w" * 4096)
+        wrong: list[bytes] = []
+        given_up = 0
+        for _ in range(200):
+            source = FileSource(tmp_path / "right")
+            barrier = threading.Barrier(3)
+
+            def read(source: FileSource = source, barrier: threading.Barrier = barrier) -> int:
+                barrier.wait()
+                for _ in range(50):
+                    try:
+                        data = source.read_at(0, 4096)
+                    except ClosedError:
+                        return 1
+                    if data != b"r" * 4096:
+                        wrong.append(data)
+                return 0
+
+            with ThreadPoolExecutor(2) as pool:
+                readers = [pool.submit(read) for _ in range(2)]
+                barrier.wait()
+                source.close()
+                with (tmp_path / "wrong").open("rb") as other:
+                    other.read(1)
+                    given_up += sum(reader.result() for reader in readers)
+        assert not wrong
+        assert given_up > 0
 
     def test_joins_short_reads(self, file: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
         pread = os.pread
@@ -266,6 +338,33 @@ class TestFileObjectSource:
         text: BinaryIO = io.StringIO("text")  # type: ignore[assignment]  # what the test is about
         with pytest.raises(InvalidArgument, match="binary"):
             FileObjectSource(text).read_at(0, 1)
+
+
+class TestCheckedSource:
+    """Sources of the caller's own classes."""
+
+    class Given:
+        size = 4096
+
+        def __init__(self, answer: object) -> None:
+            self.answer = answer
+
+        def read_at(self, offset: int, length: int) -> bytes:
+            return self.answer  # type: ignore[return-value]  # what is wrong with it
+
+    @pytest.mark.parametrize(
+        ("answer", "says"), [(b"short", "5 bytes came"), (bytes(5000), "5000 bytes came"), (None, "NoneType came")]
+    )
+    def test_what_was_not_asked_for(self, answer: object, says: str) -> None:
+        with pytest.raises(SourceError, match=rf"bytes 0 to 512 \(exclusive\) were asked for, and {says}"):
+            Image.open(self.Given(answer))
+
+    def test_hints_are_passed_on(self) -> None:
+        recorder = Recorder()
+        source = CheckedSource(recorder)
+        prefetch(source, 1, 2)
+        assert recorder.prefetched == [(1, 2)]
+        assert source.read_at(0, 10) == recorder.read_at(0, 10)
 
 
 class TestSlice:

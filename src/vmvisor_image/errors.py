@@ -1,7 +1,7 @@
 """Errors and problems: one base, two families.
 
-*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stand `RemoteError`, for URLs, and
-`LimitExceeded`, for what would cost too much.
+*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stand `SourceError`, for what
+keeps the input from being read at all, and `LimitExceeded`, for what would cost too much.
 All also subclass the builtin exception that a caller would expect, so ``except KeyError`` or ``except
 FileNotFoundError`` just work.
 """
@@ -76,12 +76,16 @@ class DestinationFull(UsageError, OSError):
     """There is no room to write to; what was written before is whole."""
 
 
-class RemoteError(VmvisorImageError, OSError):
+class SourceError(VmvisorImageError, OSError):
+    """Bytes of a source could not be read; the message names the range."""
+
+
+class RemoteError(SourceError):
     """What a URL leads to could not be read: the connection, the server or its answer failed."""
 
 
-class SourceChanged(RemoteError):
-    """What a URL leads to is no longer what was opened."""
+class SourceChanged(SourceError):
+    """A file, or what a URL leads to, is no longer what was opened."""
 
 
 class LimitExceeded(VmvisorImageError):

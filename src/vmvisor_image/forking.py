@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import sys
 import threading
 import weakref
 from typing import Protocol
@@ -63,5 +66,16 @@ def _start_in_child() -> None:
         reader.start_in_child()
 
 
+def _finish_imports() -> None:
+    """Before a fork, wait for the imports of other threads: in the child nobody would finish them.
+
+    Much of this library is imported when it is first needed, which may be in any thread.
+    """
+    for name, module in list(sys.modules.items()):
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            with contextlib.suppress(Exception):  # how an import fails is a matter of whoever asked for it
+                importlib.import_module(name)  # waits, but not where this thread is at it itself
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_in_child)
+    os.register_at_fork(before=_finish_imports, after_in_child=_start_in_child)

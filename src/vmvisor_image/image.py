@@ -21,6 +21,7 @@ from vmvisor_image.partition import PartitionTable
 from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
 from vmvisor_image.streams import (
     BytesSource,
+    CheckedSource,
     FileObjectSource,
     FileSource,
     ReadAt,
@@ -337,6 +338,8 @@ class Image:
             closers.append(source.close)
         elif hasattr(given, "read_at"):
             source = cast("ReadAt", given)
+            if not type(given).__module__.startswith(f"{__package__}."):
+                source = CheckedSource(source)
         elif hasattr(given, "read") and hasattr(given, "seek"):
             source = FileObjectSource(cast("BinaryIO", given))
         else:

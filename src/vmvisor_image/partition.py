@@ -12,7 +12,7 @@ from vmvisor_image.boot.banks import BootBank, active_bank, find_banks
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.files import Extent, FileTree
-from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
@@ -392,6 +392,15 @@ class PartitionTable:
         self._rest: Iterator[TableEntry] = table.entries()
         self._banks: tuple[BootBank, ...] | None = None
         self._identity: tuple[Generation | None, tuple[Evidence, ...]] | None = None
+        restart_in_child(self)
+
+    def start_in_child(self) -> None:
+        """After a fork: another thread may have been looking for the next entry, which goes on in the parent only."""
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Find what is not known yet from the start of the table."""
+        self._rest = itertools.islice(self._table.entries(), len(self._found), None)
 
     @property
     def scheme(self) -> Scheme:
@@ -492,7 +501,7 @@ class PartitionTable:
                     try:
                         entry = next(self._rest, None)
                     except BaseException:  # the source failed: go on from here when asked again
-                        self._rest = itertools.islice(self._table.entries(), len(self._found), None)
+                        self._look_again()
                         raise
                     if entry is None:
                         return None

@@ -6,17 +6,23 @@ A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file ins
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
-from typing import BinaryIO, Protocol, runtime_checkable
+import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
-from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage
+from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 
 _COPY_CHUNK = 1 << 20
 _ZEROS = bytes(_COPY_CHUNK)
+_ATTEMPTS = 3
+_TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
+"""Errors of a read after which it is tried again: failing media often gives a sector at a later try."""
 _READ_AHEAD = 128 << 20
 """Bytes announced to a source that is read in order: as a source that decodes bounds its work by itself, in blocks of
 which one may be 46 MB of zeros, this is only so that it need not stop at such ones."""
@@ -157,8 +163,12 @@ class FileSource:
         # Unbuffered and never writable: nothing here can change what is being examined.
         self._file = io.FileIO(self.path, "rb")
         self._lock = ForkSafeLock()
+        self._readers = 0
+        """Reads that are going on, for which the descriptor has to stay what it is."""
+        self._closed = False
         # A block device's stat says 0 bytes; the end of the file is right for both.
         self._size = self._file.seek(0, os.SEEK_END)
+        self._state = self._find_state()
 
     @property
     def size(self) -> int:
@@ -168,51 +178,88 @@ class FileSource:
     @property
     def modified_ns(self) -> int:
         """When the file was last written, in nanoseconds since 1970."""
-        if self._file.closed:
-            raise ClosedError(f"{self.path}: read after close")
-        return os.fstat(self._file.fileno()).st_mtime_ns
+        with self._reading():
+            return os.fstat(self._file.fileno()).st_mtime_ns
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`."""
+        """See `ReadAt.read_at`.
+
+        Raises:
+            SourceError: The range can't be read.
+            SourceChanged: The file was written to since it was opened.
+        """
         check_range(offset, length)
         check_deadline()
-        if self._file.closed:
-            raise ClosedError(f"{self.path}: read after close")
         if offset + length > self._size:
             raise past_end(self.path, offset, length, self._size)
-        data = self._read(offset, length)
-        if len(data) == length:
-            return data
-        parts, done = [data], len(data)
-        while done < length:
-            data = self._read(offset + done, length - done)
-            if not data:
-                raise past_end(self.path, offset, length, offset + done)
-            parts.append(data)
-            done += len(data)
-        return b"".join(parts)
+        with self._reading():
+            parts, done = [], 0
+            while True:
+                data = self._read(offset + done, length - done)
+                parts.append(data)
+                done += len(data)
+                if done == length or not data:
+                    break
+            if self._find_state() != self._state:
+                raise SourceChanged(f"{self.path}: it was written to since it was opened")
+        if done < length:
+            raise past_end(self.path, offset, length, offset + done)
+        return data if len(parts) == 1 else b"".join(parts)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `skip_zeros`: holes of a sparse file are zeros."""
         if not hasattr(os, "SEEK_DATA"):
             return offset
-        with self._lock:
+        with self._reading(), self._lock:
             try:
                 return min(end, self._file.seek(offset, os.SEEK_DATA))
             except OSError as error:
                 # ENXIO: no data from there to the end; any other one: the file system does not say.
                 return min(end, self._size) if error.errno == errno.ENXIO else offset
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keep the descriptor open: once it is closed, another file may get its number."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self.path}: read after close")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if self._closed and not self._readers:
+                    self._file.close()
+
     def _read(self, offset: int, length: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), length, offset)
-        with self._lock:  # Windows has no pread
-            self._file.seek(offset)
-            return self._file.read(length)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                if hasattr(os, "pread"):
+                    return os.pread(self._file.fileno(), length, offset)
+                with self._lock:  # Windows has no pread
+                    self._file.seek(offset)
+                    return self._file.read(length)
+            except OSError as error:
+                if error.errno in _TRANSIENT and attempt < _ATTEMPTS:
+                    continue
+                place = f"{self.path}: bytes {offset} to {offset + length} (exclusive)"
+                failed = SourceError(f"{place} could not be read: {error.strerror}")
+                failed.errno = error.errno
+                raise failed from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def _find_state(self) -> tuple[int, int] | None:
+        """Size and time of a regular file, which tell whether it was written to; None of a device."""
+        found = os.fstat(self._file.fileno())
+        return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
     def close(self) -> None:
-        """Close the file; later reads raise `ClosedError`."""
-        self._file.close()
+        """Close the file, when the reads that are going on are done; later ones raise `ClosedError`."""
+        with self._lock:
+            self._closed = True
+            if not self._readers:
+                self._file.close()
 
     @property
     def kept_beside(self) -> str:
@@ -236,6 +283,8 @@ class FileObjectSource:
             raise InvalidArgument("a file object must be readable and seekable")
         self._file = file
         self._lock = ForkSafeLock()
+        self._process = os.getpid() if _has_descriptor(file) else None
+        """The process that its position is moved by; None where a forked child has a position of its own."""
         self._size = file.seek(0, os.SEEK_END)
 
     @property
@@ -253,6 +302,8 @@ class FileObjectSource:
         with self._lock:
             if self._file.closed:
                 raise ClosedError("file object: read after close")
+            if self._process not in (None, os.getpid()):
+                raise ClosedError("file object: a forked process shares its position; open the image there by its path")
             self._file.seek(offset)
             while done < length:
                 data = self._file.read(length - done)
@@ -268,6 +319,46 @@ class FileObjectSource:
 
     def close(self) -> None:
         """Leave the file object open: it is the caller's."""
+
+
+def _has_descriptor(file: BinaryIO) -> bool:
+    try:
+        file.fileno()
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+class CheckedSource:
+    """A source that is not ours: what it gives is what was asked for, or an error."""
+
+    def __init__(self, source: ReadAt) -> None:
+        """Take the source, whose hints are passed on."""
+        self._source = source
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self._source.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`.
+
+        Raises:
+            SourceError: It gives something else than so many bytes.
+        """
+        check_deadline()
+        data: object = self._source.read_at(offset, length)
+        if not isinstance(data, bytes) or len(data) != length:
+            what = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+            raise SourceError(f"bytes {offset} to {offset + length} (exclusive) were asked for, and {what} came")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __reduce__(self) -> tuple[type[CheckedSource], tuple[ReadAt]]:
+        return (CheckedSource, (self._source,))
 
 
 class Slice:
