@@ -33,6 +33,8 @@ class Served:
     """Bytes by which an answer to a range is too short."""
     status: HTTPStatus | None = None
     """What each GET gets instead."""
+    failures: int = 0
+    """How many GETs are answered with `status`; 0 for all."""
     password: str | None = None
     """What the header Authorization has to hold."""
     requests: list[tuple[str, int, int]] = field(default_factory=list)
@@ -80,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
         served = self.server.objects.get(unquote(self.path.lstrip("/").partition("?")[0]))
         if served is None or (with_body and served.status is not None):
             status = HTTPStatus.NOT_FOUND if served is None or served.status is None else served.status
+            if served is not None and served.failures:
+                served.failures -= 1
+                served.status = served.status if served.failures else None
             self._head(status, {"Content-Length": "0"})
             return
         if served.password is not None and served.password != self.headers.get("Authorization"):

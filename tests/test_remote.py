@@ -238,6 +238,19 @@ class TestFailures:
         served.short_by = 0
         assert source.read_at(0, 100) == DATA[:100]
 
+    @pytest.mark.parametrize(
+        ("status", "tries"), [(HTTPStatus.SERVICE_UNAVAILABLE, 3), (HTTPStatus.NOT_FOUND, 1), (HTTPStatus.FORBIDDEN, 1)]
+    )
+    def test_what_may_pass_is_asked_for_again(
+        self, source: RemoteSource, served: Served, status: HTTPStatus, tries: int
+    ) -> None:
+        served.status, served.failures = status, 5
+        with pytest.raises(RemoteError, match=r"bytes 0 to 65536 \(exclusive\) could not be read"):
+            source.read_at(0, 100)
+        assert served.failures == 5 - tries
+        served.status, served.failures = HTTPStatus.SERVICE_UNAVAILABLE, 2
+        assert source.read_at(0, 100) == DATA[:100]
+
     @pytest.mark.parametrize("status", [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
     def test_a_server_that_fails(self, source: RemoteSource, served: Served, status: HTTPStatus) -> None:
         served.status = status

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
@@ -47,6 +48,9 @@ _VERSION_KEYS: Final = (
 """What file systems say of an object and that differs when its content does."""
 _GONE: Final = (404, 410)
 _PRECONDITION_FAILED: Final = 412
+_SERVER_FAILED: Final = 500
+_PAUSES: Final = (0.1, 0.4)
+"""Seconds before a request that failed is made again."""
 _NOTHING_AHEAD: Final = (0, 0)
 
 
@@ -213,7 +217,20 @@ class RemoteSource:
         return needed + min(max(2 * self._ahead, needed - first), most) if is_next else needed
 
     def _fetch(self, start: int, end: int) -> bytes:
-        """Exactly the bytes from `start` to `end` (exclusive), by one request."""
+        """Exactly the bytes from `start` to `end` (exclusive), by one request or, where that fails, a few."""
+        for pause in _PAUSES:
+            try:
+                return self._fetch_once(start, end)
+            except _Refused:
+                raise
+            except RemoteError as error:
+                if getattr(error.__cause__, "status", _SERVER_FAILED) < _SERVER_FAILED:
+                    raise  # the server has understood, and will say the same again
+            time.sleep(pause)
+            check_deadline()
+        return self._fetch_once(start, end)
+
+    def _fetch_once(self, start: int, end: int) -> bytes:
         place = f"{self._address}: bytes {start} to {end} (exclusive)"
         try:
             data = self._fetch_by_http(start, end) if self._is_http else self._fs.cat_file(self.path, start, end)
@@ -259,7 +276,7 @@ class RemoteSource:
         return SourceChanged(f"{self._address}: it is no longer what was opened: its size or version has changed")
 
     def _without_ranges(self) -> RemoteError:
-        return RemoteError(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
+        return _Refused(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
 
     @property
     def _whole(self) -> str:
@@ -267,6 +284,10 @@ class RemoteSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self.url, self._options, self._neighbour))
+
+
+class _Refused(RemoteError):
+    """An answer that will be the same again."""
 
 
 def open_url(
