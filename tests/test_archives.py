@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.media import JOLIET, PLAIN, ROCK_RIDGE, iso, write_tree
+from tests.media import BOTH, JOLIET, PLAIN, ROCK_RIDGE, iso, write_tree
 from tests.support import run
 from vmvisor_image import (
     Archive,
@@ -297,7 +297,7 @@ def test_a_vib_is_an_ar_archive(tmp_path: Path) -> None:
 
 
 class TestIso:
-    @pytest.mark.parametrize("names", [ROCK_RIDGE, JOLIET, PLAIN, (*ROCK_RIDGE, *JOLIET)])
+    @pytest.mark.parametrize("names", [ROCK_RIDGE, JOLIET, PLAIN, BOTH])
     def test_what_xorriso_wrote(self, names: tuple[str, ...], tree: Path, tmp_path: Path) -> None:
         archive = open_archive(BytesSource(iso(tree, tmp_path / "a.iso", names).read_bytes()))
         ours = {path: hashlib.sha256(data).hexdigest() for path, data in contents(archive).items()}
@@ -308,7 +308,7 @@ class TestIso:
             assert modes["bin/busybox"] == 0o4755
             assert archive["etc/one"].timestamp == 1_200_000_001
         else:
-            run("xorriso", "-joliet", "on" if names else "off", "-rockridge", "off", "-indev", tmp_path / "a.iso",
+            run("xorriso", "-joliet", "on" if names == JOLIET else "off", "-rockridge", "off", "-indev", tmp_path / "a.iso",
                 "-osirrox", "on", "-extract", "/", tmp_path / "theirs")  # fmt: skip
             (tmp_path / "theirs").chmod(0o755)
             wanted = expected(tmp_path / "theirs")

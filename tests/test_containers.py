@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import BANK_35, JOLIET, PLAIN, ROCK_RIDGE, Media, iso, module, small_disk, tgz, write_tree
+from tests.media import BANK_35, BOTH, JOLIET, PLAIN, ROCK_RIDGE, Media, iso, module, small_disk, tgz, write_tree
 from tests.support import require_tool, run, run_to_file
 from vmvisor_image import (
     CorruptImage,
@@ -32,7 +32,7 @@ from vmvisor_image.testing.forge import SparseImage, fat_volume
 BANK = {name: module(name) for name in BANK_35}
 DISK = small_disk(BANK)
 NAMES = pytest.mark.parametrize(
-    "names", [ROCK_RIDGE, JOLIET, PLAIN, (*ROCK_RIDGE, *JOLIET)], ids=["Rock Ridge", "Joliet", "plain", "both"]
+    "names", [ROCK_RIDGE, JOLIET, PLAIN, BOTH], ids=["Rock Ridge", "Joliet", "plain", "both"]
 )
 
 
