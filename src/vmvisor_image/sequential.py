@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -22,6 +23,8 @@ from vmvisor_image.streams import check_range, open_stream, past_end
 PIECE = 1 << 18
 """Decoded bytes that are kept or dropped together."""
 _CACHE_BYTES = 16 << 20
+_MOST_BYTES = 32 << 20
+"""Decoded bytes that all readers together keep: an archive has a reader for each member."""
 _FIRST_SPACING = 16
 """Pieces between checkpoints at first: every 4 MiB."""
 _MOST_CHECKPOINTS = 128
@@ -54,6 +57,51 @@ class Decoder(Protocol):
         ...
 
 
+class _PieceCache:
+    """Decoded pieces of all readers, those of readers that are gone too, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pieces: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._held = 0
+        self._readers = itertools.count()
+        restart_in_child(self)
+
+    def new_reader(self) -> int:
+        """A number that no other reader has."""
+        return next(self._readers)
+
+    def get(self, reader: int, number: int) -> bytes | None:
+        """A piece of a reader; None where it was dropped."""
+        with self._lock:
+            piece = self._pieces.get((reader, number))
+            if piece is not None:
+                self._pieces.move_to_end((reader, number))
+            return piece
+
+    def put(self, reader: int, number: int, piece: bytes) -> None:
+        """Keep a piece."""
+        with self._lock:
+            self._held += len(piece) - len(self._pieces.pop((reader, number), b""))
+            self._pieces[reader, number] = piece
+            while self._held > _MOST_BYTES:
+                self._held -= len(self._pieces.popitem(last=False)[1])
+
+    def drop(self, reader: int, number: int) -> None:
+        """Forget a piece."""
+        with self._lock:
+            self._held -= len(self._pieces.pop((reader, number), b""))
+
+    def start_in_child(self) -> None:
+        """See `vmvisor_image.forking`; what another thread was changing is not whole."""
+        self._lock = threading.Lock()
+        self._pieces.clear()
+        self._held = 0
+
+
+_CACHE = _PieceCache()
+
+
 class SequentialReader:
     """The decoded data as a `ReadAt`; any number of threads may read, in turns."""
 
@@ -82,7 +130,9 @@ class SequentialReader:
         self._progress = progress
         self._total = total
         self._lock = threading.RLock()
-        self._pieces: OrderedDict[int, bytes] = OrderedDict()
+        self._number = _CACHE.new_reader()
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        """Pieces that may be in the cache, the least recently used first."""
         self._checkpoints: list[tuple[int, Decoder]] = []
         """Number of the next piece, and a decoder that gives it, ascending."""
         self._spacing = _FIRST_SPACING
@@ -158,9 +208,9 @@ class SequentialReader:
 
     def _piece(self, number: int) -> bytes:
         """A piece, whole unless the data ends in it; empty past the end."""
-        piece = self._pieces.get(number)
+        piece = _CACHE.get(self._number, number)
         if piece is not None:
-            self._pieces.move_to_end(number)
+            self._kept.move_to_end(number)
             return piece
         at, decoder = self._decoder_before(number)
         self._live = None  # where an exception ends this, the decoder is of no more use
@@ -189,10 +239,11 @@ class SequentialReader:
 
     def _note(self, number: int, piece: bytes, failure: CorruptImage | None, decoder: Decoder) -> None:
         """Keep what was decoded, and where the decoder is now."""
-        self._pieces[number] = piece
-        self._pieces.move_to_end(number)
-        while len(self._pieces) > self._most_pieces:
-            self._pieces.popitem(last=False)
+        _CACHE.put(self._number, number, piece)
+        self._kept[number] = None
+        self._kept.move_to_end(number)
+        while len(self._kept) > self._most_pieces:
+            _CACHE.drop(self._number, self._kept.popitem(last=False)[0])
         if number < self._furthest:
             return
         self._furthest = number + 1

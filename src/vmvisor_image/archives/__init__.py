@@ -18,6 +18,11 @@ from vmvisor_image.streams import ReadAt, read_up_to
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
 """Members past this many are not looked at: no module has 100,000, and each takes memory."""
+_LONGEST_PATH: Final = 4096
+"""PATH_MAX of Linux."""
+_MOST_PATH_BYTES: Final = 256 << 20
+"""Bytes of all paths and of those of the directories above them: what 700,000 members of a usual system take."""
+_MOST_PROBLEMS: Final = 1000
 HEAD: Final = 1024
 """Bytes from its start by which an archive is known, ISO 9660 apart."""
 
@@ -172,11 +177,22 @@ class ArchiveHome:
                 source, _, _, reader = self._open()
                 members: list[ArchiveMember] = []
                 problems: list[Problem] = []
+                path_bytes = 0
+
+                def report(problem: Problem) -> None:
+                    if len(problems) < _MOST_PROBLEMS:
+                        problems.append(problem)
+
                 try:
-                    for member in reader(source, problems.append):
+                    for member in reader(source, report):
+                        if len(member.path) > _LONGEST_PATH:
+                            message = f"a member whose path has {len(member.path)} characters is left out"
+                            report(Problem("archive", message, member.offset))
+                            continue
                         members.append(member)  # what was read before damage is kept
-                        if len(members) == MOST_MEMBERS:
-                            problems.append(Problem("archive", f"members after the first {MOST_MEMBERS} are left out"))
+                        path_bytes += len(member.path) * (member.path.count("/") + 1)
+                        if len(members) == MOST_MEMBERS or path_bytes > _MOST_PATH_BYTES:
+                            problems.append(Problem("archive", f"members after the first {len(members)} are left out"))
                             break
                 except CorruptImage as error:
                     problems.append(Problem.of(error))

@@ -41,6 +41,8 @@ MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
 """Where the magic of the first descriptor lies, in bytes from the volume's start."""
 _MOST_DESCRIPTORS: Final = 64
 _LARGEST_DIRECTORY: Final = 64 << 20
+_LONGEST_PATH: Final = 4096
+"""PATH_MAX of Linux."""
 _MOST_CONTINUATIONS: Final = 32
 _HEAD: Final = DirectoryRecord.length()
 _IS_LINK: Final = 0o120000
@@ -271,6 +273,9 @@ class IsoVolume:
     def _entries(self, path: str, directory: _Entry) -> Iterator[_Entry]:
         """What a directory holds; files of several extents are put together, relocated directories in their place."""
         first = directory.pieces[0][0]
+        if len(path) > _LONGEST_PATH:
+            self._note(directory.offset, "ISO 9660 directory", f"its path has {len(path)} characters: it is left out")
+            return
         with self._lock:
             known = self._listed.setdefault(first, path)
         if known != path:
@@ -306,6 +311,9 @@ class IsoVolume:
             ridge.take(signature, data)
         if ridge.is_relocated:
             return None  # it is shown where it belongs
+        if ridge.is_compressed:
+            self._note(at, "ISO 9660 directory record", f"{ridge.name!r} is compressed (zisofs), which is not read")
+            return None
         if ridge.child is not None:
             child = self._child(ridge.child, at)
             if child is None:
@@ -397,6 +405,7 @@ class _RockRidge:
         self.child: int | None = None
         """Block of the directory that this one was relocated to."""
         self.is_relocated = False
+        self.is_compressed = False
 
     @property
     def name(self) -> str:
@@ -424,6 +433,8 @@ class _RockRidge:
                 self.child = int.from_bytes(data[:4], "little")
             case b"RE":
                 self.is_relocated = True
+            case b"ZF":
+                self.is_compressed = True
 
     def _take_target(self, components: bytes) -> None:
         while len(components) >= 2:
