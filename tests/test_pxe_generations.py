@@ -20,6 +20,7 @@ from tests.media import (
     PLAIN,
     ROCK_RIDGE,
     Media,
+    iso,
     module,
     small_disk,
 )
@@ -64,6 +65,38 @@ def test_installers(
     assert set(found) == {*modules, "mboot.c32", "pxelinux.cfg/default", *with_image}
     for name in found.keys() - {"pxelinux.cfg/default"}:
         assert found[name] == media.read(name), name
+
+
+def test_a_cd_whose_boot_cfg_has_a_prefix(tmp_path: Path) -> None:
+    media = Media(tmp_path, "6.5", None, ROCK_RIDGE)
+    (media.folder / "esx").mkdir()
+    for name in BANK_6:
+        (media.folder / name).rename(media.folder / "esx" / name)
+    text = media.read("boot.cfg").decode().replace("prefix=", "prefix=/esx").replace("=/b", "=b").replace(" /", " ")
+    (media.folder / "boot.cfg").write_text(text.replace("modules=/", "modules="))
+    with Image.open(iso(media.folder, tmp_path / "a.iso")) as image:
+        assert [module.size for module in image.system().modules] == [len(BANK[name]) for name in BANK_6]
+        export = export_pxe(image, tmp_path / "tftp", overlay={"tools.t00": media.folder / "efi"}, keep_overlaid=True)
+    assert export.missing == ()
+    found = written(tmp_path / "tftp")
+    for name in set(BANK_6) - {"tools.t00"}:
+        assert found[name] == BANK[name]
+    tools = open_archive(BytesSource(found["tools.t00"]))
+    assert sorted(tools) == ["boot/bootx64.efi", "etc/shared.conf", "etc/vmware/tools.t00.txt"]
+    assert b"\nprefix=\n" in found["boot.cfg"]
+
+
+def test_files_are_spelled_as_they_are_asked_for(tmp_path: Path) -> None:
+    """By the loader, or by the installer of 4.1; on a CD with names of ISO 9660 alone they are in upper case."""
+    (tmp_path / "own").mkdir()
+    with Image.open(Media(tmp_path / "6", "6.5", None, PLAIN).iso) as image:
+        export_pxe(image, tmp_path / "run", overlay={"TOOLS.T00": tmp_path / "own"})
+    assert {*BANK_6} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run/TOOLS.T00").exists()
+    disk = small_disk({name: module(name) for name in BANK_35})
+    with Image.open(Media(tmp_path / "4", "4.1", disk, PLAIN).iso) as image:
+        export_pxe(image, tmp_path / "install", mode="install")
+    assert {"imagedd.bz2", "imagedd.md5"} <= {path.name for path in (tmp_path / "install").iterdir()}
 
 
 @pytest.mark.parametrize("prefix", ["", "esx/6.5"])

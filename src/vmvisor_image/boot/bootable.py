@@ -56,8 +56,15 @@ class Bootable:
 
     @property
     def loads_by_configuration(self) -> bool:
-        """Whether the loader reads ``boot.cfg`` itself, as that of ESXi 5 and later does; by the names of files."""
-        return any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files)
+        """Whether the loader reads ``boot.cfg`` itself, as that of ESXi 5 and later does; by the names of files.
+
+        Of a CD also by those that ``boot.cfg`` names, since its ``prefix`` may be a folder.
+        """
+        if any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files):
+            return True
+        if not self.is_installer or self.configuration is None:
+            return False
+        return any(_MODULE_OF_5.fullmatch(module.name) for module in self.configuration.modules)
 
     @functools.cached_property
     def configuration(self) -> BootConfig | None:
@@ -103,6 +110,11 @@ class Bootable:
             return self.files[wanted]
         except PathNotFound:
             return next((file for file in self.files.values() if file.path.casefold() == wanted), None)
+
+    def find_module(self, name: str) -> File | None:
+        """The file of a module that the configuration names: below its ``prefix``, else as `find` does."""
+        file = None if self.configuration is None else self.find(self.configuration.resolve(name))
+        return self.find(name) if file is None else file
 
     @functools.cached_property
     def _by_name(self) -> dict[str, File]:

@@ -181,18 +181,21 @@ def _find_source(image: Image, mode: Mode | None, bank: int | str | None) -> _So
             raise InvalidArgument("to install, the image must be an installer CD (ISO 9660)")
         return _Source(found, "install")
     found = find_bootable(image, bank)
-    if mode == "run" and found.is_installer:
-        raise InvalidArgument("this is an installer CD without an image of an installed system: it only installs")
+    if found.is_installer and (mode == "run" or not found.loads_by_configuration):
+        raise InvalidArgument(
+            "this is an installer CD without an image of an installed system that can be read: it only installs"
+        )
     return _Source(found, "install" if found.is_installer else "run")
 
 
 def _overlaid(bootable: Bootable, overlay: Mapping[str, str | os.PathLike[str]], *, keep: bool) -> dict[str, Content]:
     """What makes each module of the overlay, by the name that its file has."""
     made: dict[str, Content] = {}
+    find = bootable.find_module if bootable.loads_by_configuration else bootable.find
     for name, folder in overlay.items():
         if "/" in name or not name.isprintable():
             raise InvalidArgument(f"a module of an overlay is a file name, not {name!r}")
-        file = bootable.find(name)
+        file = find(name)
         build_module(folder, name)  # what it complains of is known before anything is written
 
         def content(
@@ -232,9 +235,12 @@ def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
     if loader is None:
         raise PathNotFound(f"the installer CD lacks {LOADER}")
     files = {LOADER: loader}
-    for name in (*(module.name.lstrip("/") for module in bootable.order), *_INSTALLER_IMAGES):
-        if (file := bootable.find(name)) is not None:
+    for module in bootable.order:
+        if (file := bootable.find(module.name)) is not None:
             files[file.path] = file
+    for name in _INSTALLER_IMAGES:
+        if (file := bootable.find(name)) is not None:
+            files[name] = file  # spelled as the installer asks for it
     return list(files.items())
 
 
@@ -247,14 +253,19 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     files: dict[str, File] = {}
     missing = []
     loaded: list[BootModule] = []
+    spelled = {name.casefold(): name for name in made}
     for module in bootable.order:
         name = module.name.lstrip("/")
-        file = bootable.find(name)
-        if file is None and name not in made:
+        file = bootable.find_module(module.name)
+        replaced = spelled.get(name.casefold())
+        if file is None and replaced is None:
             missing.append(module.name)
             continue
         loaded.append(BootModule(name, module.arguments))
-        if file is not None and file.name not in made:
+        if replaced is not None:
+            made[name] = made.pop(replaced)
+            spelled[name.casefold()] = name
+        elif file is not None:
             files[name] = file  # spelled as boot.cfg has it: a TFTP server minds the case, a CD does not
     if configuration.kernel.name in missing:
         raise PathNotFound(f"the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names is not there")
