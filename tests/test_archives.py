@@ -260,6 +260,8 @@ class TestZip:
         assert archive.links == {"bin/ls": "busybox"}
         copy = pickle.loads(pickle.dumps(archive))
         assert contents(copy) == contents(archive)
+        file = pickle.loads(pickle.dumps(archive["bin/busybox"]))
+        assert file.read_bytes() == FILES["bin/busybox"]
 
     def test_a_damaged_link_costs_itself(self) -> None:
         made = io.BytesIO()

@@ -159,7 +159,7 @@ class ArchiveHome:
             return None
         if real.content is not None:
             extents = (Extent(0, real.size),) if real.size else ()
-            return File(MemberHome(real.content), member.path, real.size, member.modified, extents)
+            return File(MemberHome(self, real.path), member.path, real.size, member.modified, extents)
         return File(self, member.path, real.size, member.modified, real.extents)
 
     def _open(self) -> tuple[ReadAt, tuple[str, ...], str, Reader]:
@@ -321,9 +321,30 @@ class MemberTree:
 class MemberHome:
     """Where a file lies whose bytes are not in the archive as they are: its own content."""
 
-    def __init__(self, content: ReadAt) -> None:
-        """Take the content."""
-        self.disk = content
+    def __init__(self, archive: ArchiveHome, path: str) -> None:
+        """Take the archive, and the path of the member in it."""
+        self._archive = archive
+        self._path = path
+
+    @functools.cached_property
+    def disk(self) -> ReadAt:
+        """The content.
+
+        Raises:
+            CorruptImage: The archive was opened again, and is another one.
+        """
+        member = self._archive.tree.by_path.get(self._path)
+        if member is None or member.content is None:
+            raise CorruptImage(f"{self._path!r} is not in it any more", structure="archive")
+        return member.content
+
+    @property
+    def files(self) -> Archive:
+        """The archive, for files beside this one."""
+        return self._archive.files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MemberHome, (self._archive, self._path))
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the extents."""
