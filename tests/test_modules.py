@@ -199,6 +199,8 @@ class TestState:
         assert "AES-256-GCM" in envelope.read_envelope(encrypted).explain()
         module = Module(encrypted)
         assert module.kind == "envelope"
+        with pytest.raises(NotAnArchive, match=r"local\.tgz\.ve"):
+            open_archive(encrypted)
         with pytest.raises(NotAnArchive, match="encrypted"):
             module.open_archive()
 

@@ -144,9 +144,11 @@ def test_a_disk_with_a_gpt(make: object, tmp_path: Path) -> None:
 def test_a_disk_without_a_loader_for_bios(tmp_path: Path) -> None:
     config = BOOT_CFG_6.replace("updated=0", "updated=1").encode()
     with Image.open(esx7_disk(boot=UEFI_ONLY, bank={**BANK, "boot.cfg": config})) as image:
-        export_pxe(image, tmp_path / "tftp", ipxe=True)
+        export = export_pxe(image, tmp_path / "tftp", ipxe=True)
+    assert export.kernel == "mboot.efi"
     assert (tmp_path / "tftp/mboot.efi").read_bytes() == b"MZ uefi"
-    assert "goto uefi" in (tmp_path / "tftp/boot.ipxe").read_text()
+    assert (tmp_path / "tftp/boot.ipxe").read_text() == "#!ipxe\nkernel mboot.efi -c boot.cfg\nboot\n"
+    assert not (tmp_path / "tftp/pxelinux.cfg").exists()  # it would name a loader that is not there
     bare = esx7_disk(boot={"x": b""}, bank={**BANK, "boot.cfg": config})
     with Image.open(bare) as image, pytest.raises(PathNotFound, match="mboot"):
         export_pxe(image, tmp_path / "none")

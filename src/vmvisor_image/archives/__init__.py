@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.files import Directory, Extent, File, FileTree
 from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.schemas.module import ENVELOPE_MAGIC
 from vmvisor_image.streams import ReadAt, read_up_to
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
@@ -242,6 +243,13 @@ def find_reader(source: ReadAt) -> tuple[str, Reader]:
         return iso9660.KIND, iso9660.read_members
     if tar.probe_empty(head):
         return tar.KIND, tar.read_members
+    if head.startswith(ENVELOPE_MAGIC):
+        raise NotAnArchive(
+            "it is an encrypted configuration (local.tgz.ve): open the state.tgz that it is from with"
+            " vmvisor_image.boot.state",
+            structure="archive",
+            offset=0,
+        )
     raise NotAnArchive(
         "neither tar, vmtar, zip, ar nor ISO 9660", structure="archive", offset=0, found=head[:8].hex(" ")
     )

@@ -47,11 +47,11 @@ class PxeExport:
     dest: Path
     """The TFTP folder."""
     files: tuple[Path, ...]
-    """Every path written, the configuration last."""
+    """Every path written, PXELINUX's configuration last."""
     label: str
     """The PXELINUX label."""
     kernel: str
-    """What PXELINUX loads."""
+    """What PXELINUX loads; of a disk without a loader for BIOS, what UEFI loads."""
     append: str
     """What it passes on: the hypervisor's kernel and modules in load order, or where ``boot.cfg`` is."""
     missing: tuple[str, ...]
@@ -130,8 +130,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         [(f"{at}{name}", file) for name, file in plan.files], dest, made=contents, overwrite=overwrite
     )
     order = plan.order()
+    loader = LOADER if plan.has_bios else EFI_LOADER
     return PxeExport(
-        Path(dest), written, label, f"{at}{LOADER}", plan.append(), order.missing, order.modules, source.mode
+        Path(dest), written, label, f"{at}{loader}", plan.append(), order.missing, order.modules, source.mode
     )
 
 
@@ -171,6 +172,7 @@ class _Plan:
     """What PXELINUX passes to the loader."""
     lines: tuple[str, ...] = field(default=())
     """Further lines of PXELINUX's entry."""
+    has_bios: bool = True
     has_efi: bool = False
 
 
@@ -284,7 +286,8 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     order = _Order((str(BootModule(loaded[0].name, options)), *map(str, loaded[1:])), tuple(missing))
     append = f"-c {wanted.folder}{_BOOT_CONFIGURATION}"
     contents: dict[str, Content] = {**made, _BOOT_CONFIGURATION: lambda: (_checked_configuration(changed),)}
-    return _Plan(list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_efi)
+    has_bios = LOADER in files
+    return _Plan(list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_bios, has_efi)
 
 
 def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
@@ -307,7 +310,7 @@ def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bo
 
 
 def _configurations(plan: _Plan, wanted: _Wanted) -> list[tuple[str, Content]]:
-    """PXELINUX's configuration and iPXE's script."""
+    """PXELINUX's configuration, where it has a loader to start, and iPXE's script."""
     loader = f"{wanted.folder}{LOADER}"
 
     def pxelinux() -> Iterable[bytes]:
@@ -316,14 +319,14 @@ def _configurations(plan: _Plan, wanted: _Wanted) -> list[tuple[str, Content]]:
         yield "".join(f"  {line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
     def ipxe() -> Iterable[bytes]:
-        lines = ["#!ipxe", f"kernel {loader} {plan.append()}", "boot"]
-        if plan.has_efi:
-            lines[1:1] = ["iseq ${platform} efi && goto uefi ||"]
-            lines += [":uefi", f"kernel {wanted.folder}{EFI_LOADER} {plan.append()}", "boot"]
+        bios = [f"kernel {loader} {plan.append()}", "boot"] if plan.has_bios else []
+        efi = [f"kernel {wanted.folder}{EFI_LOADER} {plan.append()}", "boot"] if plan.has_efi else []
+        choice = ["iseq ${platform} efi && goto uefi ||"] if bios and efi else []
+        lines = ["#!ipxe", *choice, *bios, *([":uefi"] if choice else []), *efi]
         yield "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
     found: list[tuple[str, Content]] = [(IPXE_SCRIPT, ipxe)] if wanted.ipxe else []
-    return [*found, (CONFIGURATION, pxelinux)]
+    return [*found, (CONFIGURATION, pxelinux)] if plan.has_bios else found
 
 
 def _order(bootable: Bootable, made: Mapping[str, Content], options: str) -> _Order:
