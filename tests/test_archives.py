@@ -34,6 +34,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
+from vmvisor_image.volumes import iso9660
 
 LONG = "a-folder-with-a-long-name/" * 6 + "and-a-file-with-a-name-that-is-longer-than-what-a-header-has-room-for" * 2
 FILES = {
@@ -429,6 +430,13 @@ class TestIso:
         (place / "file").write_bytes(b"deep")
         archive = open_archive(BytesSource(iso(folder, tmp_path / "a.iso").read_bytes()))
         assert contents(archive) == {"a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/file": b"deep"}
+
+    def test_folders_past_the_longest_path_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(iso9660, "_LONGEST_PATH", 6)
+        write_tree(tmp_path / "cd", {"a/b/c/d/e/file": b"deep", "a/file": b"here"})
+        archive = open_archive(BytesSource(iso(tmp_path / "cd", tmp_path / "a.iso").read_bytes()))
+        assert contents(archive) == {"a/file": b"here"}
+        assert ["left out" in problem.message for problem in archive.problems] == [True]
 
     def test_a_directory_that_holds_itself(self, tree: Path, tmp_path: Path) -> None:
         data = bytearray(iso(tree, tmp_path / "a.iso", ROCK_RIDGE).read_bytes())
