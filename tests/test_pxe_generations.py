@@ -24,7 +24,7 @@ from tests.media import (
     module,
     small_disk,
 )
-from tests.support import run
+from tests.support import run, run_to_file
 from vmvisor_image import Image, InvalidArgument, PathNotFound, UnsafeName, export_pxe, open_archive
 from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.overlay import build_module
@@ -65,6 +65,32 @@ def test_installers(
     assert set(found) == {*modules, "mboot.c32", "pxelinux.cfg/default", *with_image}
     for name in found.keys() - {"pxelinux.cfg/default"}:
         assert found[name] == media.read(name), name
+
+
+@pytest.mark.parametrize(("generation", "archive"), [("3.5", "install.tgz"), ("4.0", "image.tgz"), ("4.1", "")])
+def test_the_export_is_what_other_tools_take_out(generation: str, archive: str, tmp_path: Path) -> None:
+    """By hand: out of the CD by xorriso, the archive by tar, the compression by bzip2, the volumes by mtools."""
+    disk = small_disk({name: module(name) for name in BANK_35})
+    media = Media(tmp_path, generation, disk, ROCK_RIDGE)
+    run("xorriso", "-indev", media.iso, "-osirrox", "on", "-extract", "/", tmp_path / "cd_theirs")
+    compressed = tmp_path / "cd_theirs" / "imagedd.bz2"
+    if archive:
+        run("tar", "-xzf", tmp_path / "cd_theirs" / archive, "-C", tmp_path / "cd_theirs")
+        compressed = tmp_path / "cd_theirs" / media.disk_name
+    run_to_file(tmp_path / "disk", "bzip2", "-dc", compressed)
+    theirs = tmp_path / "bank_theirs"
+    theirs.mkdir()
+    for sector, name in ((32, "mboot.c32"), (8192, "*")):
+        run("mcopy", "-i", f"{tmp_path / 'disk'}@@{sector * 512}", f"::{name}", theirs)
+    with Image.open(media.iso) as image:
+        export_pxe(image, tmp_path / "run")
+        export_pxe(image, tmp_path / "install", mode="install")
+    ours = written(tmp_path / "run")
+    del ours["pxelinux.cfg/default"]
+    assert ours == written(theirs)
+    installer = written(tmp_path / "install")
+    del installer["pxelinux.cfg/default"]
+    assert installer.items() <= written(tmp_path / "cd_theirs").items()
 
 
 def test_a_cd_whose_boot_cfg_has_a_prefix(tmp_path: Path) -> None:
@@ -268,6 +294,12 @@ class TestOverlay:
         with Image.open(disk) as image, pytest.raises(InvalidArgument, match="fifo"):
             export_pxe(image, tmp_path / "tftp", overlay={"oem.tgz": folder})
         assert not (tmp_path / "tftp").exists()
+
+    def test_not_into_itself(self, folder: Path) -> None:
+        disk = small_disk({name: module(name) for name in BANK_35})
+        with Image.open(disk) as image, pytest.raises(InvalidArgument, match="part of the overlay"):
+            export_pxe(image, folder / "tftp", overlay={"oem.tgz": folder})
+        assert not (folder / "tftp").exists()
 
     @pytest.mark.parametrize("kind", [tar_archive, vmtar_archive])
     def test_keeping_members_of_every_kind(self, kind: object, folder: Path) -> None:

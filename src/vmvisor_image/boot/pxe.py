@@ -117,6 +117,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     for option in kernel_options:
         if not option.isprintable() or "---" in option or option != option.strip():
             raise InvalidArgument(f"a kernel option is one line without '---', not {option!r}")
+    for folder in (overlay or {}).values():
+        if Path(dest).resolve().is_relative_to(Path(folder).resolve()):
+            raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")
     source = _find_source(image, mode, bank)
     wanted = _Wanted(label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
     made = _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
