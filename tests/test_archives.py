@@ -25,6 +25,7 @@ from tests.support import run
 from vmvisor_image import (
     Archive,
     CorruptImage,
+    Image,
     NotAnArchive,
     PathNotFound,
     Problem,
@@ -365,6 +366,20 @@ class TestHeadersThatMakeNoSense:
         assert contents(archive) == {"second": b"2"}
         assert [problem.structure for problem in archive.problems] == ["tar header"]
 
+    def test_hard_links_that_lead_nowhere_are_told(self) -> None:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo("file"))
+            targets = {"good": "file", "lost": "nothing", "round": "round"}
+            targets |= {f"chain{number}": f"chain{number - 1}" for number in range(1, 50)}
+            for name, target in targets.items():
+                link = tarfile.TarInfo(name)
+                link.type, link.linkname = tarfile.LNKTYPE, target
+                archive.addfile(link)
+        read = open_archive(BytesSource(made.getvalue()))
+        assert sorted(read) == ["file", "good"]
+        assert len(read.problems) == len(targets) - 1
+
     def test_a_path_of_very_many_folders_is_left_out(self, tmp_path: Path) -> None:
         made = io.BytesIO()
         with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -430,6 +445,13 @@ class TestIso:
         (place / "file").write_bytes(b"deep")
         archive = open_archive(BytesSource(iso(folder, tmp_path / "a.iso").read_bytes()))
         assert contents(archive) == {"a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/file": b"deep"}
+
+    def test_entries_past_the_most_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(iso9660, "MOST_MEMBERS", 3)
+        write_tree(tmp_path / "cd", dict.fromkeys("abcde", b"1"))
+        with Image.open(iso(tmp_path / "cd", tmp_path / "a.iso")) as image:
+            assert sorted(image.partitions[1].files) == ["a", "b", "c"]
+            assert any("the rest is left out" in problem.message for problem in image.problems)
 
     def test_folders_past_the_longest_path_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(iso9660, "_LONGEST_PATH", 6)

@@ -24,6 +24,8 @@ _LONGEST_PATH: Final = 4096
 _MOST_PATH_BYTES: Final = 256 << 20
 """Bytes of all paths and of those of the directories above them: what 700,000 members of a usual system take."""
 _MOST_PROBLEMS: Final = 1000
+_MOST_LINKS: Final = 32
+"""Hard links from one to the next: archivers write one."""
 HEAD: Final = 1024
 """Bytes from its start by which an archive is known, ISO 9660 apart."""
 
@@ -149,13 +151,7 @@ class ArchiveHome:
         return self.tree.entries()
 
     def _file(self, member: ArchiveMember) -> File | None:
-        real: ArchiveMember | None = member
-        seen: set[str] = set()
-        while real is not None and real.kind == "hardlink":
-            if real.path in seen:
-                return None
-            seen.add(real.path)
-            real = self.tree.by_path.get(real.target or "")
+        real = self.tree.real(member)
         if real is None or real.kind != "file":
             return None
         if real.content is not None:
@@ -197,7 +193,11 @@ class ArchiveHome:
                             break
                 except CorruptImage as error:
                     problems.append(Problem.of(error))
-                self._read = (tuple(members), tuple(problems), MemberTree(members, self._file))
+                tree = MemberTree(members, self._file)
+                for member in tree.by_path.values():
+                    if tree.real(member) is None:
+                        report(Problem("hard link", f"{member.path!r} leads nowhere: {member.target!r}", member.offset))
+                self._read = (tuple(members), tuple(problems), tree)
             return self._read
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -276,6 +276,15 @@ class MemberTree:
             return None
         is_directory = self._children[above][name] is not None
         return member if is_directory == (member.kind == "directory") and self._is_reached(above) else None
+
+    def real(self, member: ArchiveMember) -> ArchiveMember | None:
+        """What a hard link leads to, any other member itself; None where that is not there."""
+        found: ArchiveMember | None = member
+        for _ in range(_MOST_LINKS):
+            if found is None or found.kind != "hardlink":
+                return found
+            found = self.by_path.get(found.target or "")
+        return None
 
     @property
     def links(self) -> Mapping[str, str]:

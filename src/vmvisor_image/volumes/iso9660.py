@@ -92,6 +92,8 @@ class IsoVolume:
         self._problems: dict[Problem, None] = {}
         self._listed: dict[int, str] = {}
         """Path of each directory that was listed, by its first block."""
+        self._entry_count = 0
+        """Of all directories that were listed: they may lie over each other, and hold more than there is room for."""
         self.primary: VolumeDescriptor
         """The primary volume descriptor."""
         self.joliet: VolumeDescriptor | None = None
@@ -293,6 +295,11 @@ class IsoVolume:
                 continue
             entry = self._entry(record, name, area, pieces, at)
             pieces = ()
+            self._entry_count += 1
+            if self._entry_count > MOST_MEMBERS:
+                message = f"there are more than {MOST_MEMBERS} files and directories: the rest is left out"
+                self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
+                return
             if entry is not None:
                 yield entry
 
@@ -453,10 +460,7 @@ class _RockRidge:
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
     """Everything in the volume that begins at the source's first byte."""
     volume = IsoVolume(source, 0, _Nowhere(source))
-    for number, member in enumerate(volume.members()):
-        if number == MOST_MEMBERS:
-            break
-        yield member
+    yield from volume.members()
     for problem in volume.problems:
         report(problem)
 
