@@ -454,7 +454,7 @@ class TestIso:
             assert any("the rest is left out" in problem.message for problem in image.problems)
 
     def test_folders_past_the_longest_path_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(iso9660, "_LONGEST_PATH", 6)
+        monkeypatch.setattr(iso9660, "LONGEST_PATH", 7)
         write_tree(tmp_path / "cd", {"a/b/c/d/e/file": b"deep", "a/file": b"here"})
         archive = open_archive(BytesSource(iso(tmp_path / "cd", tmp_path / "a.iso").read_bytes()))
         assert contents(archive) == {"a/file": b"here"}

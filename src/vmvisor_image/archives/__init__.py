@@ -19,11 +19,12 @@ from vmvisor_image.streams import ReadAt, read_up_to
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
 """Members past this many are not looked at: no module has 100,000, and each takes memory."""
-_LONGEST_PATH: Final = 4096
+LONGEST_PATH: Final = 4096
 """PATH_MAX of Linux."""
-_MOST_PATH_BYTES: Final = 256 << 20
-"""Bytes of all paths and of those of the directories above them: what 700,000 members of a usual system take."""
-_MOST_PROBLEMS: Final = 1000
+MOST_PATH_BYTES: Final = 256 << 20
+"""Bytes of all paths, of those of the directories above them, and of what links lead to: what 700,000 members of a
+usual system take."""
+MOST_PROBLEMS: Final = 1000
 _MOST_LINKS: Final = 32
 """Hard links from one to the next: archivers write one."""
 HEAD: Final = 1024
@@ -177,18 +178,18 @@ class ArchiveHome:
                 path_bytes = 0
 
                 def report(problem: Problem) -> None:
-                    if len(problems) < _MOST_PROBLEMS:
+                    if len(problems) < MOST_PROBLEMS:
                         problems.append(problem)
 
                 try:
                     for member in reader(source, report):
-                        if len(member.path) > _LONGEST_PATH:
+                        if len(member.path) > LONGEST_PATH:
                             message = f"a member whose path has {len(member.path)} characters is left out"
                             report(Problem("archive", message, member.offset))
                             continue
                         members.append(member)  # what was read before damage is kept
-                        path_bytes += len(member.path) * (member.path.count("/") + 1)
-                        if len(members) == MOST_MEMBERS or path_bytes > _MOST_PATH_BYTES:
+                        path_bytes += len(member.path) * (member.path.count("/") + 1) + len(member.target or "")
+                        if len(members) == MOST_MEMBERS or path_bytes > MOST_PATH_BYTES:
                             problems.append(Problem("archive", f"members after the first {len(members)} are left out"))
                             break
                 except CorruptImage as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
-from vmvisor_image.archives import MOST_MEMBERS, ArchiveMember
+from vmvisor_image.archives import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.record import Record
@@ -41,8 +41,6 @@ MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
 """Where the magic of the first descriptor lies, in bytes from the volume's start."""
 _MOST_DESCRIPTORS: Final = 64
 _LARGEST_DIRECTORY: Final = 64 << 20
-_LONGEST_PATH: Final = 4096
-"""PATH_MAX of Linux."""
 _MOST_CONTINUATIONS: Final = 32
 _HEAD: Final = DirectoryRecord.length()
 _IS_LINK: Final = 0o120000
@@ -94,6 +92,8 @@ class IsoVolume:
         """Path of each directory that was listed, by its first block."""
         self._entry_count = 0
         """Of all directories that were listed: they may lie over each other, and hold more than there is room for."""
+        self._sector_count = self._path_bytes = 0
+        """The same."""
         self.primary: VolumeDescriptor
         """The primary volume descriptor."""
         self.joliet: VolumeDescriptor | None = None
@@ -275,9 +275,6 @@ class IsoVolume:
     def _entries(self, path: str, directory: _Entry) -> Iterator[_Entry]:
         """What a directory holds; files of several extents are put together, relocated directories in their place."""
         first = directory.pieces[0][0]
-        if len(path) > _LONGEST_PATH:
-            self._note(directory.offset, "ISO 9660 directory", f"its path has {len(path)} characters: it is left out")
-            return
         with self._lock:
             known = self._listed.setdefault(first, path)
         if known != path:
@@ -296,11 +293,15 @@ class IsoVolume:
             entry = self._entry(record, name, area, pieces, at)
             pieces = ()
             self._entry_count += 1
-            if self._entry_count > MOST_MEMBERS:
-                message = f"there are more than {MOST_MEMBERS} files and directories: the rest is left out"
-                self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
+            self._path_bytes += len(path)
+            if self._entry_count > MOST_MEMBERS or self._path_bytes > MOST_PATH_BYTES:
+                self._note_rest()
                 return
-            if entry is not None:
+            if entry is not None and len(path) + len(entry.name) >= LONGEST_PATH:
+                message = f"a path of {len(path) + 1 + len(entry.name)} characters is left out"
+                self._note(at, "ISO 9660 directory record", message)
+            elif entry is not None:
+                self._path_bytes += len(entry.name)
                 yield entry
 
     def _entry(
@@ -352,6 +353,10 @@ class IsoVolume:
             )
             length = _LARGEST_DIRECTORY
         for base in range(start, start + length, SECTOR):
+            self._sector_count += 1
+            if self._sector_count > MOST_MEMBERS:
+                self._note_rest()
+                return
             try:
                 sector = self._disk.read_at(base, min(SECTOR, start + length - base))
             except CorruptImage as error:
@@ -397,7 +402,12 @@ class IsoVolume:
         self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
 
     def _note(self, offset: int, structure: str, message: str) -> None:
-        self._problems.setdefault(Problem(structure, message, offset))
+        if len(self._problems) < MOST_PROBLEMS:
+            self._problems.setdefault(Problem(structure, message, offset))
+
+    def _note_rest(self) -> None:
+        message = f"there are more than {MOST_MEMBERS} files and directories, or long paths: the rest is left out"
+        self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
 
 
 class _RockRidge:
