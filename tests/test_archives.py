@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media import BOTH, JOLIET, PLAIN, ROCK_RIDGE, iso, write_tree
-from tests.support import run
+from tests.support import Counting, run
 from vmvisor_image import (
     Archive,
     CorruptImage,
@@ -452,6 +452,20 @@ class TestIso:
         with Image.open(iso(tmp_path / "cd", tmp_path / "a.iso")) as image:
             assert sorted(image.partitions[1].files) == ["a", "b", "c"]
             assert any("the rest is left out" in problem.message for problem in image.problems)
+
+    def test_directories_that_lie_over_each_other_are_not_read_again_and_again(self, tmp_path: Path) -> None:
+        write_tree(tmp_path / "cd", {f"{n:02}/{m}": b"" for n in range(40) for m in range(3)})
+        data = bytearray(iso(tmp_path / "cd", tmp_path / "a.iso", PLAIN).read_bytes())
+        root = struct.unpack_from("<I", data, 16 * 2048 + 158)[0] * 2048
+        at = root
+        while data[at]:
+            struct.pack_into("<I", data, at + 10, len(data) - root)  # up to the end of the volume
+            at += data[at]
+        source = Counting(BytesSource(data))
+        archive = open_archive(source)
+        assert len(archive.members) > 40
+        assert any("the rest is left out" in problem.message for problem in archive.problems)
+        assert sum(length for _, length in source.reads) < 3 * len(data)
 
     def test_folders_past_the_longest_path_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(iso9660, "LONGEST_PATH", 7)

@@ -34,7 +34,7 @@ from vmvisor_image.schemas.iso9660 import (
     SystemUseEntry,
     VolumeDescriptor,
 )
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 KIND: Final = "iso9660"
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
@@ -94,6 +94,8 @@ class IsoVolume:
         """Of all directories that were listed: they may lie over each other, and hold more than there is room for."""
         self._sector_count = self._path_bytes = 0
         """The same."""
+        self._most_sectors = min(MOST_MEMBERS, disk.size // SECTOR) if knows_size(disk) else MOST_MEMBERS
+        """All directories together have no more than the disk, as none lies over another one."""
         self.primary: VolumeDescriptor
         """The primary volume descriptor."""
         self.joliet: VolumeDescriptor | None = None
@@ -354,7 +356,7 @@ class IsoVolume:
             length = _LARGEST_DIRECTORY
         for base in range(start, start + length, SECTOR):
             self._sector_count += 1
-            if self._sector_count > MOST_MEMBERS:
+            if self._sector_count > self._most_sectors:
                 self._note_rest()
                 return
             try:
@@ -406,7 +408,7 @@ class IsoVolume:
             self._problems.setdefault(Problem(structure, message, offset))
 
     def _note_rest(self) -> None:
-        message = f"there are more than {MOST_MEMBERS} files and directories, or long paths: the rest is left out"
+        message = "there are more files and directories than there can be, or than are read: the rest is left out"
         self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
 
 
