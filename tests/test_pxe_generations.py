@@ -93,6 +93,20 @@ def test_the_export_is_what_other_tools_take_out(generation: str, archive: str, 
     assert installer.items() <= written(tmp_path / "cd_theirs").items()
 
 
+@pytest.mark.parametrize("way", [("--protective-msdos-label",), ("-partition_offset", "16")])
+def test_a_cd_that_boots_from_a_stick(way: tuple[str, ...], tmp_path: Path) -> None:
+    disk = small_disk({name: module(name) for name in BANK_35})
+    for generation, kernel in (("4.1", "vmkernel.gz"), ("6.5", "b.b00")):
+        media = Media(tmp_path / generation, generation, disk, ROCK_RIDGE)
+        with Image.open(iso(media.folder, tmp_path / f"{generation}.ISO", (*ROCK_RIDGE, *way))) as image:
+            assert image.read_at(510, 2) == b"\x55\xaa"
+            assert image.system().modules[0].name.lstrip("/") == kernel
+            export_pxe(image, tmp_path / "run" / generation)
+            export_pxe(image, tmp_path / "install" / generation, mode="install")
+        assert (tmp_path / "install" / generation / "mboot.c32").read_bytes() == media.read("mboot.c32")
+    assert (tmp_path / "run/4.1/oem.tgz").read_bytes() == module("oem.tgz")
+
+
 def test_a_cd_whose_boot_cfg_has_a_prefix(tmp_path: Path) -> None:
     media = Media(tmp_path, "6.5", None, ROCK_RIDGE)
     (media.folder / "esx").mkdir()

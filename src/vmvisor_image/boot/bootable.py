@@ -7,12 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vmvisor_image.archives import open_archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.purpose import Role
+from vmvisor_image.volumes import iso9660
 
 if TYPE_CHECKING:
     from vmvisor_image.image import Image
@@ -164,6 +166,8 @@ def find_boot_partition(image: Image) -> Partition | None:
 
 def _installer_volume(image: Image) -> Bootable | None:
     volume = next((partition for partition in image.partitions if partition.kind == "iso9660"), None)
+    if volume is None and iso9660.probe(image.disk, 0):  # with a table that does not lead to it
+        return Bootable(open_archive(image.disk), None, is_installer=True)
     return None if volume is None else Bootable(volume.files, volume.number, is_installer=True)
 
 

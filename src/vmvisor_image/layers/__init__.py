@@ -122,7 +122,8 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         found = _peel(inner, name, options, head)
         if not found:
             found = virtual.open_disk(inner, name, options, head)
-        if not found and (options.member is not None or not _has_table(head)):
+        is_named_cd = name is not None and name.casefold().endswith(".iso")
+        if not found and (options.member is not None or is_named_cd or not _has_table(head)):
             found = containers.open_container(inner, name, options)
         if not found:
             break
