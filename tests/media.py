@@ -11,7 +11,9 @@ from tests.support import run, run_to_file
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive, vmtar_archive
 
-ROCK_RIDGE, JOLIET, PLAIN = ("-R",), ("-J",), ()
+ROCK_RIDGE, JOLIET, PLAIN = ("-R",), ("--norock", "-J"), ("--norock",)
+"""xorriso writes Rock Ridge unless it is told not to."""
+BOTH = ("-R", "-J")
 BANK_35 = ("vmkernel.gz", "binmod.tgz", "environ.tgz", "cim.tgz", "oem.tgz", "license.tgz")
 BANK_41 = ("b.z", "k.z", "s.z", "c.z", "oem.tgz", "license.tgz", "m.z", "state.tgz")
 INSTALL_35 = ("vmkernel.gz", "binmod.tgz", "ienviron.tgz", "cim.tgz", "oem.tgz", "license.tgz", "install.tgz")
@@ -63,7 +65,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def iso(folder: Path, path: Path, names: tuple[str, ...] = ROCK_RIDGE) -> Path:
     """A CD with a folder's files, as mkisofs' options say."""
-    run("xorriso", "-as", "mkisofs", "-quiet", "-V", "ESXI", *names, "-o", path, folder)
+    run("xorriso", "-as", "mkisofs", "-quiet", "-V", "ESXI", "-input-charset", "utf-8", *names, "-o", path, folder)
     return path
 
 

@@ -11,6 +11,7 @@ import random
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,19 +20,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.media import JOLIET, PLAIN, ROCK_RIDGE, iso, write_tree
-from tests.support import run
+from tests.media import BOTH, JOLIET, PLAIN, ROCK_RIDGE, iso, write_tree
+from tests.support import Counting, run
 from vmvisor_image import (
     Archive,
     CorruptImage,
+    Image,
     NotAnArchive,
     PathNotFound,
     Problem,
     UnsafeName,
+    limits,
     open_archive,
 )
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
+from vmvisor_image.volumes import iso9660
 
 LONG = "a-folder-with-a-long-name/" * 6 + "and-a-file-with-a-name-that-is-longer-than-what-a-header-has-room-for" * 2
 FILES = {
@@ -258,6 +262,56 @@ class TestZip:
         assert archive.links == {"bin/ls": "busybox"}
         copy = pickle.loads(pickle.dumps(archive))
         assert contents(copy) == contents(archive)
+        file = pickle.loads(pickle.dumps(archive["bin/busybox"]))
+        assert file.read_bytes() == FILES["bin/busybox"]
+
+    def test_a_damaged_link_costs_itself(self) -> None:
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            link = zipfile.ZipInfo("link")
+            link.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, "target" * 9, zipfile.ZIP_DEFLATED)
+            archive.writestr("behind", b"fine")
+        data = bytearray(made.getvalue())
+        data[34] ^= 0xFF  # the first byte of its data
+        read = open_archive(BytesSource(data))
+        assert contents(read) == {"behind": b"fine"}
+        assert [problem.structure for problem in read.problems] == ["zip member"]
+
+    def test_a_directory_that_claims_very_much_is_not_read(self) -> None:
+        class Claims:
+            size = 1 << 32
+
+            def read_at(self, offset: int, length: int) -> bytes:
+                assert length <= 1 << 20
+                end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, self.size - 100, 0, 0)
+                whole = {0: b"PK\3\4", self.size - len(end): end}
+                found = bytearray(length)
+                for at, data in whole.items():
+                    for number, byte in enumerate(data, at - offset):
+                        if 0 <= number < length:
+                            found[number] = byte
+                return bytes(found)
+
+        archive = open_archive(Claims())
+        assert list(archive) == []
+        assert ["is not read" in problem.message for problem in archive.problems] == [True]
+
+    def test_members_together_keep_little_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "_PIECES_BYTES", 1 << 20)
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(4):
+                archive.writestr(str(number), bytes([number]) * (1 << 20))
+        files = open_archive(BytesSource(made.getvalue())).values()
+        tracemalloc.start()
+        for file in files:
+            for at in range(0, file.size, 1 << 16):
+                assert file.read_at(at, 1 << 16) == bytes([int(file.name)]) * (1 << 16)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 2 << 20
+        assert files[0].read_at(0, 9) == bytes(9)
 
     def test_a_wrong_checksum_is_found(self) -> None:
         made = io.BytesIO()
@@ -296,8 +350,52 @@ def test_a_vib_is_an_ar_archive(tmp_path: Path) -> None:
     assert inner.kind == "vmtar"
 
 
+def resummed(data: bytes) -> bytes:
+    """The same tar with the right checksum in its first header."""
+    head = bytearray(data[:512])
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + data[512:]
+
+
+class TestHeadersThatMakeNoSense:
+    @pytest.mark.parametrize(("at", "text"), [(100, b"rw-r--r"), (108, b"\xff" * 8), (124, b"123456789ab")])
+    def test_cost_themselves(self, at: int, text: bytes) -> None:
+        data = tar_archive({"first": b"1", "second": b"2"})
+        archive = open_archive(BytesSource(resummed(data[:at] + text + data[at + len(text) :])))
+        assert contents(archive) == {"second": b"2"}
+        assert [problem.structure for problem in archive.problems] == ["tar header"]
+
+    def test_hard_links_that_lead_nowhere_are_told(self) -> None:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo("file"))
+            targets = {"good": "file", "lost": "nothing", "round": "round"}
+            targets |= {f"chain{number}": f"chain{number - 1}" for number in range(1, 50)}
+            for name, target in targets.items():
+                link = tarfile.TarInfo(name)
+                link.type, link.linkname = tarfile.LNKTYPE, target
+                archive.addfile(link)
+        read = open_archive(BytesSource(made.getvalue()))
+        assert sorted(read) == ["file", "good"]
+        assert len(read.problems) == len(targets) - 1
+
+    def test_a_path_of_very_many_folders_is_left_out(self, tmp_path: Path) -> None:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for name in ("a/" * 30_000 + "x", "good"):
+                archive.addfile(tarfile.TarInfo(name))
+        tracemalloc.start()
+        read = open_archive(BytesSource(made.getvalue()))
+        assert list(read) == ["good"]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4 << 20
+        assert len(read.problems) == 1
+
+
 class TestIso:
-    @pytest.mark.parametrize("names", [ROCK_RIDGE, JOLIET, PLAIN, (*ROCK_RIDGE, *JOLIET)])
+    @pytest.mark.parametrize("names", [ROCK_RIDGE, JOLIET, PLAIN, BOTH])
     def test_what_xorriso_wrote(self, names: tuple[str, ...], tree: Path, tmp_path: Path) -> None:
         archive = open_archive(BytesSource(iso(tree, tmp_path / "a.iso", names).read_bytes()))
         ours = {path: hashlib.sha256(data).hexdigest() for path, data in contents(archive).items()}
@@ -308,7 +406,8 @@ class TestIso:
             assert modes["bin/busybox"] == 0o4755
             assert archive["etc/one"].timestamp == 1_200_000_001
         else:
-            run("xorriso", "-joliet", "on" if names else "off", "-rockridge", "off", "-indev", tmp_path / "a.iso",
+            joliet = "on" if names == JOLIET else "off"
+            run("xorriso", "-joliet", joliet, "-rockridge", "off", "-indev", tmp_path / "a.iso",
                 "-osirrox", "on", "-extract", "/", tmp_path / "theirs")  # fmt: skip
             (tmp_path / "theirs").chmod(0o755)
             wanted = expected(tmp_path / "theirs")
@@ -322,6 +421,14 @@ class TestIso:
         else:
             assert ours == hashes
         assert archive.problems == ()
+
+    def test_what_zisofs_compressed_is_left_out_and_told(self, tmp_path: Path) -> None:
+        write_tree(tmp_path / "cd", {"zeros": bytes(100_000), "short": b"1"})
+        run("xorriso", "-outdev", tmp_path / "a.iso", "-zisofs", "version_2=off", "-map", tmp_path / "cd", "/",
+            "-set_filter_r", "--zisofs", "/", "--")  # fmt: skip
+        archive = open_archive(BytesSource((tmp_path / "a.iso").read_bytes()))
+        assert list(archive) == ["short"]
+        assert ["zisofs" in problem.message for problem in archive.problems] == [True]
 
     def test_files_that_are_large_or_many(self, tmp_path: Path) -> None:
         folder = tmp_path / "many"
@@ -338,6 +445,34 @@ class TestIso:
         (place / "file").write_bytes(b"deep")
         archive = open_archive(BytesSource(iso(folder, tmp_path / "a.iso").read_bytes()))
         assert contents(archive) == {"a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/file": b"deep"}
+
+    def test_entries_past_the_most_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(iso9660, "MOST_MEMBERS", 3)
+        write_tree(tmp_path / "cd", dict.fromkeys("abcde", b"1"))
+        with Image.open(iso(tmp_path / "cd", tmp_path / "a.iso")) as image:
+            assert sorted(image.partitions[1].files) == ["a", "b", "c"]
+            assert any("the rest is left out" in problem.message for problem in image.problems)
+
+    def test_directories_that_lie_over_each_other_are_not_read_again_and_again(self, tmp_path: Path) -> None:
+        write_tree(tmp_path / "cd", {f"{n:02}/{m}": b"" for n in range(40) for m in range(3)})
+        data = bytearray(iso(tmp_path / "cd", tmp_path / "a.iso", PLAIN).read_bytes())
+        root = struct.unpack_from("<I", data, 16 * 2048 + 158)[0] * 2048
+        at = root
+        while data[at]:
+            struct.pack_into("<I", data, at + 10, len(data) - root)  # up to the end of the volume
+            at += data[at]
+        source = Counting(BytesSource(data))
+        archive = open_archive(source)
+        assert len(archive.members) > 40
+        assert any("the rest is left out" in problem.message for problem in archive.problems)
+        assert sum(length for _, length in source.reads) < 3 * len(data)
+
+    def test_folders_past_the_longest_path_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(iso9660, "LONGEST_PATH", 7)
+        write_tree(tmp_path / "cd", {"a/b/c/d/e/file": b"deep", "a/file": b"here"})
+        archive = open_archive(BytesSource(iso(tmp_path / "cd", tmp_path / "a.iso").read_bytes()))
+        assert contents(archive) == {"a/file": b"here"}
+        assert ["left out" in problem.message for problem in archive.problems] == [True]
 
     def test_a_directory_that_holds_itself(self, tree: Path, tmp_path: Path) -> None:
         data = bytearray(iso(tree, tmp_path / "a.iso", ROCK_RIDGE).read_bytes())

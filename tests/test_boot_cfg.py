@@ -31,6 +31,11 @@ def test_spaces_comments_case_and_arguments() -> None:
     assert config.build is None
 
 
+def test_a_tab_ends_the_name_of_a_module() -> None:
+    config = BootConfig.parse(b"kernel=k\nmodules=a.tgz\tone two --- b.tgz\n")
+    assert [(module.name, module.arguments) for module in config.modules] == [("a.tgz", "one two"), ("b.tgz", "")]
+
+
 def test_no_kernel() -> None:
     assert BootConfig.parse(b"kernel=\nmodules=\n").kernel is None
     assert BootConfig.parse(b"").modules == ()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import os
 import pickle
+import random
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.media import BANK_35, JOLIET, PLAIN, ROCK_RIDGE, Media, iso, module, small_disk, tgz, write_tree
+from tests.media import BANK_35, BOTH, JOLIET, PLAIN, ROCK_RIDGE, Media, iso, module, small_disk, tgz, write_tree
 from tests.support import require_tool, run, run_to_file
 from vmvisor_image import (
     CorruptImage,
     Image,
+    InvalidArgument,
     MemberNotFound,
     NoDiskImage,
     Role,
@@ -28,11 +33,12 @@ from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import SparseImage, fat_volume
+from vmvisor_image.testing.forge_modules import tar_archive
 
 BANK = {name: module(name) for name in BANK_35}
 DISK = small_disk(BANK)
 NAMES = pytest.mark.parametrize(
-    "names", [ROCK_RIDGE, JOLIET, PLAIN, (*ROCK_RIDGE, *JOLIET)], ids=["Rock Ridge", "Joliet", "plain", "both"]
+    "names", [ROCK_RIDGE, JOLIET, PLAIN, BOTH], ids=["Rock Ridge", "Joliet", "plain", "both"]
 )
 
 
@@ -306,6 +312,45 @@ def test_the_export_is_that_of_the_disk(tmp_path: Path) -> None:
     assert from_cd.append == from_disk.append == " --- ".join(BANK_35)
     for path in from_disk.files:
         assert (tmp_path / "a" / path.relative_to(tmp_path / "b")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", [lambda data: os.urandom(len(data)), lambda data: data[:600]])
+def test_a_damaged_archive_of_the_installer_is_told(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    media = Media(tmp_path, "3.5", DISK, ROCK_RIDGE)
+    (media.folder / "install.tgz").write_bytes(damage(media.read("install.tgz")))
+    with Image.open(iso(media.folder, tmp_path / "damaged.iso")) as image:
+        assert image.problems
+        if image.layers == ():  # what is in it is not known: the CD is the disk
+            assert image.partitions[1].files["oem.tgz"].read_bytes() == media.read("oem.tgz")
+            with pytest.raises(InvalidArgument, match="only installs"):
+                export_pxe(image, tmp_path / "tftp")
+            assert not (tmp_path / "tftp").exists()
+
+
+def test_a_member_of_what_is_no_container() -> None:
+    for data in (whole(DISK), bz2.compress(whole(DISK))):
+        with pytest.raises(MemberNotFound, match="no container"):
+            Image.open(data, member="a.dd")
+
+
+def test_an_archive_without_a_disk_says_that_it_is_damaged() -> None:
+    with pytest.raises(NoDiskImage, match=r"damaged: gzip member"):
+        Image.open(gzip.compress(b"".join(map(tarred, ("a", "b", "c"))))[:1100])
+
+
+def tarred(name: str) -> bytes:
+    """A member of a tar, which hardly compresses."""
+    return tar_archive({name: random.Random(name).randbytes(512)})[:1024]
+
+
+def test_a_checksum_file_without_a_checksum(tmp_path: Path) -> None:
+    media = Media(tmp_path, "4.1", DISK, ROCK_RIDGE)
+    (media.folder / "imagedd.md5").write_bytes(b"?" + media.read("imagedd.md5"))
+    with (
+        Image.open(iso(media.folder, tmp_path / "a.iso")) as image,
+        pytest.raises(CorruptImage, match=r"'imagedd\.md5' holds no md5"),
+    ):
+        image.checksums()
 
 
 def test_a_cut_cd_still_says_what_it_can(tmp_path: Path) -> None:

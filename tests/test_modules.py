@@ -15,7 +15,7 @@ import zstandard
 
 from tests.media import small_disk
 from tests.support import require_tool, run
-from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAnArchive, PathNotFound
+from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAnArchive, PathNotFound, open_archive
 from vmvisor_image.boot import envelope
 from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import open_state
@@ -79,6 +79,14 @@ def test_only_what_is_wanted_is_decoded() -> None:
     assert archive["first"].read_bytes() == b"1"
     reader = archive["first"].home.disk
     assert reader.pieces_decoded == 1  # type: ignore[attr-defined]  # of 35
+
+
+def test_what_is_before_the_cut_of_a_signed_module_is_read() -> None:
+    noise = {str(number): random.Random(number).randbytes(9000) for number in range(9)}
+    data = gzip.compress(forge.sign(lzma.compress(forge.tar_archive(noise), preset=0)))
+    archive = open_archive(BytesSource(data[:70_000]))
+    assert archive["0"].read_bytes() == noise["0"]
+    assert [problem.structure for problem in archive.problems] == ["gzip member"]
 
 
 def test_a_kernel() -> None:
@@ -191,6 +199,8 @@ class TestState:
         assert "AES-256-GCM" in envelope.read_envelope(encrypted).explain()
         module = Module(encrypted)
         assert module.kind == "envelope"
+        with pytest.raises(NotAnArchive, match=r"local\.tgz\.ve"):
+            open_archive(encrypted)
         with pytest.raises(NotAnArchive, match="encrypted"):
             module.open_archive()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import BANK_35, BANK_41, INSTALL_35, INSTALL_41, ROCK_RIDGE, Media, module, small_disk
+from tests.media import BANK_35, BANK_41, INSTALL_35, INSTALL_40, INSTALL_41, ROCK_RIDGE, Media, module, small_disk
 from tests.support import REPOSITORY, require_tool, run, unavailable
 from vmvisor_image import Image, export_pxe
 
@@ -101,7 +101,7 @@ def test_the_order_of_boot_cfg_and_options(kernel: bytes, tmp_path: Path) -> Non
     check(boot(tmp_path / "tftp"), {name: bank[name] for name in order}, " ks=http://server/ks.cfg debug")
 
 
-@pytest.mark.parametrize(("generation", "modules"), [("3.5", INSTALL_35), ("4.1", INSTALL_41)])
+@pytest.mark.parametrize(("generation", "modules"), [("3.5", INSTALL_35), ("4.0", INSTALL_40), ("4.1", INSTALL_41)])
 def test_installers(generation: str, modules: tuple[str, ...], kernel: bytes, tmp_path: Path) -> None:
     media = Media(tmp_path / "media", generation, small_disk({}), ROCK_RIDGE)
     (media.folder / modules[0]).write_bytes(kernel)

@@ -20,10 +20,11 @@ from tests.media import (
     PLAIN,
     ROCK_RIDGE,
     Media,
+    iso,
     module,
     small_disk,
 )
-from tests.support import run
+from tests.support import run, run_to_file
 from vmvisor_image import Image, InvalidArgument, PathNotFound, UnsafeName, export_pxe, open_archive
 from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.overlay import build_module
@@ -64,6 +65,78 @@ def test_installers(
     assert set(found) == {*modules, "mboot.c32", "pxelinux.cfg/default", *with_image}
     for name in found.keys() - {"pxelinux.cfg/default"}:
         assert found[name] == media.read(name), name
+
+
+@pytest.mark.parametrize(("generation", "archive"), [("3.5", "install.tgz"), ("4.0", "image.tgz"), ("4.1", "")])
+def test_the_export_is_what_other_tools_take_out(generation: str, archive: str, tmp_path: Path) -> None:
+    """By hand: out of the CD by xorriso, the archive by tar, the compression by bzip2, the volumes by mtools."""
+    disk = small_disk({name: module(name) for name in BANK_35})
+    media = Media(tmp_path, generation, disk, ROCK_RIDGE)
+    run("xorriso", "-indev", media.iso, "-osirrox", "on", "-extract", "/", tmp_path / "cd_theirs")
+    compressed = tmp_path / "cd_theirs" / "imagedd.bz2"
+    if archive:
+        run("tar", "-xzf", tmp_path / "cd_theirs" / archive, "-C", tmp_path / "cd_theirs")
+        compressed = tmp_path / "cd_theirs" / media.disk_name
+    run_to_file(tmp_path / "disk", "bzip2", "-dc", compressed)
+    theirs = tmp_path / "bank_theirs"
+    theirs.mkdir()
+    for sector, name in ((32, "mboot.c32"), (8192, "*")):
+        run("mcopy", "-i", f"{tmp_path / 'disk'}@@{sector * 512}", f"::{name}", theirs)
+    with Image.open(media.iso) as image:
+        export_pxe(image, tmp_path / "run")
+        export_pxe(image, tmp_path / "install", mode="install")
+    ours = written(tmp_path / "run")
+    del ours["pxelinux.cfg/default"]
+    assert ours == written(theirs)
+    installer = written(tmp_path / "install")
+    del installer["pxelinux.cfg/default"]
+    assert installer.items() <= written(tmp_path / "cd_theirs").items()
+
+
+@pytest.mark.parametrize("way", [("--protective-msdos-label",), ("-partition_offset", "16")])
+def test_a_cd_that_boots_from_a_stick(way: tuple[str, ...], tmp_path: Path) -> None:
+    disk = small_disk({name: module(name) for name in BANK_35})
+    for generation, kernel in (("4.1", "vmkernel.gz"), ("6.5", "b.b00")):
+        media = Media(tmp_path / generation, generation, disk, ROCK_RIDGE)
+        with Image.open(iso(media.folder, tmp_path / f"{generation}.ISO", (*ROCK_RIDGE, *way))) as image:
+            assert image.read_at(510, 2) == b"\x55\xaa"
+            assert image.system().modules[0].name.lstrip("/") == kernel
+            export_pxe(image, tmp_path / "run" / generation)
+            export_pxe(image, tmp_path / "install" / generation, mode="install")
+        assert (tmp_path / "install" / generation / "mboot.c32").read_bytes() == media.read("mboot.c32")
+    assert (tmp_path / "run/4.1/oem.tgz").read_bytes() == module("oem.tgz")
+
+
+def test_a_cd_whose_boot_cfg_has_a_prefix(tmp_path: Path) -> None:
+    media = Media(tmp_path, "6.5", None, ROCK_RIDGE)
+    (media.folder / "esx").mkdir()
+    for name in BANK_6:
+        (media.folder / name).rename(media.folder / "esx" / name)
+    text = media.read("boot.cfg").decode().replace("prefix=", "prefix=/esx").replace("=/b", "=b").replace(" /", " ")
+    (media.folder / "boot.cfg").write_text(text.replace("modules=/", "modules="))
+    with Image.open(iso(media.folder, tmp_path / "a.iso")) as image:
+        assert [module.size for module in image.system().modules] == [len(BANK[name]) for name in BANK_6]
+        export = export_pxe(image, tmp_path / "tftp", overlay={"tools.t00": media.folder / "efi"}, keep_overlaid=True)
+    assert export.missing == ()
+    found = written(tmp_path / "tftp")
+    for name in set(BANK_6) - {"tools.t00"}:
+        assert found[name] == BANK[name]
+    tools = open_archive(BytesSource(found["tools.t00"]))
+    assert sorted(tools) == ["boot/bootx64.efi", "etc/shared.conf", "etc/vmware/tools.t00.txt"]
+    assert b"\nprefix=\n" in found["boot.cfg"]
+
+
+def test_files_are_spelled_as_they_are_asked_for(tmp_path: Path) -> None:
+    """By the loader, or by the installer of 4.1; on a CD with names of ISO 9660 alone they are in upper case."""
+    (tmp_path / "own").mkdir()
+    with Image.open(Media(tmp_path / "6", "6.5", None, PLAIN).iso) as image:
+        export_pxe(image, tmp_path / "run", overlay={"TOOLS.T00": tmp_path / "own"})
+    assert {*BANK_6} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run/TOOLS.T00").exists()
+    disk = small_disk({name: module(name) for name in BANK_35})
+    with Image.open(Media(tmp_path / "4", "4.1", disk, PLAIN).iso) as image:
+        export_pxe(image, tmp_path / "install", mode="install")
+    assert {"imagedd.bz2", "imagedd.md5"} <= {path.name for path in (tmp_path / "install").iterdir()}
 
 
 @pytest.mark.parametrize("prefix", ["", "esx/6.5"])
@@ -111,9 +184,11 @@ def test_a_disk_with_a_gpt(make: object, tmp_path: Path) -> None:
 def test_a_disk_without_a_loader_for_bios(tmp_path: Path) -> None:
     config = BOOT_CFG_6.replace("updated=0", "updated=1").encode()
     with Image.open(esx7_disk(boot=UEFI_ONLY, bank={**BANK, "boot.cfg": config})) as image:
-        export_pxe(image, tmp_path / "tftp", ipxe=True)
+        export = export_pxe(image, tmp_path / "tftp", ipxe=True)
+    assert export.kernel == "mboot.efi"
     assert (tmp_path / "tftp/mboot.efi").read_bytes() == b"MZ uefi"
-    assert "goto uefi" in (tmp_path / "tftp/boot.ipxe").read_text()
+    assert (tmp_path / "tftp/boot.ipxe").read_text() == "#!ipxe\nkernel mboot.efi -c boot.cfg\nboot\n"
+    assert not (tmp_path / "tftp/pxelinux.cfg").exists()  # it would name a loader that is not there
     bare = esx7_disk(boot={"x": b""}, bank={**BANK, "boot.cfg": config})
     with Image.open(bare) as image, pytest.raises(PathNotFound, match="mboot"):
         export_pxe(image, tmp_path / "none")
@@ -233,6 +308,12 @@ class TestOverlay:
         with Image.open(disk) as image, pytest.raises(InvalidArgument, match="fifo"):
             export_pxe(image, tmp_path / "tftp", overlay={"oem.tgz": folder})
         assert not (tmp_path / "tftp").exists()
+
+    def test_not_into_itself(self, folder: Path) -> None:
+        disk = small_disk({name: module(name) for name in BANK_35})
+        with Image.open(disk) as image, pytest.raises(InvalidArgument, match="part of the overlay"):
+            export_pxe(image, folder / "tftp", overlay={"oem.tgz": folder})
+        assert not (folder / "tftp").exists()
 
     @pytest.mark.parametrize("kind", [tar_archive, vmtar_archive])
     def test_keeping_members_of_every_kind(self, kind: object, folder: Path) -> None:

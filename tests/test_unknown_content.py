@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.support import run
 from tests.test_partitions import Recorder
-from vmvisor_image import Image, InvalidArgument, NotAFileSystem, Role
+from vmvisor_image import Image, InvalidArgument, NotAFileSystem, Role, inspect
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.streams import BytesSource, FileSource, find_data, skip_zeros
 from vmvisor_image.survey import entropy, find_strings, survey
@@ -165,6 +165,14 @@ class TestZerosThatNeedNoReading:
             assert find_data(source, 0, 1 << 39) is None
             assert skip_zeros(source, (1 << 39) + MIB, 1 << 40) == 1 << 40
             assert source.read_at(0, 1) == b"\0"
+
+    def test_a_partition_past_the_end_of_a_file_is_told(self, tmp_path: Path) -> None:
+        disk = mbr_disk([ForgedPartition(1, 6, 8192, 6000)], sectors=16000)
+        path = tmp_path / "cut.dd"
+        path.write_bytes(disk.read_at(0, 80_000))
+        report = inspect(path)
+        assert [partition.kind for partition in report.partitions] == ["unknown"]
+        assert any("past the end of the disk" in str(problem) for problem in report.problems)
 
     def test_what_the_bzip2_index_knows_is_not_decoded_again(self, tmp_path: Path) -> None:
         path, index = tmp_path / "disk.bz2", tmp_path / "index"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -211,6 +212,26 @@ class TestRefused:
     def test_other_extents(self, line: str) -> None:
         with pytest.raises(CorruptImage):
             Image.open(f"# Disk DescriptorFile\n{line}\n".encode())
+
+
+@pytest.mark.parametrize("way", ["tar", "zip"])
+def test_extents_are_found_in_an_archive(way: str, raw: bytes, tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(raw)
+    (tmp_path / "disk").mkdir()
+    run(
+        "qemu-img",
+        "convert",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=monolithicFlat",
+        tmp_path / "raw",
+        tmp_path / "disk/d.vmdk",
+    )
+    path = shutil.make_archive(str(tmp_path / "disk"), way, tmp_path / "disk")
+    with Image.open(path) as image:
+        assert [layer.kind for layer in image.layers] == [way, "vmdk"]
+        assert image.read_at(0, len(raw)) == raw
 
 
 def test_extents_of_zeros_lie_between_others() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File, FileTree
 
 _ALGORITHMS: Final = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
@@ -39,6 +40,9 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
 
     A checksum file with one line is about the file that it lies beside, whatever name it gives: ``imagedd.md5`` names
     the image as it was called before it was put on the CD.
+
+    Raises:
+        CorruptImage: A checksum file holds no checksum, or what is to be read is damaged.
     """
     folder = file.path[: -len(file.name)]
     stem = file.name.partition(".")[0]
@@ -47,7 +51,10 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
             listed = next((f for f in files.values() if f.path.casefold() == f"{folder}{name}".casefold()), None)
             if listed is None:
                 continue
-            expected = _expected(listed.read_at(0, min(listed.size, _LARGEST)), file.name, digits)
+            lines = _lines(listed.read_at(0, min(listed.size, _LARGEST)), digits)
+            if not lines:
+                raise CorruptImage(f"{listed.path!r} holds no {algorithm} checksum", structure="checksum file")
+            expected = _expected(lines, file.name)
             if expected is not None:
                 digest = hashlib.new(algorithm, usedforsecurity=False)
                 for chunk in file.chunks():
@@ -55,9 +62,13 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
                 yield Checksum(file.path, listed.path, algorithm, expected, digest.hexdigest())
 
 
-def _expected(data: bytes, name: str, digits: int) -> str | None:
+def _lines(data: bytes, digits: int) -> list[re.Match[str]]:
+    """The lines that are a checksum and a name."""
     rule = re.compile(rf"\\?([0-9a-fA-F]{{{digits}}})(?:\s+\*?(.+))?")
-    lines = [match for line in data.decode("utf-8", "replace").splitlines() if (match := rule.fullmatch(line.strip()))]
+    return [match for line in data.decode("utf-8", "replace").splitlines() if (match := rule.fullmatch(line.strip()))]
+
+
+def _expected(lines: list[re.Match[str]], name: str) -> str | None:
     if len(lines) == 1:
         return lines[0].group(1).lower()
     return next((line.group(1).lower() for line in lines if line.group(2) == name), None)

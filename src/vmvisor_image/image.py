@@ -92,7 +92,7 @@ class _OpenImage(Protocol):
             LimitExceeded: There are more layers than `limits` allow, or finding them took too long.
             NoDiskImage: A container holds nothing that looks like a disk.
             SeveralImages: A container holds several disks, and `member` names none.
-            MemberNotFound: A container has no such member.
+            MemberNotFound: A container has no such member, or there is no container.
             InvalidArgument: The source is none of these, or an argument is out of range.
         """
         ...
@@ -175,6 +175,7 @@ class Image:
         self._lock = ForkSafeLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
+        self._passed_over: list[Problem] = []
         self._closed = False
 
     open = _Open()
@@ -256,6 +257,7 @@ class Image:
             found += getattr(layer.source, "problems", ())
             if layer.files is not None:
                 found += layer.files.problems
+        found += self._passed_over
         return tuple(dict.fromkeys(found))
 
     def system(self, bank: int | str | None = None) -> System:
@@ -344,7 +346,7 @@ class Image:
             source = FileObjectSource(cast("BinaryIO", given))
         else:
             raise InvalidArgument(f"an image is a path, a URL, bytes, a binary file object or a ReadAt, not {given!r}")
-        options = replace(self._options, neighbour=self._neighbour(source, closers))
+        options = replace(self._options, neighbour=self._neighbour(source, closers), report=self._passed_over.append)
         try:
             layers = unwrap(source, name, options)
         except BaseException:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from vmvisor_image.errors import InvalidArgument, LimitExceeded
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.piece_cache import PieceCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Limits:
 
 DEFAULT_LIMITS: Final = Limits()
 
+_PIECES_BYTES: Final = 32 << 20
+"""Bytes that the forward readers of an image keep together, at most: an archive has one for each member."""
 _DEADLINE: ContextVar[tuple[float, float] | None] = ContextVar("_DEADLINE", default=None)
 """When the operation of this thread has to be done, and the seconds it had."""
 
@@ -94,6 +97,8 @@ class Meter:
         self.limits = limits
         self.decoded_bytes = 0
         """Bytes decoded so far, those decoded again included."""
+        self.pieces = PieceCache(min(limits.cache_bytes, _PIECES_BYTES))
+        """What readers that decode forward only keep."""
         self._lock = ForkSafeLock()
 
     def add(self, count: int) -> None:

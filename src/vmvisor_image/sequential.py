@@ -86,7 +86,9 @@ class SequentialReader:
         self._progress = progress
         self._total = total
         self._lock = ForkSafeLock()
-        self._pieces: OrderedDict[int, bytes] = OrderedDict()
+        self._number = self.meter.pieces.new_reader()
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        """Pieces that may be in the cache, the least recently used first."""
         self._checkpoints: list[tuple[int, Decoder]] = []
         """Number of the next piece, and a decoder that gives it, ascending."""
         self._spacing = _FIRST_SPACING
@@ -161,9 +163,9 @@ class SequentialReader:
 
     def _piece(self, number: int) -> bytes:
         """A piece, whole unless the data ends in it; empty past the end."""
-        piece = self._pieces.get(number)
+        piece = self.meter.pieces.get(self._number, number)
         if piece is not None:
-            self._pieces.move_to_end(number)
+            self._kept.move_to_end(number)
             return piece
         at, decoder = self._decoder_before(number)
         self._live = None  # where an exception ends this, the decoder is of no more use
@@ -194,10 +196,11 @@ class SequentialReader:
 
     def _note(self, number: int, piece: bytes, failure: CorruptImage | None, decoder: Decoder) -> None:
         """Keep what was decoded, and where the decoder is now."""
-        self._pieces[number] = piece
-        self._pieces.move_to_end(number)
-        while len(self._pieces) > self._most_pieces:
-            self._pieces.popitem(last=False)
+        self.meter.pieces.put(self._number, number, piece)
+        self._kept[number] = None
+        self._kept.move_to_end(number)
+        while len(self._kept) > self._most_pieces:
+            self.meter.pieces.drop(self._number, self._kept.popitem(last=False)[0])
         if number < self._furthest:
             return
         self._furthest = number + 1

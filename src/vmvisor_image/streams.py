@@ -101,7 +101,7 @@ def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
     if hint is None or offset >= end:
         return offset
     found: int = hint(offset, end)
-    return found
+    return max(offset, found)  # a source that ends before the offset gives its end
 
 
 def find_data(source: ReadAt, offset: int, end: int) -> int | None:

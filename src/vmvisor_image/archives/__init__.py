@@ -13,12 +13,21 @@ from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.files import Directory, Extent, File, FileTree
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers import LayerOptions, peel
-from vmvisor_image.limits import meter_of
+from vmvisor_image.limits import Meter, meter_of
+from vmvisor_image.schemas.module import ENVELOPE_MAGIC
 from vmvisor_image.streams import ReadAt, read_up_to
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
 """Members past this many are not looked at: no module has 100,000, and each takes memory."""
+LONGEST_PATH: Final = 4096
+"""PATH_MAX of Linux."""
+MOST_PATH_BYTES: Final = 256 << 20
+"""Bytes of all paths, of those of the directories above them, and of what links lead to: what 700,000 members of a
+usual system take."""
+MOST_PROBLEMS: Final = 1000
+_MOST_LINKS: Final = 32
+"""Hard links from one to the next: archivers write one."""
 HEAD: Final = 1024
 """Bytes from its start by which an archive is known, ISO 9660 apart."""
 
@@ -147,18 +156,12 @@ class ArchiveHome:
         return self.tree.entries()
 
     def _file(self, member: ArchiveMember) -> File | None:
-        real: ArchiveMember | None = member
-        seen: set[str] = set()
-        while real is not None and real.kind == "hardlink":
-            if real.path in seen:
-                return None
-            seen.add(real.path)
-            real = self.tree.by_path.get(real.target or "")
+        real = self.tree.real(member)
         if real is None or real.kind != "file":
             return None
         if real.content is not None:
             extents = (Extent(0, real.size),) if real.size else ()
-            return File(MemberHome(real.content), member.path, real.size, member.modified, extents)
+            return File(MemberHome(self, real.path), member.path, real.size, member.modified, extents)
         return File(self, member.path, real.size, member.modified, real.extents)
 
     def _open(self) -> tuple[ReadAt, tuple[str, ...], str, Reader]:
@@ -176,20 +179,54 @@ class ArchiveHome:
                 source, _, _, reader = self._open()
                 members: list[ArchiveMember] = []
                 problems: list[Problem] = []
+                path_bytes = 0
+
+                def report(problem: Problem) -> None:
+                    if len(problems) < MOST_PROBLEMS:
+                        problems.append(problem)
+
                 try:
-                    for member in reader(source, problems.append):
+                    for member in reader(_Metered(source, self.meter), report):
+                        if len(member.path) > LONGEST_PATH:
+                            message = f"a member whose path has {len(member.path)} characters is left out"
+                            report(Problem("archive", message, member.offset))
+                            continue
                         members.append(member)  # what was read before damage is kept
+                        path_bytes += len(member.path) * (member.path.count("/") + 1) + len(member.target or "")
                         most = min(MOST_MEMBERS, self.meter.limits.entries)
-                        if len(members) == most:
-                            problems.append(Problem("archive", f"members after the first {most} are left out"))
+                        if len(members) == most or path_bytes > MOST_PATH_BYTES:
+                            problems.append(Problem("archive", f"members after the first {len(members)} are left out"))
                             break
                 except CorruptImage as error:
                     problems.append(Problem.of(error))
-                self._read = (tuple(members), tuple(problems), MemberTree(members, self._file))
+                tree = MemberTree(members, self._file)
+                for member in tree.by_path.values():
+                    if tree.real(member) is None:
+                        report(Problem("hard link", f"{member.path!r} leads nowhere: {member.target!r}", member.offset))
+                self._read = (tuple(members), tuple(problems), tree)
             return self._read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (ArchiveHome, (self.given,))
+
+
+class _Metered:
+    """A source whose readers count together, whatever it is."""
+
+    def __init__(self, source: ReadAt, meter: Meter) -> None:
+        self._source, self.meter = source, meter
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self._source.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        return self._source.read_at(offset, length)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
 
 
 Reader = Callable[[ReadAt, Callable[[Problem], None]], Iterable[ArchiveMember]]
@@ -231,6 +268,13 @@ def find_reader(source: ReadAt) -> tuple[str, Reader]:
         return iso9660.KIND, iso9660.read_members
     if tar.probe_empty(head):
         return tar.KIND, tar.read_members
+    if head.startswith(ENVELOPE_MAGIC):
+        raise NotAnArchive(
+            "it is an encrypted configuration (local.tgz.ve): open the state.tgz that it is from with"
+            " vmvisor_image.boot.state",
+            structure="archive",
+            offset=0,
+        )
     raise NotAnArchive(
         "neither tar, vmtar, zip, ar nor ISO 9660", structure="archive", offset=0, found=head[:8].hex(" ")
     )
@@ -257,6 +301,15 @@ class MemberTree:
             return None
         is_directory = self._children[above][name] is not None
         return member if is_directory == (member.kind == "directory") and self._is_reached(above) else None
+
+    def real(self, member: ArchiveMember) -> ArchiveMember | None:
+        """What a hard link leads to, any other member itself; None where that is not there."""
+        found: ArchiveMember | None = member
+        for _ in range(_MOST_LINKS):
+            if found is None or found.kind != "hardlink":
+                return found
+            found = self.by_path.get(found.target or "")
+        return None
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -310,11 +363,35 @@ class MemberTree:
 class MemberHome:
     """Where a file lies whose bytes are not in the archive as they are: its own content."""
 
-    def __init__(self, content: ReadAt) -> None:
-        """Take the content."""
-        self.disk = content
-        self.meter = meter_of(content)
+    def __init__(self, archive: ArchiveHome, path: str) -> None:
+        """Take the archive, and the path of the member in it."""
+        self._archive = archive
+        self._path = path
+
+    @functools.cached_property
+    def disk(self) -> ReadAt:
+        """The content.
+
+        Raises:
+            CorruptImage: The archive was opened again, and is another one.
+        """
+        member = self._archive.tree.by_path.get(self._path)
+        if member is None or member.content is None:
+            raise CorruptImage(f"{self._path!r} is not in it any more", structure="archive")
+        return member.content
+
+    @property
+    def meter(self) -> Meter:
         """Counts what is decoded."""
+        return self._archive.meter
+
+    @property
+    def files(self) -> Archive:
+        """The archive, for files beside this one."""
+        return self._archive.files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MemberHome, (self._archive, self._path))
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the extents."""

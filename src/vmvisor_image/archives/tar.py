@@ -97,13 +97,19 @@ def read_members(source: ReadAt, report: Report) -> Iterator[ArchiveMember]:
                 report(Problem("tar header", "its checksum is wrong; what follows is searched for the next one", at))
             at += BLOCK
             continue
+        try:
+            header = _Header.parse(source, block, at)
+        except CorruptImage as error:
+            report(Problem.of(error))
+            lost = at
+            at += BLOCK
+            continue
         lost = None
-        header = _Header.parse(source, block, at)
         at = header.next
         if header.type_flag in (_LONG_NAME, _LONG_TARGET, _PAX, _PAX_GLOBAL):
             extra.take(source, header, report)
             continue
-        member = _member(source, header, extra, report)
+        member = _member_or_problem(source, header, extra, report)
         if extra.size is not None and header.data_follows:
             at = header.start + _padded(extra.size)
         extra = _Extra(extra.everywhere)
@@ -190,6 +196,14 @@ class _Extra:
     def is_sparse(self) -> bool:
         """Whether the data is GNU's pax variant of a sparse file."""
         return any(key.startswith("GNU.sparse") for key in self._own)
+
+
+def _member_or_problem(source: ReadAt, header: _Header, extra: _Extra, report: Report) -> ArchiveMember | None:
+    try:
+        return _member(source, header, extra, report)
+    except CorruptImage as error:
+        report(Problem.of(error))
+        return None
 
 
 def _member(source: ReadAt, header: _Header, extra: _Extra, report: Report) -> ArchiveMember | None:

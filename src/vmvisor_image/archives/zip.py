@@ -7,6 +7,7 @@ what is before it where it is stored, and with checkpoints where it is deflated.
 from __future__ import annotations
 
 import functools
+import io
 import struct
 import zipfile
 import zlib
@@ -30,6 +31,8 @@ _FEED: Final = 1 << 16
 _ENCRYPTED: Final = 0x1
 _IS_LINK: Final = 0o120000
 _LONGEST_TARGET: Final = 4096
+_LARGEST_DIRECTORY: Final = 64 << 20
+"""Bytes: some 600,000 members."""
 _ESCAPES: Final = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, struct.error, EOFError),
     *(ValueError, OverflowError, RuntimeError, IndexError, KeyError),
@@ -49,7 +52,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         CorruptImage: The directory can't be read.
     """
     try:
-        with zipfile.ZipFile(cast("IO[bytes]", open_stream(source))) as archive:
+        with zipfile.ZipFile(cast("IO[bytes]", _Bounded(open_stream(source)))) as archive:
             entries = archive.infolist()
     except CorruptImage:
         raise
@@ -69,13 +72,15 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             continue
         try:
             extents, content = _content(source, entry)
+            target = None
+            if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:
+                raw = content if content is not None else source
+                start = 0 if content is not None or not extents else extents[0].offset
+                target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
         except CorruptImage as error:
             report(Problem.of(error))
             continue
-        if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:
-            raw = content if content is not None else source
-            start = 0 if content is not None or not extents else extents[0].offset
-            target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
+        if target is not None:
             yield ArchiveMember(path, "symlink", 0, modified, mode & 0o7777, target=target, offset=entry.header_offset)
             continue
         yield ArchiveMember(
@@ -116,6 +121,19 @@ def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...]
         structure="zip member",
         offset=at,
     )
+
+
+class _Bounded:
+    """A stream that refuses to read very much at once: zipfile reads a directory of any claimed size into memory."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+        self._stream = stream
+
+    def read(self, length: int = -1) -> bytes:
+        if length > _LARGEST_DIRECTORY:
+            raise CorruptImage(f"it has {length} bytes, which is not read", structure="zip directory")
+        return self._stream.read(length)
 
 
 class InflatedMember:

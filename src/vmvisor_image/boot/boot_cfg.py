@@ -41,8 +41,8 @@ class BootModule:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The first word of `text` is the name, the rest are arguments."""
-        name, _, arguments = text.strip().partition(" ")
-        return cls(name, arguments.strip())
+        name, *arguments = text.split(maxsplit=1) or ("",)
+        return cls(name, "".join(arguments).strip())
 
     def __str__(self) -> str:
         return f"{self.name} {self.arguments}" if self.arguments else self.name

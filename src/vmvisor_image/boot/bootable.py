@@ -7,12 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vmvisor_image.archives import open_archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.purpose import Role
+from vmvisor_image.volumes import iso9660
 
 if TYPE_CHECKING:
     from vmvisor_image.image import Image
@@ -56,8 +58,15 @@ class Bootable:
 
     @property
     def loads_by_configuration(self) -> bool:
-        """Whether the loader reads ``boot.cfg`` itself, as that of ESXi 5 and later does; by the names of files."""
-        return any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files)
+        """Whether the loader reads ``boot.cfg`` itself, as that of ESXi 5 and later does; by the names of files.
+
+        Of a CD also by those that ``boot.cfg`` names, since its ``prefix`` may be a folder.
+        """
+        if any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files):
+            return True
+        if not self.is_installer or self.configuration is None:
+            return False
+        return any(_MODULE_OF_5.fullmatch(module.name) for module in self.configuration.modules)
 
     @functools.cached_property
     def configuration(self) -> BootConfig | None:
@@ -103,6 +112,11 @@ class Bootable:
             return self.files[wanted]
         except PathNotFound:
             return next((file for file in self.files.values() if file.path.casefold() == wanted), None)
+
+    def find_module(self, name: str) -> File | None:
+        """The file of a module that the configuration names: below its ``prefix``, else as `find` does."""
+        file = None if self.configuration is None else self.find(self.configuration.resolve(name))
+        return self.find(name) if file is None else file
 
     @functools.cached_property
     def _by_name(self) -> dict[str, File]:
@@ -152,6 +166,8 @@ def find_boot_partition(image: Image) -> Partition | None:
 
 def _installer_volume(image: Image) -> Bootable | None:
     volume = next((partition for partition in image.partitions if partition.kind == "iso9660"), None)
+    if volume is None and iso9660.probe(image.disk, 0):  # with a table that does not lead to it
+        return Bootable(open_archive(image.disk), None, is_installer=True)
     return None if volume is None else Bootable(volume.files, volume.number, is_installer=True)
 
 

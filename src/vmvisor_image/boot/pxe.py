@@ -47,11 +47,11 @@ class PxeExport:
     dest: Path
     """The TFTP folder."""
     files: tuple[Path, ...]
-    """Every path written, the configuration last."""
+    """Every path written, PXELINUX's configuration last."""
     label: str
     """The PXELINUX label."""
     kernel: str
-    """What PXELINUX loads."""
+    """What PXELINUX loads; of a disk without a loader for BIOS, what UEFI loads."""
     append: str
     """What it passes on: the hypervisor's kernel and modules in load order, or where ``boot.cfg`` is."""
     missing: tuple[str, ...]
@@ -117,6 +117,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     for option in kernel_options:
         if not option.isprintable() or "---" in option or option != option.strip():
             raise InvalidArgument(f"a kernel option is one line without '---', not {option!r}")
+    for folder in (overlay or {}).values():
+        if Path(dest).resolve().is_relative_to(Path(folder).resolve()):
+            raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")
     source = _find_source(image, mode, bank)
     wanted = _Wanted(label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
     made = _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
@@ -135,8 +138,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
             most_bytes=image.limits.extracted_bytes,
         )
     order = plan.order()
+    loader = LOADER if plan.has_bios else EFI_LOADER
     return PxeExport(
-        Path(dest), written, label, f"{at}{LOADER}", plan.append(), order.missing, order.modules, source.mode
+        Path(dest), written, label, f"{at}{loader}", plan.append(), order.missing, order.modules, source.mode
     )
 
 
@@ -176,6 +180,7 @@ class _Plan:
     """What PXELINUX passes to the loader."""
     lines: tuple[str, ...] = field(default=())
     """Further lines of PXELINUX's entry."""
+    has_bios: bool = True
     has_efi: bool = False
 
 
@@ -186,18 +191,21 @@ def _find_source(image: Image, mode: Mode | None, bank: int | str | None) -> _So
             raise InvalidArgument("to install, the image must be an installer CD (ISO 9660)")
         return _Source(found, "install")
     found = find_bootable(image, bank)
-    if mode == "run" and found.is_installer:
-        raise InvalidArgument("this is an installer CD without an image of an installed system: it only installs")
+    if found.is_installer and (mode == "run" or not found.loads_by_configuration):
+        raise InvalidArgument(
+            "this is an installer CD without an image of an installed system that can be read: it only installs"
+        )
     return _Source(found, "install" if found.is_installer else "run")
 
 
 def _overlaid(bootable: Bootable, overlay: Mapping[str, str | os.PathLike[str]], *, keep: bool) -> dict[str, Content]:
     """What makes each module of the overlay, by the name that its file has."""
     made: dict[str, Content] = {}
+    find = bootable.find_module if bootable.loads_by_configuration else bootable.find
     for name, folder in overlay.items():
         if "/" in name or not name.isprintable():
             raise InvalidArgument(f"a module of an overlay is a file name, not {name!r}")
-        file = bootable.find(name)
+        file = find(name)
         build_module(folder, name)  # what it complains of is known before anything is written
 
         def content(
@@ -237,9 +245,12 @@ def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
     if loader is None:
         raise PathNotFound(f"the installer CD lacks {LOADER}")
     files = {LOADER: loader}
-    for name in (*(module.name.lstrip("/") for module in bootable.order), *_INSTALLER_IMAGES):
-        if (file := bootable.find(name)) is not None:
+    for module in bootable.order:
+        if (file := bootable.find(module.name)) is not None:
             files[file.path] = file
+    for name in _INSTALLER_IMAGES:
+        if (file := bootable.find(name)) is not None:
+            files[name] = file  # spelled as the installer asks for it
     return list(files.items())
 
 
@@ -252,14 +263,19 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     files: dict[str, File] = {}
     missing = []
     loaded: list[BootModule] = []
+    spelled = {name.casefold(): name for name in made}
     for module in bootable.order:
         name = module.name.lstrip("/")
-        file = bootable.find(name)
-        if file is None and name not in made:
+        file = bootable.find_module(module.name)
+        replaced = spelled.get(name.casefold())
+        if file is None and replaced is None:
             missing.append(module.name)
             continue
         loaded.append(BootModule(name, module.arguments))
-        if file is not None and file.name not in made:
+        if replaced is not None:
+            made[name] = made.pop(replaced)
+            spelled[name.casefold()] = name
+        elif file is not None:
             files[name] = file  # spelled as boot.cfg has it: a TFTP server minds the case, a CD does not
     if configuration.kernel.name in missing:
         raise PathNotFound(f"the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names is not there")
@@ -278,7 +294,8 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     order = _Order((str(BootModule(loaded[0].name, options)), *map(str, loaded[1:])), tuple(missing))
     append = f"-c {wanted.folder}{_BOOT_CONFIGURATION}"
     contents: dict[str, Content] = {**made, _BOOT_CONFIGURATION: lambda: (_checked_configuration(changed),)}
-    return _Plan(list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_efi)
+    has_bios = LOADER in files
+    return _Plan(list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_bios, has_efi)
 
 
 def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
@@ -301,7 +318,7 @@ def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bo
 
 
 def _configurations(plan: _Plan, wanted: _Wanted) -> list[tuple[str, Content]]:
-    """PXELINUX's configuration and iPXE's script."""
+    """PXELINUX's configuration, where it has a loader to start, and iPXE's script."""
     loader = f"{wanted.folder}{LOADER}"
 
     def pxelinux() -> Iterable[bytes]:
@@ -310,14 +327,14 @@ def _configurations(plan: _Plan, wanted: _Wanted) -> list[tuple[str, Content]]:
         yield "".join(f"  {line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
     def ipxe() -> Iterable[bytes]:
-        lines = ["#!ipxe", f"kernel {loader} {plan.append()}", "boot"]
-        if plan.has_efi:
-            lines[1:1] = ["iseq ${platform} efi && goto uefi ||"]
-            lines += [":uefi", f"kernel {wanted.folder}{EFI_LOADER} {plan.append()}", "boot"]
+        bios = [f"kernel {loader} {plan.append()}", "boot"] if plan.has_bios else []
+        efi = [f"kernel {wanted.folder}{EFI_LOADER} {plan.append()}", "boot"] if plan.has_efi else []
+        choice = ["iseq ${platform} efi && goto uefi ||"] if bios and efi else []
+        lines = ["#!ipxe", *choice, *bios, *([":uefi"] if choice else []), *efi]
         yield "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
     found: list[tuple[str, Content]] = [(IPXE_SCRIPT, ipxe)] if wanted.ipxe else []
-    return [*found, (CONFIGURATION, pxelinux)]
+    return [*found, (CONFIGURATION, pxelinux)] if plan.has_bios else found
 
 
 def _order(bootable: Bootable, made: Mapping[str, Content], options: str) -> _Order:

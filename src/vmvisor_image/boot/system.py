@@ -93,7 +93,7 @@ class System:
             CorruptImage: The configuration can't be read.
         """
         return tuple(
-            SystemModule(module.name, module.arguments, self._bootable.find(module.name))
+            SystemModule(module.name, module.arguments, self._bootable.find_module(module.name))
             for module in self._bootable.order
         )
 

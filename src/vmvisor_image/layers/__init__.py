@@ -6,12 +6,13 @@ Compressions (bzip2, gzip, xz, zstd), virtual disks (qcow2, VMDK, VHD, VHDX), an
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from vmvisor_image.errors import CorruptImage
+from vmvisor_image.errors import CorruptImage, MemberNotFound, Problem
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.limits import Meter, passed
 from vmvisor_image.sequential import Decoder, SequentialReader
@@ -44,6 +45,8 @@ class LayerOptions:
     """Where to keep the decoded data of the outermost compression; True for the usual places."""
     member: str | None = None
     """Which file of a container is the disk; None where there is but one that can be."""
+    report: Callable[[Problem], None] | None = None
+    """Told what of a container was passed over because it is damaged."""
     neighbour: Callable[[str], ReadAt] | None = None
     """Opens a file beside the source by its name, for virtual disks in several files."""
     meter: Meter = field(default_factory=Meter)
@@ -98,10 +101,11 @@ def _peel(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) 
         if options.progress is not None:
             options = replace(options, total=inner.size if knows_size(inner) else None)
         if layers and layers[-1].kind == gzip.KIND:
-            inner = strip_signature(inner)  # of a boot module that is compressed twice
+            with contextlib.suppress(CorruptImage):  # what is before the damage can be read
+                inner = strip_signature(inner)  # of a boot module that is compressed twice
         inner = kind.open_layer(inner, options)
         layers.append(Layer(kind.KIND, name, inner))
-        name = _inner_name(layers[-1])
+        name = inner_name_of(layers[-1])
         options = replace(options, progress=None)  # the outermost compression tells how far it is
         if kind is bzip2:
             options = replace(options, index=None, cache=None)
@@ -116,7 +120,7 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         CorruptImage: A layer is recognised and can't be opened.
         NoDiskImage: A container holds no disk.
         SeveralImages: A container holds more than one.
-        MemberNotFound: A container holds no file `options.member`.
+        MemberNotFound: A container holds no file `options.member`, or there is no container.
     """
     from vmvisor_image.layers import containers, virtual
 
@@ -127,19 +131,20 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         try:
             head = read_up_to(inner, 0, _HEAD)
         except CorruptImage:
-            if not layers:
+            if not layers or options.member is not None:
                 raise
             break  # what is behind the damage can be read
         found = _peel(inner, name, options, head)
         if not found:
             found = virtual.open_disk(inner, name, options, head)
-        if not found and (options.member is not None or not _has_table(head)):
+        is_named_cd = name is not None and name.casefold().endswith(".iso")
+        if not found and (options.member is not None or is_named_cd or not _has_table(head)):
             found = containers.open_container(inner, name, options)
         if not found:
             break
         layers += found
         _check_depth(layers[1:], options)
-        inner, name = found[-1].source, _inner_name(found[-1])
+        inner, name = found[-1].source, inner_name_of(found[-1])
         kinds = {layer.kind for layer in found}
         if kinds & _COMPRESSIONS.keys():
             options = replace(options, progress=None)
@@ -150,6 +155,8 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
             options = replace(options, member=None, neighbour=neighbour_of(inner))
             if beside is not None:
                 inner = KeptBeside(inner, f"{beside}.{inner.name}")
+    if options.member is not None:
+        raise MemberNotFound(f"there is no container that could hold {options.member!r}")
     return tuple(layers)
 
 
@@ -178,14 +185,14 @@ def _has_table(head: bytes) -> bool:
     return head[510:512] == b"\x55\xaa"
 
 
-def _inner_name(layer: Layer) -> str | None:
+def inner_name_of(layer: Layer) -> str | None:
     """What the file inside a compression would be called; None of anything else."""
     if layer.name is None or layer.kind not in _COMPRESSIONS:
         return None
-    for short in _SHORT_SUFFIXES:
-        if layer.name.endswith(short):
-            return layer.name.removesuffix(short) + ".tar"
-    return layer.name.removesuffix(_COMPRESSIONS[layer.kind])
+    stem, dot, suffix = layer.name.rpartition(".")
+    if f"{dot}{suffix}".casefold() in _SHORT_SUFFIXES:
+        return f"{stem}.tar"
+    return stem if f"{dot}{suffix}".casefold() == _COMPRESSIONS[layer.kind] else layer.name
 
 
 class _Kind(Protocol):

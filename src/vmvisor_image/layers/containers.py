@@ -7,13 +7,13 @@ file whose name says that it is a disk, or the only file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, SeveralImages
+from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, Problem, SeveralImages
 from vmvisor_image.files import File, FileTree
-from vmvisor_image.layers import Layer, LayerOptions, peel
+from vmvisor_image.layers import Layer, LayerOptions, inner_name_of, peel
 from vmvisor_image.limits import meter_of
 from vmvisor_image.streams import ReadAt, read_up_to
 
@@ -34,6 +34,8 @@ _MOST_ARCHIVES: Final = 8
 """Archives in a container that are looked into."""
 _DEEPEST: Final = 3
 _MOST_NAMES: Final = 20
+
+Report = Callable[[Problem], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,16 @@ def open_container(source: ReadAt, name: str | None, options: LayerOptions) -> t
     kind, files = opened
     if options.member is not None:
         return _named(kind, name, files, options.member)
-    found = list(_candidates(kind, name, files, 0))
+    found = list(_candidates(kind, name, files, 0, options.report))
     if len(found) == 1:
         return found[0].layers
     if not found and kind == "iso9660":
         return ()
     structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
     if not found:
+        damage = "".join(f"; it is damaged: {problem}" for problem in files.problems[:1])
         none = NoDiskImage(
-            "it holds nothing that looks like a disk image: " + _listing(list(files)), structure=structure
+            f"it holds nothing that looks like a disk image: {_listing(list(files))}{damage}", structure=structure
         )
         none.members = tuple(list(files)[:_MOST_NAMES])
         raise none
@@ -94,12 +97,14 @@ def _open(source: ReadAt) -> tuple[str, FileTree] | None:
     return archive.kind, archive
 
 
-def _candidates(kind: str, name: str | None, files: FileTree, depth: int) -> Iterator[_Candidate]:
+def _candidates(
+    kind: str, name: str | None, files: FileTree, depth: int, report: Report | None = None
+) -> Iterator[_Candidate]:
     found = [file for file in files.values() if any(rule.fullmatch(file.path) for rule in INSTALLER_IMAGES)]
     if not found:
         for archive in INSTALLER_ARCHIVES:
             file = _get(files, archive)
-            inside = [] if file is None or depth else list(_inside(kind, name, files, file, depth))
+            inside = [] if file is None or depth else list(_inside(kind, name, files, file, depth, report))
             if inside:
                 yield from inside
                 return
@@ -114,7 +119,7 @@ def _candidates(kind: str, name: str | None, files: FileTree, depth: int) -> Ite
         yield _Candidate(file.path, (Layer(kind, name, file, files),))
     if not found and depth < _DEEPEST:
         for file in [file for file in files.values() if _ARCHIVE.fullmatch(file.path)][:_MOST_ARCHIVES]:
-            yield from _inside(kind, name, files, file, depth)
+            yield from _inside(kind, name, files, file, depth, report)
 
 
 def _disks(files: FileTree) -> list[File]:
@@ -129,12 +134,20 @@ def _disks(files: FileTree) -> list[File]:
     return [file for file in found if not is_part(file)]
 
 
-def _inside(kind: str, name: str | None, files: FileTree, file: File, depth: int) -> Iterator[_Candidate]:
-    """The candidates in an archive of the container."""
+def _inside(
+    kind: str, name: str | None, files: FileTree, file: File, depth: int, report: Report | None = None
+) -> Iterator[_Candidate]:
+    """The candidates in an archive of the container; `report` is told why it can't be looked into."""
     way = _way_into(kind, name, files, file)
     if way is None:
+        if report is not None:
+            report(Problem("container", f"{file.path!r} is no archive that can be opened, and is passed over"))
         return
     layers, inner_kind, inner_name, inner = way
+    if report is not None:
+        len(inner)  # reads it, and finds what is damaged
+        for problem in inner.problems:
+            report(problem)
     for candidate in _candidates(inner_kind, inner_name, inner, depth + 1):
         yield _Candidate(f"{file.path}/{candidate.name}", (*layers, *candidate.layers))
 
@@ -147,11 +160,11 @@ def _way_into(
         compressions = peel(file, file.path, LayerOptions(meter=meter_of(file)))
         opened = _open(compressions[-1].source if compressions else file)
     except CorruptImage:
-        return None  # another one may be whole; `Image.problems` of the container tells of this one
+        return None  # another one may be whole
     if opened is None:
         return None
     inner_kind, inner = opened
-    inner_name = file.path.removesuffix(".tgz") + ".tar" if file.path.endswith(".tgz") else file.path
+    inner_name = inner_name_of(compressions[-1]) if compressions else file.path
     return (Layer(kind, name, file, files), *compressions), inner_kind, inner_name, inner
 
 

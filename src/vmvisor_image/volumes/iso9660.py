@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
-from vmvisor_image.archives import MOST_MEMBERS, ArchiveMember
+from vmvisor_image.archives import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
@@ -34,7 +34,7 @@ from vmvisor_image.schemas.iso9660 import (
     SystemUseEntry,
     VolumeDescriptor,
 )
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 KIND: Final = "iso9660"
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
@@ -90,6 +90,12 @@ class IsoVolume:
         self._problems: dict[Problem, None] = {}
         self._listed: dict[int, str] = {}
         """Path of each directory that was listed, by its first block."""
+        self._entry_count = 0
+        """Of all directories that were listed: they may lie over each other, and hold more than there is room for."""
+        self._sector_count = self._path_bytes = 0
+        """The same."""
+        self._most_sectors = min(MOST_MEMBERS, disk.size // SECTOR) if knows_size(disk) else MOST_MEMBERS
+        """All directories together have no more than the disk, as none lies over another one."""
         self.primary: VolumeDescriptor
         """The primary volume descriptor."""
         self.joliet: VolumeDescriptor | None = None
@@ -288,7 +294,16 @@ class IsoVolume:
                 continue
             entry = self._entry(record, name, area, pieces, at)
             pieces = ()
-            if entry is not None:
+            self._entry_count += 1
+            self._path_bytes += len(path)
+            if self._entry_count > MOST_MEMBERS or self._path_bytes > MOST_PATH_BYTES:
+                self._note_rest()
+                return
+            if entry is not None and len(path) + len(entry.name) >= LONGEST_PATH:
+                message = f"a path of {len(path) + 1 + len(entry.name)} characters is left out"
+                self._note(at, "ISO 9660 directory record", message)
+            elif entry is not None:
+                self._path_bytes += len(entry.name)
                 yield entry
 
     def _entry(
@@ -306,6 +321,9 @@ class IsoVolume:
             ridge.take(signature, data)
         if ridge.is_relocated:
             return None  # it is shown where it belongs
+        if ridge.is_compressed:
+            self._note(at, "ISO 9660 directory record", f"{ridge.name!r} is compressed (zisofs), which is not read")
+            return None
         if ridge.child is not None:
             child = self._child(ridge.child, at)
             if child is None:
@@ -337,6 +355,10 @@ class IsoVolume:
             )
             length = _LARGEST_DIRECTORY
         for base in range(start, start + length, SECTOR):
+            self._sector_count += 1
+            if self._sector_count > self._most_sectors:
+                self._note_rest()
+                return
             try:
                 sector = self._disk.read_at(base, min(SECTOR, start + length - base))
             except CorruptImage as error:
@@ -382,7 +404,12 @@ class IsoVolume:
         self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
 
     def _note(self, offset: int, structure: str, message: str) -> None:
-        self._problems.setdefault(Problem(structure, message, offset))
+        if len(self._problems) < MOST_PROBLEMS:
+            self._problems.setdefault(Problem(structure, message, offset))
+
+    def _note_rest(self) -> None:
+        message = "there are more files and directories than there can be, or than are read: the rest is left out"
+        self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
 
 
 class _RockRidge:
@@ -397,6 +424,7 @@ class _RockRidge:
         self.child: int | None = None
         """Block of the directory that this one was relocated to."""
         self.is_relocated = False
+        self.is_compressed = False
 
     @property
     def name(self) -> str:
@@ -424,6 +452,8 @@ class _RockRidge:
                 self.child = int.from_bytes(data[:4], "little")
             case b"RE":
                 self.is_relocated = True
+            case b"ZF":
+                self.is_compressed = True
 
     def _take_target(self, components: bytes) -> None:
         while len(components) >= 2:
@@ -442,10 +472,7 @@ class _RockRidge:
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
     """Everything in the volume that begins at the source's first byte."""
     volume = IsoVolume(source, 0, _Nowhere(source))
-    for number, member in enumerate(volume.members()):
-        if number == MOST_MEMBERS:
-            break
-        yield member
+    yield from volume.members()
     for problem in volume.problems:
         report(problem)
 
