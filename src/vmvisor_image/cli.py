@@ -121,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
         )
+        added.add_argument(
+            "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
+        )
         _add_limits(added)
         added.set_defaults(run=run)
         return added
@@ -300,6 +303,7 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
             progress=progress,
             member=options.member,
             limits=_limits(options),
+            salvage=options.salvage,
         ) as image,
         image.limits.operation(),
     ):
@@ -371,6 +375,7 @@ def _info(options: argparse.Namespace) -> int:
             progress=progress,
             member=options.member,
             limits=_limits(options),
+            salvage=options.salvage,
         )
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -10,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, overload
 
+from vmvisor_image.bzip2.bridged import BridgedReader
+from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.checksums import Checksum, check_beside
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
 from vmvisor_image.files import File
@@ -64,6 +67,7 @@ class _OpenImage(Protocol):
         member: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        salvage: bool = False,
     ) -> Image:
         """Open an image and recognise what wraps it; the disk itself is not read yet.
 
@@ -83,6 +87,8 @@ class _OpenImage(Protocol):
                 of an archive in it and the path in there, with a slash between. None for the one that is.
             storage_options: What `fsspec.open` takes beside the URL, such as credentials; a source with any is a URL.
             limits: What reading it may cost; None for those of the image that the source lies in, else the usual ones.
+            salvage: Where bzip2 data is damaged, place what is behind the damage by the end of the last partition, so
+                that only what the damaged blocks held is lost; decodes everything once.
 
         Raises:
             OSError: The file can't be opened.
@@ -127,6 +133,7 @@ class _Open:
             member: str | None = None,
             storage_options: Mapping[str, Any] | None = None,
             limits: Limits | None = None,
+            salvage: bool = False,
         ) -> Image:
             image = owner(
                 source,
@@ -137,6 +144,7 @@ class _Open:
                 member=member,
                 storage_options=storage_options,
                 limits=limits,
+                salvage=salvage,
             )
             with image.limits.operation():
                 _ = image.disk
@@ -163,12 +171,14 @@ class Image:
         member: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        salvage: bool = False,
     ) -> None:
         """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._given = source
         self._storage_options = storage_options
+        self._salvage = salvage
         self.meter = meter_of(source) if limits is None else Meter(limits)
         """Counts what was decoded."""
         self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self.meter)
@@ -353,6 +363,9 @@ class Image:
             for close in closers:
                 close()
             raise
+        if self._salvage and layers and isinstance(layers[-1].source, Bzip2Reader):
+            bridged = _bridge(layers[-1].source)
+            layers = (*layers[:-1], replace(layers[-1], source=bridged))
         closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
         return _Opened(layers, source, layers[-1].source if layers else source, tuple(reversed(closers)))
 
@@ -388,7 +401,8 @@ class Image:
             given = os.path.abspath(given)  # noqa: PTH100  # links are kept
         if given is None:
             raise TypeError("only an image of a path, of a URL or of bytes can be pickled")
-        return (_reopen, (type(self), given, replace(self._options, progress=None), self._storage_options))
+        options = replace(self._options, progress=None)
+        return (_reopen, (type(self), given, options, self._storage_options, self._salvage))
 
     def _is_url(self, path: str) -> bool:
         return self._storage_options is not None or is_url(path)
@@ -416,7 +430,11 @@ def _path_of(source: Source) -> str | None:
 
 
 def _reopen(
-    kind: type[Image], source: Source, options: LayerOptions, storage_options: Mapping[str, Any] | None
+    kind: type[Image],
+    source: Source,
+    options: LayerOptions,
+    storage_options: Mapping[str, Any] | None,
+    salvage: bool,
 ) -> Image:
     return kind(
         source,
@@ -426,4 +444,19 @@ def _reopen(
         member=options.member,
         storage_options=storage_options,
         limits=options.meter.limits,
+        salvage=salvage,
     )
+
+
+def _bridge(reader: Bzip2Reader) -> Bzip2Reader | BridgedReader:
+    """The data with what is behind its damage in place; as it is where it is not damaged, or that can't be done."""
+    with contextlib.suppress(CorruptImage):
+        _ = reader.size
+        return reader
+    end = 0
+    with contextlib.suppress(CorruptImage):  # an entry behind the damage: those before it tell where the disk ends, too
+        for entry in find_table(reader).entries():
+            end = max(end, entry.start + entry.size)
+    with contextlib.suppress(CorruptImage):  # it can't be done; the reader's problems tell of the damage
+        return BridgedReader(reader, reader.source, end)
+    return reader

@@ -113,6 +113,7 @@ def inspect(
     member: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
+    salvage: bool = False,
 ) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
@@ -124,6 +125,7 @@ def inspect(
         progress: See `Image.open`.
         member: See `Image.open`.
         storage_options: See `Image.open`.
+        salvage: See `Image.open`.
         limits: See `Image.open`; a partition with too many files is a problem of the report.
 
     Raises:
@@ -140,6 +142,7 @@ def inspect(
         member=member,
         storage_options=storage_options,
         limits=limits,
+        salvage=salvage,
     ) as image:
         return report(image)
 

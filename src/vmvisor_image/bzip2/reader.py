@@ -159,6 +159,16 @@ class Bzip2Reader:
         return self._walk.finished
 
     @property
+    def healthy_size(self) -> int:
+        """Decoded bytes up to the end of the furthest block that was passed."""
+        return self._walk.index.end
+
+    @property
+    def source(self) -> ReadAt:
+        """The compressed data."""
+        return self._source
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found so far that is no part of the data: bytes after the last stream, a failed check."""
         failure, trailing = self._walk.failure, self._walk.trailing

@@ -36,15 +36,15 @@ def salvage(source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:
     while (start := scanner.after(bit)) is not None:
         bit = start
         scanner.forget(start)
-        found = _decode(source, start)
+        found = decode_at(source, start)
         if found is not None:
             block, end = found
             yield SalvagedBlock(start, end, b"".join(block.read(0, block.size)))
             bit = end - 1
 
 
-def _decode(source: ReadAt, start: int) -> tuple[Block, int] | None:
-    """The block at `start` and where it ends; None for a false magic and for a damaged block."""
+def decode_at(source: ReadAt, start: int) -> tuple[Block, int] | None:
+    """The block whose magic starts at bit `start`, and the bit where it ends; None where there is no healthy one."""
     first = start // 8
     try:
         end = find_end(source, start, _LARGEST_LEVEL)

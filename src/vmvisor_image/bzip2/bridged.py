@@ -1,0 +1,153 @@
+"""Damaged bzip2 data with what is behind the damage in its place, where the size of the whole is known otherwise.
+
+The decoded size of a damaged block is not known, but where the data should end is: a disk ends with its last partition.
+Counted back from there, the healthy blocks that reach to the end have their place, and only what is between is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from vmvisor_image.bzip2.decode import Block
+from vmvisor_image.bzip2.reader import Bzip2Reader
+from vmvisor_image.bzip2.salvage import decode_at
+from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
+from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch
+
+_BETWEEN_STREAMS: Final = 8 * 14 + 7
+"""Bits between two blocks that follow each other, at most: the end of a stream (10 bytes), padding, a header (4)."""
+_KEPT: Final = 8
+"""Decoded blocks that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PlacedBlock:
+    """A healthy block behind the damage."""
+
+    start_bit: int
+    """Where its magic starts, in bits from the start of the compressed source."""
+    start: int
+    """First byte in the decoded data."""
+    size: int
+    """Decoded bytes."""
+
+
+class BridgedReader:
+    """The decoded data as a `ReadAt`, in which the lost part is an error; any number of threads may read."""
+
+    def __init__(self, reader: Bzip2Reader, source: ReadAt, size: int) -> None:
+        """Place what is behind the damage in data of `size` bytes; decodes all of it once.
+
+        Args:
+            reader: Reads the data before the damage.
+            source: The compressed data that it reads.
+            size: Decoded bytes in all.
+
+        Raises:
+            InvalidArgument: The data is not damaged.
+            CorruptImage: Nothing healthy reaches to the end, or there is more than fits behind what is before.
+        """
+        with contextlib.suppress(CorruptImage):
+            _ = reader.size
+            raise InvalidArgument("the data is not damaged")
+        self._reader, self._source = reader, source
+        self.size = size
+        """Decoded bytes in all."""
+        self.meter = reader.meter
+        """Counts what is decoded."""
+        found: list[tuple[int, int, int]] = []
+        end = 0
+        for block in reader.salvage():
+            if block.start_bit - end > _BETWEEN_STREAMS:
+                found.clear()  # damaged again: what was before has no place
+            found.append((block.start_bit, block.end_bit, len(block.data)))
+            end = block.end_bit
+            self.meter.add(len(block.data))
+            self.meter.check()
+        at = size - sum(length for _, _, length in found)
+        before = reader.healthy_size
+        if not found or at < before or source.size - -(-end // 8) > _BETWEEN_STREAMS // 8:
+            raise CorruptImage(
+                "what is behind the damage can't be placed in a disk of that size",
+                structure="bzip2 data",
+                offset=found[0][0] // 8 if found else None,
+                expected=f"at most {size - before} bytes that reach to the end",
+                found=f"{size - at}",
+            )
+        self.lost = (before, at)
+        """First byte that is lost, and the first one behind."""
+        self._blocks: list[_PlacedBlock] = []
+        for start_bit, _, length in found:
+            self._blocks.append(_PlacedBlock(start_bit, at, length))
+            at += length
+        self._starts = [block.start for block in self._blocks]
+        self._kept: OrderedDict[int, Block] = OrderedDict()
+        self._lock = ForkSafeLock()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is damaged, and what is lost by it."""
+        start, end = self.lost
+        message = f"bytes {start:#x} to {end:#x} (exclusive) of the disk are lost; what is behind is placed by its end"
+        return (*self._reader.problems, Problem("bzip2 data", message, start))
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`.
+
+        Raises:
+            CorruptImage: The range touches what is lost.
+        """
+        check_range(offset, length)
+        if offset + length > self.size:
+            raise past_end("bzip2 data", offset, length, self.size)
+        start, end = self.lost
+        if offset < end and offset + length > start and length:
+            raise CorruptImage(
+                f"bytes {start:#x} to {end:#x} (exclusive) are lost in damaged blocks",
+                structure="bzip2 data",
+                offset=max(offset, start),
+            )
+        if offset < start:
+            return self._reader.read_at(offset, length)
+        found = []
+        number = bisect_right(self._starts, offset) - 1
+        while length:
+            placed = self._blocks[number]
+            pieces = self._block(number).read(offset - placed.start, length)
+            found += pieces
+            taken = sum(map(len, pieces))
+            offset, length, number = offset + taken, length - taken, number + 1
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `vmvisor_image.streams.prefetch`."""
+        prefetch(self._reader, offset, min(length, self.lost[0] - offset))
+
+    def close(self) -> None:
+        """Close the reader of what is before."""
+        self._reader.close()
+
+    def _block(self, number: int) -> Block:
+        with self._lock:
+            known = self._kept.get(number)
+            if known is not None:
+                self._kept.move_to_end(number)
+                return known
+        self.meter.check()
+        placed = self._blocks[number]
+        found = decode_at(self._source, placed.start_bit)
+        if found is None or found[0].size != placed.size:
+            raise CorruptImage(
+                "it is not what it was when it was first read", structure="bzip2 block", offset=placed.start_bit // 8
+            )
+        self.meter.add(placed.size)
+        with self._lock:
+            self._kept[number] = found[0]
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return found[0]
