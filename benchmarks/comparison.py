@@ -160,17 +160,20 @@ def there(steps: Sequence[Step]) -> bool:
     return not missing
 
 
-def mounted(script: str, folder: Path) -> Cost:
-    """On a volume mounted anew by vmfs6-fuse; the memory is vmfs6-fuse's."""
+def mounted(script: str, folder: Path) -> Cost | None:
+    """On a volume mounted anew by vmfs6-fuse, whose memory it is; None where it does not take the volume."""
     fuse = subprocess.Popen(["vmfs6-fuse", str(VOLUME), str(folder), "-f"])
     try:
         while not os.path.ismount(folder):  # Path.is_mount stats the parent, too
+            if fuse.poll() is not None:
+                return None
             time.sleep(0.01)
         seconds, cpu, _ = run([([sys.executable, "-c", script, str(folder)], None)])
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
-        _, _, usage = os.wait4(fuse.pid, 0)
-        fuse.returncode = 0
+        if fuse.returncode is None:
+            subprocess.run(["umount", str(folder)], check=True)
+            _, _, usage = os.wait4(fuse.pid, 0)
+            fuse.returncode = 0
     return seconds, cpu + usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
@@ -217,7 +220,9 @@ def measure_volume(runs: int, title: str, ours: str, dissect: str, of_mounted: s
         found.setdefault("vmvisor-image", []).append(run([([sys.executable, "-c", ours, str(VOLUME)], None)]))
         found.setdefault("dissect.vmfs", []).append(run([([str(DISSECT), "-c", dissect, str(VOLUME)], None)]))
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-            found.setdefault("vmfs6-fuse", []).append(mounted(of_mounted, Path(folder)))
+            cost = mounted(of_mounted, Path(folder))
+        if cost is not None:
+            found.setdefault("vmfs6-fuse", []).append(cost)
     table(title, found)
 
 

@@ -61,8 +61,8 @@ html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
+pygments_style = "a11y-high-contrast-light"  # of accessible-pygments, which Furo brings along
+pygments_dark_style = "a11y-high-contrast-dark"
 
 ROOT_PAGES: Final = {"supported": "SUPPORTED.md", "changelog": "CHANGELOG.md"}
 """Pages that are files of the repository's root: docs/ has a page that links there, the site has the file itself."""
