@@ -33,7 +33,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", [page for page in doc_examples.pages() if doc_examples.examples(page)])
-@pytest.mark.xdist_group("docs")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # an example need not close what it opens
 def test_examples(
     page: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
