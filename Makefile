@@ -23,9 +23,10 @@ DEV := .venv/dev/made
 CREATED := $(VERSIONS:%=.venv/py%/created)
 INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 ORACLE := .venv/oracle/made
+SITE := build/docs/made
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench bench-bzip2 bench-vmfs bench-fleet man clean $(TESTS)
+.PHONY: help setup lint types test docs demo bench bench-bzip2 bench-vmfs bench-fleet man clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -39,12 +40,14 @@ lint: $(DEV) ## ruff: rules and format
 types: $(DEV) ## mypy --strict
 	.venv/dev/bin/python -m mypy
 
-test: lint types $(TESTS) ## lint, types, then all tests of the built wheel on the oldest and the newest Python
+test: lint types docs $(TESTS) ## lint, types, docs, then all tests of the built wheel on the oldest and the newest Python
 
 # Coverage is measured, and must hold, on one of the two.
 test-$(NEWEST): COVERAGE := --cov --cov-report=term
-$(TESTS): test-%: .venv/py%/installed $(ORACLE)
+$(TESTS): test-%: .venv/py%/installed $(ORACLE) $(SITE)
 	.venv/py$*/bin/python -m pytest -n auto $(COVERAGE) $(PYTEST_ARGS)
+
+docs: $(SITE) ## build the site, in build/docs, with warnings as errors
 
 demo: .venv/py$(OLDEST)/installed ## build an ESX 3i image and export it; IMAGE=path DEST=folder: do it with yours
 	.venv/py$(OLDEST)/bin/python tools/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEST),--dest "$(DEST)")
@@ -103,6 +106,21 @@ $(INSTALLED): .venv/py%/installed: .venv/py%/created dist/built
 $(ORACLE): Makefile
 	$(call new_venv,$(OLDEST))
 	$(pip_install) dissect.vmfs==3.13
+	touch $@
+
+.venv/docs/created: pyproject.toml | dist/built
+	$(call new_venv,$(OLDEST))
+	$(pip_install) "$$(echo dist/*.whl)[cli,docs,fsspec]"
+	touch $@
+
+.venv/docs/installed: .venv/docs/created dist/built
+	$(pip_install) --force-reinstall --no-deps dist/*.whl
+	touch $@
+
+# Each time anew: Sphinx warns only of the pages that it reads. Its reference is of the built wheel.
+$(SITE): .venv/docs/installed CHANGELOG.md SUPPORTED.md $(shell find docs -type f -not -path "*__pycache__*")
+	rm -rf build/docs
+	.venv/docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 	touch $@
 
 .venv/bench/installed: pyproject.toml dist/built

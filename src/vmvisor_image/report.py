@@ -185,6 +185,8 @@ def _partition_report(partition: Partition) -> PartitionReport:
         files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
     except NotAFileSystem:
         pass  # and what it is stands in its kind
+    except CorruptImage as error:
+        problems = (Problem.of(error),)
     except LimitExceeded as error:
         if error.limit not in ("entries", "depth"):
             raise

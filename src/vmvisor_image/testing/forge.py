@@ -1,5 +1,7 @@
 """Builds disk images deterministically: the same input gives the same bytes, with no clock and no chance in it.
 
+For example::
+
     disk = esx35_disk(boot=Path("boot"), bank={"vmkernel.gz": b"..."})
     disk.write_bz2(Path("image.dd.bz2"))
 

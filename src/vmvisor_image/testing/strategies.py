@@ -1,5 +1,7 @@
 """Hypothesis strategies: any record, any tree of files, any volume that holds one.
 
+For example::
+
     @given(fat_volumes())
     def test_reads_every_file(forged): ...
 

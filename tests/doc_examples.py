@@ -1,0 +1,293 @@
+"""The examples of the README and the docs: found in the pages, and run against forged images.
+
+What a page says beside an example, in comments that no reader sees, and only before the example that it is about:
+
+* ``<!-- not run: why -->``: it is not run, for this reason.
+* ``<!-- before this: code -->``: Python that is run first, such as what opens the image that the example goes on with.
+
+A page's examples are run in order, in a new folder, with the names of the ones before. Images of the names in `IMAGES`
+lie in that folder where the page mentions them; ``/srv`` is a folder in it, empty before each example and each command.
+"""
+
+from __future__ import annotations
+
+import doctest
+import gc
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests import media
+from tests.support import REPOSITORY
+from vmvisor_image.testing import forge_modules
+from vmvisor_image.testing.forge import (
+    ForgedPartition,
+    esx35_bank_files,
+    esx35_boot_files,
+    esx35_disk,
+    fat_volume,
+    mbr_disk,
+)
+from vmvisor_image.testing.forge_gpt import esx5_disk
+from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
+
+LANGUAGES: Final = ("python", "pycon", "console")
+UNKNOWN: Final = ("bash", "shell", "sh", "py", "python3", "ipython", "shell-session")
+"""Other names for what is run: a page that used one would escape."""
+_FENCE: Final = re.compile(r"^(`{3,})\s*([\w{}-]*)\s*$")
+_COMMENT: Final = re.compile(r"^<!-- (not run|before this): (.+) -->$")
+_MADE: Final = re.compile(r"write_\w+\(Path\(\"([^\"]+)\"")
+_OPTIONS: Final = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass(frozen=True)
+class Example:
+    """A fenced block."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    before: str = ""
+    """Python to run first."""
+    not_run: str = ""
+    """Why it can't be run."""
+
+
+def pages() -> list[str]:
+    """Every page, as its path in the repository."""
+    return [
+        "README.md",
+        *sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").rglob("*.md")),
+    ]
+
+
+def examples(page: str) -> list[Example]:
+    """The examples of a page, and what is said about them."""
+    return list(_examples(page, (REPOSITORY / page).read_text(encoding="utf-8").splitlines()))
+
+
+def _examples(page: str, lines: list[str]) -> Iterator[Example]:
+    said: dict[str, str] = {}
+    inside: tuple[str, str, int] | None = None
+    block: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if inside is not None:
+            if line.strip() == inside[0]:
+                if inside[1] in (*LANGUAGES, *UNKNOWN):
+                    text = "\n".join(block) + "\n"
+                    yield Example(
+                        page, inside[2], inside[1], text, said.get("before this", ""), said.get("not run", "")
+                    )
+                inside, said, block = None, {}, []
+            else:
+                block.append(line)
+        elif fence := _FENCE.match(line):
+            inside = (fence[1], fence[2], number)
+        elif comment := _COMMENT.match(line):
+            said[comment[1]] = comment[2]
+        elif line.strip():
+            said = {}
+
+
+class Runner:
+    """Runs the examples of one page in the current folder."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+
+    def run(self, example: Example) -> None:
+        """Run one; raises what it raises, and an AssertionError where what it shows is not what the page says."""
+        _new_srv()
+        text = example.text.replace("/srv/", f"{Path.cwd()}/srv/")
+        if example.before:
+            exec(compile(example.before, example.page, "exec"), self.names)
+        match example.language:
+            case "python":
+                # Lines as in the page, so that a traceback leads there.
+                exec(compile("\n" * example.line + text, str(REPOSITORY / example.page), "exec"), self.names)
+            case "pycon":
+                self._doctest(example, text)
+            case "console":
+                for command, shown in commands(text):
+                    _new_srv()
+                    _compare(command, shown, self._shell(command))
+
+    def close(self) -> None:
+        """Let go of what the examples left open."""
+        self.names.clear()
+        gc.collect()
+
+    def _doctest(self, example: Example, text: str) -> None:
+        parsed = doctest.DocTestParser().get_doctest(
+            text.replace("…", "..."), self.names, self.page, None, example.line
+        )
+        parsed.globs = self.names  # get_doctest copies them
+        said: list[str] = []
+        failed = doctest.DocTestRunner(optionflags=_OPTIONS).run(parsed, out=said.append, clear_globs=False).failed
+        assert failed == 0, "".join(said)
+
+    @staticmethod
+    def _shell(command: str) -> str:
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "TZ": "UTC",
+            "COLUMNS": "120",
+        }
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False, timeout=300
+        )
+        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+def _new_srv() -> None:
+    shutil.rmtree("srv", ignore_errors=True)
+    Path("srv").mkdir()
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """The commands of a console, each with what it shows."""
+    found: list[tuple[list[str], list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append(([line[2:].split("  # ")[0].rstrip()], []))
+        elif found[-1][0][-1].endswith("\\"):
+            found[-1][0].append(line)
+        else:
+            found[-1][1].append(line)
+    return [("\n".join(command), "\n".join(shown)) for command, shown in found]
+
+
+def _compare(command: str, shown: str, printed: str) -> None:
+    """What a page shows of a command, "…" for anything; lines may be broken elsewhere, and nothing need be shown."""
+    if not shown.strip():
+        return
+    pattern = ".*".join(re.escape(" ".join(part.split())) for part in shown.split("…"))
+    pattern = pattern.replace(r"\ ", r"\s*").replace(".*", r"(?s:.*)")
+    text = " ".join(printed.split())
+    assert re.fullmatch(pattern.replace(r"(?s:.*)", r"\s*(?s:.*)\s*"), text), (
+        f"{command} prints\n{printed}\nnot\n{shown}"
+    )
+
+
+def _bank() -> dict[str, bytes]:
+    """A boot bank of modules that can be opened."""
+    files = {
+        "etc/passwd": b"root:x:0:0::/:/bin/ash\n",
+        "etc/hosts": b"127.0.0.1 localhost\n",
+        "etc/vmware/esx.conf": b'/system/uuid = "forged"\n',
+        "etc/vmware/hostd/config.xml": b"<config/>\n",
+    }
+    names = [*media.BANK_35, "k.b00"]
+    bank = {name: media.module(name) for name in names}
+    bank["binmod.tgz"] = gzip.compress(forge_modules.tar_archive(files), mtime=0)
+    lines = f"kernel=vmkernel.gz\nkernelopt=\nmodules={' --- '.join(names[1:])}\nbuild=3.5.0-67921\nupdated=1\n"
+    return bank | {"boot.cfg": f"{lines}bootstate=0\n".encode()}
+
+
+def _hypervisor(path: Path) -> None:
+    bank: dict[str, Any] = dict(esx35_bank_files(1_000_000))
+    bank["binmod.tgz"] = _bank()["binmod.tgz"]
+    esx35_disk(boot=esx35_boot_files(), bank=bank).write_bz2(path)
+
+
+def _modules(path: Path) -> None:
+    media.small_disk(_bank()).write_to(path)
+
+
+def _guest() -> dict[str, Any]:
+    disk = mbr_disk(
+        [ForgedPartition(1, 6, 63, 8192, active=True, content=fat_volume({"a.txt": b"a"}, sectors=8192))], sectors=8255
+    )
+    descriptor = (
+        "# Disk DescriptorFile\nversion=1\nCID=dab8f8df\nparentCID=ffffffff\n"
+        f'createType="vmfs"\n\nRW {disk.size // 512} VMFS "vm-flat.vmdk"\n'
+    )
+    return {
+        "vm/vm.vmdk": descriptor.encode(),
+        "vm/vm-flat.vmdk": VmfsFile(size=disk.size, pieces=disk.pieces),
+    }
+
+
+def _datastore(path: Path) -> None:
+    (volume,) = vmfs_volume(_guest())
+    mbr_disk(
+        [ForgedPartition(1, 0xFB, 128, volume.size // 512, content=volume)], sectors=128 + volume.size // 512
+    ).write_to(path)
+
+
+def _device(number: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        vmfs_volume(_guest(), devices=2)[number].write_to(path)
+
+    return make
+
+
+def _stick(path: Path) -> None:
+    bank = {name: media.module(name) for name in media.BANK_6} | {"boot.cfg": media.BOOT_CFG_6.encode()}
+    esx5_disk(boot={"syslinux.cfg": b"default\n"}, bank=bank).write_to(path)
+
+
+def _two(path: Path) -> None:
+    folder = path.with_suffix(".d")
+    (folder / "folder").mkdir(parents=True)
+    for name in ("a", "b"):
+        media.small_disk({"boot.cfg": b"kernel=b\n"}).write_to(folder / "folder" / f"{name}.dd")
+    media.tgz(folder, path, "folder")
+
+
+def _cd(generation: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        disk = None if generation == "6.5" else media.small_disk(_bank())
+        made = media.Media(path.with_suffix(".d"), generation, disk, media.ROCK_RIDGE)
+        made.iso.rename(path)
+
+    return make
+
+
+def _drivers(path: Path) -> None:
+    (path / "etc").mkdir(parents=True)
+    (path / "etc/driver.txt").write_text("a driver")
+
+
+IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
+    "VMware-VMvisor-big-3.5.0-67921.i386.dd.bz2": _hypervisor,
+    "image.dd.bz2": _hypervisor,
+    "VMware-VMvisor-InstallerCD-3.5.0.iso": _cd("3.5"),
+    "VMware-VMvisor-Installer-4.1.0.x86_64.iso": _cd("4.1"),
+    "VMware-VMvisor-Installer-8.0.iso": _cd("6.5"),
+    "cd.iso": _cd("3.5"),
+    "bank.img": _modules,
+    "datastore.img": _datastore,
+    "esxi-disk.img": _datastore,
+    "lun0.img": _device(0),
+    "lun1.img": _device(1),
+    "usb-stick.img": _stick,
+    "two.tgz": _two,
+    "my-drivers": _drivers,
+}
+"""What is forged for a name that a page mentions."""
+
+
+def provide(page: str, made: Path) -> None:
+    """Put the images that a page mentions, and does not make itself, into the current folder; `made` keeps them."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    own = set(_MADE.findall(text))
+    for name, make in IMAGES.items():
+        if name in own or not re.search(rf"(?<![\w/.-]){re.escape(name)}(?!\w)", text):
+            continue
+        kept = made / ("hypervisor.bz2" if make is _hypervisor else name)
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            make(kept)
+        Path(name).symlink_to(kept)

@@ -1,0 +1,180 @@
+"""The docs: their examples run, their pictures are as drawn, the reference is whole, and the site fits a telephone."""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import os
+import re
+import runpy
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vmvisor_image
+from tests import doc_examples
+from tests.support import REPOSITORY, require_tool, unavailable
+
+SITE = REPOSITORY / "build" / "docs"
+PICTURES = runpy.run_path(str(REPOSITORY / "tools/pictures.py"))["PICTURES"]
+ELSEWHERE = {"docs/fsspec.md": "tests/test_fsspec.py runs it, with a server"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of forged images."""
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.mark.parametrize("page", [page for page in doc_examples.pages() if doc_examples.examples(page)])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # an example need not close what it opens
+def test_examples(
+    page: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page in ELSEWHERE:
+        pytest.skip(ELSEWHERE[page])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    doc_examples.provide(page, made)
+    runner = doc_examples.Runner(page)
+    request.addfinalizer(runner.close)
+    for example in doc_examples.examples(page):
+        if not example.not_run:
+            assert example.language in doc_examples.LANGUAGES, f"{page}:{example.line}: say console, python or pycon"
+            try:
+                runner.run(example)
+            except Exception as error:
+                error.add_note(
+                    f"in the example at {page}:{example.line}; <!-- not run: why --> before it if it can't be"
+                )
+                raise
+
+
+def test_a_console_is_read_as_a_reader_does() -> None:
+    text = "$ a b  # why\n$ c \\\n    d\nshown\nagain\n"
+    assert doc_examples.commands(text) == [("a b", ""), ("c \\\n    d", "shown\nagain")]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_as_drawn(name: str) -> None:
+    picture = REPOSITORY / "docs/pictures" / name
+    assert picture.read_text(encoding="utf-8") == PICTURES[name](), "python tools/pictures.py draws it anew"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs/reference").glob("*.rst"))
+    named = set(re.findall(r"^\.\. (?:auto)?\w+:: (\w+)$", text, re.MULTILINE))
+    assert set(vmvisor_image.__all__) - named == set()
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    if not (SITE / "index.html").is_file():
+        unavailable("the site is not built: make docs")
+    return SITE
+
+
+def test_the_site_fetches_nothing(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for tag in re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page.read_text(encoding="utf-8")):
+            assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", tag), f"{page}: {tag}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+@pytest.fixture
+def address(site: Path) -> Iterator[str]:
+    """Of a server of the site."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+MEASURE = """<!DOCTYPE html><meta charset="utf-8"><body><script>
+const pages = PAGES, width = WIDTH, theme = "THEME";
+// Contrast as WCAG 2 defines it.
+const light = color => {
+  const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const contrast = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+const one = page => new Promise(resolve => {
+  const frame = document.createElement("iframe");
+  frame.style = `width:${width}px;height:800px;border:0`;
+  frame.onload = async () => {
+    const inside = frame.contentDocument, root = inside.documentElement, view = frame.contentWindow;
+    inside.body.dataset.theme = theme;
+    await new Promise(done => setTimeout(done, 20));
+    const wide = [...inside.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > width + 1)
+      .filter(e => !e.closest("pre,.table-wrapper,.picture,.output,.sig,svg,.highlight"))
+      .map(e => e.outerHTML.slice(0, 90));
+    const faint = [];
+    const walker = inside.createTreeWalker(inside.querySelector("article"), view.NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const element = walker.currentNode.parentElement;
+      if (!walker.currentNode.data.trim() || element.closest("svg,script,style,.headerlink,.copybtn")) continue;
+      let behind = element;
+      while (behind && /rgba\\(.*, 0\\)|transparent/.test(view.getComputedStyle(behind).backgroundColor))
+        behind = behind.parentElement;
+      const [ink, paper] = [view.getComputedStyle(element), view.getComputedStyle(behind || root)];
+      const ratio = contrast(ink.color, paper.backgroundColor);
+      if (ratio < 3.5) faint.push(`${ratio.toFixed(1)}: ${walker.currentNode.data.trim().slice(0, 40)}`);
+    }
+    resolve({page, scrolls: root.scrollWidth - root.clientWidth, wide: wide.slice(0, 3), faint: faint.slice(0, 3)});
+    frame.remove();
+  };
+  frame.src = page;
+  document.body.append(frame);
+});
+(async () => {
+  const found = [];
+  for (const page of pages) found.push(await one(page));
+  const out = document.createElement("pre");
+  out.id = "found";
+  out.textContent = JSON.stringify(found);
+  document.body.append(out);
+})();
+</script>"""
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_scrolls_sideways_and_all_can_be_read(
+    site: Path, address: str, width: int, theme: str, tmp_path: Path
+) -> None:
+    names = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if "_static" not in path.parts)
+    assert len(names) > 30
+    harness = site / f"measure-{os.getpid()}.html"
+    text = MEASURE.replace("PAGES", json.dumps(names)).replace("WIDTH", str(width)).replace("THEME", theme)
+    harness.write_text(text, encoding="utf-8")
+    command = [
+        *(require_tool("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+        f"--user-data-dir={tmp_path / 'profile'}",
+        *("--window-size=1500,900", "--virtual-time-budget=120000", "--dump-dom", f"{address}/{harness.name}"),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    finally:
+        harness.unlink()
+    shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert shown is not None, done.stdout[-2000:]
+    found = json.loads(html.unescape(shown[1]))
+    assert [page["page"] for page in found] == names
+    assert [page for page in found if page["scrolls"] > 0] == []
+    assert [page for page in found if page["faint"]] == []
