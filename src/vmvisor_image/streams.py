@@ -94,7 +94,7 @@ def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
     if hint is None or offset >= end:
         return offset
     found: int = hint(offset, end)
-    return found
+    return max(offset, min(found, end))  # behind its own end a source may name an earlier byte
 
 
 def find_data(source: ReadAt, offset: int, end: int) -> int | None:
