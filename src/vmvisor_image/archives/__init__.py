@@ -18,6 +18,8 @@ from vmvisor_image.streams import ReadAt, read_up_to
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
 """Members past this many are not looked at: no module has 100,000, and each takes memory."""
+LONGEST_PATH: Final = 4096
+"""Characters of a path, PATH_MAX of Linux; the directories above a longer one would take memory in its square."""
 HEAD: Final = 1024
 """Bytes from its start by which an archive is known, ISO 9660 apart."""
 
@@ -174,6 +176,10 @@ class ArchiveHome:
                 problems: list[Problem] = []
                 try:
                     for member in reader(source, problems.append):
+                        if len(member.path) > LONGEST_PATH:
+                            message = f"a path of {len(member.path)} characters is left out ({member.path[:40]!r}…)"
+                            problems.append(Problem("archive member", message, member.offset))
+                            continue
                         members.append(member)  # what was read before damage is kept
                         if len(members) == MOST_MEMBERS:
                             problems.append(Problem("archive", f"members after the first {MOST_MEMBERS} are left out"))

@@ -98,12 +98,22 @@ def read_members(source: ReadAt, report: Report) -> Iterator[ArchiveMember]:
             at += BLOCK
             continue
         lost = None
-        header = _Header.parse(source, block, at)
-        at = header.next
-        if header.type_flag in (_LONG_NAME, _LONG_TARGET, _PAX, _PAX_GLOBAL):
-            extra.take(source, header, report)
+        try:
+            header = _Header.parse(source, block, at)
+        except CorruptImage as error:
+            report(Problem.of(error))
+            lost = at
+            at += BLOCK
             continue
-        member = _member(source, header, extra, report)
+        at = header.next
+        try:
+            if header.type_flag in (_LONG_NAME, _LONG_TARGET, _PAX, _PAX_GLOBAL):
+                extra.take(source, header, report)
+                continue
+            member = _member(source, header, extra, report)
+        except CorruptImage as error:
+            report(Problem.of(error))
+            member = None
         if extra.size is not None and header.data_follows:
             at = header.start + _padded(extra.size)
         extra = _Extra(extra.everywhere)

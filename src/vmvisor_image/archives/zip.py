@@ -10,6 +10,7 @@ import functools
 import struct
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import IO, Final, Self, cast
@@ -17,6 +18,7 @@ from typing import IO, Final, Self, cast
 from vmvisor_image.archives import ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.files import Extent
+from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, open_stream, past_end, read_up_to
 
@@ -26,6 +28,7 @@ _MAGIC_EMPTY: Final = b"PK\5\6"
 _LOCAL_HEADER: Final = 30
 """Bytes of a local file header before the name (APPNOTE.TXT 6.3.10, 4.3.7)."""
 _FEED: Final = 1 << 16
+_MOST_READERS: Final = 4
 _ENCRYPTED: Final = 0x1
 _IS_LINK: Final = 0o120000
 _LONGEST_TARGET: Final = 4096
@@ -54,6 +57,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         raise
     except _ESCAPES as error:
         raise CorruptImage(f"it can't be read ({error})", structure="zip directory") from error
+    readers = RecentReaders()
     for entry in entries:
         path = "/".join(part for part in entry.filename.split("/") if part not in ("", "."))
         if not path:
@@ -67,14 +71,18 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             yield ArchiveMember(path, "directory", 0, modified, mode & 0o7777 or 0o755, offset=entry.header_offset)
             continue
         try:
-            extents, content = _content(source, entry)
+            extents, content = _content(source, entry, readers)
         except CorruptImage as error:
             report(Problem.of(error))
             continue
         if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:
             raw = content if content is not None else source
             start = 0 if content is not None or not extents else extents[0].offset
-            target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
+            try:
+                target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
+            except CorruptImage as error:
+                report(Problem.of(error))
+                continue
             yield ArchiveMember(path, "symlink", 0, modified, mode & 0o7777, target=target, offset=entry.header_offset)
             continue
         yield ArchiveMember(
@@ -89,7 +97,9 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         )
 
 
-def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...], ReadAt | None]:
+def _content(
+    source: ReadAt, entry: zipfile.ZipInfo, readers: RecentReaders
+) -> tuple[tuple[Extent, ...], ReadAt | None]:
     """Where a stored member lies, or what inflates one."""
     at = entry.header_offset
     header = read_up_to(source, at, _LOCAL_HEADER) if at >= 0 else b""
@@ -109,7 +119,7 @@ def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...]
         return ((Extent(start, entry.file_size),) if entry.file_size else ()), None
     if entry.compress_type == zipfile.ZIP_DEFLATED:
         decoder = functools.partial(DeflateDecoder, source, start, entry.compress_size, entry.CRC, entry.file_size)
-        return (), InflatedMember(SequentialReader("zip member", decoder), entry.file_size)
+        return (), InflatedMember(readers, decoder, entry.file_size)
     raise CorruptImage(
         f"{entry.filename!r} is compressed by method {entry.compress_type}, which is not read",
         structure="zip member",
@@ -117,12 +127,40 @@ def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...]
     )
 
 
+class RecentReaders:
+    """What inflates the members that were read last; each keeps up to 22 MiB of pieces and checkpoints."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._lock = ForkSafeLock()
+        self._readers: OrderedDict[InflatedMember, SequentialReader] = OrderedDict()
+
+    @property
+    def count(self) -> int:
+        """How many are kept."""
+        return len(self._readers)
+
+    def get(self, member: InflatedMember) -> SequentialReader:
+        """The one of `member`, which is made anew where others were read since."""
+        with self._lock:
+            reader = self._readers.get(member)
+            if reader is None:
+                reader = self._readers[member] = SequentialReader("zip member", member.decoder)
+            self._readers.move_to_end(member)
+            if len(self._readers) > _MOST_READERS:
+                self._readers.popitem(last=False)
+            return reader
+
+
 class InflatedMember:
     """A deflated member, of the size that the directory says."""
 
-    def __init__(self, data: SequentialReader, size: int) -> None:
-        """Take what inflates it."""
-        self._data = data
+    def __init__(self, readers: RecentReaders, decoder: Callable[[], DeflateDecoder], size: int) -> None:
+        """Take what makes a decoder of it, and what keeps a reader for it."""
+        self.readers = readers
+        """Keeps what inflates it, while it is among those that were read last."""
+        self.decoder = decoder
+        """Makes a decoder at its start."""
         self.size = size
         """Bytes, known without inflating it."""
 
@@ -130,9 +168,10 @@ class InflatedMember:
         """See `ReadAt.read_at`."""
         if offset + length > self.size:
             raise past_end("zip member", offset, length, self.size)
-        data = self._data.read_at(offset, length)
+        reader = self.readers.get(self)
+        data = reader.read_at(offset, length)
         if offset + length == self.size:
-            _ = self._data.size  # which is known after the last byte, and an error where the CRC is wrong
+            _ = reader.size  # which is known after the last byte, and an error where the CRC is wrong
         return data
 
 
