@@ -25,7 +25,10 @@ INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 ORACLE := .venv/oracle/made
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test demo bench bench-bzip2 bench-vmfs clean $(TESTS)
+FUZZ_SECONDS = 60
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/[!_]*.py)))
+
+.PHONY: help setup lint types test demo fuzz bench bench-bzip2 bench-vmfs clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -49,6 +52,12 @@ $(TESTS): test-%: .venv/py%/installed $(ORACLE)
 demo: .venv/py$(OLDEST)/installed ## build an ESX 3i image and export it; IMAGE=path DEST=folder: do it with yours
 	.venv/py$(OLDEST)/bin/python tools/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEST),--dest "$(DEST)")
 
+fuzz: .venv/fuzz/made ## fuzz every target for FUZZ_SECONDS=60 each; FUZZ_TARGETS="tar zip": only these
+	mkdir -p .fuzz
+	for target in $(FUZZ_TARGETS); do mkdir -p .fuzz/$$target && .venv/fuzz/bin/python -m fuzz $$target .fuzz/$$target \
+		-max_total_time=$(FUZZ_SECONDS) -timeout=25 -rss_limit_mb=2048 -artifact_prefix=.fuzz/$$target- \
+		-print_final_stats=1 || exit 1; done
+
 bench: .venv/bench/installed ## measure the main job beside other tools
 	.venv/bench/bin/python benchmarks/main_job.py
 
@@ -61,7 +70,7 @@ bench-vmfs: .venv/bench/installed ## measure VMFS beside vmfs-fuse
 	.venv/bench/bin/python benchmarks/vmfs.py
 
 clean: ## remove all that make made
-	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .fuzz build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call new_venv,VERSION): an empty virtual environment in the target's folder.
@@ -97,6 +106,12 @@ $(INSTALLED): .venv/py%/installed: .venv/py%/created dist/built
 $(ORACLE): Makefile
 	$(call new_venv,$(OLDEST))
 	$(pip_install) dissect.vmfs==3.13
+	touch $@
+
+# atheris, and the library as it is in src.
+.venv/fuzz/made: pyproject.toml
+	$(call new_venv,$(OLDEST))
+	$(pip_install) --editable ".[crypto,fuzz]" "hypothesis>=6.100"
 	touch $@
 
 .venv/bench/installed: pyproject.toml dist/built
