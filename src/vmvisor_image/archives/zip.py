@@ -29,6 +29,8 @@ _LOCAL_HEADER: Final = 30
 """Bytes of a local file header before the name (APPNOTE.TXT 6.3.10, 4.3.7)."""
 _FEED: Final = 1 << 16
 _MOST_READERS: Final = 4
+_LARGEST_DIRECTORY: Final = 256 << 20
+"""Bytes of a directory, which is read at once: about three million members."""
 _ENCRYPTED: Final = 0x1
 _IS_LINK: Final = 0o120000
 _LONGEST_TARGET: Final = 4096
@@ -51,7 +53,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         CorruptImage: The directory can't be read.
     """
     try:
-        with zipfile.ZipFile(cast("IO[bytes]", open_stream(source))) as archive:
+        with zipfile.ZipFile(cast("IO[bytes]", _DirectoryStream(source))) as archive:
             entries = archive.infolist()
     except CorruptImage:
         raise
@@ -125,6 +127,22 @@ def _content(
         structure="zip member",
         offset=at,
     )
+
+
+class _DirectoryStream:
+    """The archive as zipfile reads it: the directory in one piece, which must not be of any size."""
+
+    def __init__(self, source: ReadAt) -> None:
+        self._stream = open_stream(source)
+        self.seek, self.tell, self.seekable = self._stream.seek, self._stream.tell, self._stream.seekable
+
+    def read(self, length: int = -1) -> bytes:
+        """As any file's; zipfile itself asks for all that is left only where that is little."""
+        if length > _LARGEST_DIRECTORY:
+            raise CorruptImage(
+                f"{length} bytes are more than the {_LARGEST_DIRECTORY} read", structure="zip directory", field="size"
+            )
+        return self._stream.read(length)
 
 
 class RecentReaders:
