@@ -110,12 +110,11 @@ def field_changes(draw: st.DrawFn, record: Record | type[Record], at: int | None
     Raises:
         InvalidArgument: Neither `at` nor the record says where it lies.
     """
-    base = at if at is not None else getattr(record, "source_offset", None)
+    kind = record if isinstance(record, type) else type(record)
+    base = record.source_offset if at is None and isinstance(record, Record) else at
     if base is None:
         raise InvalidArgument("where the record lies must be known")
-    place, size, order = draw(
-        st.sampled_from(list(_leaves(record if isinstance(record, type) else type(record), base)))
-    )
+    place, size, order = draw(st.sampled_from(list(_leaves(kind, base))))
     if order is None:
         return Change(place, draw(st.sampled_from([bytes(size), b"\xff" * size, b"A" * size, (b"../" * size)[:size]])))
     most = (1 << 8 * size) - 1
