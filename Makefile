@@ -26,7 +26,10 @@ ORACLE := .venv/oracle/made
 SITE := build/docs/made
 TESTS := $(VERSIONS:%=test-%)
 
-.PHONY: help setup lint types test docs demo bench bench-bzip2 bench-vmfs bench-fleet man clean $(TESTS)
+FUZZ_SECONDS = 60
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/[!_]*.py)))
+
+.PHONY: help setup lint types test docs demo fuzz bench bench-bzip2 bench-vmfs bench-fleet man clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -52,6 +55,12 @@ docs: $(SITE) ## build the site, in build/docs, with warnings as errors
 demo: .venv/py$(OLDEST)/installed ## build an ESX 3i image and export it; IMAGE=path DEST=folder: do it with yours
 	.venv/py$(OLDEST)/bin/python tools/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEST),--dest "$(DEST)")
 
+fuzz: .venv/fuzz/made ## fuzz every target for FUZZ_SECONDS=60 each; FUZZ_TARGETS="tar zip": only these
+	mkdir -p .fuzz
+	for target in $(FUZZ_TARGETS); do mkdir -p .fuzz/$$target && .venv/fuzz/bin/python -m fuzz $$target .fuzz/$$target \
+		-max_total_time=$(FUZZ_SECONDS) -timeout=25 -rss_limit_mb=2048 -artifact_prefix=.fuzz/$$target- \
+		-print_final_stats=1 || exit 1; done
+
 bench: .venv/bench/installed ## measure the main job beside other tools
 	.venv/bench/bin/python benchmarks/main_job.py
 
@@ -70,7 +79,7 @@ man: $(DEV) ## write the man page anew, from the command line's own help
 	.venv/dev/bin/python tools/man_page.py docs/man/vmvisor-image.1
 
 clean: ## remove all that make made
-	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .fuzz build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call new_venv,VERSION): an empty virtual environment in the target's folder.
@@ -121,6 +130,12 @@ $(ORACLE): Makefile
 $(SITE): .venv/docs/installed CHANGELOG.md SUPPORTED.md $(shell find docs -type f -not -path "*__pycache__*")
 	rm -rf build/docs
 	.venv/docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
+	touch $@
+
+# atheris, and the library as it is in src.
+.venv/fuzz/made: pyproject.toml
+	$(call new_venv,$(OLDEST))
+	$(pip_install) --editable ".[crypto,fuzz]" "hypothesis>=6.100"
 	touch $@
 
 .venv/bench/installed: pyproject.toml dist/built

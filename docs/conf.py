@@ -77,6 +77,7 @@ def _take_in(app: Sphinx, page: str, source: list[str]) -> None:
         text = path.read_text(encoding="utf-8").replace("](docs/", "](")
     for name, file in ROOT_PAGES.items():
         text = re.sub(rf"\]\((?:\.\./)*{re.escape(file)}", f"]({'../' * page.count('/')}{name}.md", text)
+    text = re.sub(r"\[([^\]]*)\]\((?:\.\./)+examples/[^)]*\)", r"\1", text)  # the site has the docs only
     if page == "adr/README":
         text += "\n```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\n```\n"
     if page == "index":

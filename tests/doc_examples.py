@@ -260,6 +260,11 @@ def _drivers(path: Path) -> None:
     (path / "etc/driver.txt").write_text("a driver")
 
 
+def _several(path: Path) -> None:
+    path.mkdir()
+    _hypervisor(path / "one.dd.bz2")
+
+
 IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
     "VMware-VMvisor-big-3.5.0-67921.i386.dd.bz2": _hypervisor,
     "image.dd.bz2": _hypervisor,
@@ -275,6 +280,7 @@ IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
     "usb-stick.img": _stick,
     "two.tgz": _two,
     "my-drivers": _drivers,
+    "images": _several,
 }
 """What is forged for a name that a page mentions."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests.gallery import GALLERY, said
 from tests.malformed_tables import CASES
 from tests.support import REPOSITORY
 from vmvisor_image import PARTITION_TYPES, Image
@@ -57,6 +58,11 @@ def signatures() -> str:
         for signature in SIGNATURES
     ]
     return "\n".join(rows)
+
+
+def gallery_rows() -> list[str]:
+    """The case and what we say of it, for each case of the gallery; tools/gallery_page.py adds what others say."""
+    return [f"| {case.name} | {said(case).text()}" for case in GALLERY]
 
 
 PAGES: Final[Mapping[str, tuple[Callable[[], str], ...]]] = {

@@ -23,7 +23,10 @@ from tests.support import REPOSITORY, require_tool, unavailable
 
 SITE = REPOSITORY / "build" / "docs"
 PICTURES = runpy.run_path(str(REPOSITORY / "tools/pictures.py"))["PICTURES"]
-ELSEWHERE = {"docs/fsspec.md": "tests/test_fsspec.py runs it, with a server"}
+ELSEWHERE = {
+    "docs/fsspec.md": "tests/test_fsspec.py runs it, with a server",
+    "docs/fleet.md": "tests/test_fleet.py does the same, with a small cluster of its own",
+}
 
 
 @pytest.fixture(scope="module")

@@ -527,17 +527,19 @@ class FileTree(Mapping[str, File]):
         if not isinstance(path, str):
             raise PathNotFound(f"paths are strings, not {path!r}")
         try:
-            found = self.root.joinpath(path)
+            found: File | Directory | None = self.root.joinpath(path)
         except PathNotFound:
-            # A damaged or hostile name can hold a slash itself.
-            key = self._key(path)
-            exact: File | None = next((file for file in self.values() if self._key(file.path) == key), None)
-            if exact is None:
-                raise PathNotFound(f"no file {path!r} in this volume") from None
+            found = None
+        if isinstance(found, File):
+            return found
+        # A damaged or hostile name can hold a slash, be empty or a dot, or be that of a directory beside it, too.
+        key = self._key(path)
+        exact: File | None = next((file for file in self.values() if self._key(file.path) == key), None)
+        if exact is not None:
             return exact
-        if isinstance(found, Directory):
+        if found is not None:
             raise PathNotFound(f"{path!r} is a directory of this volume, not a file")
-        return found
+        raise PathNotFound(f"no file {path!r} in this volume")
 
     def __iter__(self) -> Iterator[str]:
         for file in self._walk():

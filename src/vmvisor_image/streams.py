@@ -101,7 +101,7 @@ def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
     if hint is None or offset >= end:
         return offset
     found: int = hint(offset, end)
-    return max(offset, found)  # a source that ends before the offset gives its end
+    return max(offset, min(found, end))  # behind its own end a source may name an earlier byte
 
 
 def find_data(source: ReadAt, offset: int, end: int) -> int | None:

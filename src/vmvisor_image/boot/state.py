@@ -14,6 +14,8 @@ STATE: Final = "state.tgz"
 LOCAL: Final = "local.tgz"
 ENCRYPTED: Final = "local.tgz.ve"
 ENCRYPTION_INFO: Final = "encryption.info"
+_LARGEST_INFO: Final = 1 << 16
+"""Bytes of an `ENCRYPTION_INFO` that are read; it has some hundred."""
 
 
 def open_state(file: File, *, key: bytes | None = None) -> Archive:
@@ -42,5 +44,6 @@ def _find_key(outer: Archive) -> bytes:
     # A host that lost power while it saved its state leaves the file under the temporary name.
     for name in (ENCRYPTION_INFO, f".#{ENCRYPTION_INFO}"):
         if name in outer:
-            return key_of(outer[name].read_bytes())
+            file = outer[name]
+            return key_of(file.read_at(0, min(file.size, _LARGEST_INFO)))
     raise KeyUnavailable(f"{ENCRYPTED} is encrypted, and {ENCRYPTION_INFO} is not beside it: the key is in a TPM")

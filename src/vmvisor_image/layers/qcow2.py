@@ -35,6 +35,8 @@ _COMPRESSED: Final = 1 << 62
 _ZERO: Final = 1
 _SUBCLUSTERS: Final = 32
 _LONGEST_NAME: Final = 1023
+_MOST_L1_ENTRIES: Final = 1 << 22
+"""QEMU's limit of 32 MiB for the first table; looking for data in an empty disk passes each entry."""
 _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
 
@@ -91,6 +93,8 @@ class _Reader:
             raise _refused("incompatible_features", "the data is in another file, which is not read", 72)
         if features & ~_KNOWN_FEATURES:
             raise _refused("incompatible_features", f"{features:#x} has bits that are not known", 72)
+        if header.l1_size > _MOST_L1_ENTRIES:
+            raise _refused("l1_size", f"{header.l1_size} entries, more than the {_MOST_L1_ENTRIES} of QEMU", 36)
         needed = -(-header.size // ((1 << header.cluster_bits) * ((1 << header.cluster_bits) // 8)))
         if header.l1_size < (needed if not features & EXTENDED_L2 else needed * 2 - 1) and header.size:
             raise _refused("l1_size", f"{header.l1_size} entries, which is too few for {header.size} bytes", 36)

@@ -28,6 +28,8 @@ FOOTER: Final = 512
 _HEADER: Final = 1024
 _SECTOR: Final = 512
 _LARGEST_BLOCK: Final = 256 << 20
+_MOST_BLOCKS: Final = 1 << 22
+"""Enough for 2,040 GB, the most a VHD has, in the smallest blocks in use; looking for data passes each one."""
 
 
 def probe(head: bytes) -> bool:
@@ -108,6 +110,13 @@ class _Reader:
         if not _SECTOR <= size <= _LARGEST_BLOCK or size & (size - 1):
             raise CorruptImage(
                 f"{size} bytes are no size of a block", structure="VHD dynamic header", offset=at, field="block_size"
+            )
+        if footer.current_size > _MOST_BLOCKS * size:
+            raise CorruptImage(
+                f"{footer.current_size} bytes are more than {_MOST_BLOCKS} blocks",
+                structure="VHD footer",
+                offset=footer.source_offset,
+                field="current_size",
             )
         if header.entry_count * size < footer.current_size:
             raise CorruptImage(

@@ -34,6 +34,8 @@ _SECTOR: Final = 512
 _LARGEST_DESCRIPTOR: Final = 1 << 20
 _LARGEST_GRAIN: Final = 1 << 14
 """Sectors: 8 MiB. The specification's default is 128."""
+_MOST_TABLES: Final = 1 << 22
+"""Grain tables of an extent; looking for data in an empty one passes each."""
 _MOST_EXTENTS: Final = 4096
 _NO_PARENT: Final = 0xFFFFFFFF
 _EXTENT: Final = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18}))?')
@@ -244,6 +246,8 @@ class _SparseReader:
             raise _bad("compression", f"{header.compression}, which is not known", at + 77)
         if header.capacity >> 50:
             raise _bad("capacity", f"{header.capacity} sectors are more than any disk has", at + 12)
+        if header.capacity > _MOST_TABLES * header.entries_per_table * grain:
+            raise _bad("capacity", f"{header.capacity} sectors need more than {_MOST_TABLES} grain tables", at + 12)
         if header.unclean_shutdown:
             self.problems += (Problem("VMDK extent header", "the disk was in use when the image was made", at + 72),)
         size = min(header.descriptor_size * _SECTOR, _LARGEST_DESCRIPTOR)

@@ -122,7 +122,7 @@ class NoTable:
 def find_table(disk: ReadAt) -> Table:
     """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
     from vmvisor_image.tables import gpt, mbr
-    from vmvisor_image.volumes import recognise
+    from vmvisor_image.volumes import fat, recognise
 
     sector = read_up_to(disk, 0, SECTOR)
     if len(sector) < SECTOR:
@@ -139,5 +139,7 @@ def find_table(disk: ReadAt) -> Table:
     if is_mbr:
         return mbr.MbrTable(disk, sector, problems)
     if mbr.is_empty(sector):
-        return mbr.MbrTable(disk, sector, ())
+        message = "its parameters make no sense, so no volume is read"
+        damaged = (Problem("FAT boot sector", message, 0),) if fat.is_named_fat(sector) else ()
+        return mbr.MbrTable(disk, sector, damaged)
     return NoTable("sector 0 holds neither a partition table nor a volume that is recognised")

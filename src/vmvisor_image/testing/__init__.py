@@ -1,4 +1,5 @@
 """For tests, ours and those of programs that embed this library: images built from folders, and strategies.
 
-`vmvisor_image.testing.forge` builds disk images; `vmvisor_image.testing.strategies` needs hypothesis.
+`vmvisor_image.testing.forge` builds disk images; `vmvisor_image.testing.strategies` (what is valid) and
+`vmvisor_image.testing.damage` (what is done to it) need hypothesis.
 """

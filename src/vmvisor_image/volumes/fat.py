@@ -42,6 +42,8 @@ _FAT12_CLUSTERS: Final = 4085
 """Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
 _LARGEST_DIRECTORY: Final = 65536 * 32
 """fatgen103: a directory holds at most 65,536 entries."""
+_TYPE_NAMES: Final = (54, 82)
+"""Where boot sectors of FAT12 and FAT16, and of FAT32, have "FAT" in words; nothing is decided by it."""
 _NO_LABEL: Final = b"NO NAME    "
 
 
@@ -84,6 +86,11 @@ def is_boot_sector(sector: bytes) -> bool:
         and (block.total_sectors_16 > 0 or block.total_sectors_32 > 0)
         and (block.root_entries > 0) == (block.sectors_per_fat_16 > 0)
     )
+
+
+def is_named_fat(sector: bytes) -> bool:
+    """Whether a sector says of itself that it is a boot sector of FAT, even one that makes no sense."""
+    return any(sector[at : at + 3] == b"FAT" for at in _TYPE_NAMES)
 
 
 def probe(disk: ReadAt, start: int, size: int) -> bool:
@@ -276,13 +283,17 @@ class FatVolume:
             yield self._start + geometry.root_offset, self._source.read_at(geometry.root_offset, geometry.root_size)
             return
         left = min(_LARGEST_DIRECTORY, geometry.cluster_count * geometry.cluster_size)
+        passed: set[int] = set()
         try:
             for first, count in self._fat.runs(cluster, None, entry_offset):
+                if first in passed:
+                    continue  # a chain that loops, which `runs` finds out some rounds later
                 offset = self._cluster_offset(first)
                 if left <= 0:
                     self._note_at(self._start + offset, "FAT directory", f"{path or '/'!r} goes on past 65,536 entries")
                     return
                 length = min(left, count * geometry.cluster_size)
+                passed.update(range(first, first + -(-length // geometry.cluster_size)))
                 yield self._start + offset, self._source.read_at(offset, length)
                 left -= length
         except CorruptImage as error:
@@ -376,14 +387,18 @@ class FileAllocationTable:
         checkpoint, steps, power = first, 0, 1
         count = 1
         while needed is None or count < needed:
-            following, at = self._next(previous)
-            if following > self._bad:  # an end mark
-                if needed is not None:
-                    raise self._broken(at, "the chain ends before the file does", f"{needed} clusters", f"{count}")
-                break
-            self._check(following, last, at, "FAT entry")
-            if following == checkpoint:  # Brent's cycle detection: constant memory, one comparison a step
-                raise self._broken(at, "the chain loops", "an end mark", f"cluster {following} again")
+            try:
+                following, at = self._next(previous)
+                if following > self._bad:  # an end mark
+                    if needed is not None:
+                        raise self._broken(at, "the chain ends before the file does", f"{needed} clusters", f"{count}")
+                    break
+                self._check(following, last, at, "FAT entry")
+                if following == checkpoint:  # Brent's cycle detection: constant memory, one comparison a step
+                    raise self._broken(at, "the chain loops", "an end mark", f"cluster {following} again")
+            except CorruptImage:
+                yield run_start, previous + 1 - run_start  # what is before the damage is there
+                raise
             steps += 1
             if steps == power:
                 checkpoint, steps, power = following, 0, power * 2

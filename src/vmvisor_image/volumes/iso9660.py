@@ -282,18 +282,18 @@ class IsoVolume:
         if known != path:
             self._note(directory.offset, "ISO 9660 directory", f"{path!r} is {known or '/'!r} again and is left out")
             return
-        pieces: tuple[tuple[int, int], ...] = ()
+        pieces: list[tuple[int, int]] = []
         for record, name, area, at in self._directory_records(path, directory):
             if name in (_SELF, _PARENT) or record.flags & ASSOCIATED:
                 continue
             if record.unit_size:
                 self._note(at, "ISO 9660 directory record", "interleaved files are not read")
                 continue
-            pieces += ((_first_block(record), record.data_length),)
+            pieces.append((_first_block(record), record.data_length))
             if record.flags & MULTI_EXTENT and not record.flags & DIRECTORY:
                 continue
-            entry = self._entry(record, name, area, pieces, at)
-            pieces = ()
+            entry = self._entry(record, name, area, tuple(pieces), at)
+            pieces = []
             self._entry_count += 1
             self._path_bytes += len(path)
             if self._entry_count > MOST_MEMBERS or self._path_bytes > MOST_PATH_BYTES:

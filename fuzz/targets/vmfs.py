@@ -1,0 +1,38 @@
+"""VMFS 3, 5, 6 and VMFS-L with files, as damage to forged volumes: one takes 256 MiB and more."""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+from fuzz.exercise import Bounded, exercise_image
+from fuzz.patches import patched
+from fuzz.samples import TREE
+from vmvisor_image.schemas.vmfs import EXTENT_SIZE
+from vmvisor_image.testing.forge import SparseImage
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, VmfsKind
+from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, VmfsLink, VmfsRawDevice, vmfs_volume
+
+_KINDS: Final[tuple[VmfsKind, ...]] = ("vmfs3", "vmfs5", "vmfs6", "vmfs-l")
+
+
+@functools.cache
+def _base(kind: VmfsKind) -> SparseImage:
+    pieces = ((0, b"1"), (1 << 20, b"2"))
+    tree: dict[str, Content] = {
+        **TREE,
+        "sparse": VmfsFile(size=3 << 20, pieces=pieces, pointers="pointer blocks"),
+        "blocks": VmfsFile(b"x" * 70_000, pointers="file blocks"),
+        "link": VmfsLink("../outside"),
+        "raw": VmfsRawDevice(5),
+    }
+    return vmfs_volume(tree, kind, size=EXTENT_SIZE + DATA_OFFSET)[0]
+
+
+def seeds() -> list[bytes]:
+    return [bytes((number,)) + damage for number in range(len(_KINDS)) for damage in (b"", bytes(8), bytes(range(64)))]
+
+
+def one_input(data: bytes) -> None:
+    kind = _KINDS[data[0] % len(_KINDS)] if data else "vmfs5"
+    exercise_image(Bounded(patched(_base(kind), data[1:])))
