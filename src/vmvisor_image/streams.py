@@ -6,12 +6,10 @@ A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file ins
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
@@ -178,8 +176,11 @@ class FileSource:
     @property
     def modified_ns(self) -> int:
         """When the file was last written, in nanoseconds since 1970."""
-        with self._reading():
+        self._enter()
+        try:
             return os.fstat(self._file.fileno()).st_mtime_ns
+        finally:
+            self._leave()
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.
@@ -192,45 +193,54 @@ class FileSource:
         check_deadline()
         if offset + length > self._size:
             raise past_end(self.path, offset, length, self._size)
-        with self._reading():
-            parts, done = [], 0
-            while True:
-                data = self._read(offset + done, length - done)
-                parts.append(data)
-                done += len(data)
-                if done == length or not data:
-                    break
+        self._enter()
+        try:
+            data = self._read(offset, length)
+            if len(data) < length:
+                data = self._read_rest(data, offset, length)
             if self._find_state() != self._state:
                 raise SourceChanged(f"{self.path}: it was written to since it was opened")
-        if done < length:
-            raise past_end(self.path, offset, length, offset + done)
-        return data if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._leave()
+        if len(data) < length:
+            raise past_end(self.path, offset, length, offset + len(data))
+        return data
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `skip_zeros`: holes of a sparse file are zeros."""
         if not hasattr(os, "SEEK_DATA"):
             return offset
-        with self._reading(), self._lock:
-            try:
+        self._enter()
+        try:
+            with self._lock:
                 return min(end, self._file.seek(offset, os.SEEK_DATA))
-            except OSError as error:
-                # ENXIO: no data from there to the end; any other one: the file system does not say.
-                return min(end, self._size) if error.errno == errno.ENXIO else offset
+        except OSError as error:
+            # ENXIO: no data from there to the end; any other one: the file system does not say.
+            return min(end, self._size) if error.errno == errno.ENXIO else offset
+        finally:
+            self._leave()
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Keep the descriptor open: once it is closed, another file may get its number."""
+    def _enter(self) -> None:
+        """Keep the descriptor open until `_leave`: once it is closed, another file may get its number."""
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.path}: read after close")
             self._readers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._readers -= 1
-                if self._closed and not self._readers:
-                    self._file.close()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._closed and not self._readers:
+                self._file.close()
+
+    def _read_rest(self, data: bytes, offset: int, length: int) -> bytes:
+        """What is read in several pieces, as far as the file goes."""
+        parts, done = [data], len(data)
+        while data and done < length:
+            data = self._read(offset + done, length - done)
+            parts.append(data)
+            done += len(data)
+        return b"".join(parts)
 
     def _read(self, offset: int, length: int) -> bytes:
         for attempt in range(1, _ATTEMPTS + 1):
