@@ -9,8 +9,9 @@ import lzma
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,8 @@ def in_child(work: Callable[[], bool]) -> bool:
     return status == 0
 
 
-def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:
-    lock = ForkSafeLock()
+@contextmanager
+def held_by_another_thread(lock: ForkSafeLock) -> Iterator[None]:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -57,16 +58,22 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:
+    lock = ForkSafeLock()
 
     def work() -> bool:
         with lock, lock:
             return True
 
-    try:
+    with held_by_another_thread(lock):
         assert in_child(work)
-    finally:
-        done.set()
-        thread.join()
     with lock:
         pass
 
@@ -88,16 +95,6 @@ def test_a_lock_that_the_forking_thread_holds_stays_held() -> None:
 
 def test_only_one_thread_of_a_child_renews_a_lock() -> None:
     lock = ForkSafeLock()
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
 
     def work() -> bool:
         inside, most, barrier = 0, 0, threading.Barrier(8)
@@ -118,11 +115,8 @@ def test_only_one_thread_of_a_child_renews_a_lock() -> None:
             one.join()
         return most == 1
 
-    try:
+    with held_by_another_thread(lock):
         assert in_child(work)
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_a_file_object_that_the_parent_moves_too_is_refused(tmp_path: Path) -> None:
