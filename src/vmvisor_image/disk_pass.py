@@ -138,7 +138,7 @@ class DiskPass:
         waiting = deque(sorted(ahead, key=lambda feed: feed.start))
         active: list[Feed] = []
         if end is None and knows_size(self._disk):
-            end = self._disk.size
+            end = self._size()
         while not self.has_ended and (end is None or self.position < end):
             check_deadline()
             at = self.position
@@ -193,12 +193,16 @@ class DiskPass:
             self.has_ended = len(data) < length
             return memoryview(data)
 
+    def _size(self) -> int | None:
+        """Bytes of the disk; None where damage hides its end."""
+        try:
+            return self._disk.size
+        except CorruptImage:
+            return None
+
     def _give_up(self, at: int, length: int, message: str) -> int:
         """Note a damaged place; it reaches to the end where nobody knows how far the disk goes on."""
-        try:
-            _ = self._disk.size
-        except CorruptImage:
-            self.has_ended = True
+        self.has_ended = self._size() is None
         known = None if self.has_ended else length
         last = self.damages[-1] if self.damages else None
         if last is not None and last.message == message and last.offset + (last.length or 0) == at:

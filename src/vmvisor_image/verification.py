@@ -196,6 +196,12 @@ class VerificationReport:
         plain: dict[str, Any] = _plain(self)
         return {**plain, "is_sound": self.is_sound}
 
+    def lines(self) -> Iterator[str]:
+        """The report in words; names in it are as they are in the image, control characters too."""
+        from vmvisor_image import verification_text
+
+        return verification_text.lines(self)
+
     def manifest(self) -> bytes:
         r"""The files as ``sha256sum`` would list them after each partition was extracted to a folder of its number.
 
@@ -339,7 +345,7 @@ class _Verification:
             table_problems = table.problems
         except CorruptImage as error:
             table_problems = (Problem.of(error),)
-            self._pass_gap(None)
+            self._count_gap(self._pass.position, None)  # what is behind the damage, as far as it can be read
         layers = tuple(_check_layer(layer) for layer in self._image.layers)
         found = [*table_problems, *_bad_copies(gpt)]
         found += itertools.chain.from_iterable(each.problems for each in layers)
