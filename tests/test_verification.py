@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -12,11 +13,13 @@ import random
 import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.media import ROCK_RIDGE, iso, write_tree
 from tests.support import Counting, require_tool, run
 from tests.tool_disk import DELETED, SECTOR, ToolDisk
 from tests.vmfs_image import expand
@@ -356,6 +359,53 @@ def test_a_gzip_layer_agrees_with_gzip(tmp_path: Path, flip: int) -> None:
         done = subprocess.run([require_tool("gzip"), "-t", path], capture_output=True, check=False)
         assert (done.returncode == 0) is is_sound
         assert (verify(path).layers[0].problems == ()) is is_sound
+
+
+class TestContainers:
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_zip_members(self, method: int) -> None:
+        readme = b"read me first " * 100
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", method) as archive:
+            archive.writestr("readme.txt", readme)
+            archive.writestr("disk.dd", small_disk())
+        report = verify(made.getvalue())
+        assert report.is_sound
+        files = {file.path: dict(file.hashes)["sha256"] for file in report.layers[0].files}
+        assert files["readme.txt"] == hashlib.sha256(readme).hexdigest()
+        assert files["disk.dd"] == dict(report.hashes)["sha256"]
+        damaged = bytearray(made.getvalue())
+        damaged[60] ^= 1
+        [bad] = [file for file in verify(bytes(damaged)).layers[0].files if file.error]
+        assert bad.path == "readme.txt"
+
+    def test_the_files_of_a_cd(self, tmp_path: Path) -> None:
+        folder = write_tree(tmp_path / "cd", {"imagedd.dd": small_disk(), "a/b/readme.txt": b"text"})
+        path = iso(folder, tmp_path / "cd.iso")
+        report = verify(path, member="imagedd.dd")
+        assert report.is_sound
+        assert {file.path for file in report.layers[0].files} == {"imagedd.dd", "a/b/readme.txt"}
+
+    @pytest.mark.parametrize("names", [ROCK_RIDGE, (), ("-J",)], ids=["Rock Ridge", "plain", "Joliet"])
+    def test_a_cd_as_the_disk(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        folder = write_tree(tmp_path / "cd", {"a/b/readme.txt": b"text", "c/d.txt": b"more"})
+        path = iso(folder, tmp_path / "cd.iso", names)
+        report = verify(path)
+        assert report.is_sound, report.problems
+        assert {dict(file.hashes)["sha256"] for file in only(report).files} >= {hashlib.sha256(b"text").hexdigest()}
+        data = bytearray(path.read_bytes())
+        data[16 * 2048 + 84] ^= 1  # block count, big-endian
+        data[17 * 2048 + 84] ^= 1  # of the supplementary descriptor, where that is one
+        [problem] = verify(bytes(data)).problems
+        assert "block_count" in problem.message
+
+    def test_path_tables_that_differ(self, tmp_path: Path) -> None:
+        folder = write_tree(tmp_path / "cd", {"a/b/readme.txt": b"text"})
+        data = bytearray(iso(folder, tmp_path / "cd.iso").read_bytes())
+        block = int.from_bytes(data[16 * 2048 + 148 : 16 * 2048 + 152], "big")
+        data[block * 2048 + 5] ^= 1
+        [problem] = verify(bytes(data)).problems
+        assert problem.message == "the little-endian and the big-endian one differ"
 
 
 class TestReading:

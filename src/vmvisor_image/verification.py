@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vmvisor_image.archives import Archive
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.checksums import Checksum
 from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
-from vmvisor_image.files import File
+from vmvisor_image.files import File, FileTree
 from vmvisor_image.framed import FramedReader
 from vmvisor_image.image import Image, Source
 from vmvisor_image.layers import Layer, Progress
@@ -29,6 +31,7 @@ from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.gpt import GptCheck
 from vmvisor_image.volumes.fat import FatVolume
 from vmvisor_image.volumes.fat_check import FatFigures
+from vmvisor_image.volumes.iso9660 import IsoVolume
 from vmvisor_image.volumes.signatures import match_signature
 from vmvisor_image.volumes.vmfs import VmfsVolume
 from vmvisor_image.volumes.vmfs_check import VmfsFigures
@@ -39,21 +42,6 @@ _CHUNK: Final = 1 << 20
 
 Hashes = tuple[tuple[str, str], ...]
 """Name and value in hexadecimal of each; empty where not all bytes could be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCheck:
-    """One wrapping, read to its end."""
-
-    kind: str
-    name: str | None
-    """Name of the wrapped file."""
-    size: int | None
-    """Bytes it decodes to; None where damage hides the end."""
-    counts: tuple[tuple[str, int], ...]
-    """Parts whose checks were right, such as "blocks" and "streams"; also what was found behind damage."""
-    problems: tuple[Problem, ...]
-    """Checks that failed, and what else is wrong; offsets count in the compressed bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +99,23 @@ class FileCheck:
     signature: SignatureTrailer | None
     error: str | None
     """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCheck:
+    """One wrapping, read to its end."""
+
+    kind: str
+    name: str | None
+    """Name of the wrapped file."""
+    size: int | None
+    """Bytes it decodes to; None where damage hides the end."""
+    counts: tuple[tuple[str, int], ...]
+    """Parts whose checks were right, such as "blocks" and "streams"; also what was found behind damage."""
+    files: tuple[FileCheck, ...]
+    """Of a container (a CD, a tar, a zip), all its files, by their places in it."""
+    problems: tuple[Problem, ...]
+    """Checks that failed, and what else is wrong; offsets count in what the layer wraps its content with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +297,12 @@ class _FileSink:
     def __init__(self, algorithms: Sequence[str], meter: Meter) -> None:
         self.digests = Digests(algorithms)
         self.end = ModuleEnd(meter)
+        self.crc32: int | None = None
+        """CRC-32 so far; None where none is wanted."""
 
     def update(self, data: memoryview) -> None:
+        if self.crc32 is not None:
+            self.crc32 = zlib.crc32(data, self.crc32)
         self.digests.update(data)
         if not self.digests.missed:
             self.end.update(data)
@@ -346,7 +355,7 @@ class _Verification:
         except CorruptImage as error:
             table_problems = (Problem.of(error),)
             self._count_gap(self._pass.position, None)  # what is behind the damage, as far as it can be read
-        layers = tuple(_check_layer(layer) for layer in self._image.layers)
+        layers = tuple(self._check_layer(layer) for layer in self._image.layers)
         found = [*table_problems, *_bad_copies(gpt)]
         found += itertools.chain.from_iterable(each.problems for each in layers)
         found += itertools.chain.from_iterable(each.problems for each in partitions)
@@ -375,6 +384,46 @@ class _Verification:
             ),
             problems=_in_order(self._without_folder(found)),
         )
+
+    def _check_layer(self, layer: Layer) -> LayerCheck:
+        """A layer, read to its end."""
+        source = layer.source
+        size: int | None
+        try:
+            size = source.size
+        except CorruptImage:
+            size = None  # and its problems say why
+        counts: list[tuple[str, int]] = []
+        if isinstance(source, Bzip2Reader):
+            counts = [("blocks", source.stats.blocks_known), ("streams", source.streams_known)]
+            if size is None:
+                behind = [len(block.data) for block in source.salvage()]
+                counts += [("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind))]
+        elif isinstance(source, FramedReader):
+            counts = [("frames", len(source.frames))]
+        problems: tuple[Problem, ...] = tuple(getattr(source, "problems", ()))
+        files: tuple[FileCheck, ...] = ()
+        if layer.files is not None:
+            files = self._check_members(layer.files)
+            problems += (*_file_problems(files), *layer.files.problems)
+        found = _in_order(self._without_folder(problems))
+        return LayerCheck(layer.kind, layer.name, size, tuple(counts), files, found)
+
+    def _check_members(self, tree: FileTree) -> tuple[FileCheck, ...]:
+        """The files of a container; those of a zip are held against the CRCs of its directory."""
+        crcs = {member.path: member.crc32 for member in tree.members} if isinstance(tree, Archive) else {}
+        found = []
+        for planned in self._plan_tree(tree):
+            planned.reads_itself = True
+            if planned.sink is not None:
+                planned.sink.crc32 = 0 if crcs.get(planned.file.path) is not None else None
+            check = self._finish(planned, lambda _: None)
+            wanted = crcs.get(check.path)
+            has_crc = planned.sink is not None and planned.sink.crc32 == wanted
+            if wanted is not None and check.error is None and not has_crc:
+                check = dataclasses.replace(check, hashes=(), error=f"its CRC is not {wanted:#010x}")
+            found.append(check)
+        return tuple(found)
 
     def _without_folder(self, problems: Iterable[Problem]) -> Iterator[Problem]:
         """The problems, with the image's name in the place of its path: the same wherever it lies."""
@@ -438,11 +487,16 @@ class _Verification:
                 vmfs = volume.check()
             except (CorruptImage, NotAFileSystem) as error:
                 problems.append(Problem("VMFS volume", str(error), start))
+        if isinstance(volume, IsoVolume):
+            problems += volume.check()
         has_files = bool(planned) or fat is not None or vmfs is not None
         if not has_files:
             feeds.append(Feed(start, end, content))
         self._pass.advance(end, feeds)
-        files = tuple(self._finish(partition.number, each) for each in planned)
+        files = tuple(
+            self._finish(each, lambda damage, each=each: self._touch(damage, partition.number, each.file))  # type: ignore[misc]
+            for each in planned
+        )
         problems += _file_problems(files)
         problems += [*_fat_problems(start, fat), *_vmfs_problems(start, vmfs), *partition.problems]
         return PartitionCheck(
@@ -478,6 +532,9 @@ class _Verification:
             return [], []
         except CorruptImage as error:
             return [], [Problem.of(error)]
+        return self._plan_tree(files), []
+
+    def _plan_tree(self, files: FileTree) -> list[_PlannedFile]:
         planned = []
         for file in files.values():
             sink = _FileSink(self._algorithms, self._image.meter)
@@ -489,10 +546,10 @@ class _Verification:
             ordered = all(one.offset + one.length <= other.offset for one, other in itertools.pairwise(extents))
             reads_itself = not ordered or sum(extent.length for extent in extents) != file.size
             planned.append(_PlannedFile(file, extents[0].offset if extents else 0, sink, reads_itself=reads_itself))
-        return sorted(planned, key=lambda each: each.place), []
+        return sorted(planned, key=lambda each: each.place)
 
-    def _finish(self, number: int, planned: _PlannedFile) -> FileCheck:
-        """What is known of a file when its bytes have passed."""
+    def _finish(self, planned: _PlannedFile, note_damage: Callable[[int], None]) -> FileCheck:
+        """What is known of a file when its bytes have passed; `note_damage` is told of each damage it touches."""
         file, sink = planned.file, planned.sink
         offset = None if sink is None or not file.size else planned.place or None
         if sink is None:
@@ -502,7 +559,7 @@ class _Verification:
             error = self._read_by_itself(file, sink)
         digests = sink.digests
         for damage in digests.missed:
-            self._touched.setdefault(damage, []).append(f"{number}/{file.path}")
+            note_damage(damage)
         if error is None and digests.missed:
             error = f"can't be read: {self._pass.damages[digests.missed[0]].message}"
         elif error is None and digests.received < file.size:
@@ -519,6 +576,9 @@ class _Verification:
         if sink.end.failure is not None:
             error = f"its gzip data is damaged: {sink.end.failure}"
         return FileCheck(file.path, file.size, offset, digests.values, sink.end.is_gzip, signature, error)
+
+    def _touch(self, damage: int, number: int, file: File) -> None:
+        self._touched.setdefault(damage, []).append(f"{number}/{file.path}")
 
     def _read_by_itself(self, file: File, sink: _FileSink) -> str | None:
         """Hash a file whose bytes are not on the disk in order; gives what is wrong."""
@@ -550,28 +610,6 @@ def _slack(planned: Iterable[_PlannedFile], cluster_size: int, sink: NonZero) ->
     for end, length in sorted(ends):
         if length:
             yield Feed(end, end + length, sink)
-
-
-def _check_layer(layer: Layer) -> LayerCheck:
-    """A layer, read to its end."""
-    source = layer.source
-    size: int | None
-    try:
-        size = source.size
-    except CorruptImage:
-        size = None  # and its problems say why
-    counts: list[tuple[str, int]] = []
-    if isinstance(source, Bzip2Reader):
-        counts = [("blocks", source.stats.blocks_known), ("streams", source.streams_known)]
-        if size is None:
-            behind = [len(block.data) for block in source.salvage()]
-            counts += [("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind))]
-    elif isinstance(source, FramedReader):
-        counts = [("frames", len(source.frames))]
-    problems: tuple[Problem, ...] = tuple(getattr(source, "problems", ()))
-    if layer.files is not None:
-        problems += layer.files.problems
-    return LayerCheck(layer.kind, layer.name, size, tuple(counts), _in_order(problems))
 
 
 def _bad_copies(copies: Iterable[GptCheck]) -> Iterator[Problem]:

@@ -17,6 +17,8 @@ def lines(report: VerificationReport) -> Iterator[str]:
     yield from _hashes(report.source_hashes, "  ")
     for layer in report.layers:
         yield _layer(layer)
+        for file in layer.files:
+            yield from _file(file)
     for checksum in report.checksums:
         verdict = "right" if checksum.is_right else f"WRONG, it is {checksum.found}"
         yield f"  {checksum.listed_in}: {checksum.algorithm} of {checksum.path} {verdict}"
