@@ -24,12 +24,13 @@ CREATED := $(VERSIONS:%=.venv/py%/created)
 INSTALLED := $(VERSIONS:%=.venv/py%/installed)
 ORACLE := .venv/oracle/made
 SITE := build/docs/made
+TOOLS := .venv/tools/made
 TESTS := $(VERSIONS:%=test-%)
 
 FUZZ_SECONDS = 60
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/[!_]*.py)))
 
-.PHONY: help setup lint types test docs demo fuzz bench bench-bzip2 bench-vmfs bench-fleet man clean $(TESTS)
+.PHONY: help setup lint types test docs demo fuzz bench bench-bzip2 bench-vmfs bench-fleet man lock sbom clean $(TESTS)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -78,6 +79,21 @@ bench-fleet: .venv/bench/installed ## measure 200 images at 1 and 2 workers, hal
 man: $(DEV) ## write the man page anew, from the command line's own help
 	.venv/dev/bin/python tools/man_page.py docs/man/vmvisor-image.1
 
+# A lock holds for every Python and platform; LOCK_FLAGS=--upgrade takes the newest releases.
+lock = .venv/tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(LOCK_FLAGS) --output-file requirements/$(1).txt
+
+lock: $(TOOLS) ## pin what development needs, with hashes, in requirements/; LOCK_FLAGS=--upgrade: the newest of all
+	$(call lock,runtime) pyproject.toml
+	$(call lock,dev) --extra cli --extra dev --extra test pyproject.toml requirements/build.in
+	$(call lock,tools) requirements/tools.in
+
+sbom: dist/built $(TOOLS) .venv/sbom/made ## write what a release is made of to dist/, as CycloneDX, validated; twice, to compare
+	for name in sbom.cdx.json .again.cdx.json; do .venv/tools/bin/cyclonedx-py environment .venv/sbom \
+		--pyproject pyproject.toml --mc-type library --output-reproducible --validate -o dist/$$name || exit; done
+	cmp dist/sbom.cdx.json dist/.again.cdx.json
+	rm dist/.again.cdx.json
+
 clean: ## remove all that make made
 	rm -rf .venv .fuzz build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -88,19 +104,21 @@ new_venv = rm -rf $(@D) && "$$($(PYTHON) tools/find_pythons.py $(1))" -m venv $(
 # pip of the virtual environment in the target's folder.
 pip_install = $(@D)/bin/python -m pip install --quiet
 
-# The tools, and what they need to see of the packages in use.
-$(DEV): pyproject.toml
+# The tools, and what they need to see of the packages in use: what the lock says and nothing else, also to build with.
+$(DEV): pyproject.toml requirements/dev.txt
 	$(call new_venv,$(OLDEST))
-	$(pip_install) --editable ".[cli,dev,test]"
+	$(pip_install) --require-hashes --requirement requirements/dev.txt
+	$(pip_install) --no-build-isolation --no-deps --editable .
 	touch $@
 
 # The wheel is built from the sdist, as a release's is. A folder counts as changed when a file in it comes or goes.
 dist/built: $(DEV) README.md LICENSE docs/man/vmvisor-image.1 $(shell find src -not -path "*__pycache__*")
 	rm -rf dist
-	.venv/dev/bin/python -m build
+	.venv/dev/bin/python -m build --no-isolation
 	touch $@
 
-# The wheel with all it needs; made anew only when pyproject.toml changes...
+# The wheel with all it needs, in the newest releases that pyproject.toml allows, as users get them: not those of the
+# lock. Made anew only when pyproject.toml changes...
 $(CREATED): .venv/py%/created: pyproject.toml | dist/built
 	$(call new_venv,$*)
 	$(pip_install) "$$(echo dist/*.whl)[cli,test]"
@@ -136,6 +154,19 @@ $(SITE): .venv/docs/installed CHANGELOG.md SUPPORTED.md $(shell find docs -type 
 .venv/fuzz/made: pyproject.toml
 	$(call new_venv,$(OLDEST))
 	$(pip_install) --editable ".[crypto,fuzz]" "hypothesis>=6.100"
+	touch $@
+
+# What writes the locks and the SBOM.
+$(TOOLS): requirements/tools.txt
+	$(call new_venv,$(OLDEST))
+	$(pip_install) --require-hashes --requirement requirements/tools.txt
+	touch $@
+
+# What a release needs to run, in the pinned versions, without pip.
+.venv/sbom/made: requirements/runtime.txt | $(DEV)
+	rm -rf $(@D)
+	.venv/dev/bin/python -m venv --without-pip $(@D)
+	.venv/dev/bin/python -m pip --python $(@D) install --quiet --require-hashes --requirement requirements/runtime.txt
 	touch $@
 
 .venv/bench/installed: pyproject.toml dist/built

@@ -45,6 +45,7 @@ from vmvisor_image.report import ImageReport, PartitionReport, inspect
 from vmvisor_image.seekable_zstd import Conversion, convert
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.survey import Survey
+from vmvisor_image.verification import VerificationReport, verify
 from vmvisor_image.volumes.vmfs import ActiveHost, VmfsVolume
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
 
@@ -106,6 +107,7 @@ __all__ = [
     "TruncatedImage",
     "UnsafeName",
     "UsageError",
+    "VerificationReport",
     "VmfsVolume",
     "VmvisorImageError",
     "convert",
@@ -113,4 +115,5 @@ __all__ = [
     "inspect",
     "open_archive",
     "open_datastore",
+    "verify",
 ]

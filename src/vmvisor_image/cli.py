@@ -15,6 +15,7 @@ from vmvisor_image import (
     Archive,
     CorruptImage,
     Datastore,
+    DestinationExists,
     File,
     FileTree,
     Hexdump,
@@ -36,6 +37,7 @@ from vmvisor_image import (
     inspect,
     open_archive,
     open_datastore,
+    verify,
 )
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.limits import DEFAULT_LIMITS
@@ -155,11 +157,16 @@ def _parser() -> argparse.ArgumentParser:
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
     _add_raw_commands(command, partition_argument)
+    _add_verify(commands.add_parser)
     _add_scan(commands.add_parser)
-    completion = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    _add_completion(commands.add_parser)
+    return parser
+
+
+def _add_completion(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    completion = add_parser("completion", help="print a script that completes this command in a shell")
     completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
     completion.set_defaults(run=_completion)
-    return parser
 
 
 def _add_archive(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
@@ -273,6 +280,34 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     _add_limits(scan)
     scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
     scan.set_defaults(run=_scan)
+
+
+def _add_verify(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "read all of an image once, and report every check of it, with the hash of every file"
+    parser = add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}; 1 when anything is wrong.")
+    parser.add_argument("source", metavar="SRC", help="the disk image: a path or a URL")
+    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    parser.add_argument(
+        "--manifest",
+        metavar="DEST",
+        help="write the SHA-256 of each file to DEST, for sha256sum -c in a folder to which each partition was"
+        " extracted under its number",
+    )
+    parser.add_argument("--force", action="store_true", help="replace DEST when it is there")
+    parser.add_argument(
+        "--hash",
+        metavar="NAME",
+        action="append",
+        default=[],
+        choices=("sha1", "md5"),
+        help="hash with this, too: sha1 or md5; may be given more than once",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
+    parser.add_argument(
+        "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
+    )
+    _add_limits(parser)
+    parser.set_defaults(run=_verify)
 
 
 def _overlays(given: Sequence[str]) -> dict[str, str]:
@@ -663,6 +698,29 @@ def _hexdump(options: argparse.Namespace) -> int:
                 repeated = line.data
         print(f"{end:08x}")
     return _DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if options.manifest is not None and not options.force and os.path.lexists(options.manifest):
+        raise DestinationExists(f"{options.manifest} is already there")
+    with _progress("verifying") as progress:
+        report = verify(
+            options.source,
+            threads=options.threads,
+            algorithms=("sha256", *dict.fromkeys(options.hash)),
+            progress=progress,
+            member=options.member,
+            limits=_limits(options),
+        )
+    if options.manifest is not None:
+        with open(options.manifest, "wb") as manifest:  # noqa: PTH123  # it may be /dev/stdout
+            manifest.write(report.manifest())
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        for line in report.lines():
+            print(_printable(line))
+    return _DONE if report.is_sound else _BAD_INPUT
 
 
 def _scan(options: argparse.Namespace) -> int:

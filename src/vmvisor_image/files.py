@@ -552,13 +552,18 @@ class FileTree(Mapping[str, File]):
     def _walk(self) -> Iterator[File]:
         """Each path once: of two files in one directory with one name, the first."""
         seen: set[str] = set()
-        for file in self._walk_all():
+        for file in self.all_files():
             key = self._key(file.path)
             if key not in seen:
                 seen.add(key)
                 yield file
 
-    def _walk_all(self) -> Iterator[File]:
+    def all_files(self) -> Iterator[File]:
+        """Every file, in the order of the directories: those that another one of the same path hides, too.
+
+        Raises:
+            LimitExceeded: There are too many, or directories too deep in each other.
+        """
         pending = [iter(self.root)]
         count, limits = 0, self.limits
         while pending:
@@ -652,7 +657,7 @@ class FileTree(Mapping[str, File]):
         """
         with self.limits.operation():
             return write_files(
-                [(file.path, file) for file in self._walk_all()],
+                [(file.path, file) for file in self.all_files()],
                 dest,
                 overwrite=overwrite,
                 resume=resume,

@@ -201,6 +201,11 @@ class Image:
         return self._open().disk
 
     @property
+    def source(self) -> ReadAt:
+        """What was opened, as it is: the outermost layer's bytes, or the disk where nothing wraps it."""
+        return self._open().source
+
+    @property
     def size(self) -> int:
         """Bytes of the decoded disk; of a compressed image the first call decodes to the end."""
         return self.disk.size

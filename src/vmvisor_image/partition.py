@@ -21,6 +21,7 @@ from vmvisor_image.record import Record
 from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up_to, skip_zeros
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
+from vmvisor_image.tables.gpt import GptCheck, GptTable
 from vmvisor_image.volumes import FileVolume, Volume, open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.signatures import Match, match_signature
@@ -418,6 +419,22 @@ class PartitionTable:
         return self._table.records
 
     @property
+    def areas(self) -> tuple[tuple[int, int], ...]:
+        """Offset and bytes of each structure of the table itself that was found so far."""
+        return self._table.areas
+
+    def check_copies(self) -> tuple[GptCheck, ...]:
+        """The CRCs of both copies of a GPT, the primary one first; none of any other table. Reads the backup copy."""
+        return self._table.check_copies() if isinstance(self._table, GptTable) else ()
+
+    def find(self) -> Iterator[Partition]:
+        """The partitions one by one, as they are found: the disk is read no further than to the one that is given."""
+        position = 0
+        while (found := self._at(position)) is not None:
+            yield found
+            position += 1
+
+    @property
     def banks(self) -> tuple[BootBank, ...]:
         """The boot banks, by partition number; reads the root directory of each FAT volume and each ``boot.cfg``."""
         with self._lock:
@@ -494,22 +511,21 @@ class PartitionTable:
 
     def _first(self, matches: Callable[[Partition], bool]) -> Partition | None:
         """The first partition that matches, finding more only while none of the known ones does."""
-        position = 0
-        while True:
-            with self._lock:
-                if position == len(self._found):
-                    try:
-                        entry = next(self._rest, None)
-                    except BaseException:  # the source failed: go on from here when asked again
-                        self._look_again()
-                        raise
-                    if entry is None:
-                        return None
-                    self._found.append(Partition(self._owner, entry, self.scheme))
-                candidate = self._found[position]
-            if matches(candidate):
-                return candidate
-            position += 1
+        return next((partition for partition in self.find() if matches(partition)), None)
+
+    def _at(self, position: int) -> Partition | None:
+        """The partition that is found after `position` others; None where there are no more."""
+        with self._lock:
+            if position == len(self._found):
+                try:
+                    entry = next(self._rest, None)
+                except BaseException:  # the source failed: go on from here when asked again
+                    self._look_again()
+                    raise
+                if entry is None:
+                    return None
+                self._found.append(Partition(self._owner, entry, self.scheme))
+            return self._found[position]
 
     def _repr_html_(self) -> str:
         from vmvisor_image import notebook

@@ -14,6 +14,8 @@ from vmvisor_image.streams import ReadAt, Slice
 
 _SCHEMA: Final = 4
 _LONGEST_SIGNATURE: Final = 1 << 16
+LONGEST_TRAILER: Final = _SCHEMA + _LONGEST_SIGNATURE + SignatureTail.length()
+"""Bytes of the longest trailer that is one."""
 _KEY_ID: Final = 16
 _SCHEMAS_WITH_KEY_ID: Final = range(1, 5)
 

@@ -57,6 +57,8 @@ class ArchiveMember:
     """Where a file's data lies in the archive, for a file whose bytes lie there as they are."""
     content: ReadAt | None = None
     """A file's data, for one whose bytes do not."""
+    crc32: int | None = None
+    """CRC-32 of a file's data as the archive says; zip only."""
 
 
 class Archive(FileTree):

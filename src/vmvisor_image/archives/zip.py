@@ -92,6 +92,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             offset=entry.header_offset,
             extents=extents,
             content=content,
+            crc32=entry.CRC,
         )
 
 

@@ -181,6 +181,14 @@ class Bzip2Reader:
         with self._lock:
             return Bzip2Stats(len(self._walk.index), self._decoded, self._repeated)
 
+    @property
+    def streams_known(self) -> int:
+        """Streams that hold the blocks known so far; a stream that holds none is not counted."""
+        index = self._walk.index
+        # Between two blocks of one stream there is nothing.
+        joints = sum(index[number].start_bit != index[number - 1].end_bit for number in range(1, len(index)))
+        return joints + 1 if len(index) else 0
+
     def count_blocks(self) -> int:
         """How many blocks the source holds, found by their magic without decoding; reads all of it."""
         return count_blocks(self._source)

@@ -110,6 +110,33 @@ class Fat32BootSector(BiosParameterBlock):
 
 
 @record
+class FileSystemInformation(Record):
+    """FSInfo of FAT32: 512 bytes in the boot sector's `information_sector` (fatgen103, "FAT32 FSInfo Sector")."""
+
+    lead_signature: U32
+    """0x41615252."""
+    reserved_1: Annotated[bytes, Bytes(480)]
+    """Zeros."""
+    structure_signature: U32
+    """0x61417272."""
+    free_clusters: U32
+    """As last known; 0xFFFFFFFF where it is not."""
+    next_free: U32
+    """Where to look for a free cluster; 0xFFFFFFFF where it is not known."""
+    reserved_2: Annotated[bytes, Bytes(12)]
+    """Zeros."""
+    trail_signature: U32
+    """0xAA550000."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether its signatures are right."""
+        return (self.lead_signature, self.structure_signature) == (0x41615252, 0x61417272) and (
+            self.trail_signature == 0xAA550000
+        )
+
+
+@record
 class DirectoryEntry(Record):
     """One 32-byte entry of a directory."""
 

@@ -68,6 +68,11 @@ class Table(Protocol):
         """The structures of the table itself, by their names, as they are on disk."""
         ...
 
+    @property
+    def areas(self) -> tuple[tuple[int, int], ...]:
+        """Offset and bytes of each structure of the table itself that was found so far."""
+        ...
+
     def entries(self) -> Iterator[TableEntry]:
         """The partitions, in the order in which they can be found by reading the disk from its start.
 
@@ -86,6 +91,7 @@ class WholeDisk:
     scheme: Scheme = "none"
     sector_size = SECTOR
     problems: tuple[Problem, ...] = ()
+    areas: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, disk: ReadAt) -> None:
         self._disk = disk
@@ -105,6 +111,7 @@ class NoTable:
 
     scheme: Scheme = "none"
     sector_size = SECTOR
+    areas: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, message: str, further: tuple[Problem, ...] = ()) -> None:
         self.problems = (Problem("partition table", message, 0), *further)

@@ -47,6 +47,29 @@ class _Copy:
         return not self.problems
 
 
+@dataclass(frozen=True, slots=True)
+class GptCheck:
+    """The two CRCs of one copy of a GUID partition table."""
+
+    which: _Which
+    offset: int
+    """Its header, in bytes from the start of the decoded disk."""
+    header_crc: int | None
+    """As the header says; None where there is none."""
+    header_crc_found: int | None
+    """Of the header as it is; None where its size makes no sense."""
+    entries_crc: int | None
+    """As the header says."""
+    entries_crc_found: int | None
+    """Of the entries as they are; None where they can't be read."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether both are right."""
+        known = None not in (self.header_crc, self.entries_crc)
+        return known and (self.header_crc, self.entries_crc) == (self.header_crc_found, self.entries_crc_found)
+
+
 class GptTable:
     """The partitions of a disk with a GUID partition table."""
 
@@ -81,6 +104,26 @@ class GptTable:
     def records(self) -> Mapping[str, Record]:
         """The master boot record that protects the table, and the header that is used."""
         return {"protective MBR": self._mbr, f"{self._copy.which} GPT header": self._copy.header}
+
+    @property
+    def areas(self) -> tuple[tuple[int, int], ...]:
+        """See `Table.areas`: the backup's entries are taken to lie before its header, as all tools put them."""
+        header, unit = self.header, self.sector_size
+        length = min(header.entry_count * header.entry_size, _LARGEST_ENTRIES)
+        length = -(-length // unit) * unit
+        backup = self._places()[1][1]
+        primary = header.entries_lba * unit if self._copy.which == "primary" else 2 * unit
+        return ((0, unit), (unit, unit), (primary, length), (max(backup - length, 0), min(length, backup) + unit))
+
+    def check_copies(self) -> tuple[GptCheck, GptCheck]:
+        """The CRCs of both copies, the primary one first; reads them, and so a compressed disk to its end."""
+        primary, backup = (_check_copy(self._disk, at, self.sector_size, which) for which, at in self._places())
+        return primary, backup
+
+    def _places(self) -> tuple[tuple[_Which, int], tuple[_Which, int]]:
+        """Where each copy's header lies, in bytes."""
+        backup = self.header.alternate_lba if self._copy.which == "primary" else self.header.my_lba
+        return ("primary", self.sector_size), ("backup", backup * self.sector_size)
 
     def entries(self) -> Iterator[TableEntry]:
         """See `Table.entries`."""
@@ -226,6 +269,25 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy 
         elif (found := zlib.crc32(entries)) != header.entries_crc:
             note("entries_crc", f"it should be {found:#010x} and is {header.entries_crc:#010x}")
     return _Copy(which, header, sector_size, entries, tuple(problems))
+
+
+def _check_copy(disk: ReadAt, at: int, unit: int, which: _Which) -> GptCheck:
+    """The CRCs of the copy whose header is at byte `at`."""
+    try:
+        raw = read_up_to(disk, at, unit)
+    except CorruptImage:
+        raw = b""
+    if len(raw) < GptHeader.length() or (header := GptHeader.parse(raw, base=at)).signature != SIGNATURE:
+        return GptCheck(which, at, None, None, None, None)
+    sensible = GptHeader.length() <= header.header_size <= len(raw)
+    found = _header_crc(raw[: header.header_size]) if sensible else None
+    length = header.entry_count * header.entry_size
+    try:
+        entries = read_up_to(disk, header.entries_lba * unit, length) if length <= _LARGEST_ENTRIES else b""
+    except CorruptImage:
+        entries = b""
+    entries_crc = zlib.crc32(entries) if len(entries) == length else None
+    return GptCheck(which, at, header.header_crc, found, header.entries_crc, entries_crc)
 
 
 def _join(problems: list[Problem]) -> str:

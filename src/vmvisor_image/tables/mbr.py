@@ -71,6 +71,8 @@ class MbrTable:
         self.record = MasterBootRecord.parse(sector)
         """Sector 0 as it is on the disk."""
         self._problems = list(problems)
+        self._extended_at: set[int] = set()
+        """Where the extended boot records that were read lie."""
         if self.record.signature != SIGNATURE:
             self._note(SECTOR - 2, "master boot record", "signature: 55 AA is missing")
 
@@ -95,6 +97,11 @@ class MbrTable:
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
         return tuple(self._problems)
+
+    @property
+    def areas(self) -> tuple[tuple[int, int], ...]:
+        """See `Table.areas`."""
+        return tuple((at, SECTOR) for at in sorted({0, *self._extended_at}))
 
     def entries(self) -> Iterator[TableEntry]:
         """See `Table.entries`."""
@@ -133,6 +140,7 @@ class MbrTable:
 
     def _read_extended(self, at: int) -> tuple[PartitionEntry | None, PartitionEntry | None]:
         """The logical partition of the extended boot record at byte `at`, and the link to the next."""
+        self._extended_at.add(at)
         try:
             sector = read_up_to(self._disk, at, SECTOR)
         except CorruptImage as error:

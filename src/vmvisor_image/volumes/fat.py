@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.limits import check_deadline
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
     SIGNATURE,
@@ -28,12 +29,14 @@ from vmvisor_image.schemas.fat import (
     DirectoryEntry,
     Fat16BootSector,
     Fat32BootSector,
+    FileSystemInformation,
     VmwareMarker,
 )
 from vmvisor_image.schemas.vmfs import vmfs_uuid
 from vmvisor_image.streams import ReadAt, Slice
 
 if TYPE_CHECKING:
+    from vmvisor_image.volumes.fat_check import Difference, FatFigures, FreeSummary
     from vmvisor_image.volumes.fat_entries import ParsedEntry
 
 BOOT_SECTOR: Final = 512
@@ -44,6 +47,8 @@ _LARGEST_DIRECTORY: Final = 65536 * 32
 """fatgen103: a directory holds at most 65,536 entries."""
 _TYPE_NAMES: Final = (54, 82)
 """Where boot sectors of FAT12 and FAT16, and of FAT32, have "FAT" in words; nothing is decided by it."""
+_PIECE: Final = 1 << 20
+_UNKNOWN_FREE: Final = 0xFFFFFFFF
 _NO_LABEL: Final = b"NO NAME    "
 
 
@@ -135,6 +140,8 @@ class FatVolume:
 
         self._entries = EntryReader(fat32=self.geometry.bits == 32)
         self._claims: dict[int, str] = {}
+        self._claimed_by: dict[str, int] = {}
+        """Where the entry of each directory that was listed lies on the disk, by its path."""
         self._label: str | None = None
         self._label_read = False
         root_cluster = self.geometry.root_cluster
@@ -239,6 +246,109 @@ class FatVolume:
                 )
         return tuple(extents)
 
+    @property
+    def end(self) -> int:
+        """Where its last cluster ends, in bytes from the start of the decoded disk."""
+        return self._start + self._cluster_offset(self.geometry.cluster_count + _FIRST_CLUSTER)
+
+    def check(self) -> tuple[FatFigures, tuple[tuple[int, int], ...]]:
+        """Hold the allocation table against the files and directories, and its copies against each other.
+
+        Lists every directory, and reads every copy of the table.
+
+        Returns:
+            The figures; and offset on the decoded disk and bytes of each run of free clusters, by place.
+
+        Raises:
+            CorruptImage: A table can't be read, or there are more than `fat_check.MOST_CLUSTERS` clusters.
+            LimitExceeded: There are too many files.
+        """
+        from vmvisor_image.volumes import fat_check
+
+        geometry = self.geometry
+        if geometry.cluster_count > fat_check.MOST_CLUSTERS:
+            raise CorruptImage(
+                "its clusters are too many to be checked",
+                structure="FAT",
+                offset=self._start + geometry.fat_offset,
+                expected=f"at most {fat_check.MOST_CLUSTERS}",
+                found=geometry.cluster_count,
+            )
+        files = list(self.files.all_files())  # which lists the directories
+        starts = [
+            fat_check.ChainStart(path, cluster, None, self._claimed_by.get(path, self._start))
+            for cluster, path in self._claims.items()
+            if cluster
+        ]
+        for file in files:
+            first, size, offset = file.token
+            starts.append(fat_check.ChainStart(file.path, first, -(-size // geometry.cluster_size), offset))
+        table = self._fat.read_all()
+        bad = (1 << min(geometry.bits, 28)) - 9
+        clusters = fat_check.ClusterMap(
+            table, bad, self._start + self._cluster_offset(_FIRST_CLUSTER), geometry.cluster_size
+        )
+        for start in starts:
+            clusters.add(start)
+        used, free, marked_bad = clusters.count()
+        lost = list(clusters.lost())
+        long_chains = [wrong for wrong in clusters.wrong if wrong.is_long]
+        short_chains = [wrong for wrong in clusters.wrong if not wrong.is_long]
+        sectors = self._sectors_per_fat
+        figures = fat_check.FatFigures(
+            cluster_size=geometry.cluster_size,
+            clusters=geometry.cluster_count,
+            used_clusters=used,
+            free_clusters=free,
+            bad_clusters=marked_bad,
+            lost_clusters=geometry.cluster_count - used - free - marked_bad,
+            lost_chains=len(lost),
+            lost=tuple(lost[: fat_check.MOST_LISTED]),
+            cross_links=tuple(clusters.cross_links),
+            long_chains=tuple(long_chains),
+            short_chains=tuple(short_chains),
+            fat_copies=self.boot_sector.fat_count,
+            fat_size=sectors * self.boot_sector.bytes_per_sector,
+            differences=tuple(self._compare_copies()),
+            summary=self._read_summary(),
+        )
+        return figures, tuple(clusters.free_runs())
+
+    @property
+    def _sectors_per_fat(self) -> int:
+        boot = self.boot_sector
+        return boot.sectors_per_fat_32 if isinstance(boot, Fat32BootSector) else boot.sectors_per_fat_16
+
+    def _compare_copies(self) -> Iterator[Difference]:
+        """The copies of the table that are not as the first; none where only one of them is in use."""
+        from vmvisor_image.volumes import fat_check
+
+        boot = self.boot_sector
+        if isinstance(boot, Fat32BootSector) and boot.extended_flags & 0x80:
+            return
+        size = self._sectors_per_fat * boot.bytes_per_sector
+        first = boot.reserved_sectors * boot.bytes_per_sector
+        for number in range(2, boot.fat_count + 1):
+            at = first + (number - 1) * size
+            found = fat_check.compare(self._pieces(first, size), self._pieces(at, size))
+            if found is not None:
+                yield fat_check.Difference(number, self._start + at + found[0], found[1])
+
+    def _pieces(self, offset: int, length: int) -> Iterator[bytes]:
+        for at in range(offset, offset + length, _PIECE):
+            yield self._source.read_at(at, min(_PIECE, offset + length - at))
+
+    def _read_summary(self) -> FreeSummary | None:
+        from vmvisor_image.volumes import fat_check
+
+        boot = self.boot_sector
+        if not isinstance(boot, Fat32BootSector) or not 0 < boot.information_sector < boot.reserved_sectors:
+            return None
+        offset = boot.information_sector * boot.bytes_per_sector
+        found = FileSystemInformation.parse(self._source.read_at(offset, FileSystemInformation.length()))
+        free = None if found.free_clusters == _UNKNOWN_FREE else found.free_clusters
+        return fat_check.FreeSummary(self._start + offset, found.is_valid, free)
+
     def _cluster_offset(self, cluster: int) -> int:
         return self.geometry.data_offset + (cluster - _FIRST_CLUSTER) * self.geometry.cluster_size
 
@@ -265,6 +375,7 @@ class FatVolume:
 
         def entries() -> list[File | Directory]:
             owner = self._claims.setdefault(entry.first_cluster, path)
+            self._claimed_by.setdefault(path, entry.offset)
             if owner != path:
                 self._note_at(
                     entry.offset,
@@ -304,7 +415,7 @@ class FatVolume:
         unit = boot.bytes_per_sector
         is_fat32 = isinstance(boot, Fat32BootSector)
         sectors = boot.total_sectors_16 or boot.total_sectors_32
-        sectors_per_fat = boot.sectors_per_fat_32 if isinstance(boot, Fat32BootSector) else boot.sectors_per_fat_16
+        sectors_per_fat = self._sectors_per_fat
         root_sectors = -(-boot.root_entries * DirectoryEntry.length() // unit)
         data_sector = boot.reserved_sectors + boot.fat_count * sectors_per_fat + root_sectors
         if data_sector * unit > partition_size:
@@ -409,6 +520,19 @@ class FileAllocationTable:
             previous = following
         yield run_start, previous + 1 - run_start
 
+    def read_all(self) -> array[int]:
+        """The entries of all clusters, from number 0 on: 2 or 4 bytes of memory for each.
+
+        Raises:
+            CorruptImage: The table can't be read.
+        """
+        geometry = self._geometry
+        found = array("I" if geometry.bits == 32 else "H")
+        for offset in range(0, geometry.fat_size, self._PAGE):
+            check_deadline()
+            found += self._read(offset)
+        return found[: geometry.cluster_count + _FIRST_CLUSTER]
+
     def _check(self, cluster: int, last: int, at: int, field: str) -> None:
         if cluster == self._bad:
             raise self._broken(at, f"{field}: the chain leads to a cluster marked bad", f"2 to {last}", f"{cluster:#x}")
@@ -429,16 +553,17 @@ class FileAllocationTable:
         return values[index], self._start + self._geometry.fat_offset + cluster * self._geometry.bits // 8
 
     def _read_page(self, page: int) -> array[int]:
-        offset = page * self._PAGE
-        raw = self._source.read_at(
-            self._geometry.fat_offset + offset, min(self._PAGE, self._geometry.fat_size - offset)
-        )
-        values = _unpack(raw, self._geometry.bits)
+        values = self._read(page * self._PAGE)
         with self._lock:
             self._pages[page] = values
             while len(self._pages) > self._PAGES_KEPT:
                 self._pages.popitem(last=False)
         return values
+
+    def _read(self, offset: int) -> array[int]:
+        """The entries of the page at byte `offset` of the table."""
+        length = min(self._PAGE, self._geometry.fat_size - offset)
+        return _unpack(self._source.read_at(self._geometry.fat_offset + offset, length), self._geometry.bits)
 
 
 def _unpack(raw: bytes, bits: int) -> array[int]:

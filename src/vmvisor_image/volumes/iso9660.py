@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Final
+from typing import Final, Literal
 
 from vmvisor_image.archives import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
@@ -44,6 +44,10 @@ _LARGEST_DIRECTORY: Final = 64 << 20
 _MOST_CONTINUATIONS: Final = 32
 _HEAD: Final = DirectoryRecord.length()
 _IS_LINK: Final = 0o120000
+_PATH_RECORD: Final = 8
+"""Bytes of a path table's record before the name."""
+_TWICE: Final = ("block_count", "set_size", "sequence_number", "block_size", "path_table_size")
+"""Fields of a volume descriptor that are there in both byte orders."""
 _SELF, _PARENT = b"\0", b"\1"
 
 
@@ -96,6 +100,8 @@ class IsoVolume:
         """The same."""
         self._most_sectors = min(MOST_MEMBERS, disk.size // SECTOR) if knows_size(disk) else MOST_MEMBERS
         """All directories together have no more than the disk, as none lies over another one."""
+        self._unequal: dict[Problem, None] = {}
+        """Numbers of directory records listed so far that their big-endian copies contradict."""
         self.primary: VolumeDescriptor
         """The primary volume descriptor."""
         self.joliet: VolumeDescriptor | None = None
@@ -163,6 +169,44 @@ class IsoVolume:
     def locate(self, token: tuple[Extent, ...]) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the extents."""
         return token
+
+    def check(self) -> tuple[Problem, ...]:
+        """Numbers whose big-endian copies contradict them, and what the path tables say otherwise than the directories.
+
+        Lists every directory. Only the little-endian numbers and the directories are used to read files.
+
+        Raises:
+            LimitExceeded: There are too many files.
+        """
+        for _ in self.files.all_files():
+            pass  # which lists the directories
+        shown = self.joliet if self._names_joliet and self.joliet is not None else self.primary
+        found = list(_unequal(shown, _TWICE, "volume descriptor"))
+        at = shown.source_offset or 0
+        try:
+            little = self._path_table(shown, 0, "little")
+            big = self._path_table(shown, 8, "big")
+        except CorruptImage as error:
+            return (*found, *self._unequal, Problem.of(error))
+        if little != big:
+            found.append(Problem("ISO 9660 path table", "the little-endian and the big-endian one differ", at))
+        if missing := self._listed.keys() - little:
+            found.append(Problem("ISO 9660 path table", f"{len(missing)} directories are not in it", at))
+        # Relocated directories of Rock Ridge are listed where they belong, not where the table has them.
+        if self._rock_ridge_skip is None and (unreached := little - self._listed.keys()):
+            found.append(Problem("ISO 9660 path table", f"{len(unreached)} of its directories are reached by none", at))
+        return (*found, *self._unequal)
+
+    def _path_table(self, descriptor: VolumeDescriptor, at: int, order: Literal["little", "big"]) -> set[int]:
+        """First blocks of the directories in the path table whose own block is written at `at` (9.4)."""
+        block = int.from_bytes(descriptor.path_tables[at : at + 4], order)
+        length = min(descriptor.path_table_size, _LARGEST_DIRECTORY)
+        data = self._disk.read_at(self._start + block * descriptor.block_size, length)
+        found, place = set(), 0
+        while place + _PATH_RECORD <= len(data) and data[place]:
+            found.add(int.from_bytes(data[place + 2 : place + 6], order) + data[place + 1])
+            place += _PATH_RECORD + data[place] + data[place] % 2
+        return found
 
     def members(self) -> Iterator[ArchiveMember]:
         """Everything in it, directories before what they hold."""
@@ -372,6 +416,7 @@ class IsoVolume:
                     self._note(base + at, "ISO 9660 directory record", "its lengths make no sense")
                     break
                 record = DirectoryRecord.parse(sector, at, base=base)
+                self._unequal.update(dict.fromkeys(_unequal(record, ("extent", "data_length"), "directory record")))
                 area_start = name_end + (1 - name_length % 2)
                 yield record, sector[at + _HEAD : name_end], sector[area_start : at + size], base + at
                 at += size
@@ -485,6 +530,15 @@ class _Nowhere:
 
     def locate(self, token: tuple[Extent, ...]) -> tuple[Extent, ...]:
         return token
+
+
+def _unequal(record: Record, names: tuple[str, ...], structure: str) -> Iterator[Problem]:
+    """The fields that their big-endian copies contradict."""
+    for name in names:
+        said, copy = getattr(record, name), int.from_bytes(getattr(record, f"{name}_big"), "big")
+        if said != copy:
+            message = f"{name}: it is {said}, and {copy} in its big-endian copy"
+            yield Problem(f"ISO 9660 {structure}", message, record.source_offset)
 
 
 def _first_block(record: DirectoryRecord) -> int:

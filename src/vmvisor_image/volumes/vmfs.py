@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Final
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.limits import check_deadline
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
     EXTENT_BITMAP_LENGTH,
@@ -34,6 +36,7 @@ from vmvisor_image.schemas.vmfs import (
 )
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
+from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
 
@@ -173,6 +176,48 @@ class VmfsVolume:
             CorruptImage: Its descriptor is damaged.
         """
         return self._opened()[1].lock_of(file.token)
+
+    def check(self) -> VmfsFigures:
+        """Hold the bitmap of file blocks against the files; lists every directory.
+
+        Raises:
+            NotAFileSystem: This device does not hold the file system's descriptor.
+            CorruptImage: A structure of the system's can't be read.
+            LimitExceeded: There are too many files.
+        """
+        blocks, tree = self._opened()
+        files = list(self.files.all_files())
+        block_size = self.block_size or 1
+        used = blocks.used_blocks()
+        reached = bytearray(self.logical.size // block_size + 1)
+        locks = []
+        for address in dict.fromkeys([*tree.addresses, *(file.token for file in files)]):
+            check_deadline()
+            try:
+                for start, length in blocks.extents(blocks.descriptor(address), allocated=True):
+                    first, last = start // block_size, (start + length - 1) // block_size
+                    reached[first : last + 1] = b"\1" * (last + 1 - first)
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+        for file in sorted(files, key=lambda file: file.path):
+            try:
+                lock = tree.lock_of(file.token)
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+            else:
+                if lock is not None:
+                    locks.append(HeldLock(file.path, lock.mode, lock.owner))
+        pairs = None if used is None else Counter(zip(used, reached, strict=False))
+        return VmfsFigures(
+            block_size=block_size,
+            blocks=None if used is None else len(used),
+            used=None if used is None else sum(used),
+            reached=sum(reached),
+            lost=None if pairs is None else pairs[1, 0],
+            reached_free=None if pairs is None else pairs[0, 1],
+            locks=tuple(locks),
+            hosts=tuple(ActiveHeartbeat(host.uuid, host.address, host.offset) for host in self.active_hosts),
+        )
 
     def locate(self, token: int) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the address of a file descriptor.

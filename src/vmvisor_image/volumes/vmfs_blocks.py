@@ -17,11 +17,13 @@ from typing import Final
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers.mapped import MappedDisk, Run
+from vmvisor_image.limits import check_deadline
 from vmvisor_image.schemas.vmfs import (
     DENSE_SUB_BLOCKS,
     DESCRIPTORS_OFFSET,
     DESCRIPTORS_OFFSET_6,
     DISK_BLOCK,
+    ClusterMetadata,
     DiskLock,
     FileMetadata,
     FileMetadataExtension,
@@ -34,6 +36,8 @@ ROOT, FBB, FDC, PBC, SBC, PB2 = 0x4, 0x400004, 0x800004, 0xC00004, 0x1000004, 0x
 """Addresses of the descriptors of the root directory and of the resource files (seen, but PB2)."""
 _FILE_BLOCK, _SUB_BLOCK, _POINTER_BLOCK, _DESCRIPTOR, _POINTER_BLOCK_2, _LARGE_BLOCK = 1, 2, 3, 4, 5, 7
 """Low three bits of a pointer."""
+_TO_BE_ZEROED: Final = 0x20
+"""In a pointer to a file block of VMFS 3 and 5: the block was never written."""
 _DOUBLE, _RESIDENT = 0x10D0, 0x10D1
 """`FileMetadata.pointer_type` of VMFS 5 and later, beside those above."""
 _V3_POINTERS, _V6_POINTERS = 256, 320
@@ -137,15 +141,19 @@ class VmfsBlocks:
             "VMFS file", self._volume, descriptor.metadata.size, lambda offset: self._locate(descriptor, offset)
         )
 
-    def extents(self, descriptor: Descriptor) -> Iterator[tuple[int, int]]:
+    def extents(self, descriptor: Descriptor, *, allocated: bool = False) -> Iterator[tuple[int, int]]:
         """First byte and length of each run of a file that has data; holes are left out.
+
+        Args:
+            descriptor: Of the file.
+            allocated: With blocks that the file has and that were never written, of VMFS 3 and 5.
 
         Raises:
             CorruptImage: A pointer is damaged, or there is more data than the volume has room for.
         """
         size, at, room = descriptor.metadata.size, 0, self._volume.size
         while at < size:
-            run = self._locate(descriptor, at)
+            run = self._locate(descriptor, at, allocated=allocated)
             length = min(run.length, size - at)
             if run.start is not None:
                 room -= length
@@ -154,7 +162,32 @@ class VmfsBlocks:
                 yield run.start, length
             at += length
 
-    def _locate(self, descriptor: Descriptor, offset: int) -> Run:
+    def used_blocks(self) -> bytearray | None:
+        """For each file block 1 where the bitmap says that it is used, else 0; None of VMFS 6.
+
+        Raises:
+            CorruptImage: The bitmap can't be read.
+        """
+        if self.is_6:
+            return None
+        metadata, content = self._resource_file(FBB)
+        per_cluster, per_group = metadata.resources_per_cluster, max(metadata.clusters_per_group, 1)
+        count = min(metadata.resource_count | metadata.resource_count_high << 32, self._volume.size // self._block)
+        if not 0 < per_cluster <= 8 * (self._header - self.alignment - ClusterMetadata.length()):
+            raise _past_resources(metadata, 0)
+        used = bytearray()
+        for cluster in range(-(-count // per_cluster)):
+            check_deadline()
+            group, number = divmod(cluster, per_group)
+            at = metadata.cluster_group_offset + group * metadata.cluster_group_size + number * self._header
+            at += self.alignment + ClusterMetadata.length()
+            if at + -(-per_cluster // 8) > content.size:
+                raise _past_resources(metadata, at)
+            free = int.from_bytes(content.read_at(at, -(-per_cluster // 8)), "little")
+            used += bytes(1 - (free >> resource & 1) for resource in range(per_cluster))
+        return used[:count]
+
+    def _locate(self, descriptor: Descriptor, offset: int, *, allocated: bool = False) -> Run:
         """See `MappedDisk`."""
         metadata = descriptor.metadata
         kind = metadata.pointer_type
@@ -190,6 +223,8 @@ class VmfsBlocks:
         if not pointer:
             empty = len(table) - entry * self._width - len(table[entry * self._width :].lstrip(b"\0"))
             return Run(max(empty // self._width, 1) * unit - within)
+        if allocated and not self.is_6:
+            pointer &= ~_TO_BE_ZEROED
         return self._run(pointer, unit, index, within)
 
     def _unit(self, descriptor: Descriptor) -> int:
@@ -260,7 +295,7 @@ class VmfsBlocks:
     def _file_block(self, pointer: int, unit: int, index: int, within: int) -> Run:
         left = unit - within
         if not self.is_6:
-            if pointer & 0x20:  # to be zeroed
+            if pointer & _TO_BE_ZEROED:
                 return Run(left)
             return Run(left, self._checked(pointer, (pointer >> 6) * self._block + within))
         block = pointer >> 15 & 0x7FFFFFFF

@@ -69,6 +69,8 @@ class VmfsTree:
         self._report = report
         self._listed: dict[int, str] = {}
         self._lock = ForkSafeLock()
+        self._no_files: set[int] = set()
+        """Addresses of the descriptors of links and raw device mappings."""
         self.links: dict[str, str] = {}
         """Targets of the symbolic links in the directories listed so far."""
         self.raw_devices: dict[str, RawDeviceMapping] = {}
@@ -78,6 +80,11 @@ class VmfsTree:
         """All its files, for `home`, what the volume lies in."""
         root = Directory("", None, lambda: self._list("", ROOT, home), fold_case=False)
         return FileTree(root, problems, fold_case=False)
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Of the descriptors of all that is no file, in the directories listed so far."""
+        return (*self._listed, *sorted(self._no_files))
 
     def lock_of(self, address: int) -> FileLock | None:
         """Who holds the file whose descriptor has that address; None where nobody does.
@@ -115,6 +122,8 @@ class VmfsTree:
     def _child(self, path: str, address: int, home: FileHome) -> File | Directory | None:
         descriptor = self._blocks.descriptor(address)
         metadata = descriptor.metadata
+        if metadata.type in (LINK, RAW_DEVICE):
+            self._no_files.add(address)
         if metadata.type == DIRECTORY:
             return Directory(path, _time(metadata.modified), lambda: self._list(path, address, home), fold_case=False)
         if metadata.type == LINK:

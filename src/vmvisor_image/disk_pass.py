@@ -1,0 +1,212 @@
+"""One pass over a disk that gives every part of it to all who want it, so that no byte is read twice.
+
+What wants a part says so by a `Feed` before the pass comes there; one byte may have several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.limits import check_deadline
+from vmvisor_image.streams import ReadAt, knows_size, prefetch, read_up_to, skip_zeros
+
+_CHUNK: Final = 1 << 20
+_UNIT: Final = 4096
+"""Bytes of a damaged place that are given up at once."""
+_AHEAD: Final = 128 << 20
+"""Bytes that are announced to a source that decodes."""
+_ZEROS: Final = bytes(_CHUNK)
+
+
+class Sink(Protocol):
+    """What takes bytes in order."""
+
+    def update(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        ...
+
+    def miss(self, damage: int) -> None:
+        """Be told that bytes are left out: the number of the `Damage`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A part of the disk that a sink wants."""
+
+    start: int
+    """First byte, from the start of the disk."""
+    end: int
+    """Exclusive."""
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of the disk that can't be read."""
+
+    offset: int
+    """First byte, from the start of the disk; exact to 4096 bytes."""
+    length: int | None
+    """Bytes; None where it is not known how far the disk goes on."""
+    message: str
+
+
+@dataclass(slots=True)
+class Digests:
+    """Hashes of what comes in, by their names in hashlib."""
+
+    algorithms: Sequence[str]
+    received: int = 0
+    """Bytes so far."""
+    missed: list[int] = field(default_factory=list)
+    """Numbers of the damages in it."""
+    _hashes: tuple[hashlib._Hash, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._hashes = tuple(hashlib.new(name, usedforsecurity=False) for name in self.algorithms)
+
+    def update(self, data: memoryview) -> None:
+        """See `Sink`."""
+        self.received += len(data)
+        for each in self._hashes:
+            each.update(data)
+
+    def miss(self, damage: int) -> None:
+        """See `Sink`."""
+        if damage not in self.missed[-1:]:
+            self.missed.append(damage)
+
+    @property
+    def values(self) -> tuple[tuple[str, str], ...]:
+        """Name and value in hexadecimal of each; none where something is missing."""
+        if self.missed:
+            return ()
+        return tuple((name, each.hexdigest()) for name, each in zip(self.algorithms, self._hashes, strict=True))
+
+
+@dataclass(slots=True)
+class NonZero:
+    """Counts bytes, and those that are not zero."""
+
+    bytes: int = 0
+    nonzero: int = 0
+
+    def update(self, data: memoryview) -> None:
+        """See `Sink`."""
+        self.bytes += len(data)
+        if data != _ZEROS[: len(data)]:
+            self.nonzero += len(data.tobytes().translate(None, b"\0"))
+
+    def miss(self, damage: int) -> None:
+        """See `Sink`: what can't be read is not counted."""
+
+
+class DiskPass:
+    """Reads a disk from its start to its end once."""
+
+    def __init__(self, disk: ReadAt, everything: Sink) -> None:
+        """Take the disk, and what is to get all of it."""
+        self._disk = disk
+        self._everything = everything
+        self.position = 0
+        """Up to where it was read."""
+        self.damages: list[Damage] = []
+        """What could not be read, by place."""
+        self.has_ended = False
+        """The disk's end was reached, or damage that hides it."""
+        self._announced = 0
+        self._length = _CHUNK
+        """Bytes to try next: fewer while in a damaged place."""
+
+    def advance(self, end: int | None, feeds: Iterable[Feed] = ()) -> None:
+        """Read on up to byte `end` (exclusive; None for the disk's end), and give the feeds their parts.
+
+        What a feed wants of the disk before `position` is read again: only of partitions that overlap.
+        """
+        ahead = []
+        for feed in feeds:
+            if feed.start < self.position:
+                self._again(replace(feed, end=min(feed.end, self.position)))
+            if feed.end > self.position:
+                ahead.append(replace(feed, start=max(feed.start, self.position)))
+        waiting = deque(sorted(ahead, key=lambda feed: feed.start))
+        active: list[Feed] = []
+        if end is None and knows_size(self._disk):
+            end = self._size()
+        while not self.has_ended and (end is None or self.position < end):
+            check_deadline()
+            at = self.position
+            piece = self._next(at, end)
+            stop = at + (piece if isinstance(piece, int) else len(piece))
+            while waiting and waiting[0].start < stop:
+                active.append(waiting.popleft())
+            self._give(piece, at, [*active, Feed(at, stop, self._everything)])
+            active = [feed for feed in active if feed.end > stop]
+            self.position = stop
+        if self.damages and self.damages[-1].length is None:
+            for feed in (*active, *waiting):
+                feed.sink.miss(len(self.damages) - 1)
+
+    def _give(self, piece: memoryview | int, at: int, feeds: Iterable[Feed]) -> None:
+        """Give a piece of the disk that begins at byte `at`, or the word that it is damaged, to all who want it."""
+        for feed in feeds:
+            if isinstance(piece, int):
+                feed.sink.miss(len(self.damages) - 1)
+            elif (first := max(feed.start, at)) < (last := min(feed.end, at + len(piece))):
+                feed.sink.update(piece[first - at : last - at])
+
+    def _again(self, feed: Feed) -> None:
+        for at in range(feed.start, feed.end, _CHUNK):
+            try:
+                data = read_up_to(self._disk, at, min(_CHUNK, feed.end - at))
+            except CorruptImage as error:
+                self.damages.append(Damage(at, min(_CHUNK, feed.end - at), str(error)))
+                feed.sink.miss(len(self.damages) - 1)
+            else:
+                feed.sink.update(memoryview(data))
+
+    def _next(self, at: int, end: int | None) -> memoryview | int:
+        """The next bytes, empty at the end; or how many are damaged."""
+        most = _CHUNK if end is None else min(_CHUNK, end - at)
+        known_zeros = skip_zeros(self._disk, at, at + most) - at
+        if known_zeros:
+            return memoryview(_ZEROS)[:known_zeros]
+        if at + _AHEAD // 2 > self._announced:
+            self._announced = at + _AHEAD
+            prefetch(self._disk, at, _AHEAD if end is None else min(_AHEAD, max(end - at, most)))
+        while True:
+            length = min(self._length, most)
+            try:
+                data = read_up_to(self._disk, at, length)
+            except CorruptImage as error:
+                if length <= _UNIT:
+                    return self._give_up(at, length, str(error))
+                self._length = max(length // 2, _UNIT)
+                continue
+            self._length = min(self._length * 2, _CHUNK)
+            self.has_ended = len(data) < length
+            return memoryview(data)
+
+    def _size(self) -> int | None:
+        """Bytes of the disk; None where damage hides its end."""
+        try:
+            return self._disk.size
+        except CorruptImage:
+            return None
+
+    def _give_up(self, at: int, length: int, message: str) -> int:
+        """Note a damaged place; it reaches to the end where nobody knows how far the disk goes on."""
+        self.has_ended = self._size() is None
+        known = None if self.has_ended else length
+        last = self.damages[-1] if self.damages else None
+        if last is not None and last.message == message and last.offset + (last.length or 0) == at:
+            self.damages[-1] = replace(last, length=None if known is None else (last.length or 0) + known)
+        else:
+            self.damages.append(Damage(at, known, message))
+        return length

@@ -1,0 +1,660 @@
+"""`verify`: read everything once, and say of all that can be checked whether it is sound.
+
+The decoded disk is passed from its start to its end; each partition's headers and directories are read when the pass
+comes to it, and tell which bytes behind them belong to which file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vmvisor_image.archives import Archive
+from vmvisor_image.boot.module_end import ModuleEnd
+from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.checksums import Checksum
+from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero
+from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
+from vmvisor_image.files import File, FileTree
+from vmvisor_image.framed import FramedReader
+from vmvisor_image.image import Image, Source
+from vmvisor_image.layers import Layer, Progress
+from vmvisor_image.limits import Limits, Meter
+from vmvisor_image.partition import Partition
+from vmvisor_image.signed import ModuleSignature
+from vmvisor_image.streams import read_up_to
+from vmvisor_image.tables.gpt import GptCheck
+from vmvisor_image.volumes.fat import FatVolume
+from vmvisor_image.volumes.fat_check import FatFigures
+from vmvisor_image.volumes.iso9660 import IsoVolume
+from vmvisor_image.volumes.signatures import match_signature
+from vmvisor_image.volumes.vmfs import VmfsVolume
+from vmvisor_image.volumes.vmfs_check import VmfsFigures
+
+ALGORITHMS: Final = ("sha256", "sha1", "md5")
+"""What files may be hashed with, beside SHA-256 to be found in older lists."""
+_CHUNK: Final = 1 << 20
+
+Hashes = tuple[tuple[str, str], ...]
+"""Name and value in hexadecimal of each; empty where not all bytes could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes of the disk that belong to no partition and are no partition table."""
+
+    offset: int
+    """First byte, from the start of the decoded disk."""
+    length: int
+    """Bytes."""
+    nonzero: int
+    """How many of them are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Bytes that belong to nothing."""
+
+    bytes: int
+    nonzero: int
+    """How many of them are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureTrailer:
+    """The trailer of a signed boot module. It is shown, **not verified**: that needs VMware's keys."""
+
+    schema: int
+    key_id: str | None
+    """Which key it was made with; None where it does not say."""
+    offset: int
+    """First byte of the trailer in the module, of a gzip module in what it decodes to."""
+    length: int
+    """Bytes of the trailer."""
+
+    @classmethod
+    def of(cls, found: ModuleSignature) -> SignatureTrailer:
+        """What to tell of a trailer."""
+        return cls(found.schema, found.key_id, found.offset, found.length)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """One file."""
+
+    path: str
+    """POSIX path from its volume's root."""
+    size: int
+    """Bytes."""
+    offset: int | None
+    """Its first byte, from the start of the decoded disk; None of an empty one, or where it can't be found."""
+    hashes: Hashes
+    is_gzip: bool
+    """Whether it is gzip, whose CRC and length were checked then."""
+    signature: SignatureTrailer | None
+    error: str | None
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCheck:
+    """One wrapping, read to its end."""
+
+    kind: str
+    name: str | None
+    """Name of the wrapped file."""
+    size: int | None
+    """Bytes it decodes to; None where damage hides the end."""
+    counts: tuple[tuple[str, int], ...]
+    """Parts whose checks were right, such as "blocks" and "streams"; also what was found behind damage."""
+    files: tuple[FileCheck, ...]
+    """Of a container (a CD, a tar, a zip), all its files, by their places in it."""
+    problems: tuple[Problem, ...]
+    """Checks that failed, and what else is wrong; offsets count in what the layer wraps its content with."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCheck:
+    """One partition."""
+
+    number: int
+    label: str | None
+    kind: str
+    start: int
+    """First byte, from the start of the decoded disk."""
+    size: int
+    """Bytes."""
+    files: tuple[FileCheck, ...]
+    """In the order of their places on the disk, then of the tree."""
+    slack: Unused | None
+    """Bytes behind the files' ends in their last clusters, of FAT."""
+    free: Unused | None
+    """Bytes in free clusters, of FAT."""
+    tail: Unused | None
+    """Bytes behind the last cluster, of FAT."""
+    content: Unused | None
+    """All its bytes, of a partition whose files are not read."""
+    fat: FatFigures | None
+    vmfs: VmfsFigures | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRange:
+    """Bytes of the decoded disk that can't be read."""
+
+    offset: int
+    """First byte, from the start of the decoded disk; exact to 4096 bytes."""
+    length: int | None
+    """Bytes; None where damage hides how far the disk goes on: all from the offset on is lost then."""
+    message: str
+    files: tuple[str, ...]
+    """The files it touches, as the manifest would name them, in the order of their places."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """What `verify` found; frozen, picklable, and with `to_dict` JSON-able.
+
+    It holds no times of its own and no folder, so that the same input gives the same report anywhere.
+    """
+
+    name: str | None
+    """Name of the image without its folder."""
+    source_size: int
+    """Bytes of what was opened."""
+    source_hashes: Hashes
+    """Of what was opened, as it is."""
+    layers: tuple[LayerCheck, ...]
+    """Outermost first."""
+    checksums: tuple[Checksum, ...]
+    """What checksum files on a CD say of what was taken out of it."""
+    size: int | None
+    """Bytes of the decoded disk; None where damage hides the end."""
+    hashes: Hashes
+    """Of the decoded disk."""
+    scheme: str
+    """"mbr", "gpt" or "none"."""
+    gpt: tuple[GptCheck, ...]
+    """The CRCs of both copies of a GPT, the primary one first."""
+    gaps: tuple[Gap, ...]
+    """In disk order."""
+    partitions: tuple[PartitionCheck, ...]
+    """In disk order; without extended ones, which only hold others."""
+    bad_ranges: tuple[BadRange, ...]
+    """In disk order."""
+    problems: tuple[Problem, ...]
+    """Everything that is wrong, those of layers and partitions included, by place."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers; hashes by their names."""
+        plain: dict[str, Any] = _plain(self)
+        return {**plain, "is_sound": self.is_sound}
+
+    def lines(self) -> Iterator[str]:
+        """The report in words; names in it are as they are in the image, control characters too."""
+        from vmvisor_image import verification_text
+
+        return verification_text.lines(self)
+
+    def manifest(self) -> bytes:
+        r"""The files as ``sha256sum`` would list them after each partition was extracted to a folder of its number.
+
+        One line each, in the order of the report: the hash, two spaces, ``<number>/<path>``, in UTF-8. A name that
+        holds a backslash, a newline or a carriage return is escaped as GNU coreutils does. Files that can't be read are
+        left out: extraction leaves them out, too.
+        """
+        lines = []
+        for partition in self.partitions:
+            for file in partition.files:
+                value = dict(file.hashes).get("sha256")
+                if value is not None:
+                    lines.append(_manifest_line(value, f"{partition.number}/{file.path}"))
+        return b"".join(lines)
+
+
+def _manifest_line(value: str, path: str) -> bytes:
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "\\" if escaped != path else ""
+    # Names of VMFS that are not UTF-8 have surrogates for their bytes; long names of FAT may have lone ones.
+    try:
+        return f"{mark}{value}  {escaped}\n".encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return f"{mark}{value}  {escaped}\n".encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        found = {}
+        for each in dataclasses.fields(value):
+            item = getattr(value, each.name)
+            pairs = each.name.endswith("hashes") or each.name == "counts"
+            found[each.name] = dict(item) if pairs else _plain(item)
+        return found
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def verify(
+    source: Source,
+    *,
+    threads: int | None = None,
+    algorithms: Sequence[str] = ("sha256",),
+    progress: Progress | None = None,
+    member: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+) -> VerificationReport:
+    """Read all of an image once, and check everything that can be checked.
+
+    A saved index or cache is not used: all is read from the image itself. What wraps a disk is read twice: as it is, to
+    be hashed, and to be decoded.
+
+    Args:
+        source: See `Image.open`.
+        threads: See `Image.open`; the report does not depend on it.
+        algorithms: What to hash with: "sha256", which the manifest needs, "sha1", "md5".
+        progress: See `Image.open`.
+        member: See `Image.open`.
+        storage_options: See `Image.open`.
+        limits: See `Image.open`.
+
+    Raises:
+        OSError: The file can't be opened.
+        CorruptImage: A wrapping is recognised and can't be opened.
+        LimitExceeded: It would cost too much.
+        InvalidArgument: Another algorithm.
+    """
+    unknown = [name for name in algorithms if name not in ALGORITHMS]
+    if unknown:
+        raise InvalidArgument(f"algorithms are {', '.join(ALGORITHMS)}, not {', '.join(unknown)}")
+    with (
+        Image.open(
+            source,
+            threads=threads,
+            progress=progress,
+            member=member,
+            storage_options=storage_options,
+            limits=limits,
+        ) as image,
+        image.limits.operation(),
+    ):
+        return _Verification(image, tuple(algorithms)).run()
+
+
+class _FileSink:
+    """Takes a file's bytes."""
+
+    def __init__(self, algorithms: Sequence[str], meter: Meter) -> None:
+        self.digests = Digests(algorithms)
+        self.end = ModuleEnd(meter)
+        self.crc32: int | None = None
+        """CRC-32 so far; None where none is wanted."""
+
+    def update(self, data: memoryview) -> None:
+        if self.crc32 is not None:
+            self.crc32 = zlib.crc32(data, self.crc32)
+        self.digests.update(data)
+        if not self.digests.missed:
+            self.end.update(data)
+
+    def miss(self, damage: int) -> None:
+        self.digests.miss(damage)
+
+
+@dataclass(slots=True)
+class _PlannedFile:
+    """A file, and what becomes known of it."""
+
+    file: File
+    place: int
+    """First byte on the disk; 0 for one that has none."""
+    sink: _FileSink | None
+    """None where it can't be read at all."""
+    error: str | None = None
+    reads_itself: bool = False
+    """Whether its bytes are not on the disk as they are, or not in order."""
+
+
+class _Verification:
+    """One run."""
+
+    def __init__(self, image: Image, algorithms: tuple[str, ...]) -> None:
+        self._image = image
+        self._algorithms = algorithms
+        self._everything = Digests(algorithms)
+        self._pass = DiskPass(image.disk, self._everything)
+        self._gaps: list[tuple[int, NonZero]] = []
+        self._touched: dict[int, list[str]] = {}
+        """Files that each damage touches."""
+
+    def run(self) -> VerificationReport:
+        table_problems: tuple[Problem, ...] = ()
+        partitions: list[PartitionCheck] = []
+        gpt: tuple[GptCheck, ...] = ()
+        scheme = "none"
+        try:
+            table = self._image.partitions
+            scheme = table.scheme
+            for partition in table.find():
+                if not partition.is_container:
+                    self._pass_gap(partition.start)
+                    partitions.append(self._check(partition))
+            self._pass_gap(None)
+            gpt = table.check_copies()
+            table_problems = table.problems
+        except CorruptImage as error:
+            table_problems = (Problem.of(error),)
+            self._count_gap(self._pass.position, None)  # what is behind the damage, as far as it can be read
+        layers = tuple(self._check_layer(layer) for layer in self._image.layers)
+        found = [*table_problems, *_bad_copies(gpt)]
+        found += itertools.chain.from_iterable(each.problems for each in layers)
+        found += itertools.chain.from_iterable(each.problems for each in partitions)
+        checksums = self._image.checksums()
+        found += [
+            Problem("checksum file", f"{c.path} is not what {c.listed_in} says") for c in checksums if not c.is_right
+        ]
+        damages = self._pass.damages
+        found += [Problem("disk", f"it can't be read: {damage.message}", damage.offset) for damage in damages]
+        name = self._image.path
+        return VerificationReport(
+            name=None if name is None else os.path.basename(name),  # noqa: PTH119  # it may be a URL
+            source_size=self._image.source.size,
+            source_hashes=self._hash_source(),
+            layers=layers,
+            checksums=checksums,
+            size=self._image.known_size,
+            hashes=self._everything.values,
+            scheme=scheme,
+            gpt=gpt,
+            gaps=tuple(Gap(at, gap.bytes, gap.nonzero) for at, gap in self._gaps if gap.bytes),
+            partitions=tuple(sorted(partitions, key=lambda each: (each.start, each.number))),
+            bad_ranges=tuple(
+                BadRange(damage.offset, damage.length, damage.message, tuple(self._touched.get(number, ())))
+                for number, damage in enumerate(damages)
+            ),
+            problems=_in_order(self._without_folder(found)),
+        )
+
+    def _check_layer(self, layer: Layer) -> LayerCheck:
+        """A layer, read to its end."""
+        source = layer.source
+        size: int | None
+        try:
+            size = source.size
+        except CorruptImage:
+            size = None  # and its problems say why
+        counts: list[tuple[str, int]] = []
+        if isinstance(source, Bzip2Reader):
+            counts = [("blocks", source.stats.blocks_known), ("streams", source.streams_known)]
+            if size is None:
+                behind = [len(block.data) for block in source.salvage()]
+                counts += [("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind))]
+        elif isinstance(source, FramedReader):
+            counts = [("frames", len(source.frames))]
+        problems: tuple[Problem, ...] = tuple(getattr(source, "problems", ()))
+        files: tuple[FileCheck, ...] = ()
+        if layer.files is not None:
+            files = self._check_members(layer.files)
+            problems += (*_file_problems(files), *layer.files.problems)
+        found = _in_order(self._without_folder(problems))
+        return LayerCheck(layer.kind, layer.name, size, tuple(counts), files, found)
+
+    def _check_members(self, tree: FileTree) -> tuple[FileCheck, ...]:
+        """The files of a container; those of a zip are held against the CRCs of its directory."""
+        crcs = {member.path: member.crc32 for member in tree.members} if isinstance(tree, Archive) else {}
+        found = []
+        for planned in self._plan_tree(tree):
+            planned.reads_itself = True
+            if planned.sink is not None:
+                planned.sink.crc32 = 0 if crcs.get(planned.file.path) is not None else None
+            check = self._finish(planned, lambda _: None)
+            wanted = crcs.get(check.path)
+            has_crc = planned.sink is not None and planned.sink.crc32 == wanted
+            if wanted is not None and check.error is None and not has_crc:
+                check = dataclasses.replace(check, hashes=(), error=f"its CRC is not {wanted:#010x}")
+            found.append(check)
+        return tuple(found)
+
+    def _without_folder(self, problems: Iterable[Problem]) -> Iterator[Problem]:
+        """The problems, with the image's name in the place of its path: the same wherever it lies."""
+        path = self._image.path
+        name = None if path is None else os.path.basename(path)  # noqa: PTH119  # it may be a URL
+        for each in problems:
+            if path is None or name is None:
+                yield each
+            else:
+                yield Problem(each.structure.replace(path, name), each.message.replace(path, name), each.offset)
+
+    def _hash_source(self) -> Hashes:
+        source = self._image.source
+        if not self._image.layers:
+            return self._everything.values  # it is the disk
+        digests = Digests(self._algorithms)
+        at = 0
+        while data := read_up_to(source, at, _CHUNK):
+            digests.update(memoryview(data))
+            at += len(data)
+        return digests.values
+
+    def _pass_gap(self, end: int | None) -> None:
+        """Pass over what lies before a partition, or behind the last one; the tables in it are no part of it."""
+        at = self._pass.position
+        for start, length in sorted(self._image.partitions.areas):
+            if start + length <= at or (end is not None and start >= end):
+                continue
+            self._count_gap(at, start)
+            at = max(at, start + length)
+            self._pass.advance(at if end is None else min(at, end))
+        self._count_gap(at, end)
+
+    def _count_gap(self, start: int, end: int | None) -> None:
+        if end is not None and end <= start:
+            return
+        gap = NonZero()
+        self._gaps.append((start, gap))
+        self._pass.advance(end, [Feed(start, _ENDLESS if end is None else end, gap)])
+
+    def _check(self, partition: Partition) -> PartitionCheck:
+        start, end = partition.start, partition.start + partition.size
+        volume = partition.volume
+        planned, problems = self._plan_files(partition)
+        feeds = [feed for each in planned for feed in _feeds(each)]
+        slack, free, tail, content = (NonZero() for _ in range(4))
+        fat: FatFigures | None = None
+        if isinstance(volume, FatVolume):
+            try:
+                fat, free_runs = volume.check()
+            except CorruptImage as error:
+                problems.append(Problem.of(error))
+            else:
+                feeds += [Feed(at, at + length, free) for at, length in free_runs]
+                feeds += _slack(planned, fat.cluster_size, slack)
+                if volume.end < end:
+                    feeds.append(Feed(volume.end, end, tail))
+        vmfs: VmfsFigures | None = None
+        if isinstance(volume, VmfsVolume):
+            try:
+                vmfs = volume.check()
+            except (CorruptImage, NotAFileSystem) as error:
+                problems.append(Problem("VMFS volume", str(error), start))
+        if isinstance(volume, IsoVolume):
+            problems += volume.check()
+        has_files = bool(planned) or fat is not None or vmfs is not None
+        if not has_files:
+            feeds.append(Feed(start, end, content))
+        self._pass.advance(end, feeds)
+        files = tuple(
+            self._finish(each, lambda damage, each=each: self._touch(damage, partition.number, each.file))  # type: ignore[misc]
+            for each in planned
+        )
+        problems += _file_problems(files)
+        problems += [*_fat_problems(start, fat), *_vmfs_problems(start, vmfs), *partition.problems]
+        return PartitionCheck(
+            number=partition.number,
+            label=partition.label,
+            kind=self._kind(partition, content),
+            start=start,
+            size=partition.size,
+            files=files,
+            slack=None if fat is None else Unused(slack.bytes, slack.nonzero),
+            free=None if fat is None else Unused(free.bytes, free.nonzero),
+            tail=None if fat is None else Unused(tail.bytes, tail.nonzero),
+            content=None if has_files else Unused(content.bytes, content.nonzero),
+            fat=fat,
+            vmfs=vmfs,
+            problems=_in_order(self._without_folder(problems)),
+        )
+
+    def _kind(self, partition: Partition, content: NonZero) -> str:
+        """`Partition.kind`, without reading the partition once more to tell whether it is empty."""
+        if partition.volume is not None:
+            return partition.kind
+        match = match_signature(self._image.disk, partition.start, partition.size)
+        if match is not None:
+            return match.kind
+        return "unknown" if content.nonzero or content.bytes < partition.size else "empty"
+
+    def _plan_files(self, partition: Partition) -> tuple[list[_PlannedFile], list[Problem]]:
+        """The files of a partition by their places."""
+        try:
+            files = partition.files
+        except NotAFileSystem:
+            return [], []
+        except CorruptImage as error:
+            return [], [Problem.of(error)]
+        return self._plan_tree(files), []
+
+    def _plan_tree(self, files: FileTree) -> list[_PlannedFile]:
+        planned = []
+        for file in files.values():
+            sink = _FileSink(self._algorithms, self._image.meter)
+            try:
+                extents = file.extents
+            except CorruptImage as error:
+                planned.append(_PlannedFile(file, 0, None, str(error)))
+                continue
+            ordered = all(one.offset + one.length <= other.offset for one, other in itertools.pairwise(extents))
+            reads_itself = not ordered or sum(extent.length for extent in extents) != file.size
+            planned.append(_PlannedFile(file, extents[0].offset if extents else 0, sink, reads_itself=reads_itself))
+        return sorted(planned, key=lambda each: each.place)
+
+    def _finish(self, planned: _PlannedFile, note_damage: Callable[[int], None]) -> FileCheck:
+        """What is known of a file when its bytes have passed; `note_damage` is told of each damage it touches."""
+        file, sink = planned.file, planned.sink
+        offset = None if sink is None or not file.size else planned.place or None
+        if sink is None:
+            return FileCheck(file.path, file.size, offset, (), False, None, planned.error)
+        error = None
+        if planned.reads_itself:
+            error = self._read_by_itself(file, sink)
+        digests = sink.digests
+        for damage in digests.missed:
+            note_damage(damage)
+        if error is None and digests.missed:
+            error = f"can't be read: {self._pass.damages[digests.missed[0]].message}"
+        elif error is None and digests.received < file.size:
+            error = f"only {digests.received} of its {file.size} bytes are on the disk"
+        if error is not None:
+            return FileCheck(file.path, file.size, offset, (), sink.end.is_gzip, None, error)
+        signature = None
+        sink.end.finish()
+        try:
+            found = sink.end.signature()
+            signature = None if found is None else SignatureTrailer.of(found)
+        except CorruptImage as damaged:
+            error = str(damaged)
+        if sink.end.failure is not None:
+            error = f"its gzip data is damaged: {sink.end.failure}"
+        return FileCheck(file.path, file.size, offset, digests.values, sink.end.is_gzip, signature, error)
+
+    def _touch(self, damage: int, number: int, file: File) -> None:
+        self._touched.setdefault(damage, []).append(f"{number}/{file.path}")
+
+    def _read_by_itself(self, file: File, sink: _FileSink) -> str | None:
+        """Hash a file whose bytes are not on the disk in order; gives what is wrong."""
+        try:
+            for chunk in file.chunks():
+                sink.update(memoryview(chunk))
+        except CorruptImage as error:
+            return str(error)
+        return None
+
+
+_ENDLESS: Final = 1 << 63
+
+
+def _feeds(planned: _PlannedFile) -> Iterator[Feed]:
+    if planned.sink is not None and not planned.reads_itself:
+        for extent in planned.file.extents:
+            yield Feed(extent.offset, extent.offset + extent.length, planned.sink)
+
+
+def _slack(planned: Iterable[_PlannedFile], cluster_size: int, sink: NonZero) -> Iterator[Feed]:
+    """What lies behind each file's end in its last cluster; of files that share a cluster, once."""
+    ends = {
+        (last.offset + last.length, -planned.file.size % cluster_size)
+        for planned in planned
+        if planned.sink is not None and planned.file.size
+        for last in planned.file.extents[-1:]
+    }
+    for end, length in sorted(ends):
+        if length:
+            yield Feed(end, end + length, sink)
+
+
+def _bad_copies(copies: Iterable[GptCheck]) -> Iterator[Problem]:
+    for copy in copies:
+        if not copy.is_sound:
+            yield Problem(f"{copy.which} GPT", "its CRCs are not right, or it is missing", copy.offset)
+
+
+def _file_problems(files: Iterable[FileCheck]) -> Iterator[Problem]:
+    for file in files:
+        if file.error is not None:
+            yield Problem("file", f"{file.path}: {file.error}", file.offset)
+
+
+def _fat_problems(start: int, fat: FatFigures | None) -> Iterator[Problem]:
+    """What is wrong with a FAT volume; slack and free space never are."""
+    if fat is None:
+        return
+    for link in fat.cross_links:
+        message = f"{link.path or '/'!r} shares {link.clusters} clusters with {link.other or '/'!r}"
+        yield Problem("FAT cross-link", message, link.offset)
+    for chain in (*fat.long_chains, *fat.short_chains):
+        yield Problem("FAT cluster chain", str(chain), chain.offset)
+    if fat.lost_clusters:
+        message = f"{fat.lost_clusters} lost clusters in {fat.lost_chains} chains"
+        yield Problem("FAT", message, fat.lost[0].offset if fat.lost else start)
+    for difference in fat.differences:
+        message = f"copy {difference.number} differs from the first one in {difference.bytes} bytes"
+        yield Problem("FAT", message, difference.offset)
+    if fat.summary is not None and not fat.summary_agrees:
+        known = fat.summary.free_clusters
+        message = f"it says that {known} clusters are free, the table {fat.free_clusters}"
+        yield Problem("FAT FSInfo", message if fat.summary.is_valid else "its signatures are wrong", fat.summary.offset)
+
+
+def _vmfs_problems(start: int, vmfs: VmfsFigures | None) -> Iterator[Problem]:
+    if vmfs is None:
+        return
+    if vmfs.reached_free:
+        yield Problem("VMFS file blocks", f"{vmfs.reached_free} blocks of files are marked free", start)
+    if vmfs.lost:
+        yield Problem("VMFS file blocks", f"{vmfs.lost} blocks are marked used and belong to no file", start)
+
+
+def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each once, by place; those without one first."""
+    key = lambda each: (-1 if each.offset is None else each.offset, each.structure, each.message)  # noqa: E731
+    return tuple(sorted(dict.fromkeys(problems), key=key))
