@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -209,3 +210,23 @@ def test_closing_while_threads_read(tmp_path: Path, way: str) -> None:
             image.close()
             ended += sum(reader.result() for reader in readers)
     assert ended > 0
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_fork_beside_threads_leaves_them_nothing_to_import(threads: int) -> None:
+    program = f"""
+import os, sys, threading
+import vmvisor_image
+done = threading.Event()
+for _ in range({threads}):
+    threading.Thread(target=done.wait).start()
+lazy = {{"vmvisor_image.volumes.fat_entries", "vmvisor_image.archives.zip", "pyfatfs", "construct", "zstandard"}}
+assert not lazy <= set(sys.modules)
+child = os.fork()
+if child == 0:
+    os._exit(len(lazy - set(sys.modules)))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+"""
+    missing = int(run(sys.executable, "-W", "ignore", "-c", program))
+    assert (missing == 0) == (threads > 0)  # a fork without threads imports nothing

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
+import pkgutil
 import sys
 import threading
 import weakref
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class ForkSafeLock:
@@ -66,11 +68,27 @@ def _start_in_child() -> None:
         reader.start_in_child()
 
 
-def _finish_imports() -> None:
-    """Before a fork, wait for the imports of other threads: in the child nobody would finish them.
+_LAZY_PACKAGES: Final = ("archives", "boot", "bzip2", "layers", "schemas", "tables", "volumes")
+"""Packages of this library of which modules are imported when they are first needed, which may be in any thread."""
 
-    Much of this library is imported when it is first needed, which may be in any thread.
+
+@functools.cache
+def _lazy_modules() -> tuple[str, ...]:
+    names = ["construct", "hashlib", "zstandard"]
+    for package in _LAZY_PACKAGES:
+        module = importlib.import_module(f"vmvisor_image.{package}")
+        names += [found.name for found in pkgutil.iter_modules(module.__path__, f"{module.__name__}.")]
+    return tuple(names)
+
+
+def _finish_imports() -> None:
+    """Before a fork beside other threads, leave them nothing to import: in the child nobody would finish it.
+
+    It is not enough to wait for imports that have begun: another may begin before the fork itself.
     """
+    if threading.active_count() > 1:
+        for name in _lazy_modules():
+            importlib.import_module(name)
     for name, module in list(sys.modules.items()):
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             with contextlib.suppress(Exception):  # how an import fails is a matter of whoever asked for it
