@@ -333,6 +333,13 @@ def test_vmfs_bitmap_against_the_files(kind: str) -> None:
     assert dict(by_path(found)["a"].hashes)["sha256"] == hashlib.sha256(b"x" * 3_000_000).hexdigest()
 
 
+def test_a_sparse_file_is_bounded_by_what_may_be_decoded() -> None:
+    [image] = vmfs_volume({"thin": VmfsFile(b"x", size=200 << 20)}, "vmfs5")
+    assert only(verify(image)).files
+    with pytest.raises(LimitExceeded):
+        verify(image, limits=Limits(decoded_bytes=100 << 20))
+
+
 class TestDamagedBzip2:
     def test_says_which_files_are_touched(self, tool_built_disk: ToolDisk) -> None:
         data = bytearray(tool_built_disk.bz2.read_bytes())
