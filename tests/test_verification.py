@@ -257,6 +257,23 @@ def test_many_files_on_one_chain_cost_no_more_than_one() -> None:
     assert fat.lost_clusters == 0
 
 
+def test_no_more_than_a_thousand_lost_chains_are_listed() -> None:
+    image = fat_volume({"a": b"a"}, sectors=40000, sectors_per_cluster=1)
+    data = bytearray(image.read_at(0, image.size))
+    with Image.open(bytes(data)) as opened:
+        geometry = opened.partitions[1].volume.geometry  # type: ignore[union-attr]  # it is FAT
+    for cluster in range(10, 5010, 2):
+        at = geometry.fat_offset + 2 * cluster
+        data[at : at + 2] = b"\xff\xff"
+    data[geometry.data_offset + 9 * 512] = data[geometry.data_offset + 8 * 512] = 1  # clusters 11, free, and 10, lost
+    found = only(verify(bytes(data)))
+    assert found.fat is not None
+    assert (found.fat.lost_clusters, found.fat.lost_chains, len(found.fat.lost)) == (2500, 2500, 1000)
+    assert found.fat.lost[0].offset == geometry.data_offset + 8 * 512
+    assert found.free is not None
+    assert (found.free.bytes, found.free.nonzero) == (found.fat.free_clusters * 512, 1)
+
+
 class TestGpt:
     """Against `sgdisk -v`."""
 
@@ -314,6 +331,13 @@ def test_vmfs_bitmap_against_the_files(kind: str) -> None:
     assert found.vmfs is not None
     assert found.vmfs.used == found.vmfs.reached > 0
     assert dict(by_path(found)["a"].hashes)["sha256"] == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_a_sparse_file_is_bounded_by_what_may_be_decoded() -> None:
+    [image] = vmfs_volume({"thin": VmfsFile(b"x", size=200 << 20)}, "vmfs5")
+    assert only(verify(image)).files
+    with pytest.raises(LimitExceeded):
+        verify(image, limits=Limits(decoded_bytes=100 << 20))
 
 
 class TestDamagedBzip2:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -30,8 +30,8 @@ class Sink(Protocol):
         """Take the next bytes."""
         ...
 
-    def miss(self, damage: int) -> None:
-        """Be told that bytes are left out: the number of the `Damage`."""
+    def miss(self, damage: int, count: int) -> None:
+        """Be told that the next `count` bytes, or all where it is 0, are left out, for the `Damage` of that number."""
         ...
 
 
@@ -77,7 +77,7 @@ class Digests:
         for each in self._hashes:
             each.update(data)
 
-    def miss(self, damage: int) -> None:
+    def miss(self, damage: int, count: int) -> None:  # noqa: ARG002  # a hash is of no use once a byte is missing
         """See `Sink`."""
         if damage not in self.missed[-1:]:
             self.missed.append(damage)
@@ -103,8 +103,35 @@ class NonZero:
         if data != _ZEROS[: len(data)]:
             self.nonzero += len(data.tobytes().translate(None, b"\0"))
 
-    def miss(self, damage: int) -> None:
+    def miss(self, damage: int, count: int) -> None:
         """See `Sink`: what can't be read is not counted."""
+
+
+class NonZeroIn(NonZero):
+    """Counts only what lies in some of the runs of what comes in."""
+
+    def __init__(self, start: int, runs: Iterator[tuple[int, int]]) -> None:
+        """Take the place of the first byte that comes in, and offset and bytes of each run, by place."""
+        super().__init__()
+        self._at = start
+        self._runs = runs
+        self._run = next(runs, None)
+
+    def update(self, data: memoryview) -> None:
+        """See `Sink`."""
+        end = self._at + len(data)
+        while self._run is not None and self._run[0] < end:
+            first, last = max(self._run[0], self._at), min(sum(self._run), end)
+            if first < last:
+                super().update(data[first - self._at : last - self._at])
+            if sum(self._run) > end:
+                break
+            self._run = next(self._runs, None)
+        self._at = end
+
+    def miss(self, damage: int, count: int) -> None:  # noqa: ARG002  # as `Sink`
+        """See `Sink`."""
+        self._at += count
 
 
 class DiskPass:
@@ -151,13 +178,13 @@ class DiskPass:
             self.position = stop
         if self.damages and self.damages[-1].length is None:
             for feed in (*active, *waiting):
-                feed.sink.miss(len(self.damages) - 1)
+                feed.sink.miss(len(self.damages) - 1, 0)
 
     def _give(self, piece: memoryview | int, at: int, feeds: Iterable[Feed]) -> None:
         """Give a piece of the disk that begins at byte `at`, or the word that it is damaged, to all who want it."""
         for feed in feeds:
             if isinstance(piece, int):
-                feed.sink.miss(len(self.damages) - 1)
+                feed.sink.miss(len(self.damages) - 1, min(feed.end, at + piece) - max(feed.start, at))
             elif (first := max(feed.start, at)) < (last := min(feed.end, at + len(piece))):
                 feed.sink.update(piece[first - at : last - at])
 
@@ -167,7 +194,7 @@ class DiskPass:
                 data = read_up_to(self._disk, at, min(_CHUNK, feed.end - at))
             except CorruptImage as error:
                 self.damages.append(Damage(at, min(_CHUNK, feed.end - at), str(error)))
-                feed.sink.miss(len(self.damages) - 1)
+                feed.sink.miss(len(self.damages) - 1, min(_CHUNK, feed.end - at))
             else:
                 feed.sink.update(memoryview(data))
 

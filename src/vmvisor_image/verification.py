@@ -18,7 +18,7 @@ from vmvisor_image.archives import Archive
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.checksums import Checksum
-from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero
+from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.framed import FramedReader
@@ -307,8 +307,8 @@ class _FileSink:
         if not self.digests.missed:
             self.end.update(data)
 
-    def miss(self, damage: int) -> None:
-        self.digests.miss(damage)
+    def miss(self, damage: int, count: int) -> None:
+        self.digests.miss(damage, count)
 
 
 @dataclass(slots=True)
@@ -469,7 +469,7 @@ class _Verification:
         volume = partition.volume
         planned, problems = self._plan_files(partition)
         feeds = [feed for each in planned for feed in _feeds(each)]
-        slack, free, tail, content = (NonZero() for _ in range(4))
+        slack, free, tail, content = NonZero(), NonZero(), NonZero(), NonZero()
         fat: FatFigures | None = None
         if isinstance(volume, FatVolume):
             try:
@@ -477,7 +477,8 @@ class _Verification:
             except CorruptImage as error:
                 problems.append(Problem.of(error))
             else:
-                feeds += [Feed(at, at + length, free) for at, length in free_runs]
+                free = NonZeroIn(start, free_runs)
+                feeds.append(Feed(start, min(volume.end, end), free))
                 feeds += _slack(planned, fat.cluster_size, slack)
                 if volume.end < end:
                     feeds.append(Feed(volume.end, end, tail))
@@ -581,9 +582,17 @@ class _Verification:
         self._touched.setdefault(damage, []).append(f"{number}/{file.path}")
 
     def _read_by_itself(self, file: File, sink: _FileSink) -> str | None:
-        """Hash a file whose bytes are not on the disk in order; gives what is wrong."""
+        """Hash a file whose bytes are not on the disk in order; gives what is wrong.
+
+        Raises:
+            LimitExceeded: A sparse file, which may claim any size, has more bytes than may be decoded.
+        """
+        meter = self._image.meter
         try:
+            file.read_at(max(file.size - 1, 0), min(file.size, 1))  # a size that nothing leads to fails at once
             for chunk in file.chunks():
+                meter.add(len(chunk))
+                meter.check()
                 sink.update(memoryview(chunk))
         except CorruptImage as error:
             return str(error)

@@ -251,13 +251,14 @@ class FatVolume:
         """Where its last cluster ends, in bytes from the start of the decoded disk."""
         return self._start + self._cluster_offset(self.geometry.cluster_count + _FIRST_CLUSTER)
 
-    def check(self) -> tuple[FatFigures, tuple[tuple[int, int], ...]]:
+    def check(self) -> tuple[FatFigures, Iterator[tuple[int, int]]]:
         """Hold the allocation table against the files and directories, and its copies against each other.
 
         Lists every directory, and reads every copy of the table.
 
         Returns:
-            The figures; and offset on the decoded disk and bytes of each run of free clusters, by place.
+            The figures; and offset on the decoded disk and bytes of each run of free clusters, by place, found one by
+            one, as there may be millions.
 
         Raises:
             CorruptImage: A table can't be read, or there are more than `fat_check.MOST_CLUSTERS` clusters.
@@ -291,7 +292,7 @@ class FatVolume:
         for start in starts:
             clusters.add(start)
         used, free, marked_bad = clusters.count()
-        lost = list(clusters.lost())
+        lost_chains, lost = clusters.lost()
         long_chains = [wrong for wrong in clusters.wrong if wrong.is_long]
         short_chains = [wrong for wrong in clusters.wrong if not wrong.is_long]
         sectors = self._sectors_per_fat
@@ -302,8 +303,8 @@ class FatVolume:
             free_clusters=free,
             bad_clusters=marked_bad,
             lost_clusters=geometry.cluster_count - used - free - marked_bad,
-            lost_chains=len(lost),
-            lost=tuple(lost[: fat_check.MOST_LISTED]),
+            lost_chains=lost_chains,
+            lost=lost,
             cross_links=tuple(clusters.cross_links),
             long_chains=tuple(long_chains),
             short_chains=tuple(short_chains),
@@ -312,7 +313,7 @@ class FatVolume:
             differences=tuple(self._compare_copies()),
             summary=self._read_summary(),
         )
-        return figures, tuple(clusters.free_runs())
+        return figures, clusters.free_runs()
 
     @property
     def _sectors_per_fat(self) -> int:

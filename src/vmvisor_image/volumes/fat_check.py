@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.limits import check_deadline
+
 FIRST_CLUSTER: Final = 2
 MOST_CLUSTERS: Final = 1 << 24
-"""Clusters of a volume that is checked: they take 13 bytes of memory each. FAT16 has at most 65,524."""
+"""Clusters of a volume that is checked: they take up to 14 bytes of memory each. FAT16 has at most 65,524."""
 MOST_LISTED: Final = 1000
 """Chains of each kind that are listed; all are counted."""
 _DIFFERENCE_CHUNK: Final = 4096
@@ -172,6 +174,7 @@ class ClusterMap:
 
     def add(self, start: ChainStart) -> None:
         """Follow the chain of a file or directory."""
+        check_deadline()
         self._starts.append(start)
         own, length, end, joined = 0, 0, "end mark", 0
         if start.first_cluster or start.needed:
@@ -205,31 +208,41 @@ class ClusterMap:
             cluster = following
         return count, count, "end mark" if count and cluster > self._bad else "no such cluster", 0
 
-    def lost(self) -> Iterator[LostChain]:
-        """The chains that nobody has, by place."""
+    def lost(self) -> tuple[int, tuple[LostChain, ...]]:
+        """How many chains nobody has, and the first of them by place."""
         table, owner, bad = self._table, self._owner, self._bad
-        lost = [
-            cluster
-            for cluster in range(FIRST_CLUSTER, len(table))
-            if table[cluster] and table[cluster] != bad and not owner[cluster]
-        ]
-        followers = bytearray(len(table))
-        for cluster in lost:
-            if table[cluster] < len(table):
-                followers[table[cluster]] = 1
-        found = []
+        followed = bytearray(len(table))  # clusters that a lost one leads to
         taken = bytearray(len(table))
-        # The heads first; what is left then are loops.
-        for first in [*(cluster for cluster in lost if not followers[cluster]), *lost]:
-            count, cluster = 0, first
-            while FIRST_CLUSTER <= cluster < len(table) and not (taken[cluster] or owner[cluster]):
-                if table[cluster] in (0, bad):
-                    break
-                taken[cluster] = 1
-                count, cluster = count + 1, table[cluster]
-            if count:
-                found.append(LostChain(self._offset(first), count))
-        return iter(sorted(found, key=lambda chain: chain.offset))
+        for cluster in self._lost_clusters(taken):
+            if FIRST_CLUSTER <= table[cluster] < len(table):
+                followed[table[cluster]] = 1
+        count, listed = 0, []
+        # The heads, which no lost cluster leads to, come first; what is left then are loops.
+        for not_first in (followed, taken):
+            room = MOST_LISTED
+            for first in self._lost_clusters(taken):
+                if not_first[first]:
+                    continue
+                length, cluster = 0, first
+                while FIRST_CLUSTER <= cluster < len(table) and not (taken[cluster] or owner[cluster]):
+                    if table[cluster] in (0, bad):
+                        break
+                    taken[cluster] = 1
+                    length, cluster = length + 1, table[cluster]
+                count += 1
+                if room:
+                    room -= 1
+                    listed.append(LostChain(self._offset(first), length))
+        return count, tuple(sorted(listed, key=lambda chain: chain.offset)[:MOST_LISTED])
+
+    def _lost_clusters(self, without: bytearray) -> Iterator[int]:
+        """Clusters that are allocated and belong to nobody, but for those marked in `without`."""
+        table, owner, bad = self._table, self._owner, self._bad
+        for cluster in range(FIRST_CLUSTER, len(table)):
+            if not cluster & 0xFFFF:
+                check_deadline()
+            if table[cluster] and not owner[cluster] and table[cluster] != bad and not without[cluster]:
+                yield cluster
 
     def free_runs(self) -> Iterator[tuple[int, int]]:
         """Offset and bytes of each run of free clusters."""
