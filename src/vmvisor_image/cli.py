@@ -102,10 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.add_argument("source", metavar="SRC", help="the disk image: a path or a URL")
-        added.add_argument(
-            "--threads", type=int, default=None, metavar="N", help="threads to decode with (default: cores)"
-        )
+        _add_source(added)
         added.add_argument(
             "--index",
             metavar="FILE",
@@ -120,9 +117,7 @@ def _parser() -> argparse.ArgumentParser:
             help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
             " cache folder",
         )
-        added.add_argument(
-            "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
-        )
+        _add_member(added)
         added.add_argument(
             "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
         )
@@ -189,6 +184,17 @@ def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
             help="another disk that a VMFS datastore lies on; PARTITION is the datastore's label then; may be given"
             " more than once",
         )
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="the disk image: a path or a URL")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
+
+
+def _add_member(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -285,7 +291,7 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_verify(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "read all of an image once, and report every check of it, with the hash of every file"
     parser = add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}; 1 when anything is wrong.")
-    parser.add_argument("source", metavar="SRC", help="the disk image: a path or a URL")
+    _add_source(parser)
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     parser.add_argument(
         "--manifest",
@@ -302,10 +308,7 @@ def _add_verify(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         choices=("sha1", "md5"),
         help="hash with this, too: sha1 or md5; may be given more than once",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
-    parser.add_argument(
-        "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
-    )
+    _add_member(parser)
     _add_limits(parser)
     parser.set_defaults(run=_verify)
 

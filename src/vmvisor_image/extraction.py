@@ -274,8 +274,8 @@ class _Destination:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, dir_fd=fd)
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-        except (NotADirectoryError, OSError) as error:
-            if not isinstance(error, NotADirectoryError) and error.errno != errno.ELOOP:
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is no directory") from error
         os.close(fd)
