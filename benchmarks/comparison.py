@@ -13,13 +13,13 @@ import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+from measure import Cost, Step, run, run_mounted, run_script
 
 FOLDER = Path("build/bench")
 IMAGE = FOLDER / "filled-store.dd.bz2"
@@ -28,10 +28,6 @@ DISSECT = FOLDER / "dissect" / "bin" / "python"
 BANK_LBA, BANK_OFFSET = 8224, 8224 * 512
 FILES = 10_000
 BLOCKS = 256
-Step = tuple[list[str], Path | None]
-"""A command, and the file that its output goes to."""
-Cost = tuple[float, float, float]
-"""Seconds, seconds of CPU, megabytes."""
 
 DISSECT_BANK = """
 import pathlib, shutil, sys
@@ -106,23 +102,6 @@ assert total == 256 << 20, total
 """
 
 
-def run(steps: Sequence[Step]) -> Cost:
-    """What all steps cost, one after the other."""
-    peak = 0
-    cpu = 0.0
-    started = time.perf_counter()
-    for command, output in steps:
-        with (output or Path(os.devnull)).open("wb") as file:
-            process = subprocess.Popen(command, stdout=file)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit(f"{command} ended with {process.returncode}")
-        peak = max(peak, usage.ru_maxrss)
-        cpu += usage.ru_utime + usage.ru_stime
-    return time.perf_counter() - started, cpu, peak / 1024
-
-
 def bank_ways(scratch: Path) -> dict[str, list[Step]]:
     """From the .dd.bz2 to the files of its boot bank, in a folder."""
     disk, dest = scratch / "disk.dd", scratch / "bank"
@@ -160,23 +139,6 @@ def there(steps: Sequence[Step]) -> bool:
     return not missing
 
 
-def mounted(script: str, folder: Path) -> Cost | None:
-    """On a volume mounted anew by vmfs6-fuse, whose memory it is; None where it does not take the volume."""
-    fuse = subprocess.Popen(["vmfs6-fuse", str(VOLUME), str(folder), "-f"])
-    try:
-        while not os.path.ismount(folder):  # Path.is_mount stats the parent, too
-            if fuse.poll() is not None:
-                return None
-            time.sleep(0.01)
-        seconds, cpu, _ = run([([sys.executable, "-c", script, str(folder)], None)])
-    finally:
-        if fuse.returncode is None:
-            subprocess.run(["umount", str(folder)], check=True)
-            _, _, usage = os.wait4(fuse.pid, 0)
-            fuse.returncode = 0
-    return seconds, cpu + usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
 def make_inputs() -> None:
     from vmvisor_image.testing import forge
     from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
@@ -200,7 +162,7 @@ def table(title: str, found: dict[str, list[Cost]]) -> None:
     print(f"\n{title}\n\n| with | median s | CPU s | peak MB |\n|---|---:|---:|---:|")
     for name, costs in found.items():
         seconds, cpu = (statistics.median(cost[number] for cost in costs) for number in (0, 1))
-        print(f"| {name} | {seconds:.2f} | {cpu:.2f} | {max(cost[2] for cost in costs):.0f} |")
+        print(f"| {name} | {seconds:.2f} | {cpu:.2f} | {max(cost.megabytes for cost in costs):.0f} |")
 
 
 def measure_bank(runs: int) -> None:
@@ -217,10 +179,10 @@ def measure_bank(runs: int) -> None:
 def measure_volume(runs: int, title: str, ours: str, dissect: str, of_mounted: str) -> None:
     found: dict[str, list[Cost]] = {}
     for _ in range(runs):
-        found.setdefault("vmvisor-image", []).append(run([([sys.executable, "-c", ours, str(VOLUME)], None)]))
+        found.setdefault("vmvisor-image", []).append(run_script(ours, VOLUME))
         found.setdefault("dissect.vmfs", []).append(run([([str(DISSECT), "-c", dissect, str(VOLUME)], None)]))
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-            cost = mounted(of_mounted, Path(folder))
+            cost = run_mounted("vmfs6-fuse", of_mounted, VOLUME, Path(folder))
         if cost is not None:
             found.setdefault("vmfs6-fuse", []).append(cost)
     table(title, found)

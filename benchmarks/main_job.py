@@ -19,13 +19,13 @@ import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from measure import Cost, run
 
 CORES = len(os.sched_getaffinity(0))
 FOLDER = Path("build/bench")
@@ -42,15 +42,6 @@ with indexed_bzip2.open(path, parallelization=cores) as file:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one run took."""
-
-    seconds: float
-    megabytes: float
-    """Peak resident memory of the largest process."""
-
-
-@dataclass(frozen=True)
 class Case:
     """One image and where what is needed of it lies."""
 
@@ -62,23 +53,8 @@ class Case:
     bank_offset: int
 
 
-def run(*commands: tuple[list[str], Path | None]) -> Cost:
-    """Run commands one after the other, each with its standard output to a file where one is given."""
-    peak = 0
-    started = time.perf_counter()
-    for command, output in commands:
-        with (output or Path(os.devnull)).open("wb") as file:
-            process = subprocess.Popen(command, stdout=file)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit(f"{command[0]} ended with {process.returncode}")
-        peak = max(peak, usage.ru_maxrss)
-    return Cost(time.perf_counter() - started, peak / 1024)
-
-
 def ours(case: Case, scratch: Path) -> Cost:
-    return run(([sys.executable, "-m", "vmvisor_image", "pxe", str(case.path), str(scratch / "tftp")], None))
+    return run([([sys.executable, "-m", "vmvisor_image", "pxe", str(case.path), str(scratch / "tftp")], None)])
 
 
 def lbzip2_and_mcopy(case: Case, scratch: Path) -> Cost:
@@ -86,14 +62,16 @@ def lbzip2_and_mcopy(case: Case, scratch: Path) -> Cost:
     dest.mkdir()
     mcopy = ["mcopy", "-m", "-n"]
     return run(
-        (["lbzip2", "-n", str(CORES), "-dc", str(case.path)], disk),
-        ([*mcopy, "-i", f"{disk}@@{case.boot_offset}", "::/mboot.c32", str(dest)], None),
-        ([*mcopy, "-i", f"{disk}@@{case.bank_offset}", "::/*", str(dest)], None),
+        [
+            (["lbzip2", "-n", str(CORES), "-dc", str(case.path)], disk),
+            ([*mcopy, "-i", f"{disk}@@{case.boot_offset}", "::/mboot.c32", str(dest)], None),
+            ([*mcopy, "-i", f"{disk}@@{case.bank_offset}", "::/*", str(dest)], None),
+        ]
     )
 
 
 def indexed_bzip2_prefix(case: Case, scratch: Path) -> Cost:
-    return run(([sys.executable, "-c", READ_PREFIX, str(case.path), str(case.needed_end), str(CORES)], None))
+    return run([([sys.executable, "-c", READ_PREFIX, str(case.path), str(case.needed_end), str(CORES)], None)])
 
 
 WAYS: dict[str, Callable[[Case, Path], Cost]] = {

@@ -12,12 +12,12 @@ import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+from measure import Cost, run_mounted, run_script
 
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import BLOCK, Content, VmfsFile, vmfs_volume
@@ -61,33 +61,6 @@ assert total == 1 << 30, total
 """
 
 
-def measured(script: str, argument: Path) -> tuple[float, float]:
-    """Seconds and peak megabytes of one run of a script, interpreter included."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", script, str(argument)])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"a run ended with {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
-
-
-def mounted(script: str, volume: Path) -> tuple[float, float]:
-    """The same on a mounted volume; the memory is that of vmfs-fuse."""
-    folder = FOLDER / "mounted"
-    folder.mkdir(exist_ok=True)
-    fuse = subprocess.Popen(["vmfs-fuse", str(volume), str(folder), "-f"])
-    try:
-        while not os.path.ismount(folder):  # Path.is_mount stats the parent, too
-            time.sleep(0.01)
-        seconds, _ = measured(script, folder)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-        _, _, usage = os.wait4(fuse.pid, 0)
-        fuse.returncode = 0
-    return seconds, usage.ru_maxrss / 1024
-
-
 def make_volume(path: Path) -> None:
     tree: dict[str, Content] = {f"{n // 500:02}/{n:05}.log": b"%d\n" % n * 20 for n in range(FILES)}
     pieces = tuple((block * BLOCK + 512, b"%8d" % block * 64) for block in WRITTEN)
@@ -103,7 +76,8 @@ def main() -> None:
     os.environ["PATH"] += os.pathsep + "/usr/sbin"
     if shutil.which("vmfs-fuse") is None:
         sys.exit("vmfs-fuse is not installed (Debian: vmfs-tools)")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    mounted = FOLDER / "mounted"
+    mounted.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "datastore.img"
     # Elsewhere, as its memory would count for the processes that are started from here.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -113,18 +87,21 @@ def main() -> None:
         "read 1 GiB, three quarters holes": (READ_OURS, READ_MOUNTED),
     }
     for name, (own, theirs) in jobs.items():
-        ways: dict[str, Callable[[], tuple[float, float]]] = {
-            "ours": lambda own=own: measured(own, path),  # type: ignore[misc]  # bound at once
-            "vmfs-fuse": lambda theirs=theirs: mounted(theirs, path),  # type: ignore[misc]  # bound at once
+        ways: dict[str, Callable[[], Cost | None]] = {
+            "ours": lambda own=own: run_script(own, path),  # type: ignore[misc]  # bound at once
+            "vmfs-fuse": lambda theirs=theirs: run_mounted("vmfs-fuse", theirs, path, mounted),  # type: ignore[misc]  # bound at once
         }
-        found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        found: dict[str, list[Cost]] = {way: [] for way in ways}
         for _ in range(runs):
             for way, run in ways.items():
-                found[way].append(run())
-        seconds = {way: statistics.median(cost[0] for cost in costs) for way, costs in found.items()}
+                cost = run()
+                if cost is None:
+                    sys.exit(f"{way} does not take the volume")
+                found[way].append(cost)
+        seconds = {way: statistics.median(cost.seconds for cost in costs) for way, costs in found.items()}
         print(name)
         for way, costs in found.items():
-            print(f"  {way:10} {seconds[way]:6.2f} s  {max(cost[1] for cost in costs):6.0f} MB")
+            print(f"  {way:10} {seconds[way]:6.2f} s  {max(cost.megabytes for cost in costs):6.0f} MB")
         print(f"  ratio      {seconds['ours'] / seconds['vmfs-fuse']:6.2f}")
 
 
