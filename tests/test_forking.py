@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import bz2
+import faulthandler
 import gzip
 import io
 import lzma
 import os
 import random
+import signal
+import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,8 +24,9 @@ import zstandard
 
 from tests.support import run
 from vmvisor_image import ClosedError, Image, NotAFileSystem
-from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.streams import FileObjectSource
+from vmvisor_image.bzip2.reader import Bzip2Reader
+from vmvisor_image.forking import ForkSafeLock, cached_property
+from vmvisor_image.streams import BytesSource, FileObjectSource
 from vmvisor_image.testing.forge import fat_volume
 
 pytestmark = [
@@ -32,23 +37,29 @@ pytestmark = [
 
 
 def in_child(work: Callable[[], bool]) -> bool:
-    """What `work` gives in a forked child; a child that hangs is ended and counts as False."""
+    """What `work` gives in a forked child; a child that hangs says where, is ended and counts as False."""
+    faulthandler.register(signal.SIGUSR1, file=2)
     child = os.fork()
     if child == 0:
         right = False
         try:
             right = work()
+        except BaseException:  # noqa: BLE001  # the parent's test fails, and shows what is printed
+            traceback.print_exc()
         finally:
             os._exit(0 if right else 1)  # whatever happened: the tests go on in the parent only
-    waiter = threading.Timer(20, os.kill, (child, 9))
-    waiter.start()
+    ways_to_end = ((20, signal.SIGUSR1), (21, signal.SIGKILL))
+    waiters = [threading.Timer(seconds, os.kill, (child, number)) for seconds, number in ways_to_end]
+    for waiter in waiters:
+        waiter.start()
     _, status = os.waitpid(child, 0)
-    waiter.cancel()
+    for waiter in waiters:
+        waiter.cancel()
     return status == 0
 
 
 @contextmanager
-def held_by_another_thread(lock: ForkSafeLock) -> Iterator[None]:
+def held_by_another_thread(lock: ForkSafeLock | threading.Condition) -> Iterator[None]:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -139,6 +150,18 @@ def test_a_file_object_that_the_parent_moves_too_is_refused(tmp_path: Path) -> N
     assert in_child(lambda: in_memory.read_at(0, 10) == b"x" * 10)
 
 
+def test_a_child_waits_for_no_block_that_a_thread_of_the_parent_decodes() -> None:
+    data = random.Random(1).randbytes(4_000_000)
+    source = BytesSource(bz2.compress(data))
+    with closing(Bzip2Reader(source, threads=2)) as reader:
+        reader.prefetch(0, len(data))
+        (_, future), *_ = reader._walk._pending
+        # As a worker thread does when it sets the result.
+        with held_by_another_thread(future._condition):
+            assert in_child(lambda: reader.read_at(0, len(data)) == data)
+        assert reader.read_at(0, len(data)) == data
+
+
 @pytest.mark.parametrize("way", ["bare", "bz2", "gz", "xz", "zst", "qcow2"])
 def test_children_read_right_while_threads_of_the_parent_read(tmp_path: Path, way: str) -> None:
     generator = random.Random(5)
@@ -212,6 +235,29 @@ def test_closing_while_threads_read(tmp_path: Path, way: str) -> None:
     assert ended > 0
 
 
+def test_a_child_computes_what_a_thread_of_the_parent_is_computing() -> None:
+    begun, done = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Record:
+        @cached_property
+        def value(self) -> int:
+            if os.getpid() == parent:
+                begun.set()
+                done.wait()
+            return 5
+
+    record = Record()
+    with ThreadPoolExecutor(1) as pool:
+        computed = pool.submit(lambda: record.value)
+        begun.wait()
+        try:
+            assert in_child(lambda: record.value == 5)
+        finally:
+            done.set()
+        assert computed.result() == 5
+
+
 @pytest.mark.parametrize("threads", [0, 1])
 def test_a_fork_beside_threads_leaves_them_nothing_to_import(threads: int) -> None:
     program = f"""
@@ -230,3 +276,24 @@ done.set()
 """
     missing = int(run(sys.executable, "-W", "ignore", "-c", program))
     assert (missing == 0) == (threads > 0)  # a fork without threads imports nothing
+
+
+def test_a_fork_waits_for_an_import_that_needs_a_logger(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import logging, time, __main__\n__main__.begun.set()\ntime.sleep(1)\nlog = logging.getLogger('slow')\n"
+    )
+    program = """
+import os, threading
+import vmvisor_image
+begun = threading.Event()
+thread = threading.Thread(target=__import__, args=["slow"])
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    import slow
+    os._exit(slow.log is None)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+thread.join()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, check=True, timeout=30)

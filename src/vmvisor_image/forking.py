@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  # for the order of hooks, see below
 import contextlib
 import functools
 import importlib
+import logging  # noqa: F401  # so, too
 import os
 import pkgutil
 import sys
 import threading
 import weakref
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property  # noqa: PLC0414  # for other modules
+else:
+
+    class cached_property(functools.cached_property):  # noqa: N801  # the name of what it stands for
+        """As that of later Pythons, without the lock which a forked child would wait for without end."""
+
+        def __init__(self, func):
+            """Called by the decorator."""
+            super().__init__(func)
+            self.lock = contextlib.nullcontext()
 
 
 class ForkSafeLock:
@@ -95,5 +109,7 @@ def _finish_imports() -> None:
                 importlib.import_module(name)  # waits, but not where this thread is at it itself
 
 
+# What is registered last is run first before a fork: so imports are waited for without the locks that `logging` and
+# `concurrent.futures` hold over a fork, as what is imported may need them.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_finish_imports, after_in_child=_start_in_child)

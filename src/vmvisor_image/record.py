@@ -18,7 +18,6 @@ the same values and that ``parse(build(x)) == x``.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import struct
 from collections.abc import Iterator
 from typing import (
@@ -35,6 +34,7 @@ from typing import (
 )
 
 from vmvisor_image.errors import CorruptImage, InvalidArgument, TruncatedImage
+from vmvisor_image.forking import cached_property
 
 R = TypeVar("R", bound="Record")
 ByteOrder = Literal["little", "big"]
@@ -234,7 +234,7 @@ class _Plan:
         )
         """Index, byte offset and record type of each field that holds records."""
 
-    @functools.cached_property
+    @cached_property
     def schema(self) -> Any:
         """The construct `Struct`."""
         import construct

@@ -203,13 +203,12 @@ class SequentialReader:
             self.meter.pieces.drop(self._number, self._kept.popitem(last=False)[0])
         if number < self._furthest:
             return
-        self._furthest = number + 1
         self._problems = decoder.problems
-        if failure is not None:
-            self._failure = failure
-        elif len(piece) < PIECE:
-            self._size = number * PIECE + len(piece)
-        elif (number + 1) % self._spacing == 0 and (checkpoint := decoder.copy()) is not None:
+        size = number * PIECE + len(piece) if failure is None and len(piece) < PIECE else None
+        # No call between these: whoever is interrupted, or forked, by another thread finds all of them or none.
+        self._furthest, self._failure, self._size = number + 1, failure, size
+        goes_on = failure is None and size is None
+        if goes_on and (number + 1) % self._spacing == 0 and (checkpoint := decoder.copy()) is not None:
             self._checkpoints.append((number + 1, checkpoint))
             if len(self._checkpoints) > _MOST_CHECKPOINTS:
                 self._checkpoints = self._checkpoints[1::2]

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.files import Directory, Extent, File, FileTree
-from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.layers import LayerOptions, peel
 from vmvisor_image.limits import Meter, meter_of
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
@@ -370,7 +370,7 @@ class MemberHome:
         self._archive = archive
         self._path = path
 
-    @functools.cached_property
+    @cached_property
     def disk(self) -> ReadAt:
         """The content.
 

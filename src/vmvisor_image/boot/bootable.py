@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,6 +12,7 @@ from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files import File, FileTree
+from vmvisor_image.forking import cached_property
 from vmvisor_image.purpose import Role
 from vmvisor_image.volumes import iso9660
 
@@ -51,7 +51,7 @@ class Bootable:
     is_installer: bool
     """Whether it is an installer CD."""
 
-    @functools.cached_property
+    @cached_property
     def root_files(self) -> tuple[File, ...]:
         """The files of the root directory."""
         return tuple(entry for entry in self.files.root if isinstance(entry, File))
@@ -68,7 +68,7 @@ class Bootable:
             return False
         return any(_MODULE_OF_5.fullmatch(module.name) for module in self.configuration.modules)
 
-    @functools.cached_property
+    @cached_property
     def configuration(self) -> BootConfig | None:
         """Its ``boot.cfg``; None where there is none.
 
@@ -78,7 +78,7 @@ class Bootable:
         file = self.find(BANK_CONFIGURATION)
         return None if file is None else BootConfig.parse(file.read_at(0, min(file.size, LARGEST_CONFIGURATION)))
 
-    @functools.cached_property
+    @cached_property
     def isolinux_entry(self) -> BootEntry | None:
         """What the CD's boot loader loads; None where there is no such entry."""
         for name in _ISOLINUX:
@@ -87,7 +87,7 @@ class Bootable:
                 return SyslinuxConfig.parse(data).multiboot_entry()
         return None
 
-    @functools.cached_property
+    @cached_property
     def order(self) -> tuple[BootModule, ...]:
         """Kernel and modules in load order, as ``boot.cfg`` or ``isolinux.cfg`` spell them, else as is known.
 
@@ -118,7 +118,7 @@ class Bootable:
         file = None if self.configuration is None else self.find(self.configuration.resolve(name))
         return self.find(name) if file is None else file
 
-    @functools.cached_property
+    @cached_property
     def _by_name(self) -> dict[str, File]:
         return {file.name.casefold(): file for file in reversed(self.root_files)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Final, Literal
 
 from vmvisor_image.archives import Archive, ArchiveHome, find_reader
 from vmvisor_image.errors import CorruptImage, NotAnArchive
+from vmvisor_image.forking import cached_property
 from vmvisor_image.layers import LayerOptions, peel
 from vmvisor_image.limits import meter_of
 from vmvisor_image.record import Record
@@ -75,7 +75,7 @@ class Module:
         self._outer = found[0].source if found else file
         self._inner = found[-1].source if found else file
 
-    @functools.cached_property
+    @cached_property
     def kind(self) -> ModuleKind:
         """What it is under its compression."""
         head = read_up_to(self._inner, 0, len(ENVELOPE_MAGIC))
@@ -88,7 +88,7 @@ class Module:
         except NotAnArchive:
             return "unknown"
 
-    @functools.cached_property
+    @cached_property
     def signature(self) -> ModuleSignature | None:
         """Its signature, which lies under the outermost compression; decodes that to the end.
 
@@ -108,7 +108,7 @@ class Module:
             return self._inner
         return Slice(self._inner, 0, self.signature.offset, "module")
 
-    @functools.cached_property
+    @cached_property
     def kernel(self) -> Kernel | None:
         """What it is as a program; None where it is none.
 
@@ -117,7 +117,7 @@ class Module:
         """
         return _read_kernel(self._inner) if self.kind == "elf" else None
 
-    @functools.cached_property
+    @cached_property
     def version(self) -> tuple[str | None, str | None, str | None]:
         """Product, version and build that a program names in its text, each None where it does not; reads it whole.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
 from vmvisor_image.files import Directory, File, FileTree
-from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.forking import ForkSafeLock, cached_property
 
 if TYPE_CHECKING:
     from vmvisor_image.image import Image
@@ -85,7 +84,7 @@ class System:
         """The ``boot.cfg``; None where there is none."""
         return self._bootable.configuration
 
-    @functools.cached_property
+    @cached_property
     def modules(self) -> tuple[SystemModule, ...]:
         """Kernel and modules in load order.
 
@@ -97,7 +96,7 @@ class System:
             for module in self._bootable.order
         )
 
-    @functools.cached_property
+    @cached_property
     def identity(self) -> tuple[str | None, str | None, str | None]:
         """Product, version and build: by ``boot.cfg``, else by the text in the first modules that are programs."""
         product = version = build = None
@@ -125,7 +124,7 @@ class System:
         """Its build, such as "260247"."""
         return self.identity[2]
 
-    @functools.cached_property
+    @cached_property
     def files(self) -> SystemTree:
         """The files of all modules, each overlaid on those before it, as the hypervisor would see them."""
         return SystemTree(self.modules)

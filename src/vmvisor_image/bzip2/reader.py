@@ -310,6 +310,8 @@ class Bzip2Reader:
 
     def start_in_child(self) -> None:
         """After a fork: the threads, and what they were at, are the parent's."""
+        if not self._lock.acquire(blocking=False):  # a thread that is not here was changing what it guards
+            self._cache, self._repeats = BlockCache(self._cache.limit), BlockCache(self._repeats.limit)
         self._walk_lock, self._lock = threading.RLock(), threading.RLock()
         self._pool = None
         self._loading = {}

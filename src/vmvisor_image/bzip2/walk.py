@@ -198,7 +198,7 @@ class BlockWalk:
             except DamagedBlock:
                 block = None
             except BaseException:
-                self.forget_plans()  # the source failed: a later try reads it again
+                self._give_up_plans()  # the source failed: a later try reads it again
                 raise
             if block is not None:
                 self._pending.popleft()
@@ -368,10 +368,14 @@ class BlockWalk:
             None,
         )
 
-    def forget_plans(self) -> None:
-        """Give up what was started to be decoded ahead."""
+    def _give_up_plans(self) -> None:
+        """Cancel what was started to be decoded ahead."""
         for future in (*(future for _, future in self._pending), *self._set_aside.values()):
             future.cancel()
+        self.forget_plans()
+
+    def forget_plans(self) -> None:
+        """Plan anew, leaving alone what was started: in a forked child its lock may be one that nobody releases."""
         self._pending.clear()
         self._set_aside.clear()
         self._planned = None

@@ -6,13 +6,13 @@ from 5 in the order of the chain, which need not be the order on the disk; links
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.forking import cached_property
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import (
     EXTENDED_TYPES,
@@ -76,7 +76,7 @@ class MbrTable:
         if self.record.signature != SIGNATURE:
             self._note(SECTOR - 2, "master boot record", "signature: 55 AA is missing")
 
-    @functools.cached_property
+    @cached_property
     def sector_size(self) -> int:
         """Bytes in a sector: 512, or 4096 where only then something is found where the table says."""
         return _detect_sector_size(self._disk, self.record)
