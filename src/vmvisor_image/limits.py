@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from vmvisor_image.errors import InvalidArgument, LimitExceeded
 from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.piece_cache import PieceCache
+from vmvisor_image.lru_cache import PieceCache
 
 
 @dataclass(frozen=True, slots=True)

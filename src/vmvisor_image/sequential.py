@@ -163,7 +163,7 @@ class SequentialReader:
 
     def _piece(self, number: int) -> bytes:
         """A piece, whole unless the data ends in it; empty past the end."""
-        piece = self.meter.pieces.get(self._number, number)
+        piece = self.meter.pieces.get((self._number, number))
         if piece is not None:
             self._kept.move_to_end(number)
             return piece
@@ -196,11 +196,11 @@ class SequentialReader:
 
     def _note(self, number: int, piece: bytes, failure: CorruptImage | None, decoder: Decoder) -> None:
         """Keep what was decoded, and where the decoder is now."""
-        self.meter.pieces.put(self._number, number, piece)
+        self.meter.pieces.put((self._number, number), piece)
         self._kept[number] = None
         self._kept.move_to_end(number)
         while len(self._kept) > self._most_pieces:
-            self.meter.pieces.drop(self._number, self._kept.popitem(last=False)[0])
+            self.meter.pieces.drop((self._number, self._kept.popitem(last=False)[0]))
         if number < self._furthest:
             return
         self._problems = decoder.problems

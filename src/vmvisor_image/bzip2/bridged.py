@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +15,7 @@ from vmvisor_image.bzip2.decode import Block
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.bzip2.salvage import decode_at
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
-from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.lru_cache import LruCache
 from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch
 
 _BETWEEN_STREAMS: Final = 8 * 14 + 7
@@ -86,8 +85,7 @@ class BridgedReader:
             self._blocks.append(_PlacedBlock(start_bit, at, length))
             at += length
         self._starts = [block.start for block in self._blocks]
-        self._kept: OrderedDict[int, Block] = OrderedDict()
-        self._lock = ForkSafeLock()
+        self._kept: LruCache[int, Block] = LruCache(_KEPT)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -133,11 +131,9 @@ class BridgedReader:
         self._reader.close()
 
     def _block(self, number: int) -> Block:
-        with self._lock:
-            known = self._kept.get(number)
-            if known is not None:
-                self._kept.move_to_end(number)
-                return known
+        known = self._kept.get(number)
+        if known is not None:
+            return known
         self.meter.check()
         placed = self._blocks[number]
         found = decode_at(self._source, placed.start_bit)
@@ -146,8 +142,5 @@ class BridgedReader:
                 "it is not what it was when it was first read", structure="bzip2 block", offset=placed.start_bit // 8
             )
         self.meter.add(placed.size)
-        with self._lock:
-            self._kept[number] = found[0]
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+        self._kept.put(number, found[0])
         return found[0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.lru_cache import LruCache
 from vmvisor_image.streams import ReadAt, check_range, past_end, read_up_to
 
 _PAGE: Final = 1 << 14
@@ -70,9 +70,8 @@ class MappedDisk:
         """Gives the run that begins at an offset."""
         self.problems = problems
         """What was found damaged when it was opened."""
+        self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
-        self._decoded: OrderedDict[int, bytes] = OrderedDict()
-        self._held = 0
         self.clusters_decoded = 0
         """Compressed clusters decoded so far, those decoded again included."""
 
@@ -114,19 +113,13 @@ class MappedDisk:
         return end
 
     def _decode(self, packed: Packed) -> bytes:
-        with self._lock:
-            known = self._decoded.get(packed.start)
-            if known is not None:
-                self._decoded.move_to_end(packed.start)
-                return known
+        known = self._decoded.get(packed.start)
+        if known is not None:
+            return known
         data = packed.decode()
         with self._lock:
             self.clusters_decoded += 1
-            if packed.start not in self._decoded:
-                self._decoded[packed.start] = data
-                self._held += len(data)
-            while self._held > _CACHE_BYTES and len(self._decoded) > 1:
-                self._held -= len(self._decoded.popitem(last=False)[1])
+        self._decoded.put(packed.start, data)
         return data
 
 
@@ -138,8 +131,7 @@ class Tables:
         self._kind = kind
         self._source = source
         self._byte_order: Literal["little", "big"] = byte_order
-        self._lock = ForkSafeLock()
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
+        self._pages: LruCache[int, bytes] = LruCache(_MOST_PAGES)
 
     def number(self, offset: int, width: int, table: str) -> int:
         """The number of `width` bytes at `offset`, which is a multiple of them.
@@ -156,14 +148,8 @@ class Tables:
         return int.from_bytes(data, self._byte_order)
 
     def _page(self, number: int) -> bytes:
-        with self._lock:
-            page = self._pages.get(number)
-            if page is not None:
-                self._pages.move_to_end(number)
-                return page
-        page = read_up_to(self._source, number * _PAGE, _PAGE)
-        with self._lock:
-            self._pages[number] = page
-            if len(self._pages) > _MOST_PAGES:
-                self._pages.popitem(last=False)
+        page = self._pages.get(number)
+        if page is None:
+            page = read_up_to(self._source, number * _PAGE, _PAGE)
+            self._pages.put(number, page)
         return page
