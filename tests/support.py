@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
+import signal
 import subprocess
+import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,6 +53,28 @@ def run(tool: str, *arguments: str | Path, stdin: str = "") -> str:
     if done.returncode:
         pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def in_child(work: Callable[[], bool]) -> bool:
+    """What `work` gives in a forked child; a child that hangs says where, is ended and counts as False."""
+    faulthandler.register(signal.SIGUSR1, file=2)
+    child = os.fork()
+    if child == 0:
+        right = False
+        try:
+            right = work()
+        except BaseException:  # noqa: BLE001  # the parent's test fails, and shows what is printed
+            traceback.print_exc()
+        finally:
+            os._exit(0 if right else 1)  # whatever happened: the tests go on in the parent only
+    ways_to_end = ((60, signal.SIGUSR1), (61, signal.SIGKILL))
+    waiters = [threading.Timer(seconds, os.kill, (child, number)) for seconds, number in ways_to_end]
+    for waiter in waiters:
+        waiter.start()
+    _, status = os.waitpid(child, 0)
+    for waiter in waiters:
+        waiter.cancel()
+    return status == 0
 
 
 def require_oracle() -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import in_child
 from tests.test_bzip2_forge import EMPTY_STREAM
 from vmvisor_image import CorruptImage, Image, InvalidArgument, TruncatedImage
 from vmvisor_image.bzip2 import Bzip2Reader
@@ -394,15 +395,7 @@ class TestProcesses:
         with ThreadPoolExecutor(3) as pool:
             for attempt in range(10):
                 started = [pool.submit(reader.read_at, offset, 300_000) for offset in (0, 300_000, 600_000)]
-                child = os.fork()
-                if child == 0:
-                    status = 1
-                    try:
-                        offset = attempt * 100_000
-                        status = 0 if reader.read_at(offset, 150_000) == DATA[offset : offset + 150_000] else 2
-                    finally:
-                        os._exit(status)
-                _, status = os.waitpid(child, 0)
-                assert os.waitstatus_to_exitcode(status) == 0
+                at = attempt * 100_000
+                assert in_child(lambda at=at: reader.read_at(at, 150_000) == DATA[at : at + 150_000])  # type: ignore[misc]
                 for offset, future in zip((0, 300_000, 600_000), started, strict=True):
                     assert future.result() == DATA[offset : offset + 300_000]

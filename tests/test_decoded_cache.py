@@ -8,13 +8,14 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import run, run_to_file
+from tests.support import in_child, run, run_to_file
 from tests.test_bzip2_index import close_files, file_source  # noqa: F401  # a fixture
 from vmvisor_image import Image, decoded_cache
 from vmvisor_image.bzip2 import Bzip2Reader
@@ -240,15 +241,12 @@ class TestWriters:
     def test_a_forked_child_leaves_the_parent_s_segment_alone(self, image: Path, folder: Path) -> None:
         reader = Bzip2Reader(file_source(image), threads=2, cache=True)
         assert reader.read_at(0, 300_000) == DATA[:300_000]
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                status = 0 if reader.read_at(0, len(DATA)) == DATA else 2
-                reader.close()
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        def read_and_close() -> bool:
+            with closing(reader):
+                return reader.read_at(0, len(DATA)) == DATA
+
+        assert in_child(read_and_close)
         assert reader.read_at(0, len(DATA)) == DATA
         reader.close()
         assert len(segments(folder)) == 1

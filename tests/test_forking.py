@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import bz2
-import faulthandler
 import gzip
 import io
 import lzma
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from tests.support import run
+from tests.support import in_child, run
 from vmvisor_image import ClosedError, Image, NotAFileSystem
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.forking import ForkSafeLock, cached_property
@@ -34,28 +31,6 @@ pytestmark = [
     # What is tested here: from Python 3.12 on a fork beside threads warns.
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
-
-
-def in_child(work: Callable[[], bool]) -> bool:
-    """What `work` gives in a forked child; a child that hangs says where, is ended and counts as False."""
-    faulthandler.register(signal.SIGUSR1, file=2)
-    child = os.fork()
-    if child == 0:
-        right = False
-        try:
-            right = work()
-        except BaseException:  # noqa: BLE001  # the parent's test fails, and shows what is printed
-            traceback.print_exc()
-        finally:
-            os._exit(0 if right else 1)  # whatever happened: the tests go on in the parent only
-    ways_to_end = ((20, signal.SIGUSR1), (21, signal.SIGKILL))
-    waiters = [threading.Timer(seconds, os.kill, (child, number)) for seconds, number in ways_to_end]
-    for waiter in waiters:
-        waiter.start()
-    _, status = os.waitpid(child, 0)
-    for waiter in waiters:
-        waiter.cancel()
-    return status == 0
 
 
 @contextmanager
@@ -155,9 +130,10 @@ def test_a_child_waits_for_no_block_that_a_thread_of_the_parent_decodes() -> Non
     source = BytesSource(bz2.compress(data))
     with closing(Bzip2Reader(source, threads=2)) as reader:
         reader.prefetch(0, len(data))
-        (_, future), *_ = reader._walk._pending
+        futures = [future for _, future in reader._walk._pending]
+        wait(futures)
         # As a worker thread does when it sets the result.
-        with held_by_another_thread(future._condition):
+        with held_by_another_thread(futures[0]._condition):
             assert in_child(lambda: reader.read_at(0, len(data)) == data)
         assert reader.read_at(0, len(data)) == data
 

@@ -17,7 +17,7 @@ import pandas
 import pytest
 
 from tests.http_server import Server
-from tests.support import REPOSITORY, run
+from tests.support import REPOSITORY, in_child, run
 from tests.tool_disk import ToolDisk
 from vmvisor_image import (
     ClosedError,
@@ -399,14 +399,7 @@ class TestLife:
         server.serve("x.dd", BytesSource(disk("Hypervisor1")))
         fs = VmvisorFileSystem(f"{server.url}/x.dd")
         assert fs.cat_file("Hypervisor1/a.tgz") == b"1"
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                status = 0 if fs.cat_file("Hypervisor1/vmkernel.gz") == FILES["vmkernel.gz"] else 2
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_child(lambda: fs.cat_file("Hypervisor1/vmkernel.gz") == FILES["vmkernel.gz"])
         assert fs.cat_file("Hypervisor1/vmkernel.gz") == FILES["vmkernel.gz"]
 
 

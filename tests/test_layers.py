@@ -22,7 +22,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import require_tool
+from tests.support import in_child, require_tool
 from vmvisor_image import CorruptImage, Image, TruncatedImage
 from vmvisor_image.framed import FramedReader
 from vmvisor_image.layers import LayerOptions, unwrap, xz, zstd
@@ -136,14 +136,8 @@ class TestReads:
         with ThreadPoolExecutor(2) as pool:
             for offset in (0, 1_000_000, 2_000_000):
                 started = [pool.submit(reader.read_at, other, 900_000) for other in (0, 2_000_000)]
-                child = os.fork()
-                if child == 0:
-                    status = 1
-                    try:
-                        status = 0 if reader.read_at(offset, 500_000) == DATA[offset : offset + 500_000] else 2
-                    finally:
-                        os._exit(status)
-                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                expected = DATA[offset : offset + 500_000]
+                assert in_child(lambda at=offset, data=expected: reader.read_at(at, 500_000) == data)  # type: ignore[misc]
                 assert [future.result() for future in started] == [DATA[:900_000], DATA[2_000_000:2_900_000]]
 
     def test_refuses_ranges_past_the_end(self, way: str) -> None:

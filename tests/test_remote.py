@@ -18,7 +18,7 @@ import pytest
 
 from tests.http_server import Served, Server
 from tests.media import module, small_disk
-from tests.support import run
+from tests.support import in_child, run
 from tests.tool_disk import ToolDisk
 from vmvisor_image import (
     ClosedError,
@@ -192,14 +192,7 @@ class TestReading:
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_survives_a_fork(self, source: RemoteSource) -> None:
         assert source.read_at(0, 10) == DATA[:10]
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                status = 0 if source.read_at(5 * CHUNK, 3 * CHUNK) == DATA[5 * CHUNK : 8 * CHUNK] else 2
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_child(lambda: source.read_at(5 * CHUNK, 3 * CHUNK) == DATA[5 * CHUNK : 8 * CHUNK])
         assert source.read_at(0, len(DATA)) == DATA
 
     def test_pickling(self, source: RemoteSource) -> None:
