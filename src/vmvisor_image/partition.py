@@ -519,12 +519,12 @@ class PartitionTable:
             if position == len(self._found):
                 try:
                     entry = next(self._rest, None)
-                except BaseException:  # the source failed: go on from here when asked again
+                    if entry is None:
+                        return None
+                    self._found.append(Partition(self._owner, entry, self.scheme))
+                except BaseException:  # the source failed, or Ctrl-C came: go on from here when asked again
                     self._look_again()
                     raise
-                if entry is None:
-                    return None
-                self._found.append(Partition(self._owner, entry, self.scheme))
             return self._found[position]
 
     def _repr_html_(self) -> str:
