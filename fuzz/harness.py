@@ -1,10 +1,9 @@
-"""Runs targets with atheris; imports nothing of the library itself, so that all of it is instrumented."""
+"""Runs targets with atheris; imports nothing of the library itself, so that all of it but the forge is instrumented."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Protocol, cast
@@ -36,11 +35,12 @@ def load(name: str) -> Target:
 def main(name: str, arguments: list[str]) -> None:
     """Fuzz one target; the arguments are libFuzzer's.
 
-    Seeds and dictionary are written to a temporary folder at each start.
+    Seeds and dictionary are written to a temporary folder at each start; the seeds are not used where an argument is a
+    file, which libFuzzer tries, or makes smaller, instead of fuzzing.
     """
     import atheris
 
-    with atheris.instrument_imports(include=["vmvisor_image"]):
+    with atheris.instrument_imports(include=["vmvisor_image"], exclude=["vmvisor_image.testing"]):
         target = load(name)
         from fuzz.dictionary import dictionary
     with tempfile.TemporaryDirectory() as folder:
@@ -50,9 +50,10 @@ def main(name: str, arguments: list[str]) -> None:
             (corpus / f"{number:03}").write_bytes(seed)
         words = Path(folder, "dictionary")
         words.write_text(dictionary(), encoding="ascii")
-        atheris.Setup([f"fuzz_{name}", f"-dict={words}", *arguments, str(corpus)], target.one_input)
+        atheris.Setup([f"fuzz_{name}", f"-dict={words}", *with_seeds(arguments, corpus)], target.one_input)
         atheris.Fuzz()
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+def with_seeds(arguments: list[str], seeds: Path) -> list[str]:
+    """libFuzzer's arguments, and the folder of seeds where it takes folders."""
+    return arguments if any(Path(argument).is_file() for argument in arguments) else [*arguments, str(seeds)]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from fuzz.dictionary import magics
-from fuzz.harness import load, names
+from fuzz.harness import load, names, with_seeds
+from fuzz.patches import Patches
+from vmvisor_image import ReadAt
+from vmvisor_image.testing.forge import SparseImage
 
 MUTATIONS = 200
 
@@ -43,3 +47,27 @@ def test_a_target(name: str) -> None:
         target.one_input(seed)
     for _ in range(MUTATIONS):
         target.one_input(mutate(chance, chance.choice(seeds), words))
+
+
+def test_a_crash_is_tried_again_by_itself(tmp_path: Path) -> None:
+    """libFuzzer refuses a file beside a folder of seeds."""
+    crash = tmp_path / "crash"
+    crash.write_bytes(b"")
+    assert with_seeds(["-runs=1", str(crash)], tmp_path) == ["-runs=1", str(crash)]
+    assert with_seeds(["-runs=1"], tmp_path) == ["-runs=1", str(tmp_path)]
+    assert with_seeds([str(tmp_path)], tmp_path / "seeds") == [str(tmp_path), str(tmp_path / "seeds")]
+
+
+def test_damage_is_done_where_something_is_read_and_is_not_zero() -> None:
+    def read(source: ReadAt) -> None:
+        source.read_at(100, 1 << 16)
+
+    image = SparseImage(1 << 30, [(0, b"unread"), (128, b"read"), (1 << 16, b"read, too"), (1 << 20, b"unread")])
+    patches = Patches(image, read)
+    damaged = [patches.patched(bytes((number, 0, 0, 0, 0xFF))) for number in range(4)]
+    assert [change.offset for source in damaged for change in source.changes] == [128, 1 << 16, 128, 1 << 16]
+    assert {source.read_at(128, 4) for source in damaged} == {b"read", b"\xffead"}
+
+
+def test_the_input_of_a_table_may_be_shorter_than_a_sector() -> None:
+    load("gpt").one_input(bytes(360) + b"EFI PART" + bytes(20))

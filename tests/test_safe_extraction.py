@@ -24,6 +24,7 @@ from vmvisor_image import (
     Limits,
     PartialExtraction,
     UnsafeName,
+    extraction,
 )
 from vmvisor_image.extraction import _HAS_UNNAMED_FILES, Extractable, write_files
 from vmvisor_image.testing.forge import ForgedFile, fat_volume
@@ -127,6 +128,33 @@ def test_names_that_are_fine(tmp_path: Path) -> None:
     assert {datetime.fromtimestamp((tmp_path / name).stat().st_mtime) for name in names} == {
         datetime(2001, 2, 3, 4, 5, 6)
     }
+
+
+def test_names_longer_than_the_system_takes_cost_only_themselves(tmp_path: Path) -> None:
+    """A name of more than 255 bytes, and a path of more than 4,095, ended the extraction with an `OSError`."""
+    names = ("a" * 256, "\u00fc" * 200, "/".join(["d" * 99] * 50), "e" * 256 + "/below", "f" * 255, "last")
+    for overwrite in (False, True):
+        with pytest.raises(PartialExtraction) as caught:
+            write(tmp_path / "dest", *names, overwrite=overwrite)
+        assert [path for path, _ in caught.value.failed] == list(names[:4])
+        assert all(isinstance(error, UnsafeName) for _, error in caught.value.failed)
+        assert caught.value.written == (tmp_path / "dest" / names[4], tmp_path / "dest" / "last")
+    assert everything(tmp_path / "dest") == {"f" * 255, "last"}
+
+
+def test_a_directory_is_checked_once_however_deep_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand files 2,000 directories deep took minutes to be checked."""
+    depth, files = 500, 20
+    names = ["d/" * depth + str(number) for number in range(files)]
+    asked: list[object] = []
+    checked: list[str] = []
+    lstat, check_name = Path.lstat, extraction.check_name
+    monkeypatch.setattr(Path, "lstat", lambda self: (asked.append(self), lstat(self))[1])
+    monkeypatch.setattr(extraction, "check_name", lambda path, name: (checked.append(name), check_name(path, name)))
+    write(tmp_path, *names)
+    write(tmp_path, *names, overwrite=True)
+    assert len(checked) == 2 * (depth + files)
+    assert len(asked) == 1 + depth + files
 
 
 def test_the_umask_is_respected(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import run
+from tests.support import Counting, run
 from tests.vmfs_image import expand
-from vmvisor_image import Image, Role
+from vmvisor_image import FileTree, Image, Role
 from vmvisor_image.partition_types import VMFS, VMFS_L
 from vmvisor_image.schemas.vmfs import (
     DESCRIPTORS_OFFSET,
@@ -294,3 +294,12 @@ def test_vmfs_by_its_type_alone() -> None:
 def test_uuids_are_shown_as_esx_shows_them() -> None:
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}", vmfs_uuid(bytes(range(16))))
     assert vmfs_uuid(bytes(range(16))) == "03020100-07060504-0908-0a0b0c0d0e0f"
+
+
+@pytest.mark.parametrize("kind", ["vmfs5", "vmfs6"])
+def test_files_are_opened_without_the_heartbeats(kind: VmfsKind) -> None:
+    """A check for the type of the volume asked for each property of it: that of the problems reads up to 4 MiB."""
+    volume = Counting(vmfs_headers(kind, size=1 << 30))
+    with Image.open(volume) as image:
+        assert isinstance(image.partitions[1].files, FileTree)
+    assert max(length for _, length in volume.reads) < 1 << 20

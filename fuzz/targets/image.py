@@ -8,9 +8,8 @@ import gzip
 import lzma
 
 from fuzz.exercise import Bounded, exercise_image
-from fuzz.patches import patched
+from fuzz.patches import Patches
 from fuzz.samples import TREE
-from vmvisor_image import ReadAt
 from vmvisor_image.testing.forge import ForgedPartition, esx35_disk, esx40_disk, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_iso import iso_volume
@@ -21,13 +20,14 @@ _BANK = {**TREE, "boot.cfg": b"kernel=k\nmodules=a --- b\nbuild=8.0.0-1\nupdated
 
 
 @functools.cache
-def _bases() -> tuple[ReadAt, ...]:
-    return tuple(make(boot=TREE, bank=_BANK) for make in (esx35_disk, esx40_disk, esx5_disk, esx7_disk))
+def _base(number: int) -> Patches:
+    make = (esx35_disk, esx40_disk, esx5_disk, esx7_disk)[number]
+    return Patches(make(boot=TREE, bank=_BANK), exercise_image)
 
 
 def _disk() -> bytes:
-    volume = fat_volume(TREE, sectors=64, root_entries=32)
-    disk = mbr_disk([ForgedPartition(1, 6, 8, 64, content=volume)], sectors=80)
+    volume = fat_volume(TREE, sectors=16, root_entries=16)
+    disk = mbr_disk([ForgedPartition(1, 6, 1, 16, content=volume)], sectors=17)
     return disk.read_at(0, disk.size)
 
 
@@ -43,4 +43,4 @@ def one_input(data: bytes) -> None:
     if data[:1] > b"\x7f":
         exercise_image(Bounded(data[1:]))
     elif data:
-        exercise_image(Bounded(patched(_bases()[data[0] % 4], data[1:])))
+        exercise_image(Bounded(_base(data[0] % 4).patched(data[1:])))

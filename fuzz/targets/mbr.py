@@ -8,13 +8,13 @@ from vmvisor_image.testing.forge import ForgedPartition, mbr_disk
 
 def seeds() -> list[bytes]:
     parts = [
-        ForgedPartition(1, 0x06, 8, 8, active=True),
-        ForgedPartition(2, 0x05, 16, 48),
-        ForgedPartition(5, 0x06, 20, 4),
-        ForgedPartition(6, 0xFC, 28, 4),
-        ForgedPartition(7, 0xFB, 36, 4),
+        ForgedPartition(1, 0x06, 1, 1, active=True),
+        ForgedPartition(2, 0x05, 2, 7),
+        ForgedPartition(5, 0x06, 3, 1),
+        ForgedPartition(6, 0xFC, 5, 1),
+        ForgedPartition(7, 0xFB, 7, 2),
     ]
-    disk = mbr_disk(parts, sectors=64, ebr_gap=4)
+    disk = mbr_disk(parts, sectors=9, ebr_gap=1)
     return [disk.read_at(0, disk.size)]
 
 

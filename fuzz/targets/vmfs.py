@@ -6,10 +6,9 @@ import functools
 from typing import Final
 
 from fuzz.exercise import Bounded, exercise_image
-from fuzz.patches import patched
+from fuzz.patches import Patches
 from fuzz.samples import TREE
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
-from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, VmfsKind
 from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, VmfsLink, VmfsRawDevice, vmfs_volume
 
@@ -17,7 +16,7 @@ _KINDS: Final[tuple[VmfsKind, ...]] = ("vmfs3", "vmfs5", "vmfs6", "vmfs-l")
 
 
 @functools.cache
-def _base(kind: VmfsKind) -> SparseImage:
+def _base(kind: VmfsKind) -> Patches:
     pieces = ((0, b"1"), (1 << 20, b"2"))
     tree: dict[str, Content] = {
         **TREE,
@@ -26,7 +25,7 @@ def _base(kind: VmfsKind) -> SparseImage:
         "link": VmfsLink("../outside"),
         "raw": VmfsRawDevice(5),
     }
-    return vmfs_volume(tree, kind, size=EXTENT_SIZE + DATA_OFFSET)[0]
+    return Patches(vmfs_volume(tree, kind, size=EXTENT_SIZE + DATA_OFFSET)[0], exercise_image)
 
 
 def seeds() -> list[bytes]:
@@ -35,4 +34,4 @@ def seeds() -> list[bytes]:
 
 def one_input(data: bytes) -> None:
     kind = _KINDS[data[0] % len(_KINDS)] if data else "vmfs5"
-    exercise_image(Bounded(patched(_base(kind), data[1:])))
+    exercise_image(Bounded(_base(kind).patched(data[1:])))

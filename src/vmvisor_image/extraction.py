@@ -9,7 +9,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
 from vmvisor_image.errors import (
@@ -118,11 +118,13 @@ def write_files(  # each is one thing that is asked for
         The paths written, and those taken for written, in the order given.
 
     Raises:
-        UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system.
+        UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system; nothing was
+            written.
         DestinationExists: Something is in the way.
         DestinationFull: There is no room left.
         LimitExceeded: The files have more bytes than `most_bytes`; nothing was written.
-        PartialExtraction: Some files are damaged; the others, and none of `made`, were written.
+        PartialExtraction: Some files are damaged, or their names longer than the system takes; the others, and none of
+            `made`, were written.
     """
     root = Path(dest)
     paths = [path for path, _ in files] + [path for path, _ in made]
@@ -183,36 +185,68 @@ def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptIma
 
 def _check_names(paths: Sequence[str]) -> None:
     """Refuse unsafe names, and two that a case-insensitive or normalising file system takes for one."""
-    spellings: dict[str, tuple[str, bool]] = {}
+    folders: dict[tuple[int, str], int] = {}
+    """Numbers of the directories, by the number of the one they are in and their names."""
+    spellings: dict[tuple[int, str], str] = {}
+    """Names as they are spelled, by the number of the directory they are in and how such a file system takes them."""
     for path in paths:
         parts = path.split("/")
+        folder = 0
         for depth, part in enumerate(parts, 1):
-            check_name(path, part)
-            prefix, is_file = "/".join(parts[:depth]), depth == len(parts)
-            key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", prefix).casefold())
-            if key in spellings and (is_file or spellings[key] != (prefix, False)):
-                raise UnsafeName(
-                    f"{prefix!r} and {spellings[key][0]!r} are one name on a case-insensitive file system;"
-                    " nothing was written",
-                    structure="file name",
-                )
-            spellings[key] = (prefix, is_file)
+            number = folders.get((folder, part)) if depth < len(parts) else None
+            if number is None:
+                check_name(path, part)
+                key = folder, unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
+                if key in spellings:
+                    first, second = ("/".join([*parts[: depth - 1], name]) for name in (part, spellings[key]))
+                    raise UnsafeName(
+                        f"{first!r} and {second!r} are one name on a case-insensitive file system; nothing was written",
+                        structure="file name",
+                    )
+                spellings[key] = part
+                if depth < len(parts):
+                    number = folders[folder, part] = len(folders) + 1
+            folder = number or 0
 
 
 def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> None:
     if os.path.lexists(root) and not root.is_dir():
         raise DestinationExists(f"{root} is in the way: it is no directory")
+    folders: dict[tuple[int, str], int] = {}
+    """Numbers of the directories, by the number of the one they are in and their names; 0 of those that are missing."""
     for path in paths:
-        for parent in (root / part for part in list(PurePosixPath(path).parents)[:-1]):
-            if parent.is_symlink():
-                raise DestinationExists(f"{parent} is a symbolic link and could lead out of {root}")
-            if parent.exists() and not parent.is_dir():
-                raise DestinationExists(f"{parent} is in the way: it is no directory")
-        target = root / path
-        if target.is_dir() and not target.is_symlink():
-            raise DestinationExists(f"{target} is in the way: it is a directory")
-        if not overwrite and os.path.lexists(target):
-            raise DestinationExists(f"{target} is already there; nothing was written")
+        folder, start, end = 0, 0, path.find("/")
+        while end >= 0:
+            key = folder, path[start:end]
+            if key not in folders:
+                folders[key] = len(folders) + 1 if _is_folder(root, path[:end]) else 0
+            if not folders[key]:
+                break
+            folder, start, end = folders[key], end + 1, path.find("/", end + 1)
+        mode = None if end >= 0 else _mode(root / path)
+        if mode is not None and stat.S_ISDIR(mode):
+            raise DestinationExists(f"{root / path} is in the way: it is a directory")
+        if mode is not None and not overwrite:
+            raise DestinationExists(f"{root / path} is already there; nothing was written")
+
+
+def _is_folder(root: Path, path: str) -> bool:
+    mode = _mode(root / path)
+    if mode is not None and stat.S_ISLNK(mode):
+        raise DestinationExists(f"{root / path} is a symbolic link and could lead out of {root}")
+    if mode is not None and not stat.S_ISDIR(mode):
+        raise DestinationExists(f"{root / path} is in the way: it is no directory")
+    return mode is not None
+
+
+def _mode(path: Path) -> int | None:
+    """What is at `path`, links not followed; None where nothing is, or the path is too long to tell."""
+    try:
+        return path.lstat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise
+        return None
 
 
 class _Destination:
@@ -238,11 +272,15 @@ class _Destination:
         Raises:
             DestinationExists: Something is in the way.
             DestinationFull: There is no room left.
+            UnsafeName: The name, or the path, is longer than the system takes.
         """
         try:
+            self._check_length(path)
             with self._folder(path) as folder:
                 folder.write(chunks, timestamp, overwrite=self._overwrite)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UnsafeName(f"{path!r} is longer than the system takes", structure="file name") from error
             if error.errno not in _FULL or isinstance(error, VmvisorImageError):
                 raise
             raise DestinationFull(
@@ -250,6 +288,14 @@ class _Destination:
                 f" the {self._written} files written before are whole"
             ) from error
         self._written += 1
+
+    def _check_length(self, path: str) -> None:
+        """Refuse what could be written from folder to folder, but not be opened by its path afterwards."""
+        try:
+            os.lstat(self._root / path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise
 
     @contextlib.contextmanager
     def _folder(self, path: str) -> Iterator[_Folder]:

@@ -22,7 +22,7 @@ from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.tables.gpt import GptCheck, GptTable
-from vmvisor_image.volumes import FileVolume, Volume, open_volume
+from vmvisor_image.volumes import Volume, has_files, open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.signatures import Match, match_signature
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
@@ -206,7 +206,7 @@ class Partition:
             CorruptImage: It holds one that can't be opened.
         """
         volume = self.volume
-        if isinstance(volume, FileVolume):
+        if has_files(volume):
             files = volume.files
             files.limits = self.meter.limits
             return files
@@ -226,7 +226,7 @@ class Partition:
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """Extents of a file of its volume; for `File`."""
         volume = self.volume
-        if not isinstance(volume, FileVolume):
+        if not has_files(volume):
             raise NotAFileSystem(f"partition {self.number} holds no file system any more")
         return volume.locate(token)
 
@@ -519,12 +519,12 @@ class PartitionTable:
             if position == len(self._found):
                 try:
                     entry = next(self._rest, None)
-                except BaseException:  # the source failed: go on from here when asked again
+                    if entry is None:
+                        return None
+                    self._found.append(Partition(self._owner, entry, self.scheme))
+                except BaseException:  # the source failed, or Ctrl-C came: go on from here when asked again
                     self._look_again()
                     raise
-                if entry is None:
-                    return None
-                self._found.append(Partition(self._owner, entry, self.scheme))
             return self._found[position]
 
     def _repr_html_(self) -> str:

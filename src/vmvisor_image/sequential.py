@@ -165,7 +165,7 @@ class SequentialReader:
         """A piece, whole unless the data ends in it; empty past the end."""
         piece = self.meter.pieces.get((self._number, number))
         if piece is not None:
-            self._kept.move_to_end(number)
+            self._mark(number)
             return piece
         at, decoder = self._decoder_before(number)
         self._live = None  # where an exception ends this, the decoder is of no more use
@@ -195,13 +195,12 @@ class SequentialReader:
         return checkpoint[0], copied
 
     def _note(self, number: int, piece: bytes, failure: CorruptImage | None, decoder: Decoder) -> None:
-        """Keep what was decoded, and where the decoder is now."""
-        self.meter.pieces.put((self._number, number), piece)
-        self._kept[number] = None
-        self._kept.move_to_end(number)
-        while len(self._kept) > self._most_pieces:
-            self.meter.pieces.drop((self._number, self._kept.popitem(last=False)[0]))
+        """Keep what was decoded, and where the decoder is now.
+
+        A piece is kept only when it is counted: one that is kept would not be decoded, and so not counted, again.
+        """
         if number < self._furthest:
+            self._keep(number, piece)
             return
         self._problems = decoder.problems
         size = number * PIECE + len(piece) if failure is None and len(piece) < PIECE else None
@@ -213,8 +212,21 @@ class SequentialReader:
             if len(self._checkpoints) > _MOST_CHECKPOINTS:
                 self._checkpoints = self._checkpoints[1::2]
                 self._spacing *= 2
+        self._keep(number, piece)
         if self._progress is not None:
             self._progress(decoder.position, self._total)
+
+    def _keep(self, number: int, piece: bytes) -> None:
+        """Keep a piece, and drop those that were not used for long."""
+        self.meter.pieces.put((self._number, number), piece)
+        self._mark(number)
+        while len(self._kept) > self._most_pieces:
+            self.meter.pieces.drop((self._number, self._kept.popitem(last=False)[0]))
+
+    def _mark(self, number: int) -> None:
+        """Note that a piece was used; where an exception came before it was noted at first, that is done now."""
+        self._kept[number] = None
+        self._kept.move_to_end(number)
 
 
 def _next_piece(decoder: Decoder) -> tuple[bytes, CorruptImage | None]:

@@ -60,11 +60,15 @@ class DamagedSource:
         check_range(offset, length)
         if offset + length > self.size:
             raise past_end("damaged source", offset, length, self.size)
-        found = bytearray(self._source.read_at(offset, length))
-        for change in self.changes:
-            first, last = max(offset, change.offset), min(offset + length, change.offset + len(change.data))
-            if first < last:
-                found[first - offset : last - offset] = change.data[first - change.offset : last - change.offset]
+        data = self._source.read_at(offset, length)
+        end = offset + length
+        hits = [each for each in self.changes if each.offset < end and offset < each.offset + len(each.data)]
+        if not hits:
+            return data
+        found = bytearray(data)
+        for change in hits:
+            first, last = max(offset, change.offset), min(end, change.offset + len(change.data))
+            found[first - offset : last - offset] = change.data[first - change.offset : last - change.offset]
         return bytes(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:

@@ -105,8 +105,12 @@ class SparseImage:
         check_range(offset, length)
         if offset + length > self._size:
             raise past_end("forged image", offset, length, self._size)
-        found = bytearray(length)
         number = max(0, bisect_right(self._starts, offset) - 1)
+        if number < len(self._pieces):
+            start, data = self._pieces[number]
+            if start <= offset and offset + length <= start + len(data):
+                return data[offset - start : offset - start + length]
+        found = bytearray(length)
         while number < len(self._pieces) and self._starts[number] < offset + length:
             start, data = self._pieces[number]
             first, last = max(offset, start), min(offset + length, start + len(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent, FileHome, FileTree
@@ -42,7 +42,6 @@ class Volume(Protocol):
         ...
 
 
-@runtime_checkable
 class FileVolume(Volume, Protocol):
     """A volume whose files this library reads."""
 
@@ -54,6 +53,11 @@ class FileVolume(Volume, Protocol):
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """See `FileHome.locate`."""
         ...
+
+
+def has_files(volume: Volume | None) -> TypeGuard[FileVolume]:
+    """Whether it is a `FileVolume`; asks for none of its properties, some of which read much."""
+    return hasattr(volume, "locate")
 
 
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome) -> Volume | None:

@@ -494,9 +494,10 @@ class VmfsVolume:
             return ()
         active = HEARTBEAT_ACTIVE.to_bytes(4, "little")
         found = []
-        for slot in range(slots):
-            at = slot * slot_size
-            if data[at : at + 4] == active:
+        at = data.find(active)
+        while at >= 0:
+            slot, within = divmod(at, slot_size)
+            if not within:
                 beat = Heartbeat.parse(data, at, base=self._start + offset)
                 host = ActiveHost(
                     vmfs_uuid(beat.owner),
@@ -507,6 +508,7 @@ class VmfsVolume:
                     beat.journal_volume_address or None,
                 )
                 found.append(host)
+            at = data.find(active, (slot + 1) * slot_size)
         return tuple(found)
 
     def _report(self, problem: Problem) -> None:
