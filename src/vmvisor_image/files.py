@@ -534,6 +534,7 @@ class FileTree(Mapping[str, File]):
             fold_case: Names differ in more than case, as on FAT.
         """
         self.root = root
+        """The root directory."""
         self.limits = DEFAULT_LIMITS
         """What a walk may cost; those of the image."""
         self._problems = problems
