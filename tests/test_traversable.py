@@ -12,6 +12,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import ItemsView, ValuesView
 from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -144,6 +145,15 @@ class TestProtocol:
         below = files.root / "sub"
         assert isinstance(below, Directory)
         assert files["x.zip"] not in below
+
+    def test_a_tree_is_a_mapping(self, files: FileTree) -> None:
+        assert isinstance(files.values(), ValuesView)
+        assert isinstance(files.items(), ItemsView)
+        assert {path: file.read_bytes() for path, file in files.items()} == CONTENT
+        assert [file.path for file in files.values()] == list(files.keys()) == list(files)
+        assert len(files.values()) == len(files.items()) == len(CONTENT)
+        assert files["x.zip"] in files.values()
+        assert ("X.ZIP", files["x.zip"]) in files.items()
 
     def test_a_tree_is_not_pickled(self, files: FileTree) -> None:
         for value in (files, files.root):

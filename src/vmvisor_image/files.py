@@ -7,7 +7,7 @@ import io
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -519,6 +519,28 @@ def _components(parts: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
         yield from (name for name in os.fspath(part).split("/") if name not in ("", "."))
 
 
+class _Files(ValuesView[File]):
+    """Those of a tree, which is walked once for each iteration, before its first one."""
+
+    _mapping: FileTree
+
+    def __iter__(self) -> Iterator[File]:
+        with self._mapping.limits.operation():
+            return iter(tuple(self._mapping._walk()))
+
+    def __contains__(self, file: object) -> bool:
+        return isinstance(file, File) and self._mapping.get(file.path) is file
+
+
+class _PathsAndFiles(ItemsView[str, File]):
+    """As `_Files`, each with its path."""
+
+    _mapping: FileTree
+
+    def __iter__(self) -> Iterator[tuple[str, File]]:
+        return ((file.path, file) for file in self._mapping.values())
+
+
 class FileTree(Mapping[str, File]):
     """Every regular file of a volume by its POSIX path from the root, such as ``"packages/tools.iso"``.
 
@@ -608,14 +630,13 @@ class FileTree(Mapping[str, File]):
             else:
                 pending.pop()
 
-    def values(self) -> Any:
+    def values(self) -> ValuesView[File]:
         """The files, in the order of the directories."""
-        with self.limits.operation():
-            return tuple(self._walk())
+        return _Files(self)
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, File]:
         """Path and file of each."""
-        return tuple((file.path, file) for file in self.values())
+        return _PathsAndFiles(self)
 
     def glob(self, pattern: str) -> Iterator[File]:
         """Files whose path matches `pattern`, each component by shell rules; ``**`` stands for any directories.
