@@ -199,6 +199,13 @@ def test_bad_input(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["hexdump", source, "-s", str(1 << 40)]) == BAD_INPUT
 
 
+@pytest.mark.parametrize(("closed", "image", "status"), [(1, "{source}", DONE), (2, "missing.dd", MISUSE)])
+def test_a_closed_output(source: str, closed: int, image: str, status: int) -> None:
+    command = [sys.executable, "-m", "vmvisor_image", "ls", image.format(source=source), "Hypervisor1"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+
 def test_module_and_version() -> None:
     output = subprocess.check_output([sys.executable, "-m", "vmvisor_image", "--version"], text=True)
     assert output.startswith("vmvisor-image 0.")
