@@ -11,6 +11,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util import inspect
 from sphinx.util.nodes import make_refnode
 
 import vmvisor_image
@@ -48,6 +49,7 @@ autodoc_typehints_format = "short"
 autodoc_type_aliases = {"Source": "Source", "Tree": "Tree", "Content": "Content"}
 autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
+autoclass_content = "both"  # the arguments are told where they are taken
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
@@ -66,6 +68,9 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 ROOT_PAGES: Final = {"supported": "SUPPORTED.md", "changelog": "CHANGELOG.md"}
 """Pages that are files of the repository's root: docs/ has a page that links there, the site has the file itself."""
+
+NO_COLON: Final = "\ue000"
+"""Stands for a colon while napoleon reads a docstring; of no use to anybody else."""
 
 
 def _take_in(app: Sphinx, page: str, source: list[str]) -> None:
@@ -111,16 +116,33 @@ def _draw_inline(app: Sphinx, doctree: nodes.document) -> None:
 def _signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Mend two signatures.
+    """Mend four signatures.
 
     `Image.open` is called on the class, so its first argument is no `self`. Where a record came from (`source_offset`,
-    `raw`) is never given when one is made.
+    `raw`) is never given when one is made. The class of fsspec's classes takes any arguments, and hands them on;
+    a protocol is not made. An alias (`autodoc_type_aliases`) within another type is shown by its repr.
     """
     if name == "vmvisor_image.Image.open" and signature:
         signature = signature.replace("(", "(source: Source, ", 1)
     if signature and "source_offset" in signature:
         signature = re.sub(r"(, )?\*, source_offset: .*?, raw: bytes = b''", "", signature)
-    return signature, returns
+    if what == "class" and signature == "(*args, **kwargs)":
+        given = inspect.signature(obj.__init__, bound_method=True, type_aliases=app.config.autodoc_type_aliases)
+        shown = inspect.stringify_signature(given, unqualified_typehints=True, show_return_annotation=False)
+        signature = "" if getattr(obj, "_is_protocol", False) else shown
+    bare = [text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) for text in (signature, returns)]
+    return bare[0], bare[1]
+
+
+def _hide_colon(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep napoleon from taking what stands before a colon, in the first line about an attribute, for its type."""
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(": ", f"{NO_COLON} ")
+
+
+def _show_colon(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Put back, behind napoleon, what `_hide_colon` took out."""
+    lines[:] = [line.replace(NO_COLON, ":") for line in lines]
 
 
 def _find(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, shown: nodes.Element) -> nodes.Node | None:
@@ -143,4 +165,6 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _take_in)
     app.connect("doctree-read", _draw_inline, priority=400)
     app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-process-docstring", _hide_colon, priority=400)
+    app.connect("autodoc-process-docstring", _show_colon, priority=600)
     app.connect("missing-reference", _find)

@@ -303,7 +303,7 @@ class TestZip:
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
             for number in range(4):
                 archive.writestr(str(number), bytes([number]) * (1 << 20))
-        files = open_archive(BytesSource(made.getvalue())).values()
+        files = list(open_archive(BytesSource(made.getvalue())).values())
         tracemalloc.start()
         for file in files:
             for at in range(0, file.size, 1 << 16):

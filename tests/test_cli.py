@@ -164,7 +164,27 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == MISUSE
-    assert "usage:" in capsys.readouterr().err
+    message = one_error_line(capsys)
+    assert "--help" in message
+    assert "_number" not in message
+
+
+def test_an_image_without_partitions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty.dd"
+    empty.touch()
+    assert main(["ls", str(empty)]) == BAD_INPUT
+    assert "0 bytes" in one_error_line(capsys)
+    assert main(["pxe", str(empty), str(tmp_path / "tftp")]) == MISUSE
+    assert "there are no partitions" in one_error_line(capsys)
+    assert main(["info", str(empty)]) == DONE
+    assert "\n1 problem:\n" in capsys.readouterr().out
+
+
+def test_hexdump_ends_where_the_disk_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = tmp_path / "disk.dd"
+    disk.write_bytes(bytes(range(100)))
+    assert main(["hexdump", str(disk), "-s", "0x50"]) == DONE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["00000050", "00000060", "00000064"]
 
 
 def test_bad_input(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,6 +197,13 @@ def test_bad_input(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["hexdump", str(garbage)]) == BAD_INPUT
     assert "at byte 0x4" in one_error_line(capsys)
     assert main(["hexdump", source, "-s", str(1 << 40)]) == BAD_INPUT
+
+
+@pytest.mark.parametrize(("closed", "image", "status"), [(1, "{source}", DONE), (2, "missing.dd", MISUSE)])
+def test_a_closed_output(source: str, closed: int, image: str, status: int) -> None:
+    command = [sys.executable, "-m", "vmvisor_image", "ls", image.format(source=source), "Hypervisor1"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
 def test_module_and_version() -> None:

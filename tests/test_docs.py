@@ -77,11 +77,32 @@ def test_the_reference_has_every_public_name() -> None:
     assert set(vmvisor_image.__all__) - named == set()
 
 
+def test_the_reference_has_what_the_pages_import_or_name() -> None:
+    """What is not in it may change in any release, it says."""
+    pages = [*(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "examples").rglob("*.py"), REPOSITORY / "README.md"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
+    reference = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs/reference").glob("*.rst"))
+    known = set(re.findall(r"^\.\. (?:automodule|currentmodule):: ([\w.]+)$", reference, re.MULTILINE))
+    imported = set(re.findall(r"^from (vmvisor_image[\w.]*) import", text, re.MULTILINE))
+    named = {f"vmvisor_image.{name}" for name in re.findall(r"\b(fleet|fsspec|testing\.\w+)\b", text)}
+    assert (imported | named) - known == set()
+
+
 @pytest.fixture(scope="module")
 def site() -> Path:
     if not (SITE / "index.html").is_file():
         unavailable("the site is not built: make docs")
     return SITE
+
+
+def test_the_reference_reads_as_the_docstrings_do(site: Path) -> None:
+    for page in (site / "reference").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r">Type<|ForwardRef|\ue000", text), page  # what Sphinx makes of a colon, and of an alias
+    text = re.sub(r"<[^>]+>", "", (site / "reference/fsspec.html").read_text(encoding="utf-8"))
+    assert "target_options: Mapping[str, Any] | None = None" in text
+    text = re.sub(r"<[^>]+>", "", (site / "reference/files.html").read_text(encoding="utf-8"))
+    assert "property modified: datetime | None" in text
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:

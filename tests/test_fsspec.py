@@ -7,7 +7,8 @@ import gc
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from vmvisor_image import (
     InvalidArgument,
     NotAFile,
     PathNotFound,
+    ReadOnly,
 )
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fsspec import VmvisorFileSystem
@@ -230,6 +232,8 @@ class TestInfo:
         assert all(isinstance(extent, Extent) for extent in about["extents"])
         disk = tool_built_disk.image.read_bytes()
         assert b"".join(disk[extent.offset :][: extent.length] for extent in about["extents"]) == file.data
+        assert datetime.fromtimestamp(about["mtime"]) == file.modified  # local, as FAT's times are
+        assert "mtime" not in fs.info("Hypervisor1")
         with pytest.raises(NotImplementedError):
             fs.modified("Hypervisor1")
 
@@ -308,16 +312,44 @@ class TestChains:
     def test_what_is_not(self, path: Path, fs: Any) -> None:
         with pytest.raises(InvalidArgument, match="needs an image"):
             fsspec.filesystem("vmvisor")
-        with pytest.raises(InvalidArgument, match="mode 'w'"):
+        with pytest.raises(ReadOnly, match="mode 'w'"):
             fsspec.filesystem("vmvisor", fo=str(path), mode="w")
-        for mode in ("wb", "ab"):
-            with pytest.raises(InvalidArgument, match=mode):
-                fs.open("Hypervisor1/a.tgz", mode)
         for directory in ("", "Hypervisor1", "Hypervisor1/packages"):
             with pytest.raises(NotAFile):
                 fs.open(directory)
             with pytest.raises(IsADirectoryError):
                 fs.cat_file(directory)
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda fs, _: fs.open("Hypervisor1/a.tgz", "wb"),
+            lambda fs, _: fs.open("Hypervisor1/new", "a"),
+            lambda fs, _: fs.mkdir("Hypervisor1/new"),
+            lambda fs, _: fs.makedirs("Hypervisor1/new/er", exist_ok=True),
+            lambda fs, _: fs.mkdirs("new"),
+            lambda fs, _: fs.rmdir("Hypervisor1/packages"),
+            lambda fs, _: fs.rm("Hypervisor1", recursive=True),
+            lambda fs, _: fs.delete("Hypervisor1/a.tgz"),
+            lambda fs, _: fs.cp("Hypervisor1/a.tgz", "Hypervisor1/b.tgz"),
+            lambda fs, _: fs.mv("Hypervisor1/a.tgz", "Hypervisor1/b.tgz"),
+            lambda fs, _: fs.touch("Hypervisor1/a.tgz", truncate=False),
+            lambda fs, _: fs.pipe("Hypervisor1/new", b"x"),
+            lambda fs, path: fs.put(str(path), "Hypervisor1/new"),
+        ],
+    )
+    def test_nothing_is_written(self, path: Path, fs: Any, write: Callable[[Any, Path], None]) -> None:
+        with pytest.raises(ReadOnly) as caught:
+            write(fs, path)
+        assert isinstance(caught.value, OSError)
+
+    def test_an_error_names_the_path_that_was_asked_for(self, fs: Any) -> None:
+        with pytest.raises(FileNotFoundError, match="'Hypervisor1/packages/missing'"):
+            fs.info("Hypervisor1/packages/missing")
+
+    def test_a_stream_tells_what_it_is_of(self, fs: Any) -> None:
+        with fs.open("Hypervisor1/a.tgz") as stream:
+            assert (stream.name, stream.path, stream.mode, stream.size) == (*["Hypervisor1/a.tgz"] * 2, "rb", 1)
 
 
 class TestCosts:

@@ -206,8 +206,12 @@ class TestFailures:
         served = server.serve("disk.dd.bz2", tool_built_disk.bz2)
         served.ranges = ranges
         url = f"{server.url}/disk.dd.bz2"
-        with pytest.raises(RemoteError, match=f"no ranges of bytes; simplecache::{url}"), Image.open(url) as image:
+        with (
+            pytest.raises(RemoteError, match=f"no ranges of bytes; simplecache::{url}") as caught,
+            Image.open(url) as image,
+        ):
             list(image.partitions)
+        assert caught.type is RemoteError  # a row of the fleet names it
         with Image.open(f"simplecache::{url}") as image:  # as the message says
             assert image.partitions["Hypervisor1"].files["boot.cfg"].read_bytes()
 
@@ -293,6 +297,8 @@ class TestFailures:
             Image.open(f"{server.url}/missing")
         assert caught.value.filename == f"{server.url}/missing"
         with pytest.raises(FileNotFoundError):
+            Image.open(f"simplecache::{server.url}/missing")
+        with pytest.raises(FileNotFoundError):
             Image.open("memory://missing")
         with pytest.raises(FileNotFoundError):
             Image.open("file:///missing/disk.dd")
@@ -307,8 +313,9 @@ class TestFailures:
     def test_a_password(self, server: Server, served: Served) -> None:
         served.source = small_disk({"a": b"data"})
         served.password = "secret"
-        with pytest.raises(RemoteError, match="401"):
-            Image.open(f"{server.url}/data")
+        for link in ("", "simplecache::"):
+            with pytest.raises(RemoteError, match="the server answered 401 Unauthorized"):
+                Image.open(f"{link}{server.url}/data")
         with Image.open(f"{server.url}/data", storage_options={"headers": {"Authorization": "secret"}}) as image:
             assert image.partitions["Hypervisor1"].files["a"].read_bytes() == b"data"
             with pickle.loads(pickle.dumps(image)) as again:
@@ -326,8 +333,20 @@ class TestFailures:
 
     def test_without_what_fsspec_needs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "s3fs", None)
-        with pytest.raises(DependencyMissing, match="s3fs"):
+        with pytest.raises(DependencyMissing, match="s3fs") as caught:
             Image.open("s3://bucket/x.dd.bz2")
+        assert "vmvisor-image[fsspec]" not in str(caught.value)  # which does not bring it
+        script = """
+import sys
+from vmvisor_image import DependencyMissing, Image
+sys.modules["aiohttp"] = None
+try:
+    Image.open("https://example.invalid/x.dd.bz2")
+except DependencyMissing as error:
+    print(error)
+"""
+        assert "aiohttp" in (told := run(sys.executable, "-c", script))
+        assert "pip install 'vmvisor-image[fsspec]'" in told
 
 
 class TestImages:

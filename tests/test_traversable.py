@@ -7,10 +7,12 @@ import hashlib
 import io
 import os
 import pathlib
+import pickle
 import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import ItemsView, ValuesView
 from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -132,6 +134,31 @@ class TestProtocol:
                 "deeper": None,
                 "deeper/vmkernel": CONTENT["sub/deeper/vmkernel"],
             }
+        with as_file(static(files.root)) as path:
+            assert tree_of(path) == tree_of(files.root)
+
+    def test_what_is_in_a_directory(self, files: FileTree) -> None:
+        assert "x.zip" in files.root
+        assert "X.ZIP" in files.root  # as FAT has it
+        assert "missing" not in files.root
+        assert files["x.zip"] in files.root
+        below = files.root / "sub"
+        assert isinstance(below, Directory)
+        assert files["x.zip"] not in below
+
+    def test_a_tree_is_a_mapping(self, files: FileTree) -> None:
+        assert isinstance(files.values(), ValuesView)
+        assert isinstance(files.items(), ItemsView)
+        assert {path: file.read_bytes() for path, file in files.items()} == CONTENT
+        assert [file.path for file in files.values()] == list(files.keys()) == list(files)
+        assert len(files.values()) == len(files.items()) == len(CONTENT)
+        assert files["x.zip"] in files.values()
+        assert ("X.ZIP", files["x.zip"]) in files.items()
+
+    def test_a_tree_is_not_pickled(self, files: FileTree) -> None:
+        for value in (files, files.root):
+            with pytest.raises(TypeError, match="pickle"):
+                pickle.dumps(value)
 
 
 class TestText:
@@ -145,6 +172,11 @@ class TestText:
         path.write_bytes(CONTENT["lines.txt"])
         with files["lines.txt"].open("r") as stream, path.open("r", encoding="utf-8") as model:
             assert list(stream) == list(model)
+        with (
+            files["lines.txt"].open("rt", newline="") as stream,
+            path.open("rt", encoding="utf-8", newline="") as model,
+        ):
+            assert list(stream) == list(model)  # as csv wants it
         with files["lines.txt"].open("r", encoding="ascii", errors="replace") as stream:
             assert stream.read() == path.read_text("ascii", "replace")
         with files["sizes.csv"].open("r", encoding="cp1252") as stream:
@@ -158,11 +190,17 @@ class TestText:
             files["sizes.csv"].read_text()
 
     @pytest.mark.parametrize(
-        ("mode", "encoding"), [("w", None), ("rb+", None), ("rt", None), ("", None), ("rb", "utf-8")]
+        ("mode", "encoding"), [("w", None), ("rb+", None), ("b", None), ("", None), ("rb", "utf-8")]
     )
     def test_what_is_refused(self, files: FileTree, mode: str, encoding: str | None) -> None:
-        with pytest.raises(InvalidArgument):
+        with pytest.raises(InvalidArgument) as caught:
             files["lines.txt"].open(mode, encoding=encoding)
+        assert isinstance(caught.value, OSError) == (mode in ("w", "rb+"))
+
+    def test_a_stream_tells_what_it_is_of(self, files: FileTree) -> None:
+        with files["sub/x.tgz"].open() as stream:
+            assert (stream.name, stream.mode) == ("sub/x.tgz", "rb")
+            assert repr(stream) == "<_io.BufferedReader name='sub/x.tgz'>"
 
 
 class TestNoPath:

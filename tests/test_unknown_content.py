@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import run
+from tests.support import Counting, run
 from tests.test_partitions import Recorder
 from vmvisor_image import Image, InvalidArgument, NotAFileSystem, Role, inspect
 from vmvisor_image.bzip2 import Bzip2Reader
@@ -234,6 +234,14 @@ class TestCoreDumps:
             assert ("looks compressed" in text) is compressed
             assert f"{MIB + 5 * MIB:#x}" in text
             assert "not publicly described" in text
+
+    @pytest.mark.parametrize("used", [True, False])
+    def test_is_read_once(self, used: bool) -> None:
+        forged = SparseImage(16 * MIB, [(5 * MIB, b"a page of memory")] if used else [])
+        disk = Counting(in_partition(forged, 0xFC))
+        report = inspect(disk)
+        assert (report.partitions[0].core_dump is not None) == used
+        assert sum(length for _, length in disk.reads) < 20 * MIB
 
 
 def python_entropy(data: bytes) -> float:

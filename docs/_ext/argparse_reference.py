@@ -79,7 +79,7 @@ def _forms(action: argparse.Action) -> list[str]:
 def _escaped(text: str) -> str:
     for character in "\\*`|_":
         text = text.replace(character, f"\\{character}")
-    return text
+    return text.replace("://", ":\\//")  # an address in an example is no link
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vmvisor_image import (
     Archive,
@@ -40,9 +40,10 @@ from vmvisor_image import (
     verify,
 )
 from vmvisor_image.boot.envelope import read_envelope
+from vmvisor_image.explanation import counted
 from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.remote import is_url, open_url
-from vmvisor_image.streams import FileSource
+from vmvisor_image.streams import FileSource, read_up_to
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor
@@ -67,6 +68,9 @@ Progress = Callable[[int, int | None], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors are one line on standard error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before this began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # open for as long as Python runs
     options = _parser().parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -90,8 +94,15 @@ def _fail(error: Exception, status: int) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says in one line what is wrong, as all errors are said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_MISUSE, f"vmvisor-image: {_printable(message)}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vmvisor-image",
         description="Take hypervisor disk images apart: bare (.dd), compressed (.dd.bz2, .gz, .xz, .zst), on an"
         " installer CD (.iso), in an archive (.tgz, .zip), or as a virtual disk (.vmdk, .qcow2, .vhd, .vhdx).",
@@ -159,15 +170,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_completion(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    completion = add_parser("completion", help="print a script that completes this command in a shell")
+    text = "print a script that completes this command in a shell"
+    description = f"{text[0].upper()}{text[1:]}: source <(vmvisor-image completion bash)."
+    completion = add_parser("completion", help=text, description=description)
     completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
     completion.set_defaults(run=_completion)
 
 
 def _add_archive(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    archive = add_parser(
-        "archive", help="list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
-    )
+    text = "list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
+    archive = add_parser("archive", help=text, description=f"{text[0].upper()}{text[1:]}.")
     archive.add_argument("source", metavar="SRC", help="path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660")
     archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
@@ -323,10 +335,10 @@ def _overlays(given: Sequence[str]) -> dict[str, str]:
 
 
 def _number(text: str) -> int:
-    value = int(text, 0)
-    if value < 0:
-        raise ValueError(text)
-    return value
+    with contextlib.suppress(ValueError):
+        if (value := int(text, 0)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 512 or 0x200")
 
 
 @contextlib.contextmanager
@@ -452,7 +464,7 @@ def _print_report(report: ImageReport, *, explain: bool) -> None:
         for partition in report.partitions:
             print(f"\n{_printable(partition.explanation)}")
     if report.problems:
-        print(f"\n{len(report.problems)} problems:")
+        print(f"\n{counted(len(report.problems), 'problem')}:")
         for problem in report.problems:
             print(f"  {_printable(str(problem))}")
 
@@ -517,6 +529,9 @@ def _ls(options: argparse.Namespace) -> int:
             _list_others(holder)
         return _DONE
     with _image(options) as image:
+        if not len(image.partitions):
+            _complain(image.partitions.problems)
+            return _BAD_INPUT
         for partition in image.partitions:
             with contextlib.suppress(NotAFileSystem):
                 files = partition.files
@@ -553,7 +568,7 @@ def _cat(options: argparse.Namespace) -> int:
 def _extract(options: argparse.Namespace) -> int:
     with _holder(options) as holder:
         written = holder.files.extract(options.dest, overwrite=options.force, resume=options.resume)
-    print(f"{len(written)} files written to {_printable(options.dest)}")
+    print(f"{counted(len(written), 'file')} written to {_printable(options.dest)}")
     return _DONE
 
 
@@ -572,7 +587,7 @@ def _pxe(options: argparse.Namespace) -> int:
             overlay=_overlays(options.overlay),
             keep_overlaid=options.overlay_keep,
         )
-    print(f"{len(export.files)} files written to {_printable(options.dest)}; label {export.label} boots")
+    print(f"{counted(len(export.files), 'file')} written to {_printable(options.dest)}; label {export.label} boots")
     print(f"  kernel {export.kernel}")
     print(f"  append {_printable(export.append)}")
     for name in export.missing:
@@ -691,7 +706,7 @@ def _hexdump(options: argparse.Namespace) -> int:
         end = options.offset + options.length
         repeated, starred = b"", False
         for offset in range(options.offset, end, _CHUNK):
-            data = target.read_at(offset, min(_CHUNK, end - offset))
+            data = read_up_to(target, offset, min(_CHUNK, end - offset)) or target.read_at(offset, 1)
             for line in Hexdump(data, offset).lines():
                 if line.data != repeated:
                     print(line)
@@ -699,6 +714,9 @@ def _hexdump(options: argparse.Namespace) -> int:
                     print("*")
                 starred = line.data == repeated
                 repeated = line.data
+            if offset + len(data) < min(offset + _CHUNK, end):
+                end = offset + len(data)
+                break
         print(f"{end:08x}")
     return _DONE
 
@@ -747,7 +765,7 @@ def _scan(options: argparse.Namespace) -> int:
             bad = _print_rows(rows)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)
-            print(f"{_printable(options.out)}: {tally.images} images, {tally.bad} of them bad")
+            print(f"{_printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")
             bad = tally.bad
     return _BAD_INPUT if bad else _DONE
 
@@ -788,9 +806,11 @@ def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
     """What runs tasks on a dask cluster, and its number of threads."""
     try:
         from distributed import Client
+        from distributed.comm.addressing import resolve_address
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
     try:
+        resolve_address(address)  # first: a client that was given what is no address complains when Python ends
         client = Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"no dask scheduler at {address!r}: {error}") from error

@@ -28,6 +28,10 @@ class InvalidArgument(UsageError, ValueError):
     """An argument is outside what the call accepts."""
 
 
+class ReadOnly(InvalidArgument, OSError):
+    """Writing was asked of an image, which is never written."""
+
+
 class ClosedError(UsageError, ValueError):
     """The image or stream was closed before it was read."""
 

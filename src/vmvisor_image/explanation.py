@@ -1,4 +1,4 @@
-"""What is said of a partition in words: what it is for on its generation, and what can be done with it."""
+"""How things are said in words; of a partition: what it is for on its generation, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from vmvisor_image.purpose import Generation, Role
+
+
+def counted(number: int, noun: str) -> str:
+    """How many there are of what is counted, such as "1 file"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
 
 PURPOSES: Final[Mapping[Role, str]] = {
     Role.BOOT: (

@@ -7,7 +7,7 @@ import io
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from vmvisor_image.errors import (
     NotAFile,
     PathNotFound,
     Problem,
+    ReadOnly,
 )
 from vmvisor_image.extraction import write_files
 from vmvisor_image.forking import ForkSafeLock
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
     from vmvisor_image.image import Image
 
 _COPY_CHUNK = 1 << 20
+_WRITING = frozenset("wax+")
+"""What a mode that is not only to read has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,36 @@ class FileHome(Protocol):
 class _Entry:
     """What a file and a directory share."""
 
-    __slots__ = ()
+    __slots__ = ("_modified", "_path")
+
+    def __init__(self, path: str, modified: datetime | None) -> None:
+        self._path = path
+        self._modified = modified
+
+    @property
+    def path(self) -> str:
+        """POSIX path from the volume's root, without a leading slash; empty for the root."""
+        return self._path
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was last written; None where that is no date, and for the root.
+
+        Always naive: of FAT in the local time of whoever wrote it, of all else in UTC.
+        """
+        known = self._modified
+        return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
+
+    @property
+    def timestamp(self) -> float | None:
+        """`modified` as seconds since 1970 in UTC; FAT's is taken for the local time of this machine.
+
+        None where that is no date, or one that this system can't tell.
+        """
+        try:
+            return None if self._modified is None else self._modified.timestamp()
+        except (OverflowError, OSError, ValueError):
+            return None
 
     if not TYPE_CHECKING:  # type checkers are to refuse it where a path is wanted: nothing comes of asking for one
 
@@ -99,7 +131,7 @@ class _Entry:
 class File(_Entry):
     """A regular file of a volume, itself a `ReadAt` and an `importlib.resources.abc.Traversable`."""
 
-    __slots__ = ("_content", "_ends", "_extents", "_home", "_modified", "_path", "_size", "_token", "attributes")
+    __slots__ = ("_content", "_ends", "_extents", "_home", "_size", "_token", "attributes")
 
     def __init__(
         self,
@@ -120,10 +152,9 @@ class File(_Entry):
             token: Whatever lets `home` find the file's extents, and picklable.
             attributes: Owner and permissions, where the volume has them.
         """
+        super().__init__(path, modified)
         self._home = home
-        self._path = path
         self._size = size
-        self._modified = modified
         self._token = token
         self.attributes = attributes
         """Owner and permissions; None where the volume has none."""
@@ -137,34 +168,9 @@ class File(_Entry):
         return self._path.rpartition("/")[2]
 
     @property
-    def path(self) -> str:
-        """POSIX path from the volume's root, without a leading slash."""
-        return self._path
-
-    @property
     def size(self) -> int:
         """Length in bytes, as its directory entry says."""
         return self._size
-
-    @property
-    def modified(self) -> datetime | None:
-        """When it was last written; None where that is no date.
-
-        Always naive: of FAT in the local time of whoever wrote it, of all else in UTC.
-        """
-        known = self._modified
-        return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
-
-    @property
-    def timestamp(self) -> float | None:
-        """`modified` as seconds since 1970 in UTC; FAT's is taken for the local time of this machine.
-
-        None where that is no date, or one that this system can't tell.
-        """
-        try:
-            return None if self._modified is None else self._modified.timestamp()
-        except (OverflowError, OSError, ValueError):
-            return None
 
     @property
     def home(self) -> FileHome:
@@ -255,29 +261,43 @@ class File(_Entry):
 
     # `Traversable.open()` gives text, this one bytes: only Any satisfies a type checker as to both.
     @overload
-    def open(self, mode: Literal["r"] = ..., *, encoding: str | None = None, errors: str | None = None) -> Any: ...
+    def open(
+        self,
+        mode: Literal["r", "rt"] = ...,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> Any: ...
     @overload
     def open(self, mode: Literal["rb"]) -> io.BufferedReader: ...
     @overload
-    def open(self, mode: str, *, encoding: str | None = None, errors: str | None = None) -> Any: ...
-    def open(self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None) -> Any:
-        """A seekable, read-only stream.
+    def open(
+        self, mode: str, *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> Any: ...
+    def open(
+        self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> Any:
+        """A seekable, read-only stream, whose `name` is the path.
 
         Args:
-            mode: "rb" for bytes, "r" for text.
+            mode: "rb" for bytes, "r" or "rt" for text.
             encoding: Of text; None for UTF-8.
-            errors: What is done about bytes that can't be decoded, as of `open`; None for "strict".
+            errors: What is done about bytes that can't be decoded, as of the builtin `open`; None for "strict".
+            newline: How lines of text end, as of the builtin `open`; "" leaves their ends as they are, for `csv`.
 
         Raises:
-            InvalidArgument: Another mode, as images are never written; an encoding of bytes.
+            InvalidArgument: Another mode than these; an encoding or ends of lines of bytes.
+            ReadOnly: A mode to write; it is also an OSError.
         """
-        if mode not in ("r", "rb"):
-            raise InvalidArgument(f"files of an image open as 'rb' or 'r' only, not {mode!r}")
-        stream = open_stream(self)
-        if mode == "r":
-            return io.TextIOWrapper(stream, encoding=encoding or "utf-8", errors=errors)
-        if encoding is not None or errors is not None:
-            raise InvalidArgument("bytes have no encoding: open as 'r' for text")
+        if mode not in ("rb", "r", "rt"):
+            error = ReadOnly if set(mode) & _WRITING else InvalidArgument
+            raise error(f"files of an image open as 'rb', 'r' or 'rt' only, not {mode!r}")
+        stream = open_stream(self, self.path)
+        if mode != "rb":
+            return io.TextIOWrapper(stream, encoding=encoding or "utf-8", errors=errors, newline=newline)
+        if (encoding, errors, newline) != (None, None, None):
+            raise InvalidArgument("bytes have no encoding and no lines: open as 'r' for text")
         return stream
 
     def sha256(self) -> str:
@@ -377,9 +397,12 @@ class File(_Entry):
 
 
 class Directory(_Entry):
-    """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read when first asked for."""
+    """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read when first asked for.
 
-    __slots__ = ("_entries", "_fold_case", "_list", "_lock", "_modified", "_names", "_path")
+    Iterating gives the entries, and ``in`` takes one or its name.
+    """
+
+    __slots__ = ("_entries", "_fold_case", "_list", "_lock", "_names")
 
     def __init__(
         self,
@@ -390,8 +413,7 @@ class Directory(_Entry):
         fold_case: bool,
     ) -> None:
         """Made by volumes; `list_entries` is called once."""
-        self._path = path
-        self._modified = modified
+        super().__init__(path, modified)
         self._list = list_entries
         self._fold_case = fold_case
         self._lock = ForkSafeLock()
@@ -400,19 +422,8 @@ class Directory(_Entry):
 
     @property
     def name(self) -> str:
-        """The last component of the path; empty for the root."""
-        return self._path.rpartition("/")[2]
-
-    @property
-    def path(self) -> str:
-        """POSIX path from the volume's root, without a leading slash; empty for the root."""
-        return self._path
-
-    @property
-    def modified(self) -> datetime | None:
-        """When it was last written, as `File.modified`; None for the root."""
-        known = self._modified
-        return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
+        """The last component of the path; "root" for the root, so that `importlib.resources.as_file` takes it."""
+        return self._path.rpartition("/")[2] or "root"
 
     def is_file(self) -> bool:
         """False."""
@@ -431,12 +442,24 @@ class Directory(_Entry):
 
     __iter__ = iterdir
 
+    def __contains__(self, entry: object) -> bool:
+        if isinstance(entry, str):
+            return self.get(entry) is not None
+        return any(each is entry for each in self)
+
     def get(self, name: str) -> File | Directory | None:
         """The entry of that name, or None; of two with one name, the first."""
         self._load()
         return self._names.get(self._key(name))
 
-    def open(self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None) -> NoReturn:  # noqa: ARG002
+    def open(
+        self,
+        mode: str = "rb",  # noqa: ARG002  # as a file's
+        *,
+        encoding: str | None = None,  # noqa: ARG002
+        errors: str | None = None,  # noqa: ARG002
+        newline: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
         """Refuse.
 
         Raises:
@@ -448,7 +471,7 @@ class Directory(_Entry):
         """Refuse, as `open`."""
         self.open()
 
-    def read_text(self, encoding: str | None = None) -> NoReturn:  # noqa: ARG002  # as a file's
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> NoReturn:  # noqa: ARG002  # as a file's
         """Refuse, as `open`."""
         self.open()
 
@@ -483,6 +506,9 @@ class Directory(_Entry):
                     self._entries = entries
         return self._entries
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a directory of an image can't be pickled: pickle its partition, or its files")
+
     def __repr__(self) -> str:
         return f"<Directory {self._path or '/'!r}>"
 
@@ -491,6 +517,28 @@ def _components(parts: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
     """The names in a path given in parts."""
     for part in parts:
         yield from (name for name in os.fspath(part).split("/") if name not in ("", "."))
+
+
+class _Files(ValuesView[File]):
+    """Those of a tree, which is walked once for each iteration, before its first one."""
+
+    _mapping: FileTree
+
+    def __iter__(self) -> Iterator[File]:
+        with self._mapping.limits.operation():
+            return iter(tuple(self._mapping._walk()))
+
+    def __contains__(self, file: object) -> bool:
+        return isinstance(file, File) and self._mapping.get(file.path) is file
+
+
+class _PathsAndFiles(ItemsView[str, File]):
+    """As `_Files`, each with its path."""
+
+    _mapping: FileTree
+
+    def __iter__(self) -> Iterator[tuple[str, File]]:
+        return ((file.path, file) for file in self._mapping.values())
 
 
 class FileTree(Mapping[str, File]):
@@ -508,6 +556,7 @@ class FileTree(Mapping[str, File]):
             fold_case: Names differ in more than case, as on FAT.
         """
         self.root = root
+        """The root directory."""
         self.limits = DEFAULT_LIMITS
         """What a walk may cost; those of the image."""
         self._problems = problems
@@ -581,14 +630,13 @@ class FileTree(Mapping[str, File]):
             else:
                 pending.pop()
 
-    def values(self) -> Any:
+    def values(self) -> ValuesView[File]:
         """The files, in the order of the directories."""
-        with self.limits.operation():
-            return tuple(self._walk())
+        return _Files(self)
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, File]:
         """Path and file of each."""
-        return tuple((file.path, file) for file in self.values())
+        return _PathsAndFiles(self)
 
     def glob(self, pattern: str) -> Iterator[File]:
         """Files whose path matches `pattern`, each component by shell rules; ``**`` stands for any directories.
@@ -676,6 +724,9 @@ class FileTree(Mapping[str, File]):
         from vmvisor_image import terminal
 
         return terminal.tree_table(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("the files of an image can't be pickled as one: pickle their partition, or each of them")
 
     def __repr__(self) -> str:
         return f"<FileTree of {self.root!r}>"

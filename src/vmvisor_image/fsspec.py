@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile
@@ -28,6 +28,7 @@ from vmvisor_image import (
     PartitionNotFound,
     PathNotFound,
     ReadAt,
+    ReadOnly,
 )
 
 _BUFFER = 1 << 16
@@ -83,11 +84,12 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             **kwargs: fsspec's own.
 
         Raises:
-            InvalidArgument: There is no `fo`, or another mode.
+            InvalidArgument: There is no `fo`.
+            ReadOnly: Another mode; it is also an OSError, as is what every method that writes raises.
         """
         super().__init__(**kwargs)
         if mode != "r":
-            raise InvalidArgument(f"images are opened to be read, not with mode {mode!r}")
+            raise ReadOnly(f"images are opened to be read, not with mode {mode!r}")
         if isinstance(fo, str) and not fo:
             raise InvalidArgument(
                 "vmvisor:// needs an image: fo=…, or a chained URL, vmvisor://…::file:///image.dd.bz2"
@@ -149,7 +151,8 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
         Returns:
             "name", "type" ("file" or "directory"), "size" in bytes (0 of a directory), "modified" (see `File.modified`;
-            None where it is not known), and of a file "extents": see `File.extents`; None where its chain is damaged.
+            None where it is not known), "mtime" (see `File.timestamp`; only where it is known), and of a file
+            "extents": see `File.extents`; None where its chain is damaged.
 
         Raises:
             PathNotFound: There is none; it is also a FileNotFoundError.
@@ -198,8 +201,14 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> io.BufferedReader:  # noqa: ARG002
         if mode != "rb":
-            raise InvalidArgument(f"files of an image open as 'rb' only, not {mode!r}")
+            raise ReadOnly(f"files of an image open as 'rb' only, not {mode!r}")
         return _Stream(self._find_file(path), self, self._strip_protocol(path))
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Of fsspec's methods to write: its own do nothing, or say that they are not implemented."""
+        raise ReadOnly("an image is never written")
+
+    mkdir = makedirs = rmdir = rm_file = cp_file = touch = _refuse  # the others end in one of these, or in `_open`
 
     def _find_file(self, path: str) -> File | Partition:
         found = self._find(self._strip_protocol(path))
@@ -213,7 +222,10 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             raise NotAFile("the root is a directory")
         root = _root(self._partition(name))
         if isinstance(root, Directory):
-            return root.joinpath(rest)
+            try:
+                return root.joinpath(rest)
+            except PathNotFound as error:
+                raise PathNotFound(f"no {path!r} in this image") from error
         if rest:
             raise PathNotFound(f"no {path!r}: the files of partition {name!r} can't be read")
         return root
@@ -244,7 +256,9 @@ class _Stream(io.BufferedReader):
     """A file that is open; it keeps its file system, and tells of itself what fsspec's files do."""
 
     def __init__(self, file: File | Partition, fs: VmvisorFileSystem, path: str) -> None:
-        super().__init__(file.open("rb").detach() if isinstance(file, File) else file.open().detach(), _BUFFER)
+        raw: Any = file.open("rb").detach() if isinstance(file, File) else file.open().detach()
+        raw.name = path
+        super().__init__(raw, _BUFFER)
         self.fs = fs
         self.path = path
         self.size = file.size
@@ -270,9 +284,11 @@ def _is_component(name: str) -> bool:
 
 def _describe(name: str, found: _Found) -> dict[str, Any]:
     is_directory = isinstance(found, Directory)
-    return {
+    about = {
         "name": name,
         "type": "directory" if is_directory else "file",
         "size": 0 if isinstance(found, Directory) else found.size,
         "modified": None if isinstance(found, Partition) else found.modified,
     }
+    timestamp = None if isinstance(found, Partition) else found.timestamp
+    return about if timestamp is None else {**about, "mtime": timestamp}

@@ -484,7 +484,7 @@ class PartitionTable:
         """
         if isinstance(key, str):
             wanted = key.casefold()
-            found = self._first(lambda partition: any(wanted == (text or "").casefold() for text in _names(partition)))
+            found = self._first(lambda partition: any(wanted == text.casefold() for text in _names(partition) if text))
         else:
             found = self._first(lambda partition: partition.number == key)
         if found is None:
@@ -504,6 +504,9 @@ class PartitionTable:
     def __iter__(self) -> Iterator[Partition]:
         self._first(lambda _: False)
         return iter(sorted(self._found, key=lambda partition: (partition.start, not partition.is_container)))
+
+    def __reversed__(self) -> Iterator[Partition]:
+        return reversed(list(self))
 
     def __len__(self) -> int:
         self._first(lambda _: False)

@@ -221,10 +221,9 @@ class RemoteSource:
         for pause in _PAUSES:
             try:
                 return self._fetch_once(start, end)
-            except _Refused:
-                raise
             except RemoteError as error:
-                if getattr(error.__cause__, "status", _SERVER_FAILED) < _SERVER_FAILED:
+                cause = error.__cause__
+                if isinstance(cause, _NoRanges) or getattr(cause, "status", _SERVER_FAILED) < _SERVER_FAILED:
                     raise  # the server has understood, and will say the same again
             time.sleep(pause)
             check_deadline()
@@ -236,7 +235,7 @@ class RemoteSource:
             data = self._fetch_by_http(start, end) if self._is_http else self._fs.cat_file(self.path, start, end)
         except ValueError as error:
             if self._is_http and "range" in str(error):
-                raise self._without_ranges() from error
+                raise self._without_ranges() from _NoRanges(str(error))
             raise RemoteError(f"{place} could not be read: {error}") from error
         except Exception as error:  # each file system has errors of its own
             if getattr(error, "status", None) == _PRECONDITION_FAILED:
@@ -276,7 +275,7 @@ class RemoteSource:
         return SourceChanged(f"{self._address}: it is no longer what was opened: its size or version has changed")
 
     def _without_ranges(self) -> RemoteError:
-        return _Refused(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
+        return RemoteError(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
 
     @property
     def _whole(self) -> str:
@@ -286,8 +285,8 @@ class RemoteSource:
         return (_reopen, (self.url, self._options, self._neighbour))
 
 
-class _Refused(RemoteError):
-    """An answer that will be the same again."""
+class _NoRanges(Exception):
+    """What fsspec says where a server ignores the range that was asked for."""
 
 
 def open_url(
@@ -302,7 +301,7 @@ def open_url(
         with fs.open(path, "rb") as file:  # where that is a cache, this fills it
             local = FileSource(file.name)
     except Exception as error:  # noqa: BLE001  # each file system has errors of its own
-        _refuse(url, error)
+        _refuse(url, _reason(fs, path, error))
     return (local if "file" in _protocols(fs) else CachedSource(local, _address(fs, url))), _name(fs, path)
 
 
@@ -334,7 +333,7 @@ def _resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tup
     try:
         fs, path = url_to_fs(url, **options)
     except ImportError as error:
-        hint = " (pip install 'vmvisor-image[fsspec]' brings what http and https need)"
+        hint = ": pip install 'vmvisor-image[fsspec]'" if getattr(error.__cause__, "name", None) == "aiohttp" else ""
         raise DependencyMissing(f"{url}: {error}{hint}") from error
     except ValueError as error:
         raise InvalidArgument(f"{url}: {error}") from error
@@ -372,7 +371,21 @@ def _version(info: Mapping[str, Any]) -> str | None:
 
 
 def _told(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    status = getattr(error, "status", None)
+    if status is None:
+        return str(error) or type(error).__name__
+    # aiohttp's errors: 0 where it never came to an answer, as when redirects lead in a circle.
+    return f"the server answered {status} {getattr(error, 'message', '')}".rstrip() if status else type(error).__name__
+
+
+def _reason(fs: Any, path: str, error: Exception) -> Exception:
+    """Why it can't be opened: fsspec's caches say of every failure that the file is not there."""
+    if isinstance(error, FileNotFoundError):
+        try:
+            _behind_cache(fs).info(path)
+        except Exception as reason:  # noqa: BLE001  # each file system has errors of its own
+            return reason
+    return error
 
 
 def _refuse(url: str, error: Exception) -> NoReturn:

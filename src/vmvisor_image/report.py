@@ -117,6 +117,8 @@ def inspect(
 ) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
+    A core dump partition is read whole, but for what is known to be zeros, to tell whether it holds a dump.
+
     Args:
         source: See `Image.open`.
         threads: See `Image.open`.

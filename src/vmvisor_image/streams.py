@@ -434,8 +434,12 @@ class KeptBeside:
 class ReadAtStream(io.RawIOBase):
     """A read-only raw stream with a cursor over a `ReadAt`; closing it leaves the source open."""
 
-    def __init__(self, source: ReadAt) -> None:
+    mode = "rb"
+
+    def __init__(self, source: ReadAt, name: str | None = None) -> None:
         self._source = source
+        if name is not None:
+            self.name = name
         self._position = 0
         self._last_end = -1
 
@@ -495,6 +499,6 @@ class ReadAtStream(io.RawIOBase):
             raise ClosedError("I/O operation on a closed stream")
 
 
-def open_stream(source: ReadAt) -> io.BufferedReader:
-    """A buffered, seekable, read-only binary stream over `source`, with a cursor of its own."""
-    return io.BufferedReader(ReadAtStream(source), buffer_size=1 << 16)
+def open_stream(source: ReadAt, name: str | None = None) -> io.BufferedReader:
+    """A buffered, seekable, read-only binary stream over `source`, with a cursor of its own; `name` is its own."""
+    return io.BufferedReader(ReadAtStream(source, name), buffer_size=1 << 16)

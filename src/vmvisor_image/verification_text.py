@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vmvisor_image.explanation import counted
+
 if TYPE_CHECKING:
     from vmvisor_image.verification import BadRange, FileCheck, Hashes, LayerCheck, PartitionCheck, VerificationReport
     from vmvisor_image.volumes.fat_check import FatFigures
@@ -45,7 +47,7 @@ def lines(report: VerificationReport) -> Iterator[str]:
     if not report.problems:
         yield "no problems: all of it is sound"
         return
-    yield f"{len(report.problems)} problems:"
+    yield f"{counted(len(report.problems), 'problem')}:"
     for problem in report.problems:
         yield f"  {problem}"
 
@@ -58,7 +60,7 @@ def _hashes(values: Hashes, indent: str) -> Iterator[str]:
 def _layer(layer: LayerCheck) -> str:
     size = "no end found" if layer.size is None else f"{layer.size} bytes"
     counts = "".join(f", {count} {name}" for name, count in layer.counts)
-    verdict = "sound" if not layer.problems else f"{len(layer.problems)} PROBLEMS"
+    verdict = "sound" if not layer.problems else counted(len(layer.problems), "problem").upper()
     return f"  {layer.kind} around {layer.name or 'the disk'}: {size}{counts}: {verdict}"
 
 

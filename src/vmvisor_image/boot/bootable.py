@@ -146,8 +146,8 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
     if found is None and bank is None and (cd := _installer_volume(image)) is not None:
         return cd
     if found is None:
-        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in partitions) or "none"
-        raise PartitionNotFound(f"no boot bank: there are partitions {known}")
+        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in partitions)
+        raise PartitionNotFound(f"no boot bank: there are {f'partitions {known}' if known else 'no partitions'}")
     return Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
 
 

@@ -415,7 +415,8 @@ class Bzip2Reader:
             self._kept.add(entry.start, block.segments)
         walk.plan(max(goal, self._announced[1]), self._depth)
         if self._progress is not None:
-            self._progress(entry.end_bit // 8, self._total)
+            is_end = walk.finished and walk.failure is None
+            self._progress(self._total if is_end and self._total is not None else entry.end_bit // 8, self._total)
 
     def _drop_index(self, walk: BlockWalk) -> bool:
         """Start again without the saved index, where `walk` has one or another thread did so; else False."""

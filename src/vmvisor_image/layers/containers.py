@@ -112,9 +112,9 @@ def _candidates(
             return  # an installer of ESXi 5 or later, which makes its partitions from its modules
         found = _disks(files)
     if not found and kind != "iso9660":
-        whole = files.values()
+        whole = list(files.values())
         if len(whole) == 1 and not _ARCHIVE.fullmatch(whole[0].path):
-            found = list(whole)
+            found = whole
     for file in found:
         yield _Candidate(file.path, (Layer(kind, name, file, files),))
     if not found and depth < _DEEPEST:

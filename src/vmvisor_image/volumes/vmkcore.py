@@ -49,6 +49,8 @@ class DiagnosticPartition:
 
     def __init__(self, disk: ReadAt, start: int, size: int) -> None:
         self._source = Slice(disk, start, size, "diagnostic partition")
+        self._usage: CoreDumpUsage | None = None
+        self._usage_is_known = False
 
     @property
     def is_used(self) -> bool:
@@ -60,11 +62,17 @@ class DiagnosticPartition:
         return find_data(self._source, 0, self._source.size) is not None
 
     def usage(self) -> CoreDumpUsage | None:
-        """How much of it is used; reads all that may not be zero. None where it is unused.
+        """How much of it is used; reads all that may not be zero, once. None where it is unused.
 
         Raises:
             CorruptImage: The image is damaged there.
         """
+        if not self._usage_is_known:
+            self._usage = self._look()
+            self._usage_is_known = True
+        return self._usage
+
+    def _look(self) -> CoreDumpUsage | None:
         source, size = self._source, self._source.size
         first = at = find_data(source, 0, size)
         if first is None:
