@@ -72,6 +72,7 @@ def tree_of(kind: VmfsKind) -> dict[str, Content]:
         "empty folder/": b"",
         "sub-block.bin": data_of("sub", 7000),
         "blocks.bin": data_of("blocks", 3 * BLOCK + 777),
+        "full-flat.vmdk": VmfsFile(data_of("full", 3 * BLOCK + 777), pointers="pointer blocks"),
         "sparse-flat.vmdk": VmfsFile(size=600 * BLOCK, pieces=pieces, pointers="pointer blocks"),
         "holes.bin": VmfsFile(
             size=20 * BLOCK + 5, pieces=((5 * BLOCK, b"x"),), to_zero=frozenset({7}), pointers="file blocks"
@@ -271,8 +272,8 @@ class TestForgedVolumes:
             pytest.skip("vmfs-tools know no VMFS-L")
         tool = "debugvmfs6" if is_6(kind) else "debugvmfs"
         # vmfs-tools 0.2.5 know one level of pointer blocks. vmfs6-tools 0.2.1 take all behind a hole for zeros, also of
-        # a directory's blocks, and look for blocks of pointers where sub-blocks are.
-        names = ["small.txt", "a/b/c/deep.bin", "sub-block.bin", "blocks.bin", "sub-blocks/69"]
+        # a directory's blocks.
+        names = ["small.txt", "a/b/c/deep.bin", "sub-block.bin", "blocks.bin", "full-flat.vmdk", "sub-blocks/69"]
         names += ["large and full.bin"] if is_6(kind) else ["sparse-flat.vmdk", "holes.bin"]
         banner = b"VMFS version: 6\n" if is_6(kind) else b""
         with Image.open(path) as image:
@@ -494,6 +495,54 @@ def descriptor_place(device: SparseImage, path: str) -> int:
         return blocks.descriptor(files[path].token if path else 4).start + DATA_OFFSET
 
 
+class TestOtherWaysToSayIt:
+    """What a descriptor may say otherwise than the forge's do, and means the same."""
+
+    DATA: ClassVar[bytes] = data_of("f", 3 * BLOCK + 5)
+
+    def changed(self, kind: VmfsKind, pointers: Pointers, changes: dict[int, bytes], *, own: bool = False) -> None:
+        """The file is the same after its descriptor's metadata were changed at those offsets; < 0 is before its end."""
+        data = self.DATA[:5000] if pointers == "sub-blocks" else self.DATA
+        (device,) = vmfs_volume({"f": VmfsFile(data, pointers=pointers)}, kind, own_pointer_blocks=own)
+        place = descriptor_place(device, "f")
+        for at, value in changes.items():
+            end = 8192 if is_6(kind) else 2048
+            device = patched(device, place + (end + at if at < 0 else at + (4096 if is_6(kind) else 512)), value)
+        with Image.open(device) as image:
+            assert image.partitions[1].files["f"].read_bytes() == data
+
+    @EVERY
+    @pytest.mark.parametrize(("pointers", "kind_of_pointers"), [("file blocks", 0x10CE), ("sub-blocks", 0x10CF)])
+    def test_pointers_to_data(self, kind: VmfsKind, pointers: Pointers, kind_of_pointers: int) -> None:
+        self.changed(kind, pointers, {0x44: kind_of_pointers.to_bytes(4, "little")})
+
+    @LATE
+    @pytest.mark.parametrize(("pointers", "levels"), [("pointer blocks", 0x10D0), ("double", 3), ("double", 5)])
+    def test_levels_are_seen_in_what_the_blocks_lead_to(self, kind: VmfsKind, pointers: Pointers, levels: int) -> None:
+        self.changed(kind, pointers, {0x44: levels.to_bytes(4, "little")})
+
+    @LATE
+    def test_a_shift_that_is_no_size_of_a_file_block(self, kind: VmfsKind) -> None:
+        self.changed(kind, "file blocks", {0x89: b"\x0d"})
+        self.changed(kind, "file blocks", {0x89: b"\xff"})
+
+    def test_vmfs_3_has_no_shift(self) -> None:
+        self.changed("vmfs3", "file blocks", {0x64: b"\x15" * 64})
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    def test_vmfs_6_without_pointer_blocks_of_their_own(self, kind: VmfsKind) -> None:
+        with opened(kind, {"f": VmfsFile(self.DATA, pointers="pointer blocks")}) as (volume, files):
+            blocks, _ = volume._opened()
+            assert blocks.descriptor(files["f"].token).raw[-2560] & 7 == 2  # to a sub-block
+            assert files["f"].read_bytes() == self.DATA
+        self.changed(kind, "pointer blocks", {-2560: b"\3"})  # to a pointer block, and there are none
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    @pytest.mark.parametrize("pointers", ["pointer blocks", "double"])
+    def test_vmfs_6_with_pointer_blocks_of_their_own(self, kind: VmfsKind, pointers: Pointers) -> None:
+        self.changed(kind, pointers, {}, own=True)
+
+
 class TestDamage:
     TREE: ClassVar[dict[str, Content]] = {
         "good.bin": data_of("good", 5000),
@@ -579,7 +628,8 @@ class TestDamage:
         with Image.open(device) as image:  # all its blocks of pointers are the first one, which is full of one block
             volume = volume_of(image)
             blocks, _ = volume._opened()
-            run_ = blocks._run(int.from_bytes(pointer, "little"), 4096, 0, 0)
+            number = int.from_bytes(pointer, "little")
+            run_ = blocks._resource(blocks._table_file(number), *blocks._place(number), 0)
             assert run_.start is not None
             table = run_.start + DATA_OFFSET
         size = 65536 if is_6(kind) else 4096

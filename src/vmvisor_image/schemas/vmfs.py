@@ -425,8 +425,8 @@ class FileMetadata(Record):
     mode: U32
     """As Unix has it."""
     pointer_type: U32
-    """What its addresses are: 1 file blocks, 2 sub-blocks, 3 pointer blocks, 5 PB2, 0x10D0 double indirect, 0x10D1 the
-    data itself."""
+    """What its addresses are: 1 file blocks, 2 sub-blocks, 3 blocks of pointers, 5 secondary ones, 0x10D0 double
+    indirect, 0x10D1 the data itself. In VMFS 6 blocks of pointers are sub-blocks, and so are the addresses to them."""
     blocks_to_zero: U32
     """Blocks that read as zeros whatever they hold."""
     copied_on_write: U32

@@ -59,11 +59,12 @@ _LOCKS: Final = {"fbb": 2, "sbc": 3, "pbc": 4, "fdc": 5, "pb2": 6, "jbc": 7}
 """Of clusters, beside `_LOCK`."""
 _LOCK: Final = 0x10C00000
 _DESCRIPTOR_LOCK: Final = _LOCK + 1
-_TYPES: Final[dict[Pointers, int]] = {
+_TYPES: Final[dict[Pointers | Literal["secondary pointer blocks"], int]] = {
     "resident": 0x10D1,
     "sub-blocks": 2,
     "file blocks": 1,
     "pointer blocks": 3,
+    "secondary pointer blocks": 5,
     "double": 0x10D0,
     "large blocks": 1,
 }
@@ -128,6 +129,7 @@ def vmfs_volume(
     label: str = "datastore1",
     hosts: tuple[str, ...] = (),
     devices: int = 1,
+    own_pointer_blocks: bool = False,
 ) -> tuple[SparseImage, ...]:
     """The devices of a volume with files, each as a partition of `size` bytes.
 
@@ -138,6 +140,8 @@ def vmfs_volume(
         label: The datastore's name.
         hosts: IP addresses of hosts that use it.
         devices: How many devices the volume has; the files are laid out over all of them.
+        own_pointer_blocks: Of VMFS 6: keep blocks of pointers in ``.pbc.sf``, as dissect.vmfs knows to read them, and
+            not among the sub-blocks, where real volumes have them.
 
     Raises:
         InvalidArgument: The files do not fit, or one can't be laid out as it asks for.
@@ -147,7 +151,7 @@ def vmfs_volume(
         for number in range(devices)
     ]
     room = (size - DATA_OFFSET) // EXTENT_SIZE * EXTENT_SIZE
-    pages = _Writer(kind, tree, room * devices // BLOCK).write()
+    pages = _Writer(kind, tree, room * devices // BLOCK, own_pointer_blocks=own_pointer_blocks).write()
     images = []
     for number, head in enumerate(heads):
         first = number * room
@@ -183,8 +187,11 @@ class _Resources:
 
 
 class _Writer:
-    def __init__(self, kind: VmfsKind, tree: Mapping[str, Content], blocks: int) -> None:
+    def __init__(
+        self, kind: VmfsKind, tree: Mapping[str, Content], blocks: int, *, own_pointer_blocks: bool = False
+    ) -> None:
         self._is_6 = kind in ("vmfs6", "vmfs-l")
+        self._own_pointer_blocks = own_pointer_blocks or not self._is_6
         self._is_3 = kind == "vmfs3"
         self._alignment = 4096 if self._is_6 else DISK_BLOCK
         self._header = 2 * self._alignment
@@ -215,7 +222,8 @@ class _Writer:
         self._fdc = self._resource_file("fdc", clusters, _DESCRIPTORS_PER_CLUSTER, self._descriptor_size)
         per_cluster = _LARGE_BLOCK if self._is_6 else 200
         self._fbb = self._resource_file("fbb", -(-self._blocks // per_cluster), per_cluster, 0)
-        self._pbc = self._resource_file("pbc", 2 * _CLUSTERS_PER_GROUP, 16, self._pointer_block)
+        clusters = 2 * _CLUSTERS_PER_GROUP if self._own_pointer_blocks else 0
+        self._pbc = self._resource_file("pbc", clusters, 16, self._pointer_block)
         clusters = self._count // self._sub_blocks + _CLUSTERS_PER_GROUP
         self._sbc = self._resource_file("sbc", clusters, self._sub_blocks, self._sub_block)
         self._resource_files = {_FBB: self._fbb, _FDC: self._fdc, _PBC: self._pbc, _SBC: self._sbc}
@@ -224,6 +232,7 @@ class _Writer:
             self._resource_files[_PB2] = self._pb2
         if self._is_6:
             self._resource_files[_JBC] = self._resource_file("jbc", _CLUSTERS_PER_GROUP, 16, _JOURNAL_BLOCK)
+        self._tables_in = self._pbc if self._own_pointer_blocks else self._sbc
         self._system_files()
         self._lay_out(self._root, 0)
         for resources in self._resource_files.values():
@@ -330,8 +339,11 @@ class _Writer:
         for number, resources in self._resource_files.items():
             first = resources.base // BLOCK
             pointers = [self._file_block(block) for block in range(first, first - (-resources.size // BLOCK))]
-            chosen: Pointers = "file blocks"
-            if len(pointers) > self._pointers:
+            chosen: Pointers | Literal["secondary pointer blocks"] = "file blocks"
+            if self._is_6 and resources is self._sbc:  # too large for its own pointers on each real volume
+                chosen = "secondary pointer blocks"
+                pointers = list(self._pointer_blocks(dict(enumerate(pointers)), self._pb2).values())
+            elif len(pointers) > self._pointers:
                 chosen = "pointer blocks"
                 pointers = list(self._pointer_blocks(dict(enumerate(pointers)), self._pbc).values())
             self._descriptor(number, SYSTEM, resources.size, pointers, VmfsFile(mode=0o400), chosen)
@@ -455,7 +467,7 @@ class _Writer:
             pointers[index] = self._file_block(self._take(1), to_zero=True)
         count = -(-size // unit)
         if chosen in ("pointer blocks", "double"):
-            for resources in (self._pbc,) if chosen == "pointer blocks" else (self._pbc, self._pb2):
+            for resources in (self._tables_in,) if chosen == "pointer blocks" else (self._tables_in, self._pb2):
                 pointers = self._pointer_blocks(pointers, resources)
             per = self._pointer_block // self._width
             count = -(-count // (per if chosen == "pointer blocks" else per * per))
@@ -504,7 +516,8 @@ class _Writer:
         for index, pointer in pointers.items():
             if index // per not in found:
                 number = self._new_resource(resources)
-                found[index // per] = self._resource_pointer(3 if resources is self._pbc else 5, number, 16)
+                kind = {"sbc": 2, "pbc": 3, "pb2": 5}[resources.name]
+                found[index // per] = self._resource_pointer(kind, number, resources.metadata.resources_per_cluster)
                 self._tables[found[index // per]] = self._resource_place(resources, number)
             at = self._tables[found[index // per]] + index % per * self._width
             self._put(at, pointer.to_bytes(self._width, "little"))
@@ -529,7 +542,7 @@ class _Writer:
         size: int,
         pointers: list[int],
         content: VmfsFile,
-        chosen: Pointers = "file blocks",
+        chosen: Pointers | Literal["secondary pointer blocks"] = "file blocks",
         *,
         unit: int = BLOCK,
         resident: bytes = b"",
