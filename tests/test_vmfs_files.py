@@ -331,18 +331,22 @@ def volume_with(kind: VmfsKind, content: VmfsFile) -> SparseImage:
     return vmfs_volume({"f": content}, kind)[0]
 
 
-def test_eighths_of_a_block_that_are_to_be_zeroed() -> None:
-    """VMFS 6: a bit of the pointer for each; dissect.vmfs takes one bit for the whole block."""
+@pytest.mark.parametrize(("shift", "parts"), [(0, 8), (10, 8), (17, 8), (18, 4), (19, 2), (20, 1), (29, 1)])
+def test_parts_of_a_block_that_are_to_be_zeroed(shift: int, parts: int) -> None:
+    """VMFS 6: a bit of the pointer for each, of the size that is zeroed at once; dissect.vmfs takes one bit for all."""
     with opened("vmfs6", {"f": VmfsFile(data_of("f", BLOCK), pointers="file blocks")}) as (volume, files):
         token = files["f"].token
         blocks, _ = volume._opened()
         place = blocks.descriptor(token).start + 8192 - 2560 + DATA_OFFSET
+        descriptor = blocks.descriptor(token).start + DATA_OFFSET
     (device,) = vmfs_volume({"f": VmfsFile(data_of("f", BLOCK), pointers="file blocks")}, "vmfs6")
-    pointer = int.from_bytes(device.read_at(place, 8), "little") | 0b10000001 << 7
+    pointer = int.from_bytes(device.read_at(place, 8), "little") | (1 | 1 << parts - 1) << 7
+    device = patched(device, descriptor + 4096 + 0x6C, shift.to_bytes(4, "little"))
     with Image.open(patched(device, place, pointer.to_bytes(8, "little"))) as image:
-        eighth = BLOCK // 8
-        middle = data_of("f", BLOCK)[eighth : 7 * eighth]
-        assert image.partitions[1].files["f"].read_bytes() == bytes(eighth) + middle + bytes(eighth)
+        part = BLOCK // parts
+        middle = data_of("f", BLOCK)[part : (parts - 1) * part]
+        found = image.partitions[1].files["f"].read_bytes()
+        assert found == (bytes(part) + middle + bytes(part) if parts > 1 else bytes(BLOCK))
 
 
 class TestState:

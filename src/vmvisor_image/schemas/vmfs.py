@@ -448,7 +448,7 @@ class FileMetadataExtension(Record):
     affinity: U32
     """File descriptor near which it is kept."""
     zeroing_shift: U32
-    """Of what is zeroed at once."""
+    """What is zeroed at once is 1 << this bytes; ``vmkfstools -D`` prints it as tbzGranularityShift."""
     parent: U32
     """File descriptor of its directory."""
     last_small_block_cluster: U32

@@ -50,6 +50,8 @@ _INDIRECT: Final = {_POINTER_BLOCK: 1, _POINTER_BLOCK_2: 1, _DOUBLE: 2}
 """Levels of blocks of pointers by `FileMetadata.pointer_type`, as they usually are: see `VmfsBlocks._find_levels`."""
 _FIRST_WITH_EXTENSION: Final = 14
 """`FileSystemDescriptor.major_version` of VMFS 5; before it `FileMetadataExtension` means nothing."""
+_LARGEST_SHIFT: Final = 40
+"""Of the bytes of a file that belong together: more than any volume has in one piece."""
 _V3_POINTERS, _V6_POINTERS = 256, 320
 _MOST_CLUSTERS: Final = 64
 """Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
@@ -127,6 +129,7 @@ class VmfsBlocks:
         self.data_at = self.alignment + DISK_BLOCK if self.is_6 else self._header
         """Where data lies that is in the descriptor itself, in bytes from its start."""
         self._width, self._pointers = (8, _V6_POINTERS) if self.is_6 else (4, _V3_POINTERS)
+        self._zeroing_granularity = descriptor.zeroing_granularity
         self._is_3 = descriptor.major_version < _FIRST_WITH_EXTENSION
         tables = {_POINTER_BLOCK, _POINTER_BLOCK_2}
         self._table_kinds = frozenset({*tables, _SUB_BLOCK} if self.is_6 else tables)
@@ -236,7 +239,7 @@ class VmfsBlocks:
             return Run(max(empty // self._width, 1) * unit - within)
         if allocated and not self.is_6:
             pointer &= ~_TO_BE_ZEROED
-        return self._run(pointer, unit, index, within)
+        return self._run(descriptor, pointer, unit, index, within)
 
     def _unit(self, descriptor: Descriptor, pointers: list[int]) -> int:
         """Bytes of a file that each of its pointers stands for."""
@@ -246,7 +249,7 @@ class VmfsBlocks:
         is_small = bool(pointers) and descriptor.metadata.pointer_type in _DIRECT and pointers[0] & 7 == _SUB_BLOCK
         least = 512 if is_small else self._block  # none stands for a part of a file block
         for size in sizes:
-            if least <= size <= 1 << 40 and not size & (size - 1):
+            if least <= size <= 1 << _LARGEST_SHIFT and not size & (size - 1):
                 return size
         raise descriptor.bad(f"{sizes[-1]} bytes are no size of its blocks")
 
@@ -358,16 +361,16 @@ class VmfsBlocks:
             resource |= (pointer >> 3 & 3) << 4
         return pointer >> 6 & 0x3FFFFF, resource
 
-    def _run(self, pointer: int, unit: int, index: int, within: int) -> Run:
+    def _run(self, descriptor: Descriptor, pointer: int, unit: int, index: int, within: int) -> Run:
         """Where the bytes from `within` on of the block that a pointer leads to lie."""
         kind = pointer & 7
         if kind == _FILE_BLOCK or (kind == _LARGE_BLOCK and self.is_6):
-            return self._file_block(pointer, unit, index, within)
+            return self._file_block(descriptor, pointer, unit, index, within)
         if kind != _SUB_BLOCK:
             raise _bad_pointer("VMFS block pointer", pointer, index)
         return self._resource(SBC, *self._place(pointer), within)
 
-    def _file_block(self, pointer: int, unit: int, index: int, within: int) -> Run:
+    def _file_block(self, descriptor: Descriptor, pointer: int, unit: int, index: int, within: int) -> Run:
         left = unit - within
         if not self.is_6:
             if pointer & _TO_BE_ZEROED:
@@ -381,12 +384,19 @@ class VmfsBlocks:
         else:
             start = (block * self._blocks_per_cluster() + (pointer >> 51)) * self._block + within
         start = self._checked(pointer, start)
-        to_zero = pointer >> 7 & 0xFF  # a bit for each eighth
+        to_zero = pointer >> 7 & 0xFF  # a bit for each part
         if not to_zero:
             return Run(left, start)
-        eighth = max(unit // 8, 1)
-        length = min(eighth - within % eighth, left)
-        return Run(length) if to_zero >> within // eighth & 1 else Run(length, start)
+        part = max(unit // 8, self._zeroed_at_once(descriptor))
+        if part >= unit:
+            return Run(left)
+        length = min(part - within % part, left)
+        return Run(length) if to_zero >> within // part & 1 else Run(length, start)
+
+    def _zeroed_at_once(self, descriptor: Descriptor) -> int:
+        """Bytes of a file of VMFS 6 that are zeroed together, as its descriptor or the file system says, else 1."""
+        shift = descriptor.extension.zeroing_shift
+        return 1 << shift if 0 < shift <= _LARGEST_SHIFT else self._zeroing_granularity or 1
 
     def _blocks_per_cluster(self) -> int:
         """File blocks in a cluster of VMFS 6, as their resource file says, which itself lies in such blocks."""
