@@ -37,7 +37,7 @@ from vmvisor_image.schemas.vmfs import (
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures
-from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree
+from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree, lock_in
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
 
 MAGIC_BYTES: Final = LVM_MAGIC.to_bytes(4, "little")
@@ -190,23 +190,22 @@ class VmfsVolume:
         block_size = self.block_size or 1
         used = blocks.used_blocks()
         reached = bytearray(self.logical.size // block_size + 1)
-        locks = []
-        for address in dict.fromkeys([*tree.addresses, *(file.token for file in files)]):
+        names: dict[int, list[str]] = {address: [] for address in tree.addresses}
+        for file in files:
+            names.setdefault(file.token, []).append(file.path)
+        locks: list[HeldLock] = []
+        for address, paths in names.items():
             check_deadline()
             try:
-                for start, length in blocks.extents(blocks.descriptor(address), allocated=True):
+                descriptor = blocks.descriptor(address)
+                lock = lock_in(descriptor)
+                if lock is not None:
+                    locks += [HeldLock(path, lock.mode, lock.owner) for path in paths]
+                for start, length in blocks.extents(descriptor, allocated=True):
                     first, last = start // block_size, (start + length - 1) // block_size
                     reached[first : last + 1] = b"\1" * (last + 1 - first)
             except CorruptImage as error:
                 self._report(Problem.of(error))
-        for file in sorted(files, key=lambda file: file.path):
-            try:
-                lock = tree.lock_of(file.token)
-            except CorruptImage as error:
-                self._report(Problem.of(error))
-            else:
-                if lock is not None:
-                    locks.append(HeldLock(file.path, lock.mode, lock.owner))
         pairs = None if used is None else Counter(zip(used, reached, strict=False))
         return VmfsFigures(
             block_size=block_size,
@@ -215,7 +214,7 @@ class VmfsVolume:
             reached=sum(reached),
             lost=None if pairs is None else pairs[1, 0],
             reached_free=None if pairs is None else pairs[0, 1],
-            locks=tuple(locks),
+            locks=tuple(sorted(locks, key=lambda held: held.path)),
             hosts=tuple(ActiveHeartbeat(host.uuid, host.address, host.offset) for host in self.active_hosts),
         )
 

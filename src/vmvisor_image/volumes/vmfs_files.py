@@ -25,7 +25,7 @@ from vmvisor_image.schemas.vmfs import (
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt
-from vmvisor_image.volumes.vmfs_blocks import ROOT, Report, VmfsBlocks
+from vmvisor_image.volumes.vmfs_blocks import ROOT, Descriptor, Report, VmfsBlocks
 
 DIRECTORY, REGULAR, LINK, SYSTEM, RAW_DEVICE = 2, 3, 4, 5, 6
 """`FileMetadata.type`."""
@@ -92,10 +92,7 @@ class VmfsTree:
         Raises:
             CorruptImage: Its descriptor is damaged.
         """
-        lock = self._blocks.descriptor(address).lock
-        if lock.mode == LOCK_IS_FREE:
-            return None
-        return FileLock(lock.mode, vmfs_uuid(lock.owner), lock.heartbeat_address)
+        return lock_in(self._blocks.descriptor(address))
 
     def _list(self, path: str, address: int, home: FileHome) -> list[File | Directory]:
         with self._lock:
@@ -228,6 +225,14 @@ class VmfsTree:
             return None
         is_map = DirectoryBlockHeader.parse(data).type == DIRECTORY_BLOCK_MAP
         return data[DirectoryBlockHeader.length() :] if is_map else None
+
+
+def lock_in(descriptor: Descriptor) -> FileLock | None:
+    """Who holds the file of that descriptor; None where nobody does."""
+    lock = descriptor.lock
+    if lock.mode == LOCK_IS_FREE:
+        return None
+    return FileLock(lock.mode, vmfs_uuid(lock.owner), lock.heartbeat_address)
 
 
 def _time(seconds: int) -> datetime:
