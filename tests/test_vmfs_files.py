@@ -542,6 +542,39 @@ class TestOtherWaysToSayIt:
         self.changed(kind, "pointer blocks", {-2560: b"\3"})  # to a pointer block, and there are none
 
     @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    @pytest.mark.parametrize("alignment", [8192, 16384])
+    def test_vmfs_6_with_metadata_of_another_alignment(self, kind: VmfsKind, alignment: int, tmp_path: Path) -> None:
+        tree = {
+            name: content
+            for name, content in tree_of(kind).items()
+            if name.startswith(("small", "sub", "a", "b", "m", "full"))
+        }
+        size = 8 * EXTENT_SIZE + DATA_OFFSET
+        (device,) = vmfs_volume(tree, kind, size=size, hosts=("10.0.0.1", "10.0.0.2"), alignment=alignment)
+        path = tmp_path / "aligned.img"
+        device.write_to(path)
+        command = [require_oracle(), REPOSITORY / "tests" / "dissect_listing.py", path]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        with Image.open(path) as image:
+            files = image.partitions[1].files
+            assert {name: file.sha256() for name, file in files.items()} == {
+                name: entry["sha256"] for name, entry in found.items()
+            }
+            for name, content in tree.items():
+                assert files[name].read_bytes() == expected(content), name
+            assert [host.address for host in volume_of(image).active_hosts] == ["10.0.0.1", "10.0.0.2"]
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    def test_entries_behind_the_end_of_a_directory(self, kind: VmfsKind) -> None:
+        names = {f"f{number:03}" for number in range(60)}
+        (device,) = vmfs_volume(dict.fromkeys(names, b""), kind)
+        at = descriptor_place(device, "") + 4096 + 0x14
+        size = int.from_bytes(device.read_at(at, 8), "little")
+        with Image.open(patched(device, at, (size - 2 * 4096).to_bytes(8, "little"))) as image:
+            assert names < set(image.partitions[1].files)
+            assert any("2 of its blocks of entries lie behind its end" in str(problem) for problem in image.problems)
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
     @pytest.mark.parametrize("pointers", ["pointer blocks", "double"])
     def test_vmfs_6_with_pointer_blocks_of_their_own(self, kind: VmfsKind, pointers: Pointers) -> None:
         self.changed(kind, pointers, {}, own=True)

@@ -14,6 +14,7 @@ from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
+    DISK_BLOCK,
     EXTENT_BITMAP_LENGTH,
     EXTENT_BITMAP_OFFSET,
     EXTENT_SIZE,
@@ -22,9 +23,11 @@ from vmvisor_image.schemas.vmfs import (
     FILE_SYSTEM_OFFSET,
     HEARTBEAT_ACTIVE,
     HEARTBEAT_OFFSET,
+    HEARTBEATS_6,
     LOCAL_FILE_SYSTEM_MAGICS,
     LVM_MAGIC,
     LVM_OFFSET,
+    VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
     Heartbeat,
@@ -46,8 +49,9 @@ _GENERATIONS: Final = {4: "vmfs3", 14: "vmfs5", 24: "vmfs6"}
 _LVM_GENERATIONS: Final = {3: "vmfs3", 5: "vmfs5", 6: "vmfs6"}
 """By `LvmDevice.major_version`, for a device that does not hold the file system's descriptor."""
 _LVM_IS_LOCAL: Final = 1
-_HEARTBEAT_SLOTS: Final = {"vmfs3": (2048, 512), "vmfs5": (2048, 512), "vmfs6": (1024, 4096)}
-"""Number of slots and bytes in each."""
+_HEARTBEATS: Final = 2048
+"""Slots of VMFS 3 and 5, of 512 bytes."""
+_LARGEST_HEARTBEAT: Final = 1 << 16
 LARGEST_HEADER: Final = LVM_OFFSET + LvmDevice.length()
 """Bytes of a partition up to the end of the header by which a device is known."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -483,8 +487,11 @@ class VmfsVolume:
     def _read_heartbeats(self) -> tuple[ActiveHost, ...]:
         if self.file_system is None:
             return ()
-        generation = _GENERATIONS.get(self.file_system.major_version, "vmfs6")
-        slots, slot_size = _HEARTBEAT_SLOTS[generation]
+        slots, slot_size = _HEARTBEATS, DISK_BLOCK
+        if self.file_system.major_version >= VMFS_6:
+            slots, slot_size = HEARTBEATS_6, self.file_system.metadata_alignment
+            if not Heartbeat.length() <= slot_size <= _LARGEST_HEARTBEAT:
+                slot_size = 4096
         offset = self.device.data_offset + HEARTBEAT_OFFSET
         try:
             data = self._source.read_at(offset, slots * slot_size)

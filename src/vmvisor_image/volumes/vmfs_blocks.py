@@ -22,14 +22,16 @@ from vmvisor_image.limits import check_deadline
 from vmvisor_image.schemas.vmfs import (
     DENSE_SUB_BLOCKS,
     DESCRIPTORS_OFFSET,
-    DESCRIPTORS_OFFSET_6,
     DISK_BLOCK,
+    MOST_POINTERS_6,
+    VMFS_6,
     ClusterMetadata,
     DiskLock,
     FileMetadata,
     FileMetadataExtension,
     FileSystemDescriptor,
     ResourceFileMetadata,
+    descriptors_offset_6,
 )
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume
 
@@ -52,7 +54,9 @@ _FIRST_WITH_EXTENSION: Final = 14
 """`FileSystemDescriptor.major_version` of VMFS 5; before it `FileMetadataExtension` means nothing."""
 _LARGEST_SHIFT: Final = 40
 """Of the bytes of a file that belong together: more than any volume has in one piece."""
-_V3_POINTERS, _V6_POINTERS = 256, 320
+_V3_POINTERS: Final = 256
+_USUAL_ALIGNMENT: Final = 8 * DISK_BLOCK
+"""`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have."""
 _MOST_CLUSTERS: Final = 64
 """Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
 _LARGEST_CLUSTER: Final = 1 << 20
@@ -114,7 +118,7 @@ class VmfsBlocks:
         """
         self._volume = volume
         self._report = report
-        self.is_6 = descriptor.major_version >= 24
+        self.is_6 = descriptor.major_version >= VMFS_6
         """VMFS 6: pointers of 64 bits, metadata in larger blocks."""
         self._block = _power_of_two(descriptor, "file_block_size", descriptor.file_block_size, 1 << 30)
         self.alignment = DISK_BLOCK
@@ -122,13 +126,15 @@ class VmfsBlocks:
         if self.is_6 and descriptor.metadata_alignment:
             self.alignment = _power_of_two(descriptor, "metadata_alignment", descriptor.metadata_alignment, 1 << 16)
         elif self.is_6:
-            self.alignment = 8 * DISK_BLOCK
+            self.alignment = _USUAL_ALIGNMENT
         self._header = 2 * self.alignment
         """Bytes of a cluster's lock and metadata, or of a file descriptor without its data."""
         self._descriptor_size = self._header if self.is_6 else 4 * DISK_BLOCK
         self.data_at = self.alignment + DISK_BLOCK if self.is_6 else self._header
         """Where data lies that is in the descriptor itself, in bytes from its start."""
-        self._width, self._pointers = (8, _V6_POINTERS) if self.is_6 else (4, _V3_POINTERS)
+        self._width, self._pointers = (8, MOST_POINTERS_6) if self.is_6 else (4, _V3_POINTERS)
+        if self.alignment > _USUAL_ALIGNMENT:
+            self._pointers = self.alignment // 16
         self._zeroing_granularity = descriptor.zeroing_granularity
         self._is_3 = descriptor.major_version < _FIRST_WITH_EXTENSION
         tables = {_POINTER_BLOCK, _POINTER_BLOCK_2}
@@ -156,11 +162,16 @@ class VmfsBlocks:
         start, raw = self._descriptor_bytes(address >> 6 & 0xFFFF, address >> 22)
         return Descriptor(address, start, raw, self.alignment)
 
-    def content(self, descriptor: Descriptor) -> MappedDisk:
-        """A file's data, with zeros where it has holes."""
-        return MappedDisk(
-            "VMFS file", self._volume, descriptor.metadata.size, lambda offset: self._locate(descriptor, offset)
-        )
+    def content(self, descriptor: Descriptor, size: int | None = None) -> MappedDisk:
+        """A file's data, with zeros where it has holes; as many bytes of its blocks as `size` says, else all of it."""
+        if size is None:
+            size = descriptor.metadata.size
+        return MappedDisk("VMFS file", self._volume, size, lambda offset: self._locate(descriptor, offset))
+
+    def allocated(self, descriptor: Descriptor) -> int:
+        """Bytes that a file's blocks have room for, as its descriptor says, if it has no holes."""
+        pointers = self._pointers_in(descriptor.raw[-self._pointers * self._width :])
+        return descriptor.metadata.block_count * self._unit(descriptor, pointers)
 
     def extents(self, descriptor: Descriptor, *, allocated: bool = False) -> Iterator[tuple[int, int]]:
         """First byte and length of each run of a file that has data; holes are left out.
@@ -528,17 +539,17 @@ class VmfsBlocks:
     def _find_descriptors(self) -> tuple[int, ResourceFileMetadata]:
         """Where the file of descriptors begins, and its metadata."""
         if self._descriptors is None:
-            usual = max(1, (DESCRIPTORS_OFFSET_6 if self.is_6 else DESCRIPTORS_OFFSET) // self._block)
-            for block in (usual, *range(1, _SEARCHED)):
-                metadata = self._descriptors_at(block * self._block)
+            usual = max(1, DESCRIPTORS_OFFSET // self._block) * self._block
+            if self.is_6:
+                usual = descriptors_offset_6(self.alignment)
+            for place in (usual, *range(self._block, _SEARCHED * self._block, self._block)):
+                metadata = self._descriptors_at(place)
                 if metadata is not None:
-                    self._descriptors = (block * self._block, metadata)
+                    self._descriptors = (place, metadata)
                     break
             else:
                 raise CorruptImage(
-                    "it is neither in its usual place nor near it",
-                    structure="VMFS file of descriptors",
-                    offset=usual * self._block,
+                    "it is neither in its usual place nor near it", structure="VMFS file of descriptors", offset=usual
                 )
         return self._descriptors
 
