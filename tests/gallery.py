@@ -969,7 +969,8 @@ def _pointer_table(device: SparseImage) -> tuple[int, bytes]:
     pointer = device.read_at(descriptor_place(device, "bad") + 1024, 4)
     with Image.open(device) as image:
         blocks, _ = volume_of(image)._opened()
-        run = blocks._run(int.from_bytes(pointer, "little"), 4096, 0, 0)
+        number = int.from_bytes(pointer, "little")
+        run = blocks._resource(blocks._table_file(number), *blocks._place(number), 0)
     assert run.start is not None
     return run.start + DATA_OFFSET, pointer
 

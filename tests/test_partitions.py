@@ -18,6 +18,8 @@ from tests.tool_disk import ToolDisk
 from vmvisor_image import (
     ClosedError,
     CorruptImage,
+    Extent,
+    File,
     Image,
     InvalidArgument,
     NotAFileSystem,
@@ -377,3 +379,20 @@ def test_the_report(tool_built_disk: ToolDisk) -> None:
         (file.path, len(file.data), file.modified.isoformat()) for file in files.values()
     }
     assert report.problems == ()
+
+
+def test_a_file_asks_its_volume_for_holes_once() -> None:
+    class Home:
+        disk = BytesSource(b"abcdef")
+        asked = 0
+
+        def locate(self, token: object) -> tuple[Extent, ...]:
+            return (Extent(0, 6),)
+
+        def open_content(self, token: object) -> None:
+            self.asked += 1
+
+    home = Home()
+    file = File(home, "f", 6, None, 0)
+    assert [file.read_at(at, 1) for at in range(3)] == [b"a", b"b", b"c"]
+    assert home.asked == 1

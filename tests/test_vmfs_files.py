@@ -72,6 +72,7 @@ def tree_of(kind: VmfsKind) -> dict[str, Content]:
         "empty folder/": b"",
         "sub-block.bin": data_of("sub", 7000),
         "blocks.bin": data_of("blocks", 3 * BLOCK + 777),
+        "full-flat.vmdk": VmfsFile(data_of("full", 3 * BLOCK + 777), pointers="pointer blocks"),
         "sparse-flat.vmdk": VmfsFile(size=600 * BLOCK, pieces=pieces, pointers="pointer blocks"),
         "holes.bin": VmfsFile(
             size=20 * BLOCK + 5, pieces=((5 * BLOCK, b"x"),), to_zero=frozenset({7}), pointers="file blocks"
@@ -271,8 +272,8 @@ class TestForgedVolumes:
             pytest.skip("vmfs-tools know no VMFS-L")
         tool = "debugvmfs6" if is_6(kind) else "debugvmfs"
         # vmfs-tools 0.2.5 know one level of pointer blocks. vmfs6-tools 0.2.1 take all behind a hole for zeros, also of
-        # a directory's blocks, and look for blocks of pointers where sub-blocks are.
-        names = ["small.txt", "a/b/c/deep.bin", "sub-block.bin", "blocks.bin", "sub-blocks/69"]
+        # a directory's blocks.
+        names = ["small.txt", "a/b/c/deep.bin", "sub-block.bin", "blocks.bin", "full-flat.vmdk", "sub-blocks/69"]
         names += ["large and full.bin"] if is_6(kind) else ["sparse-flat.vmdk", "holes.bin"]
         banner = b"VMFS version: 6\n" if is_6(kind) else b""
         with Image.open(path) as image:
@@ -330,18 +331,22 @@ def volume_with(kind: VmfsKind, content: VmfsFile) -> SparseImage:
     return vmfs_volume({"f": content}, kind)[0]
 
 
-def test_eighths_of_a_block_that_are_to_be_zeroed() -> None:
-    """VMFS 6: a bit of the pointer for each; dissect.vmfs takes one bit for the whole block."""
+@pytest.mark.parametrize(("shift", "parts"), [(0, 8), (10, 8), (17, 8), (18, 4), (19, 2), (20, 1), (29, 1)])
+def test_parts_of_a_block_that_are_to_be_zeroed(shift: int, parts: int) -> None:
+    """VMFS 6: a bit of the pointer for each, of the size that is zeroed at once; dissect.vmfs takes one bit for all."""
     with opened("vmfs6", {"f": VmfsFile(data_of("f", BLOCK), pointers="file blocks")}) as (volume, files):
         token = files["f"].token
         blocks, _ = volume._opened()
         place = blocks.descriptor(token).start + 8192 - 2560 + DATA_OFFSET
+        descriptor = blocks.descriptor(token).start + DATA_OFFSET
     (device,) = vmfs_volume({"f": VmfsFile(data_of("f", BLOCK), pointers="file blocks")}, "vmfs6")
-    pointer = int.from_bytes(device.read_at(place, 8), "little") | 0b10000001 << 7
+    pointer = int.from_bytes(device.read_at(place, 8), "little") | (1 | 1 << parts - 1) << 7
+    device = patched(device, descriptor + 4096 + 0x6C, shift.to_bytes(4, "little"))
     with Image.open(patched(device, place, pointer.to_bytes(8, "little"))) as image:
-        eighth = BLOCK // 8
-        middle = data_of("f", BLOCK)[eighth : 7 * eighth]
-        assert image.partitions[1].files["f"].read_bytes() == bytes(eighth) + middle + bytes(eighth)
+        part = BLOCK // parts
+        middle = data_of("f", BLOCK)[part : (parts - 1) * part]
+        found = image.partitions[1].files["f"].read_bytes()
+        assert found == (bytes(part) + middle + bytes(part) if parts > 1 else bytes(BLOCK))
 
 
 class TestState:
@@ -494,6 +499,87 @@ def descriptor_place(device: SparseImage, path: str) -> int:
         return blocks.descriptor(files[path].token if path else 4).start + DATA_OFFSET
 
 
+class TestOtherWaysToSayIt:
+    """What a descriptor may say otherwise than the forge's do, and means the same."""
+
+    DATA: ClassVar[bytes] = data_of("f", 3 * BLOCK + 5)
+
+    def changed(self, kind: VmfsKind, pointers: Pointers, changes: dict[int, bytes], *, own: bool = False) -> None:
+        """The file is the same after its descriptor's metadata were changed at those offsets; < 0 is before its end."""
+        data = self.DATA[:5000] if pointers == "sub-blocks" else self.DATA
+        (device,) = vmfs_volume({"f": VmfsFile(data, pointers=pointers)}, kind, own_pointer_blocks=own)
+        place = descriptor_place(device, "f")
+        for at, value in changes.items():
+            end = 8192 if is_6(kind) else 2048
+            device = patched(device, place + (end + at if at < 0 else at + (4096 if is_6(kind) else 512)), value)
+        with Image.open(device) as image:
+            assert image.partitions[1].files["f"].read_bytes() == data
+
+    @EVERY
+    @pytest.mark.parametrize(("pointers", "kind_of_pointers"), [("file blocks", 0x10CE), ("sub-blocks", 0x10CF)])
+    def test_pointers_to_data(self, kind: VmfsKind, pointers: Pointers, kind_of_pointers: int) -> None:
+        self.changed(kind, pointers, {0x44: kind_of_pointers.to_bytes(4, "little")})
+
+    @LATE
+    @pytest.mark.parametrize(("pointers", "levels"), [("pointer blocks", 0x10D0), ("double", 3), ("double", 5)])
+    def test_levels_are_seen_in_what_the_blocks_lead_to(self, kind: VmfsKind, pointers: Pointers, levels: int) -> None:
+        self.changed(kind, pointers, {0x44: levels.to_bytes(4, "little")})
+
+    @LATE
+    def test_a_shift_that_is_no_size_of_a_file_block(self, kind: VmfsKind) -> None:
+        self.changed(kind, "file blocks", {0x89: b"\x0d"})
+        self.changed(kind, "file blocks", {0x89: b"\xff"})
+
+    def test_vmfs_3_has_no_shift(self) -> None:
+        self.changed("vmfs3", "file blocks", {0x64: b"\x15" * 64})
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    def test_vmfs_6_without_pointer_blocks_of_their_own(self, kind: VmfsKind) -> None:
+        with opened(kind, {"f": VmfsFile(self.DATA, pointers="pointer blocks")}) as (volume, files):
+            blocks, _ = volume._opened()
+            assert blocks.descriptor(files["f"].token).raw[-2560] & 7 == 2  # to a sub-block
+            assert files["f"].read_bytes() == self.DATA
+        self.changed(kind, "pointer blocks", {-2560: b"\3"})  # to a pointer block, and there are none
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    @pytest.mark.parametrize("alignment", [8192, 16384])
+    def test_vmfs_6_with_metadata_of_another_alignment(self, kind: VmfsKind, alignment: int, tmp_path: Path) -> None:
+        tree = {
+            name: content
+            for name, content in tree_of(kind).items()
+            if name.startswith(("small", "sub", "a", "b", "m", "full"))
+        }
+        size = 8 * EXTENT_SIZE + DATA_OFFSET
+        (device,) = vmfs_volume(tree, kind, size=size, hosts=("10.0.0.1", "10.0.0.2"), alignment=alignment)
+        path = tmp_path / "aligned.img"
+        device.write_to(path)
+        command = [require_oracle(), REPOSITORY / "tests" / "dissect_listing.py", path]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        with Image.open(path) as image:
+            files = image.partitions[1].files
+            assert {name: file.sha256() for name, file in files.items()} == {
+                name: entry["sha256"] for name, entry in found.items()
+            }
+            for name, content in tree.items():
+                assert files[name].read_bytes() == expected(content), name
+            assert [host.address for host in volume_of(image).active_hosts] == ["10.0.0.1", "10.0.0.2"]
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    def test_entries_behind_the_end_of_a_directory(self, kind: VmfsKind) -> None:
+        names = {f"f{number:03}" for number in range(60)}
+        (device,) = vmfs_volume(dict.fromkeys(names, b""), kind)
+        at = descriptor_place(device, "") + 4096 + 0x14
+        size = int.from_bytes(device.read_at(at, 8), "little")
+        with Image.open(patched(device, at, (size - 2 * 4096).to_bytes(8, "little"))) as image:
+            assert names < set(image.partitions[1].files)
+            assert any("2 of its blocks of entries lie behind its end" in str(problem) for problem in image.problems)
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    @pytest.mark.parametrize("pointers", ["pointer blocks", "double"])
+    def test_vmfs_6_with_pointer_blocks_of_their_own(self, kind: VmfsKind, pointers: Pointers) -> None:
+        self.changed(kind, pointers, {}, own=True)
+
+
 class TestDamage:
     TREE: ClassVar[dict[str, Content]] = {
         "good.bin": data_of("good", 5000),
@@ -579,7 +665,8 @@ class TestDamage:
         with Image.open(device) as image:  # all its blocks of pointers are the first one, which is full of one block
             volume = volume_of(image)
             blocks, _ = volume._opened()
-            run_ = blocks._run(int.from_bytes(pointer, "little"), 4096, 0, 0)
+            number = int.from_bytes(pointer, "little")
+            run_ = blocks._resource(blocks._table_file(number), *blocks._place(number), 0)
             assert run_.start is not None
             table = run_.start + DATA_OFFSET
         size = 65536 if is_6(kind) else 4096

@@ -160,7 +160,7 @@ class File(_Entry):
         """Owner and permissions; None where the volume has none."""
         self._extents: tuple[Extent, ...] | None = None
         self._ends: list[int] = []
-        self._content: ReadAt | None = None
+        self._content: ReadAt | Literal[False] | None = False  # until it is asked for
 
     @property
     def name(self) -> str:
@@ -371,10 +371,11 @@ class File(_Entry):
 
     def _sparse_content(self) -> ReadAt | None:
         """The content by another way than its extents, where the volume has one: files with holes need it."""
-        if self._content is None:
+        content = self._content
+        if content is False:
             opener = getattr(self._home, "open_content", None)
-            self._content = None if opener is None else opener(self._token)
-        return self._content
+            content = self._content = None if opener is None else opener(self._token)
+        return content
 
     def _ranges(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """Start on the disk and length of the parts of a range of the file."""

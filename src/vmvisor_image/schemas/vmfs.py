@@ -27,6 +27,10 @@ LOCAL_FILE_SYSTEM_MAGICS: Final = (LOCAL_FILE_SYSTEM_MAGIC, 0x2FABF161)
 """As `FILE_SYSTEM_MAGICS`, of VMFS-L."""
 HEARTBEAT_OFFSET: Final = 0x300000
 """Where the heartbeats begin in the volume (seen)."""
+VMFS_6: Final = 24
+"""`FileSystemDescriptor.major_version` from which on a volume is laid out as VMFS 6."""
+HEARTBEATS_6: Final = 1024
+"""Slots for heartbeats of VMFS 6."""
 HEARTBEAT_FREE: Final = 0xABCDEF01
 HEARTBEAT_ACTIVE: Final = 0xABCDEF02
 VOLUME_TABLE_OFFSET: Final = 0x200
@@ -280,7 +284,7 @@ class FileSystemDescriptor(Record):
 class Heartbeat(Record):
     """A slot in which a host that uses the volume shows that it is alive.
 
-    VMFS 3 and 5: 2048 slots of 512 bytes (seen); VMFS 6: 1024 of 4096.
+    VMFS 3 and 5: 2048 slots of 512 bytes (seen); VMFS 6: 1024 of `FileSystemDescriptor.metadata_alignment`, 4096.
     """
 
     state: U32
@@ -309,8 +313,19 @@ class Heartbeat(Record):
 
 DESCRIPTORS_OFFSET: Final = 0x400000
 """Where the file descriptors' resource file lies in a volume of blocks of 1 MiB (seen)."""
-DESCRIPTORS_OFFSET_6: Final = 0x700000
-"""Where it lies in VMFS 6, whose heartbeats take 4 MiB; it is where vmfs6-tools reads it."""
+MOST_POINTERS_6: Final = 320
+"""Pointers in a descriptor of VMFS 6 whose metadata are aligned to 4 KiB.
+
+Of a larger alignment there is one for each 16 bytes of it, as dissect.vmfs reads them and VMkatz (MIT) says.
+"""
+
+
+def descriptors_offset_6(alignment: int) -> int:
+    """Where they lie in VMFS 6 whose metadata are aligned to so many bytes: in the whole MiB behind the heartbeats.
+
+    Of the usual alignment that is 0x700000, where vmfs6-tools reads it; dissect.vmfs and VMkatz (MIT) have all of them.
+    """
+    return -(-(HEARTBEAT_OFFSET + HEARTBEATS_6 * alignment) >> 20) << 20
 
 
 @record
@@ -425,8 +440,8 @@ class FileMetadata(Record):
     mode: U32
     """As Unix has it."""
     pointer_type: U32
-    """What its addresses are: 1 file blocks, 2 sub-blocks, 3 pointer blocks, 5 PB2, 0x10D0 double indirect, 0x10D1 the
-    data itself."""
+    """What its addresses are: 1 file blocks, 2 sub-blocks, 3 blocks of pointers, 5 secondary ones, 0x10D0 double
+    indirect, 0x10D1 the data itself. In VMFS 6 blocks of pointers are sub-blocks, and so are the addresses to them."""
     blocks_to_zero: U32
     """Blocks that read as zeros whatever they hold."""
     copied_on_write: U32
@@ -448,7 +463,7 @@ class FileMetadataExtension(Record):
     affinity: U32
     """File descriptor near which it is kept."""
     zeroing_shift: U32
-    """Of what is zeroed at once."""
+    """What is zeroed at once is 1 << this bytes; ``vmkfstools -D`` prints it as tbzGranularityShift."""
     parent: U32
     """File descriptor of its directory."""
     last_small_block_cluster: U32

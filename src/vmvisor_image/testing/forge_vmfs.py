@@ -17,9 +17,11 @@ from vmvisor_image.schemas.vmfs import (
     HEARTBEAT_ACTIVE,
     HEARTBEAT_FREE,
     HEARTBEAT_OFFSET,
+    HEARTBEATS_6,
     LOCAL_FILE_SYSTEM_MAGIC,
     LVM_MAGIC,
     LVM_OFFSET,
+    VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
     Heartbeat,
@@ -36,7 +38,8 @@ VmfsKind = Literal["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"]
 DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
 DATA_OFFSET: Final = 0x1100000
 """Where the volume begins on a device, in bytes from the partition's start."""
-_ALIGNMENT: Final = 4096
+USUAL_ALIGNMENT: Final = 4096
+"""Bytes that metadata of VMFS 6 are aligned to."""
 LOCAL_KINDS: Final = ("vmfs5-l", "vmfs-l")
 _VERSIONS: Final = {
     "vmfs3": (3, 4, 31),
@@ -57,6 +60,7 @@ def vmfs_headers(  # each is one thing that the headers say
     device: int = 0,
     devices: int = 1,
     hosts: tuple[str, ...] = (),
+    alignment: int = USUAL_ALIGNMENT,
 ) -> SparseImage:
     """The headers of one device of a VMFS volume, in a partition of `size` bytes.
 
@@ -68,6 +72,7 @@ def vmfs_headers(  # each is one thing that the headers say
         device: Which of the volume's devices this is, from 0; only the first one holds the file system's descriptor.
         devices: How many devices the volume has, all of this size.
         hosts: IP addresses of hosts that use the volume.
+        alignment: Bytes that metadata of VMFS 6 are aligned to.
 
     Raises:
         InvalidArgument: The partition has no room for the headers, or there is no such device.
@@ -79,20 +84,23 @@ def vmfs_headers(  # each is one thing that the headers say
     is_lvm6 = lvm_version == 6
     volume_uuid, device_uuid, system_uuid = (_uuid(created, number) for number in (1, 2 + device, 0x100))
     stamp = int(created.timestamp() * 1_000_000)
-    table = LVM_OFFSET + (_ALIGNMENT if is_lvm6 else VOLUME_TABLE_OFFSET)
+    table = LVM_OFFSET + (alignment if is_lvm6 else VOLUME_TABLE_OFFSET)
     pieces: list[tuple[int, Record]] = [
-        (LVM_OFFSET, _device(lvm_version, size, count, device_uuid, stamp, is_local=kind in LOCAL_KINDS)),
+        (
+            LVM_OFFSET,
+            _device(lvm_version, size, count, device_uuid, stamp, alignment, is_local=kind in LOCAL_KINDS),
+        ),
         (table, _volume(count, device, devices, volume_uuid, stamp)),
     ]
-    extents = table + EXTENT_BITMAP_OFFSET + (_ALIGNMENT if is_lvm6 else EXTENT_BITMAP_LENGTH)
+    extents = table + EXTENT_BITMAP_OFFSET + (alignment if is_lvm6 else EXTENT_BITMAP_LENGTH)
     pieces += [
         (extents + number * PhysicalExtent.length(), _extent(number, device * count + number))
         for number in range(count)
     ]
     if device == 0:
-        descriptor = _descriptor(kind, major, minor, label, created, system_uuid, volume_uuid)
+        descriptor = _descriptor(kind, major, minor, label, created, system_uuid, volume_uuid, alignment)
         pieces.append((DATA_OFFSET + FILE_SYSTEM_OFFSET, descriptor))
-        slots, slot_size = (1024, _ALIGNMENT) if is_lvm6 else (2048, 512)
+        slots, slot_size = (HEARTBEATS_6, alignment) if is_lvm6 else (2048, 512)
         for slot in range(slots):
             host = hosts[slot] if slot < len(hosts) else None
             at = HEARTBEAT_OFFSET + slot * slot_size
@@ -105,7 +113,9 @@ def _uuid(created: datetime, number: int) -> bytes:
     return seconds.to_bytes(4, "little") + number.to_bytes(4, "little") + b"\x65\xcb" + bytes.fromhex("0021280083cf")
 
 
-def _device(version: int, size: int, count: int, uuid: bytes, stamp: int, *, is_local: bool) -> LvmDevice:
+def _device(  # of one caller
+    version: int, size: int, count: int, uuid: bytes, stamp: int, alignment: int, *, is_local: bool
+) -> LvmDevice:
     is_lvm6 = version == 6
     return LvmDevice(
         magic=LVM_MAGIC,
@@ -135,7 +145,7 @@ def _device(version: int, size: int, count: int, uuid: bytes, stamp: int, *, is_
         unknown=0,
         extent_map_count=1 if is_lvm6 else 0,
         extended_metadata_offset=0,
-        metadata_alignment=_ALIGNMENT if is_lvm6 else 0,
+        metadata_alignment=alignment if is_lvm6 else 0,
         extent_count_6=count if is_lvm6 else 0,
         flags=int(is_local),
     )
@@ -176,7 +186,14 @@ def _extent(number: int, logical: int) -> PhysicalExtent:
 
 
 def _descriptor(  # of one caller
-    kind: VmfsKind, major: int, minor: int, label: str, created: datetime, uuid: bytes, volume_uuid: bytes
+    kind: VmfsKind,
+    major: int,
+    minor: int,
+    label: str,
+    created: datetime,
+    uuid: bytes,
+    volume_uuid: bytes,
+    alignment: int,
 ) -> FileSystemDescriptor:
     zeros = {field.name: 0 for field in FileSystemDescriptor.layout()}
     blanks = {
@@ -204,7 +221,7 @@ def _descriptor(  # of one caller
         "sub_block_size": 8192 if major == 14 else 0x10000,
         "pb2_volume_address": {4: 0, 14: 0x41B000, 24: 0x75C000}[major],
         "pb2_descriptor": 0x1800004 if major > 4 else 0,
-        "metadata_alignment": _ALIGNMENT if major == 24 else 0,
+        "metadata_alignment": alignment if major == VMFS_6 else 0,
         "large_block_shift": 9 if major == 24 else 0,
         "pointer_block_shift": 13 if major == 24 else 0,
     }

@@ -10,13 +10,13 @@ from typing import Final, Literal
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.schemas.vmfs import (
     DESCRIPTORS_OFFSET,
-    DESCRIPTORS_OFFSET_6,
     DIRECTORY_BLOCK_ENTRIES,
     DIRECTORY_BLOCK_MAP,
     DIRECTORY_ENTRIES_OFFSET,
     DIRECTORY_VERSIONS,
     DISK_BLOCK,
     EXTENT_SIZE,
+    MOST_POINTERS_6,
     ClusterMetadata,
     DirectoryBlockHeader,
     DiskLock,
@@ -26,9 +26,10 @@ from vmvisor_image.schemas.vmfs import (
     ResourceFileMetadata,
     ScsiDiskId,
     VmfsDirectoryEntry,
+    descriptors_offset_6,
 )
 from vmvisor_image.testing.forge import SparseImage
-from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, VmfsKind, vmfs_headers
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, USUAL_ALIGNMENT, VmfsKind, vmfs_headers
 from vmvisor_image.volumes.vmfs_files import DIRECTORY, LINK, RAW_DEVICE, REGULAR, SYSTEM
 
 Pointers = Literal["resident", "sub-blocks", "file blocks", "pointer blocks", "double", "large blocks"]
@@ -59,11 +60,12 @@ _LOCKS: Final = {"fbb": 2, "sbc": 3, "pbc": 4, "fdc": 5, "pb2": 6, "jbc": 7}
 """Of clusters, beside `_LOCK`."""
 _LOCK: Final = 0x10C00000
 _DESCRIPTOR_LOCK: Final = _LOCK + 1
-_TYPES: Final[dict[Pointers, int]] = {
+_TYPES: Final[dict[Pointers | Literal["secondary pointer blocks"], int]] = {
     "resident": 0x10D1,
     "sub-blocks": 2,
     "file blocks": 1,
     "pointer blocks": 3,
+    "secondary pointer blocks": 5,
     "double": 0x10D0,
     "large blocks": 1,
 }
@@ -128,6 +130,8 @@ def vmfs_volume(
     label: str = "datastore1",
     hosts: tuple[str, ...] = (),
     devices: int = 1,
+    own_pointer_blocks: bool = False,
+    alignment: int = USUAL_ALIGNMENT,
 ) -> tuple[SparseImage, ...]:
     """The devices of a volume with files, each as a partition of `size` bytes.
 
@@ -138,16 +142,28 @@ def vmfs_volume(
         label: The datastore's name.
         hosts: IP addresses of hosts that use it.
         devices: How many devices the volume has; the files are laid out over all of them.
+        own_pointer_blocks: Of VMFS 6: keep blocks of pointers in ``.pbc.sf``, as dissect.vmfs knows to read them, and
+            not among the sub-blocks, where real volumes have them.
+        alignment: Bytes that metadata of VMFS 6 are aligned to: 4096 of all volumes that are known, or more.
 
     Raises:
         InvalidArgument: The files do not fit, or one can't be laid out as it asks for.
     """
     heads = [
-        vmfs_headers(kind, size=size, label=label, hosts=hosts if number == 0 else (), device=number, devices=devices)
+        vmfs_headers(
+            kind,
+            size=size,
+            label=label,
+            hosts=hosts if number == 0 else (),
+            device=number,
+            devices=devices,
+            alignment=alignment,
+        )
         for number in range(devices)
     ]
     room = (size - DATA_OFFSET) // EXTENT_SIZE * EXTENT_SIZE
-    pages = _Writer(kind, tree, room * devices // BLOCK).write()
+    writer = _Writer(kind, tree, room * devices // BLOCK, alignment=alignment, own_pointer_blocks=own_pointer_blocks)
+    pages = writer.write()
     images = []
     for number, head in enumerate(heads):
         first = number * room
@@ -183,27 +199,34 @@ class _Resources:
 
 
 class _Writer:
-    def __init__(self, kind: VmfsKind, tree: Mapping[str, Content], blocks: int) -> None:
+    def __init__(
+        self, kind: VmfsKind, tree: Mapping[str, Content], blocks: int, *, alignment: int, own_pointer_blocks: bool
+    ) -> None:
         self._is_6 = kind in ("vmfs6", "vmfs-l")
+        self._own_pointer_blocks = own_pointer_blocks or not self._is_6
         self._is_3 = kind == "vmfs3"
-        self._alignment = 4096 if self._is_6 else DISK_BLOCK
+        self._alignment = alignment if self._is_6 else DISK_BLOCK
         self._header = 2 * self._alignment
         self._descriptor_size = self._header if self._is_6 else 2048
-        self._width, self._pointers = (8, 320) if self._is_6 else (4, 256)
+        self._width, self._pointers = (8, MOST_POINTERS_6) if self._is_6 else (4, 256)
+        if self._alignment > USUAL_ALIGNMENT:
+            self._pointers = self._alignment // 16
         self._is_5 = not self._is_3 and not self._is_6
         self._sub_block = 8192 if self._is_5 else 0x10000
         self._sub_blocks = 64 if self._is_5 else 16
         """In a cluster; of VMFS 5 so many that pointers need the two bits of dense ones."""
         self._pointer_block = 0x10000 if self._is_6 else 4096
-        self._resident = 0 if self._is_3 else 4096 - DISK_BLOCK if self._is_6 else 1024
+        self._resident = 0 if self._is_3 else 1024
         if self._is_6:
-            self._resident -= 2560  # the pointers are in the same place
+            self._resident = self._alignment - DISK_BLOCK - 8 * self._pointers  # which are behind it
         self._blocks = blocks
         self._pages: dict[int, bytearray] = {}
         self._large: dict[tuple[int, int], int] = {}
         self._tables: dict[int, int] = {}
         """Where each block of pointers lies, by the pointer to it."""
-        self._next = (DESCRIPTORS_OFFSET_6 if self._is_6 else DESCRIPTORS_OFFSET) // BLOCK
+        self._next = DESCRIPTORS_OFFSET // BLOCK
+        if self._is_6:
+            self._next = descriptors_offset_6(self._alignment) // BLOCK
         self._count = _FIRST_FREE
         self._root = _Node(0)
         for path, content in tree.items():
@@ -215,7 +238,8 @@ class _Writer:
         self._fdc = self._resource_file("fdc", clusters, _DESCRIPTORS_PER_CLUSTER, self._descriptor_size)
         per_cluster = _LARGE_BLOCK if self._is_6 else 200
         self._fbb = self._resource_file("fbb", -(-self._blocks // per_cluster), per_cluster, 0)
-        self._pbc = self._resource_file("pbc", 2 * _CLUSTERS_PER_GROUP, 16, self._pointer_block)
+        clusters = 2 * _CLUSTERS_PER_GROUP if self._own_pointer_blocks else 0
+        self._pbc = self._resource_file("pbc", clusters, 16, self._pointer_block)
         clusters = self._count // self._sub_blocks + _CLUSTERS_PER_GROUP
         self._sbc = self._resource_file("sbc", clusters, self._sub_blocks, self._sub_block)
         self._resource_files = {_FBB: self._fbb, _FDC: self._fdc, _PBC: self._pbc, _SBC: self._sbc}
@@ -224,6 +248,7 @@ class _Writer:
             self._resource_files[_PB2] = self._pb2
         if self._is_6:
             self._resource_files[_JBC] = self._resource_file("jbc", _CLUSTERS_PER_GROUP, 16, _JOURNAL_BLOCK)
+        self._tables_in = self._pbc if self._own_pointer_blocks else self._sbc
         self._system_files()
         self._lay_out(self._root, 0)
         for resources in self._resource_files.values():
@@ -330,8 +355,11 @@ class _Writer:
         for number, resources in self._resource_files.items():
             first = resources.base // BLOCK
             pointers = [self._file_block(block) for block in range(first, first - (-resources.size // BLOCK))]
-            chosen: Pointers = "file blocks"
-            if len(pointers) > self._pointers:
+            chosen: Pointers | Literal["secondary pointer blocks"] = "file blocks"
+            if self._is_6 and resources is self._sbc:  # too large for its own pointers on each real volume
+                chosen = "secondary pointer blocks"
+                pointers = list(self._pointer_blocks(dict(enumerate(pointers)), self._pb2).values())
+            elif len(pointers) > self._pointers:
                 chosen = "pointer blocks"
                 pointers = list(self._pointer_blocks(dict(enumerate(pointers)), self._pbc).values())
             self._descriptor(number, SYSTEM, resources.size, pointers, VmfsFile(mode=0o400), chosen)
@@ -402,26 +430,26 @@ class _Writer:
     def _hashed(self, entries: list[tuple[str, int, int]]) -> bytes:
         """A directory of VMFS 6; the table of hashes is left empty."""
         own, parent = (self._hashed_entry(*entry, 0) for entry in entries[:2])
-        slots = (_PAGE - DirectoryBlockHeader.length()) // HashedDirectoryEntry.length()
+        slots = (self._alignment - DirectoryBlockHeader.length()) // HashedDirectoryEntry.length()
         blocks = [b""]  # the first one is the map of those in use
         rest = entries[2:]
         for first in range(0, len(rest), slots):
             part = rest[first : first + slots]
             free = ((1 << slots) - (1 << len(part))).to_bytes(56, "little")
             head = DirectoryBlockHeader(1, DIRECTORY_BLOCK_ENTRIES, slots, slots - len(part), free).build()
-            at = DIRECTORY_ENTRIES_OFFSET + len(blocks) * _PAGE + len(head)
+            at = DIRECTORY_ENTRIES_OFFSET + len(blocks) * self._alignment + len(head)
             body = b"".join(
                 self._hashed_entry(*entry, at + slot * HashedDirectoryEntry.length()) for slot, entry in enumerate(part)
             )
-            blocks.append((head + body).ljust(_PAGE, b"\0"))
+            blocks.append((head + body).ljust(self._alignment, b"\0"))
         types = bytes([DIRECTORY_BLOCK_MAP << 4 | (DIRECTORY_BLOCK_ENTRIES if rest else 0)])
         for first in range(2, len(blocks), 2):
             types += bytes([DIRECTORY_BLOCK_ENTRIES << 4 | (DIRECTORY_BLOCK_ENTRIES if first + 1 < len(blocks) else 0)])
-        room = 2 * (_PAGE - DirectoryBlockHeader.length())
+        room = 2 * (self._alignment - DirectoryBlockHeader.length())
         if len(blocks) > room:
             raise InvalidArgument(f"{len(rest)} entries are too many for a directory of the forge")
         blocks[0] = DirectoryBlockHeader(1, DIRECTORY_BLOCK_MAP, room, room - len(blocks), bytes(56)).build() + types
-        blocks[0] = blocks[0].ljust(_PAGE, b"\0")
+        blocks[0] = blocks[0].ljust(self._alignment, b"\0")
         header = bytearray(DIRECTORY_ENTRIES_OFFSET)
         counts = (DIRECTORY_VERSIONS[0], len(entries), len(blocks), 1)
         header[0:16] = b"".join(number.to_bytes(4, "little") for number in counts)
@@ -455,7 +483,7 @@ class _Writer:
             pointers[index] = self._file_block(self._take(1), to_zero=True)
         count = -(-size // unit)
         if chosen in ("pointer blocks", "double"):
-            for resources in (self._pbc,) if chosen == "pointer blocks" else (self._pbc, self._pb2):
+            for resources in (self._tables_in,) if chosen == "pointer blocks" else (self._tables_in, self._pb2):
                 pointers = self._pointer_blocks(pointers, resources)
             per = self._pointer_block // self._width
             count = -(-count // (per if chosen == "pointer blocks" else per * per))
@@ -504,7 +532,8 @@ class _Writer:
         for index, pointer in pointers.items():
             if index // per not in found:
                 number = self._new_resource(resources)
-                found[index // per] = self._resource_pointer(3 if resources is self._pbc else 5, number, 16)
+                kind = {"sbc": 2, "pbc": 3, "pb2": 5}[resources.name]
+                found[index // per] = self._resource_pointer(kind, number, resources.metadata.resources_per_cluster)
                 self._tables[found[index // per]] = self._resource_place(resources, number)
             at = self._tables[found[index // per]] + index % per * self._width
             self._put(at, pointer.to_bytes(self._width, "little"))
@@ -529,7 +558,7 @@ class _Writer:
         size: int,
         pointers: list[int],
         content: VmfsFile,
-        chosen: Pointers = "file blocks",
+        chosen: Pointers | Literal["secondary pointer blocks"] = "file blocks",
         *,
         unit: int = BLOCK,
         resident: bytes = b"",

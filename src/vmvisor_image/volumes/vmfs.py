@@ -14,6 +14,7 @@ from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
+    DISK_BLOCK,
     EXTENT_BITMAP_LENGTH,
     EXTENT_BITMAP_OFFSET,
     EXTENT_SIZE,
@@ -22,9 +23,11 @@ from vmvisor_image.schemas.vmfs import (
     FILE_SYSTEM_OFFSET,
     HEARTBEAT_ACTIVE,
     HEARTBEAT_OFFSET,
+    HEARTBEATS_6,
     LOCAL_FILE_SYSTEM_MAGICS,
     LVM_MAGIC,
     LVM_OFFSET,
+    VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
     Heartbeat,
@@ -37,7 +40,7 @@ from vmvisor_image.schemas.vmfs import (
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures
-from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree
+from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree, lock_in
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
 
 MAGIC_BYTES: Final = LVM_MAGIC.to_bytes(4, "little")
@@ -46,8 +49,9 @@ _GENERATIONS: Final = {4: "vmfs3", 14: "vmfs5", 24: "vmfs6"}
 _LVM_GENERATIONS: Final = {3: "vmfs3", 5: "vmfs5", 6: "vmfs6"}
 """By `LvmDevice.major_version`, for a device that does not hold the file system's descriptor."""
 _LVM_IS_LOCAL: Final = 1
-_HEARTBEAT_SLOTS: Final = {"vmfs3": (2048, 512), "vmfs5": (2048, 512), "vmfs6": (1024, 4096)}
-"""Number of slots and bytes in each."""
+_HEARTBEATS: Final = 2048
+"""Slots of VMFS 3 and 5, of 512 bytes."""
+_LARGEST_HEARTBEAT: Final = 1 << 16
 LARGEST_HEADER: Final = LVM_OFFSET + LvmDevice.length()
 """Bytes of a partition up to the end of the header by which a device is known."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -190,23 +194,22 @@ class VmfsVolume:
         block_size = self.block_size or 1
         used = blocks.used_blocks()
         reached = bytearray(self.logical.size // block_size + 1)
-        locks = []
-        for address in dict.fromkeys([*tree.addresses, *(file.token for file in files)]):
+        names: dict[int, list[str]] = {address: [] for address in tree.addresses}
+        for file in files:
+            names.setdefault(file.token, []).append(file.path)
+        locks: list[HeldLock] = []
+        for address, paths in names.items():
             check_deadline()
             try:
-                for start, length in blocks.extents(blocks.descriptor(address), allocated=True):
+                descriptor = blocks.descriptor(address)
+                lock = lock_in(descriptor)
+                if lock is not None:
+                    locks += [HeldLock(path, lock.mode, lock.owner) for path in paths]
+                for start, length in blocks.extents(descriptor, allocated=True):
                     first, last = start // block_size, (start + length - 1) // block_size
                     reached[first : last + 1] = b"\1" * (last + 1 - first)
             except CorruptImage as error:
                 self._report(Problem.of(error))
-        for file in sorted(files, key=lambda file: file.path):
-            try:
-                lock = tree.lock_of(file.token)
-            except CorruptImage as error:
-                self._report(Problem.of(error))
-            else:
-                if lock is not None:
-                    locks.append(HeldLock(file.path, lock.mode, lock.owner))
         pairs = None if used is None else Counter(zip(used, reached, strict=False))
         return VmfsFigures(
             block_size=block_size,
@@ -215,7 +218,7 @@ class VmfsVolume:
             reached=sum(reached),
             lost=None if pairs is None else pairs[1, 0],
             reached_free=None if pairs is None else pairs[0, 1],
-            locks=tuple(locks),
+            locks=tuple(sorted(locks, key=lambda held: held.path)),
             hosts=tuple(ActiveHeartbeat(host.uuid, host.address, host.offset) for host in self.active_hosts),
         )
 
@@ -484,8 +487,11 @@ class VmfsVolume:
     def _read_heartbeats(self) -> tuple[ActiveHost, ...]:
         if self.file_system is None:
             return ()
-        generation = _GENERATIONS.get(self.file_system.major_version, "vmfs6")
-        slots, slot_size = _HEARTBEAT_SLOTS[generation]
+        slots, slot_size = _HEARTBEATS, DISK_BLOCK
+        if self.file_system.major_version >= VMFS_6:
+            slots, slot_size = HEARTBEATS_6, self.file_system.metadata_alignment
+            if not Heartbeat.length() <= slot_size <= _LARGEST_HEARTBEAT:
+                slot_size = 4096
         offset = self.device.data_offset + HEARTBEAT_OFFSET
         try:
             data = self._source.read_at(offset, slots * slot_size)

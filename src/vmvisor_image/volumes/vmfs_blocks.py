@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -21,14 +22,16 @@ from vmvisor_image.limits import check_deadline
 from vmvisor_image.schemas.vmfs import (
     DENSE_SUB_BLOCKS,
     DESCRIPTORS_OFFSET,
-    DESCRIPTORS_OFFSET_6,
     DISK_BLOCK,
+    MOST_POINTERS_6,
+    VMFS_6,
     ClusterMetadata,
     DiskLock,
     FileMetadata,
     FileMetadataExtension,
     FileSystemDescriptor,
     ResourceFileMetadata,
+    descriptors_offset_6,
 )
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume
 
@@ -40,7 +43,20 @@ _TO_BE_ZEROED: Final = 0x20
 """In a pointer to a file block of VMFS 3 and 5: the block was never written."""
 _DOUBLE, _RESIDENT = 0x10D0, 0x10D1
 """`FileMetadata.pointer_type` of VMFS 5 and later, beside those above."""
-_V3_POINTERS, _V6_POINTERS = 256, 320
+_DIRECT: Final = frozenset({_FILE_BLOCK, _SUB_BLOCK, 0x10CD + _FILE_BLOCK, 0x10CD + _SUB_BLOCK})
+"""`FileMetadata.pointer_type` of a file whose pointers lead to its data.
+
+vmfs-tools and vmfs6-tools read the latter two as the first two; none of them was seen on a real volume.
+"""
+_INDIRECT: Final = {_POINTER_BLOCK: 1, _POINTER_BLOCK_2: 1, _DOUBLE: 2}
+"""Levels of blocks of pointers by `FileMetadata.pointer_type`, as they usually are: see `VmfsBlocks._find_levels`."""
+_FIRST_WITH_EXTENSION: Final = 14
+"""`FileSystemDescriptor.major_version` of VMFS 5; before it `FileMetadataExtension` means nothing."""
+_LARGEST_SHIFT: Final = 40
+"""Of the bytes of a file that belong together: more than any volume has in one piece."""
+_V3_POINTERS: Final = 256
+_USUAL_ALIGNMENT: Final = 8 * DISK_BLOCK
+"""`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have."""
 _MOST_CLUSTERS: Final = 64
 """Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
 _LARGEST_CLUSTER: Final = 1 << 20
@@ -58,7 +74,7 @@ Report = Callable[[Problem], None]
 class Descriptor:
     """One file descriptor."""
 
-    __slots__ = ("address", "extension", "lock", "metadata", "raw", "start")
+    __slots__ = ("address", "extension", "layout", "lock", "metadata", "raw", "start")
 
     def __init__(self, address: int, start: int, raw: bytes, metadata_at: int) -> None:
         """Take the bytes of the descriptor, which lies at `start` of the volume.
@@ -69,6 +85,10 @@ class Descriptor:
         self.address = address
         self.start = start
         self.raw = raw
+        self.layout: tuple[int, tuple[int, ...]] | None = None
+        """What `VmfsBlocks` found: bytes of the file that each pointer stands for, and pointers in a block of them, for
+        each level of these.
+        """
         self.lock = DiskLock.parse(raw, base=start)
         self.metadata = FileMetadata.parse(raw, metadata_at, base=start)
         self.extension = FileMetadataExtension.parse(raw, metadata_at + FileMetadata.length(), base=start)
@@ -98,7 +118,7 @@ class VmfsBlocks:
         """
         self._volume = volume
         self._report = report
-        self.is_6 = descriptor.major_version >= 24
+        self.is_6 = descriptor.major_version >= VMFS_6
         """VMFS 6: pointers of 64 bits, metadata in larger blocks."""
         self._block = _power_of_two(descriptor, "file_block_size", descriptor.file_block_size, 1 << 30)
         self.alignment = DISK_BLOCK
@@ -106,13 +126,20 @@ class VmfsBlocks:
         if self.is_6 and descriptor.metadata_alignment:
             self.alignment = _power_of_two(descriptor, "metadata_alignment", descriptor.metadata_alignment, 1 << 16)
         elif self.is_6:
-            self.alignment = 8 * DISK_BLOCK
+            self.alignment = _USUAL_ALIGNMENT
         self._header = 2 * self.alignment
         """Bytes of a cluster's lock and metadata, or of a file descriptor without its data."""
         self._descriptor_size = self._header if self.is_6 else 4 * DISK_BLOCK
         self.data_at = self.alignment + DISK_BLOCK if self.is_6 else self._header
         """Where data lies that is in the descriptor itself, in bytes from its start."""
-        self._width, self._pointers = (8, _V6_POINTERS) if self.is_6 else (4, _V3_POINTERS)
+        self._width, self._pointers = (8, MOST_POINTERS_6) if self.is_6 else (4, _V3_POINTERS)
+        if self.alignment > _USUAL_ALIGNMENT:
+            self._pointers = self.alignment // 16
+        self._zeroing_granularity = descriptor.zeroing_granularity
+        self._is_3 = descriptor.major_version < _FIRST_WITH_EXTENSION
+        tables = {_POINTER_BLOCK, _POINTER_BLOCK_2}
+        self._table_kinds = frozenset({*tables, _SUB_BLOCK} if self.is_6 else tables)
+        """Kinds of pointers to blocks of pointers."""
         self._is_dense = bool(descriptor.flags & DENSE_SUB_BLOCKS)
         shift = descriptor.large_block_shift
         self._large_block = self._block << (shift if 0 < shift < 20 else 9)
@@ -135,11 +162,16 @@ class VmfsBlocks:
         start, raw = self._descriptor_bytes(address >> 6 & 0xFFFF, address >> 22)
         return Descriptor(address, start, raw, self.alignment)
 
-    def content(self, descriptor: Descriptor) -> MappedDisk:
-        """A file's data, with zeros where it has holes."""
-        return MappedDisk(
-            "VMFS file", self._volume, descriptor.metadata.size, lambda offset: self._locate(descriptor, offset)
-        )
+    def content(self, descriptor: Descriptor, size: int | None = None) -> MappedDisk:
+        """A file's data, with zeros where it has holes; as many bytes of its blocks as `size` says, else all of it."""
+        if size is None:
+            size = descriptor.metadata.size
+        return MappedDisk("VMFS file", self._volume, size, lambda offset: self._locate(descriptor, offset))
+
+    def allocated(self, descriptor: Descriptor) -> int:
+        """Bytes that a file's blocks have room for, as its descriptor says, if it has no holes."""
+        pointers = self._pointers_in(descriptor.raw[-self._pointers * self._width :])
+        return descriptor.metadata.block_count * self._unit(descriptor, pointers)
 
     def extents(self, descriptor: Descriptor, *, allocated: bool = False) -> Iterator[tuple[int, int]]:
         """First byte and length of each run of a file that has data; holes are left out.
@@ -195,18 +227,11 @@ class VmfsBlocks:
             if metadata.size > self._descriptor_size - self.data_at:
                 raise descriptor.bad(f"{metadata.size} bytes do not fit into it")
             return Run(metadata.size - offset, descriptor.start + self.data_at + offset)
-        unit = self._unit(descriptor)
         table = descriptor.raw[-self._pointers * self._width :]
-        if kind in (_FILE_BLOCK, _SUB_BLOCK):
-            sizes = []
-        elif kind in (_POINTER_BLOCK, _POINTER_BLOCK_2):
-            sizes = [self._table_entries(PBC if kind == _POINTER_BLOCK else PB2)]
-        elif kind == _DOUBLE:
-            first = table.lstrip(b"\0")[:1]
-            is_second = bool(first) and first[0] & 7 == _POINTER_BLOCK_2
-            sizes = [self._table_entries(PB2 if is_second else PBC), self._table_entries(PBC)]
-        else:
-            raise descriptor.bad(f"pointers of type {kind:#x} are not known")
+        if descriptor.layout is None:
+            pointers = self._pointers_in(table)
+            descriptor.layout = (self._unit(descriptor, pointers), self._find_levels(descriptor, pointers))
+        unit, sizes = descriptor.layout
         index, within = divmod(offset, unit)
         span = math.prod(sizes)
         entry, rest = divmod(index, span)
@@ -225,27 +250,89 @@ class VmfsBlocks:
             return Run(max(empty // self._width, 1) * unit - within)
         if allocated and not self.is_6:
             pointer &= ~_TO_BE_ZEROED
-        return self._run(pointer, unit, index, within)
+        return self._run(descriptor, pointer, unit, index, within)
 
-    def _unit(self, descriptor: Descriptor) -> int:
+    def _unit(self, descriptor: Descriptor, pointers: list[int]) -> int:
         """Bytes of a file that each of its pointers stands for."""
-        shift = descriptor.extension.block_offset_shift  # 0 in VMFS 3
-        unit = 1 << shift if shift else descriptor.metadata.block_size or self._block
-        if not 512 <= unit <= 1 << 40 or unit & (unit - 1):
-            raise descriptor.bad(f"{unit} bytes are no size of its blocks")
-        return unit
+        sizes = [descriptor.metadata.block_size or self._block]
+        if not self._is_3 and descriptor.extension.block_offset_shift:
+            sizes.insert(0, 1 << descriptor.extension.block_offset_shift)
+        is_small = bool(pointers) and descriptor.metadata.pointer_type in _DIRECT and pointers[0] & 7 == _SUB_BLOCK
+        least = 512 if is_small else self._block  # none stands for a part of a file block
+        for size in sizes:
+            if least <= size <= 1 << _LARGEST_SHIFT and not size & (size - 1):
+                return size
+        raise descriptor.bad(f"{sizes[-1]} bytes are no size of its blocks")
 
     def _number(self, table: bytes, entry: int) -> int:
         return int.from_bytes(table[entry * self._width : (entry + 1) * self._width], "little")
 
-    def _table_entries(self, address: int) -> int:
-        """Pointers in a block of pointers of the resource file whose descriptor has that address."""
+    def _pointers_in(self, table: bytes) -> list[int]:
+        """All pointers of a block of them, or of a descriptor, but those of holes."""
+        kind = "Q" if self.is_6 else "I"
+        return [pointer for (pointer,) in struct.iter_unpack(f"<{kind}", table) if pointer]
+
+    def _find_levels(self, descriptor: Descriptor, pointers: list[int]) -> tuple[int, ...]:
+        """Pointers in a block of pointers, for each level of these.
+
+        The descriptor says whether there are any. Whether there is a second level is seen in what the first block
+        leads to, where all of that is of one kind: of type 0x10D0 vmfs-tools read one level and dissect.vmfs two, and
+        type 5 is by its name two, where dissect.vmfs and vmfs6-tools read one.
+
+        Raises:
+            CorruptImage: The descriptor's type of pointers is not known.
+        """
+        if descriptor.metadata.pointer_type in _DIRECT:
+            return ()
+        levels = _INDIRECT.get(descriptor.metadata.pointer_type)
+        if levels is None:
+            raise descriptor.bad(f"pointers of type {descriptor.metadata.pointer_type:#x} are not known")
+        entries, inner = self._first_table(pointers, with_pointers=True)
+        kinds = {pointer & 7 for pointer in inner}
+        if kinds and kinds <= {_FILE_BLOCK, _LARGE_BLOCK}:
+            levels = 1
+        elif kinds and kinds <= self._table_kinds:
+            levels = 2
+        return (entries,) if levels == 1 else (entries, self._first_table(inner)[0])
+
+    def _first_table(self, pointers: list[int], *, with_pointers: bool = False) -> tuple[int, list[int]]:
+        """How many pointers are in the blocks of them that these lead to, and those of the first one that has any."""
+        entries = (1 << 16 if self.is_6 else 1 << 12) // self._width  # what it is where nothing else is known
+        for pointer in pointers:
+            with contextlib.suppress(CorruptImage):  # reading it says what is wrong
+                entries = self._table_entries(pointer)
+                found = self._pointers_in(self._table(pointer, entries * self._width)) if with_pointers else []
+                if found or not with_pointers:
+                    return entries, found
+        return entries, []
+
+    def _table_file(self, pointer: int) -> int:
+        """The descriptor's address of the resource file that holds a block of pointers.
+
+        VMFS 6 has no pointer blocks of their own, but keeps them among the sub-blocks: of real volumes with files of
+        many gigabytes ``vmkfstools -P -v 10`` shows "Ptr Blocks (max/free): 0/0". dissect.vmfs and vmfs6-tools read
+        pointers to sub-blocks so; those to pointer blocks vmfs6-tools look for there, too, dissect.vmfs in ``.pbc.sf``.
+        """
+        kind = pointer & 7
+        if kind == _POINTER_BLOCK_2:
+            return PB2
+        if kind == _SUB_BLOCK and self.is_6:
+            return SBC
+        if kind != _POINTER_BLOCK:
+            raise _bad_pointer("VMFS pointer block address", pointer, 0)
+        return PBC if not self.is_6 or self._has_pointer_blocks() else SBC
+
+    def _has_pointer_blocks(self) -> bool:
+        """Whether VMFS 6 has pointer blocks of their own."""
         try:
-            metadata = self._resource_file(address)[0]
+            metadata = self._resource_file(PBC)[0]
         except CorruptImage:
-            if address != PB2:
-                raise
-            metadata = self._resource_file(PBC)[0]  # without .pb2.sf both kinds are in one file
+            return False
+        return bool(metadata.resource_count or metadata.resource_count_high)
+
+    def _table_entries(self, pointer: int) -> int:
+        """Pointers in a block of them that a pointer leads to."""
+        metadata = self._resource_file(self._table_file(pointer))[0]
         size = metadata.resource_size
         if not 64 <= size <= 1 << 20 or size % 8:
             raise CorruptImage(
@@ -264,35 +351,37 @@ class VmfsBlocks:
             if known is not None and len(known) == length:
                 self._tables.move_to_end(pointer)
                 return known
-        if pointer & 7 not in (_POINTER_BLOCK, _POINTER_BLOCK_2):
-            raise _bad_pointer("VMFS pointer block address", pointer, 0)
-        run = self._run(pointer, length, 0, 0)
-        if run.start is None or run.length < length:
-            raise _bad_pointer("VMFS pointer block address", pointer, 0)
-        data = self._volume.read_at(run.start, length)
+        file, place = self._table_file(pointer), self._place(pointer)
+        data = b""
+        while len(data) < length:
+            run = self._resource(file, *place, len(data))
+            assert run.start is not None, "a resource is in no hole"
+            data += self._volume.read_at(run.start, min(run.length, length - len(data)))
         with self._lock:
             self._tables[pointer] = data
             if len(self._tables) > _MOST_TABLES:
                 self._tables.popitem(last=False)
         return data
 
-    def _run(self, pointer: int, unit: int, index: int, within: int) -> Run:
+    def _place(self, pointer: int) -> tuple[int, int]:
+        """Cluster, and resource in it, that a pointer leads to."""
+        if self.is_6:
+            return pointer >> 6 & 0xFFFFFFFFF, pointer >> 56
+        resource = pointer >> 28
+        if pointer & 7 == _SUB_BLOCK and self._is_dense:
+            resource |= (pointer >> 3 & 3) << 4
+        return pointer >> 6 & 0x3FFFFF, resource
+
+    def _run(self, descriptor: Descriptor, pointer: int, unit: int, index: int, within: int) -> Run:
         """Where the bytes from `within` on of the block that a pointer leads to lie."""
         kind = pointer & 7
         if kind == _FILE_BLOCK or (kind == _LARGE_BLOCK and self.is_6):
-            return self._file_block(pointer, unit, index, within)
-        files = {_SUB_BLOCK: SBC, _POINTER_BLOCK: PBC, _POINTER_BLOCK_2: PB2}
-        if kind not in files:
+            return self._file_block(descriptor, pointer, unit, index, within)
+        if kind != _SUB_BLOCK:
             raise _bad_pointer("VMFS block pointer", pointer, index)
-        if self.is_6:
-            cluster, resource = pointer >> 6 & 0xFFFFFFFFF, pointer >> 56
-        else:
-            cluster, resource = pointer >> 6 & 0x3FFFFF, pointer >> 28
-            if kind == _SUB_BLOCK and self._is_dense:
-                resource |= (pointer >> 3 & 3) << 4
-        return self._resource(files[kind], cluster, resource, within)
+        return self._resource(SBC, *self._place(pointer), within)
 
-    def _file_block(self, pointer: int, unit: int, index: int, within: int) -> Run:
+    def _file_block(self, descriptor: Descriptor, pointer: int, unit: int, index: int, within: int) -> Run:
         left = unit - within
         if not self.is_6:
             if pointer & _TO_BE_ZEROED:
@@ -306,12 +395,19 @@ class VmfsBlocks:
         else:
             start = (block * self._blocks_per_cluster() + (pointer >> 51)) * self._block + within
         start = self._checked(pointer, start)
-        to_zero = pointer >> 7 & 0xFF  # a bit for each eighth
+        to_zero = pointer >> 7 & 0xFF  # a bit for each part
         if not to_zero:
             return Run(left, start)
-        eighth = max(unit // 8, 1)
-        length = min(eighth - within % eighth, left)
-        return Run(length) if to_zero >> within // eighth & 1 else Run(length, start)
+        part = max(unit // 8, self._zeroed_at_once(descriptor))
+        if part >= unit:
+            return Run(left)
+        length = min(part - within % part, left)
+        return Run(length) if to_zero >> within // part & 1 else Run(length, start)
+
+    def _zeroed_at_once(self, descriptor: Descriptor) -> int:
+        """Bytes of a file of VMFS 6 that are zeroed together, as its descriptor or the file system says, else 1."""
+        shift = descriptor.extension.zeroing_shift
+        return 1 << shift if 0 < shift <= _LARGEST_SHIFT else self._zeroing_granularity or 1
 
     def _blocks_per_cluster(self) -> int:
         """File blocks in a cluster of VMFS 6, as their resource file says, which itself lies in such blocks."""
@@ -443,17 +539,17 @@ class VmfsBlocks:
     def _find_descriptors(self) -> tuple[int, ResourceFileMetadata]:
         """Where the file of descriptors begins, and its metadata."""
         if self._descriptors is None:
-            usual = max(1, (DESCRIPTORS_OFFSET_6 if self.is_6 else DESCRIPTORS_OFFSET) // self._block)
-            for block in (usual, *range(1, _SEARCHED)):
-                metadata = self._descriptors_at(block * self._block)
+            usual = max(1, DESCRIPTORS_OFFSET // self._block) * self._block
+            if self.is_6:
+                usual = descriptors_offset_6(self.alignment)
+            for place in (usual, *range(self._block, _SEARCHED * self._block, self._block)):
+                metadata = self._descriptors_at(place)
                 if metadata is not None:
-                    self._descriptors = (block * self._block, metadata)
+                    self._descriptors = (place, metadata)
                     break
             else:
                 raise CorruptImage(
-                    "it is neither in its usual place nor near it",
-                    structure="VMFS file of descriptors",
-                    offset=usual * self._block,
+                    "it is neither in its usual place nor near it", structure="VMFS file of descriptors", offset=usual
                 )
         return self._descriptors
 

@@ -11,6 +11,7 @@ from typing import Final
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, File, FileAttributes, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.layers.mapped import MappedDisk
 from vmvisor_image.schemas.vmfs import (
     DIRECTORY_BLOCK_ENTRIES,
     DIRECTORY_BLOCK_MAP,
@@ -25,7 +26,7 @@ from vmvisor_image.schemas.vmfs import (
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt
-from vmvisor_image.volumes.vmfs_blocks import ROOT, Report, VmfsBlocks
+from vmvisor_image.volumes.vmfs_blocks import ROOT, Descriptor, Report, VmfsBlocks
 
 DIRECTORY, REGULAR, LINK, SYSTEM, RAW_DEVICE = 2, 3, 4, 5, 6
 """`FileMetadata.type`."""
@@ -92,10 +93,7 @@ class VmfsTree:
         Raises:
             CorruptImage: Its descriptor is damaged.
         """
-        lock = self._blocks.descriptor(address).lock
-        if lock.mode == LOCK_IS_FREE:
-            return None
-        return FileLock(lock.mode, vmfs_uuid(lock.owner), lock.heartbeat_address)
+        return lock_in(self._blocks.descriptor(address))
 
     def _list(self, path: str, address: int, home: FileHome) -> list[File | Directory]:
         with self._lock:
@@ -150,7 +148,8 @@ class VmfsTree:
         size = min(content.size, _LARGEST_DIRECTORY)
         hashed = self._blocks.is_6 and size >= DIRECTORY_ENTRIES_OFFSET
         if hashed and int.from_bytes(content.read_at(0, 4), "little") in DIRECTORY_VERSIONS:
-            found = self._hashed_entries(content, size)
+            room = max(size, min(self._blocks.allocated(descriptor), _LARGEST_DIRECTORY))
+            found = self._hashed_entries(self._blocks.content(descriptor, room), size)
         else:
             found = self._listed_entries(content, size)
         for name, child in found:
@@ -167,7 +166,7 @@ class VmfsTree:
             for entry in VmfsDirectoryEntry.parse_all(data):
                 yield entry.name, entry.address
 
-    def _hashed_entries(self, content: ReadAt, size: int) -> Iterator[tuple[bytes, int]]:
+    def _hashed_entries(self, content: MappedDisk, size: int) -> Iterator[tuple[bytes, int]]:
         """The entries of VMFS 6: in blocks, each with a bitmap in which 1 is a free slot."""
         header, length = DirectoryBlockHeader.length(), HashedDirectoryEntry.length()
         for data in self._read_blocks(content, self._entry_blocks(content, size)):
@@ -197,23 +196,38 @@ class VmfsTree:
                 continue
             yield from (data[at : at + block] for at in range(0, length, block))
 
-    def _entry_blocks(self, content: ReadAt, size: int) -> Iterator[int]:
-        """Numbers of the blocks of a directory of VMFS 6 that hold entries as its maps say, of all where they don't."""
+    def _entry_blocks(self, content: MappedDisk, size: int) -> Iterator[int]:
+        """Numbers of the blocks of a directory of VMFS 6 that hold entries as its maps say, of all where they don't.
+
+        VMkatz (MIT) says of real volumes that blocks which the maps tell of may lie behind the `size` of the directory,
+        in what is allocated for it.
+        """
         block, header = self._blocks.alignment, DirectoryBlockHeader.length()
-        count = (size - DIRECTORY_ENTRIES_OFFSET) // block
+        count, room = ((length - DIRECTORY_ENTRIES_OFFSET) // block for length in (size, content.size))
         head = DirectoryHeader.parse(content.read_at(0, DirectoryHeader.length()))
         per_map = 2 * (block - header)
-        for first in range(0, count, per_map):
-            blocks = range(first, min(first + per_map, count))
-            types = self._block_map(content, head, first // per_map, count)
+        behind = 0
+        for first in range(0, room, per_map):
+            if first >= count and first // per_map >= head.map_count:
+                break
+            types = self._block_map(content, head, first // per_map, room)
             if types is None:
-                self._report(Problem("VMFS directory", f"no map of its blocks {first} to {blocks[-1]}; all are read"))
-                yield from blocks
+                blocks = range(first, min(first + per_map, count))
+                if blocks:
+                    self._report(
+                        Problem("VMFS directory", f"no map of its blocks {first} to {blocks[-1]}; all are read")
+                    )
+                    yield from blocks
                 continue
-            for at in blocks:
+            for at in range(first, min(first + per_map, room)):
                 pair = types[(at - first) // 2]
                 if (pair & 0xF if (at - first) & 1 else pair >> 4) & 3 == DIRECTORY_BLOCK_ENTRIES:
+                    behind += at >= count
                     yield at
+        if behind:
+            self._report(
+                Problem("VMFS directory", f"{behind} of its blocks of entries lie behind its end, and are read")
+            )
 
     def _block_map(self, content: ReadAt, head: DirectoryHeader, number: int, count: int) -> bytes | None:
         """The map of that number of a directory of `count` blocks, four bits a block; None where it is damaged."""
@@ -228,6 +242,14 @@ class VmfsTree:
             return None
         is_map = DirectoryBlockHeader.parse(data).type == DIRECTORY_BLOCK_MAP
         return data[DirectoryBlockHeader.length() :] if is_map else None
+
+
+def lock_in(descriptor: Descriptor) -> FileLock | None:
+    """Who holds the file of that descriptor; None where nobody does."""
+    lock = descriptor.lock
+    if lock.mode == LOCK_IS_FREE:
+        return None
+    return FileLock(lock.mode, vmfs_uuid(lock.owner), lock.heartbeat_address)
 
 
 def _time(seconds: int) -> datetime:
