@@ -760,7 +760,7 @@ def test_ten_thousand_files_are_listed_with_few_reads(kind: VmfsKind) -> None:
         files = image.partitions[1].files
         source.reads.clear()
         assert sum(1 for name in files if name.endswith(".log")) == 10_000
-        # Descriptors come in clusters of 32, directories in blocks of entries.
+        # Descriptors come in parts of clusters, directories in blocks of entries.
         assert len(source.reads) < 10_000 / 32 + 1500
         source.reads.clear()
         assert files["7/07123.log"].size == 0

@@ -57,10 +57,10 @@ _LARGEST_SHIFT: Final = 40
 _V3_POINTERS: Final = 256
 _USUAL_ALIGNMENT: Final = 8 * DISK_BLOCK
 """`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have."""
-_MOST_CLUSTERS: Final = 64
-"""Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
-_LARGEST_CLUSTER: Final = 1 << 20
-"""Bytes of descriptors that are read together; there are 64 or 256 KiB in a cluster."""
+_DESCRIPTORS_AT_ONCE: Final = 1 << 18
+"""Bytes of descriptors that are read together, all of one cluster; real volumes of VMFS 5 have 400 KiB in one."""
+_MOST_PARTS: Final = 64
+"""How many of such parts are kept: 16 MiB."""
 _MOST_TABLES: Final = 64
 """Blocks of pointers that are kept: 256 KiB, of VMFS 6 4 MiB."""
 _SEARCHED: Final = 64
@@ -143,7 +143,7 @@ class VmfsBlocks:
         self._is_dense = bool(descriptor.flags & DENSE_SUB_BLOCKS)
         shift = descriptor.large_block_shift
         self._large_block = self._block << (shift if 0 < shift < 20 else 9)
-        self._clusters: OrderedDict[int, tuple[tuple[int, int, bytes], ...]] = OrderedDict()
+        self._parts: OrderedDict[tuple[int, int], tuple[tuple[int, int, bytes], ...]] = OrderedDict()
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._resource_files: dict[int, tuple[ResourceFileMetadata, MappedDisk]] = {}
         self._descriptors: tuple[int, ResourceFileMetadata] | None = None
@@ -480,7 +480,7 @@ class VmfsBlocks:
         return metadata, content
 
     def _descriptor_bytes(self, cluster: int, resource: int) -> tuple[int, bytes]:
-        """Where a descriptor lies, and its bytes; whole clusters are read and kept."""
+        """Where a descriptor lies, and its bytes; many of a cluster are read at once and kept."""
         base, metadata = self._find_descriptors()
         if resource >= metadata.resources_per_cluster:
             raise CorruptImage(
@@ -494,8 +494,10 @@ class VmfsBlocks:
         if (cluster, resource) in _SYSTEM_PLACES:
             start = base + offset  # these are needed to find all others, and lie where the file begins
             return start, self._volume.read_at(start, size)
-        for first, start, data in self._cluster(metadata, cluster):
-            within = resource * size - first
+        at_once = max(_DESCRIPTORS_AT_ONCE // size, 1)
+        part = resource // at_once
+        for first, start, data in self._part(metadata, cluster, part, at_once):
+            within = (resource - part * at_once) * size - first
             if 0 <= within <= len(data) - size:
                 return start + within, data[within : within + size]
         run = self._resource_file(FDC)[1].locate(offset)  # what could not be read with its neighbours
@@ -503,22 +505,23 @@ class VmfsBlocks:
             raise _past_resources(metadata, offset)
         return run.start, self._volume.read_at(run.start, size)
 
-    def _cluster(self, metadata: ResourceFileMetadata, cluster: int) -> tuple[tuple[int, int, bytes], ...]:
-        """Descriptors of a cluster: first byte in the cluster, first byte in the volume, and bytes of each run."""
-        length = metadata.resources_per_cluster * self._descriptor_size
-        if length > _LARGEST_CLUSTER:
-            return ()
+    def _part(
+        self, metadata: ResourceFileMetadata, cluster: int, part: int, at_once: int
+    ) -> tuple[tuple[int, int, bytes], ...]:
+        """A part of a cluster's descriptors: first byte in the part, first one in the volume, and bytes of each run."""
+        first = part * at_once
+        length = min(metadata.resources_per_cluster - first, at_once) * self._descriptor_size
         with self._lock:
-            known = self._clusters.get(cluster)
+            known = self._parts.get((cluster, part))
             if known is None:
-                known = tuple(self._read_cluster(self._resource_offset(metadata, cluster, 0), length))
-                self._clusters[cluster] = known
-            self._clusters.move_to_end(cluster)
-            if len(self._clusters) > _MOST_CLUSTERS:
-                self._clusters.popitem(last=False)
+                known = tuple(self._read_part(self._resource_offset(metadata, cluster, first), length))
+                self._parts[cluster, part] = known
+            self._parts.move_to_end((cluster, part))
+            if len(self._parts) > _MOST_PARTS:
+                self._parts.popitem(last=False)
         return known
 
-    def _read_cluster(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
+    def _read_part(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
         content = self._resource_file(FDC)[1]
         if offset >= content.size:
             raise CorruptImage(
