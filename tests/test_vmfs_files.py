@@ -530,6 +530,22 @@ class TestOtherWaysToSayIt:
         self.changed(kind, "file blocks", {0x89: b"\x0d"})
         self.changed(kind, "file blocks", {0x89: b"\xff"})
 
+    @pytest.mark.parametrize("kind", ["vmfs5", "vmfs5-l"])
+    def test_more_sub_blocks_in_a_cluster_than_four_bits_tell(self, kind: VmfsKind) -> None:
+        files = {f"{number:02}": data_of(str(number), 3700) for number in range(70)}
+        (device,) = vmfs_volume({**files}, kind)
+        flags = device.read_at(DATA_OFFSET + 0x200019, 1)
+        assert flags[0] & 4  # it says that there are two more bits
+        with Image.open(patched(device, DATA_OFFSET + 0x200019, bytes([flags[0] & ~4]))) as image:
+            assert {name: image.partitions[1].files[name].read_bytes() for name in files} == files
+
+    def test_a_volume_that_is_cut_off_says_so(self) -> None:
+        (device,) = vmfs_volume({"f": self.DATA}, "vmfs5")
+        cut = SparseImage(1 << 30, [piece for piece in device.pieces if piece[0] + len(piece[1]) <= 1 << 30])
+        with Image.open(cut) as image:
+            assert image.partitions[1].files["f"].read_bytes() == self.DATA
+            assert any("what is there of its devices ends before them" in str(problem) for problem in image.problems)
+
     def test_vmfs_3_has_no_shift(self) -> None:
         self.changed("vmfs3", "file blocks", {0x64: b"\x15" * 64})
 

@@ -364,11 +364,15 @@ class VmfsBlocks:
         return data
 
     def _place(self, pointer: int) -> tuple[int, int]:
-        """Cluster, and resource in it, that a pointer leads to."""
+        """Cluster, and resource in it, that a pointer leads to.
+
+        Sub-blocks of VMFS 3 and 5 have two more bits for the resource where the file system says so; vmfs-tools always
+        read them. They are needed where a cluster has more resources than the other four bits can tell.
+        """
         if self.is_6:
             return pointer >> 6 & 0xFFFFFFFFF, pointer >> 56
         resource = pointer >> 28
-        if pointer & 7 == _SUB_BLOCK and self._is_dense:
+        if pointer & 7 == _SUB_BLOCK and (self._is_dense or self._resource_file(SBC)[0].resources_per_cluster > 1 << 4):
             resource |= (pointer >> 3 & 3) << 4
         return pointer >> 6 & 0x3FFFFF, resource
 
