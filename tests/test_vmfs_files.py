@@ -47,6 +47,7 @@ from vmvisor_image.testing.forge_vmfs_files import (
     vmfs_volume,
 )
 from vmvisor_image.volumes.vmfs import VmfsVolume
+from vmvisor_image.volumes.vmfs_blocks import FBB
 from vmvisor_image.volumes.vmfs_files import FileLock
 
 EVERY = pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
@@ -714,6 +715,16 @@ class TestDamage:
         with Image.open(damaged) as image:
             assert len([name for name in image.partitions[1].files if name.startswith("f0")]) == 60
             assert any("no map of its blocks" in problem.message for problem in image.problems)
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    @pytest.mark.parametrize(("field", "value"), [(0, 0), (0, 0x2001), (0x20, 0)])
+    def test_the_size_of_clusters_is_gone(self, kind: VmfsKind, field: int, value: int) -> None:
+        (device,) = vmfs_volume(self.TREE, kind)
+        with Image.open(device) as image:
+            ((first, _),) = [(e.offset, e.length) for e in locate(volume_of(image), FBB)]
+        child = int.from_bytes(device.read_at(first + 0x34, 4), "little")
+        damaged = patched(device, first + child + field, value.to_bytes(4, "little"))
+        self.check(damaged, says="512 is taken", lost=())
 
     @EVERY
     @given(data=st.data())

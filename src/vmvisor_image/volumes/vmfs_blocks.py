@@ -24,6 +24,7 @@ from vmvisor_image.schemas.vmfs import (
     DESCRIPTORS_OFFSET,
     DISK_BLOCK,
     MOST_POINTERS_6,
+    RESOURCE_FILE_SIGNATURE,
     VMFS_6,
     ClusterMetadata,
     DiskLock,
@@ -61,6 +62,8 @@ _DESCRIPTORS_AT_ONCE: Final = 1 << 18
 """Bytes of descriptors that are read together, all of one cluster; real volumes of VMFS 5 have 400 KiB in one."""
 _MOST_PARTS: Final = 64
 """How many of such parts are kept: 16 MiB."""
+_MOST_IN_CLUSTER: Final = 0x2000
+"""File blocks in a cluster of VMFS 6: as many as a pointer can tell."""
 _MOST_TABLES: Final = 64
 """Blocks of pointers that are kept: 256 KiB, of VMFS 6 4 MiB."""
 _SEARCHED: Final = 64
@@ -416,17 +419,27 @@ class VmfsBlocks:
     def _blocks_per_cluster(self) -> int:
         """File blocks in a cluster of VMFS 6, as their resource file says, which itself lies in such blocks."""
         if self._per_cluster is None:
-            self._per_cluster = min(0x2000, 0x20000000 // self._block) or 1  # what it is where nothing is wrong
+            self._per_cluster = min(_MOST_IN_CLUSTER, 0x20000000 // self._block) or 1  # of all volumes that are known
             try:
-                metadata, content = self._resource_file(FBB)
-                child = metadata.child_metadata_offset  # large blocks are the parent there, small ones their child
-                if child:
-                    metadata = ResourceFileMetadata.parse(content.read_at(child, ResourceFileMetadata.length()))
+                self._per_cluster = self._read_blocks_per_cluster(self._per_cluster)
             except CorruptImage as error:
                 self._report(Problem.of(error))
-            else:
-                self._per_cluster = metadata.resources_per_cluster or self._per_cluster
         return self._per_cluster
+
+    def _read_blocks_per_cluster(self, usual: int) -> int:
+        metadata, content = self._resource_file(FBB)
+        child = metadata.child_metadata_offset  # large blocks are the parent there, small ones their child
+        if child:
+            place = content.locate(child).start or 0
+            metadata = ResourceFileMetadata.parse(content.read_at(child, ResourceFileMetadata.length()), base=place)
+        count = metadata.resources_per_cluster
+        if metadata.signature != RESOURCE_FILE_SIGNATURE or not 1 <= count <= _MOST_IN_CLUSTER:
+            raise CorruptImage(
+                f"how many file blocks a cluster has is not told, {usual} is taken",
+                structure="VMFS resource file",
+                offset=metadata.source_offset,
+            )
+        return count
 
     def _checked(self, pointer: int, start: int) -> int:
         if start >= self._volume.size:
