@@ -592,6 +592,26 @@ class TestOtherWaysToSayIt:
             assert any("2 of its blocks of entries lie behind its end" in str(problem) for problem in image.problems)
 
     @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    def test_sub_blocks_behind_a_block_of_pointers(self, kind: VmfsKind) -> None:
+        data = data_of("f", 5 * 65536 + 7)
+
+        def forge(table: bytes) -> tuple[SparseImage, int, bytes, bytes]:
+            files: dict[str, Content] = {
+                name: VmfsFile(content, pointers="sub-blocks") for name, content in (("f", data), ("table", table))
+            }
+            (device,) = vmfs_volume(files, kind)
+            place = descriptor_place(device, "f")
+            first = descriptor_place(device, "table") + 8192 - 2560
+            return device, place, device.read_at(place + 8192 - 2560, 2560), device.read_at(first, 8)
+
+        _, _, pointers, _ = forge(bytes(65536))
+        device, place, again, pointer = forge(pointers.ljust(65536, b"\0"))
+        assert again == pointers
+        device = patched(device, place + 8192 - 2560, pointer.ljust(2560, b"\0"))
+        with Image.open(patched(device, place + 4096 + 0x44, b"\3")) as image:
+            assert image.partitions[1].files["f"].read_bytes() == data
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
     @pytest.mark.parametrize("pointers", ["pointer blocks", "double"])
     def test_vmfs_6_with_pointer_blocks_of_their_own(self, kind: VmfsKind, pointers: Pointers) -> None:
         self.changed(kind, pointers, {}, own=True)

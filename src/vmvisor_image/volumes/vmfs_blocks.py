@@ -138,6 +138,7 @@ class VmfsBlocks:
         self._width, self._pointers = (8, MOST_POINTERS_6) if self.is_6 else (4, _V3_POINTERS)
         if self.alignment > _USUAL_ALIGNMENT:
             self._pointers = self.alignment // 16
+        self._sub_block = descriptor.sub_block_size
         self._zeroing_granularity = descriptor.zeroing_granularity
         self._is_3 = descriptor.major_version < _FIRST_WITH_EXTENSION
         tables = {_POINTER_BLOCK, _POINTER_BLOCK_2}
@@ -233,7 +234,8 @@ class VmfsBlocks:
         table = descriptor.raw[-self._pointers * self._width :]
         if descriptor.layout is None:
             pointers = self._pointers_in(table)
-            descriptor.layout = (self._unit(descriptor, pointers), self._find_levels(descriptor, pointers))
+            unit = self._unit(descriptor, pointers)
+            descriptor.layout = (unit, self._find_levels(descriptor, pointers, unit))
         unit, sizes = descriptor.layout
         index, within = divmod(offset, unit)
         span = math.prod(sizes)
@@ -260,11 +262,14 @@ class VmfsBlocks:
         sizes = [descriptor.metadata.block_size or self._block]
         if not self._is_3 and descriptor.extension.block_offset_shift:
             sizes.insert(0, 1 << descriptor.extension.block_offset_shift)
-        is_small = bool(pointers) and descriptor.metadata.pointer_type in _DIRECT and pointers[0] & 7 == _SUB_BLOCK
-        least = 512 if is_small else self._block  # none stands for a part of a file block
+        is_direct = descriptor.metadata.pointer_type in _DIRECT
+        is_small = is_direct and bool(pointers) and pointers[0] & 7 == _SUB_BLOCK
+        least = DISK_BLOCK if is_small else self._block  # none stands for a part of a file block
         for size in sizes:
             if least <= size <= 1 << _LARGEST_SHIFT and not size & (size - 1):
                 return size
+            if self.is_6 and not is_direct and size == self._sub_block:
+                return size  # sub-blocks behind blocks of pointers
         raise descriptor.bad(f"{sizes[-1]} bytes are no size of its blocks")
 
     def _number(self, table: bytes, entry: int) -> int:
@@ -275,7 +280,7 @@ class VmfsBlocks:
         kind = "Q" if self.is_6 else "I"
         return [pointer for (pointer,) in struct.iter_unpack(f"<{kind}", table) if pointer]
 
-    def _find_levels(self, descriptor: Descriptor, pointers: list[int]) -> tuple[int, ...]:
+    def _find_levels(self, descriptor: Descriptor, pointers: list[int], unit: int) -> tuple[int, ...]:
         """Pointers in a block of pointers, for each level of these.
 
         The descriptor says whether there are any. Whether there is a second level is seen in what the first block
@@ -294,7 +299,7 @@ class VmfsBlocks:
         kinds = {pointer & 7 for pointer in inner}
         if kinds and kinds <= {_FILE_BLOCK, _LARGE_BLOCK}:
             levels = 1
-        elif kinds and kinds <= self._table_kinds:
+        elif kinds and kinds <= self._table_kinds and unit >= self._block:  # else these may be the file's sub-blocks
             levels = 2
         return (entries,) if levels == 1 else (entries, self._first_table(inner)[0])
 
