@@ -47,6 +47,7 @@ from vmvisor_image.testing.forge_vmfs_files import (
     vmfs_volume,
 )
 from vmvisor_image.volumes.vmfs import VmfsVolume
+from vmvisor_image.volumes.vmfs_blocks import FBB
 from vmvisor_image.volumes.vmfs_files import FileLock
 
 EVERY = pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
@@ -530,6 +531,22 @@ class TestOtherWaysToSayIt:
         self.changed(kind, "file blocks", {0x89: b"\x0d"})
         self.changed(kind, "file blocks", {0x89: b"\xff"})
 
+    @pytest.mark.parametrize("kind", ["vmfs5", "vmfs5-l"])
+    def test_more_sub_blocks_in_a_cluster_than_four_bits_tell(self, kind: VmfsKind) -> None:
+        files = {f"{number:02}": data_of(str(number), 3700) for number in range(70)}
+        (device,) = vmfs_volume({**files}, kind)
+        flags = device.read_at(DATA_OFFSET + 0x200019, 1)
+        assert flags[0] & 4  # it says that there are two more bits
+        with Image.open(patched(device, DATA_OFFSET + 0x200019, bytes([flags[0] & ~4]))) as image:
+            assert {name: image.partitions[1].files[name].read_bytes() for name in files} == files
+
+    def test_a_volume_that_is_cut_off_says_so(self) -> None:
+        (device,) = vmfs_volume({"f": self.DATA}, "vmfs5")
+        cut = SparseImage(1 << 30, [piece for piece in device.pieces if piece[0] + len(piece[1]) <= 1 << 30])
+        with Image.open(cut) as image:
+            assert image.partitions[1].files["f"].read_bytes() == self.DATA
+            assert any("what is there of its devices ends before them" in str(problem) for problem in image.problems)
+
     def test_vmfs_3_has_no_shift(self) -> None:
         self.changed("vmfs3", "file blocks", {0x64: b"\x15" * 64})
 
@@ -573,6 +590,26 @@ class TestOtherWaysToSayIt:
         with Image.open(patched(device, at, (size - 2 * 4096).to_bytes(8, "little"))) as image:
             assert names < set(image.partitions[1].files)
             assert any("2 of its blocks of entries lie behind its end" in str(problem) for problem in image.problems)
+
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    def test_sub_blocks_behind_a_block_of_pointers(self, kind: VmfsKind) -> None:
+        data = data_of("f", 5 * 65536 + 7)
+
+        def forge(table: bytes) -> tuple[SparseImage, int, bytes, bytes]:
+            files: dict[str, Content] = {
+                name: VmfsFile(content, pointers="sub-blocks") for name, content in (("f", data), ("table", table))
+            }
+            (device,) = vmfs_volume(files, kind)
+            place = descriptor_place(device, "f")
+            first = descriptor_place(device, "table") + 8192 - 2560
+            return device, place, device.read_at(place + 8192 - 2560, 2560), device.read_at(first, 8)
+
+        _, _, pointers, _ = forge(bytes(65536))
+        device, place, again, pointer = forge(pointers.ljust(65536, b"\0"))
+        assert again == pointers
+        device = patched(device, place + 8192 - 2560, pointer.ljust(2560, b"\0"))
+        with Image.open(patched(device, place + 4096 + 0x44, b"\3")) as image:
+            assert image.partitions[1].files["f"].read_bytes() == data
 
     @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
     @pytest.mark.parametrize("pointers", ["pointer blocks", "double"])
@@ -699,6 +736,16 @@ class TestDamage:
             assert len([name for name in image.partitions[1].files if name.startswith("f0")]) == 60
             assert any("no map of its blocks" in problem.message for problem in image.problems)
 
+    @pytest.mark.parametrize("kind", ["vmfs6", "vmfs-l"])
+    @pytest.mark.parametrize(("field", "value"), [(0, 0), (0, 0x2001), (0x20, 0)])
+    def test_the_size_of_clusters_is_gone(self, kind: VmfsKind, field: int, value: int) -> None:
+        (device,) = vmfs_volume(self.TREE, kind)
+        with Image.open(device) as image:
+            ((first, _),) = [(e.offset, e.length) for e in locate(volume_of(image), FBB)]
+        child = int.from_bytes(device.read_at(first + 0x34, 4), "little")
+        damaged = patched(device, first + child + field, value.to_bytes(4, "little"))
+        self.check(damaged, says="512 is taken", lost=())
+
     @EVERY
     @given(data=st.data())
     def test_any_damage_to_metadata(self, kind: VmfsKind, data: st.DataObject) -> None:
@@ -760,7 +807,7 @@ def test_ten_thousand_files_are_listed_with_few_reads(kind: VmfsKind) -> None:
         files = image.partitions[1].files
         source.reads.clear()
         assert sum(1 for name in files if name.endswith(".log")) == 10_000
-        # Descriptors come in clusters of 32, directories in blocks of entries.
+        # Descriptors come in parts of clusters, directories in blocks of entries.
         assert len(source.reads) < 10_000 / 32 + 1500
         source.reads.clear()
         assert files["7/07123.log"].size == 0

@@ -328,6 +328,10 @@ def descriptors_offset_6(alignment: int) -> int:
     return -(-(HEARTBEAT_OFFSET + HEARTBEATS_6 * alignment) >> 20) << 20
 
 
+RESOURCE_FILE_SIGNATURE: Final = 0x72666D64
+"""`ResourceFileMetadata.signature` of VMFS 6: "rfmd", without which dissect.vmfs refuses one."""
+
+
 @record
 class ResourceFileMetadata(Record):
     """What a resource file begins with: how its clusters and resources lie.
@@ -354,7 +358,7 @@ class ResourceFileMetadata(Record):
     resource_count_high: U32
     """Upper half of the number of resources."""
     signature: U32
-    """0x72666D64, "rfmd"; from here on of VMFS 6."""
+    """`RESOURCE_FILE_SIGNATURE`; from here on of VMFS 6."""
     version: U32
     """Of this structure."""
     flags: U32

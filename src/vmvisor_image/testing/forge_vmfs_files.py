@@ -17,6 +17,7 @@ from vmvisor_image.schemas.vmfs import (
     DISK_BLOCK,
     EXTENT_SIZE,
     MOST_POINTERS_6,
+    RESOURCE_FILE_SIGNATURE,
     ClusterMetadata,
     DirectoryBlockHeader,
     DiskLock,
@@ -39,7 +40,6 @@ BLOCK: Final = 1 << 20
 _PAGE: Final = 4096
 _CLUSTERS_PER_GROUP: Final = 32
 _GROUP_OFFSET: Final = 0x10000
-_DESCRIPTORS_PER_CLUSTER: Final = 32
 _JOURNAL_BLOCK: Final = 0x10000
 _CHILD_METADATA: Final = 0x1000
 _LARGE_BLOCK: Final = 512
@@ -208,6 +208,8 @@ class _Writer:
         self._alignment = alignment if self._is_6 else DISK_BLOCK
         self._header = 2 * self._alignment
         self._descriptor_size = self._header if self._is_6 else 2048
+        self._descriptors_in_cluster = 32 if self._is_3 else 128 if self._is_6 else 200
+        """Seen on real volumes of VMFS 3 and 5; so many of VMFS 6 that a reader may not want to read them at once."""
         self._width, self._pointers = (8, MOST_POINTERS_6) if self._is_6 else (4, 256)
         if self._alignment > USUAL_ALIGNMENT:
             self._pointers = self._alignment // 16
@@ -234,8 +236,8 @@ class _Writer:
 
     def write(self) -> dict[int, bytearray]:
         """Pages of the volume, by their number."""
-        clusters = -(-self._count // _DESCRIPTORS_PER_CLUSTER)
-        self._fdc = self._resource_file("fdc", clusters, _DESCRIPTORS_PER_CLUSTER, self._descriptor_size)
+        clusters = -(-self._count // self._descriptors_in_cluster)
+        self._fdc = self._resource_file("fdc", clusters, self._descriptors_in_cluster, self._descriptor_size)
         per_cluster = _LARGE_BLOCK if self._is_6 else 200
         self._fbb = self._resource_file("fbb", -(-self._blocks // per_cluster), per_cluster, 0)
         clusters = 2 * _CLUSTERS_PER_GROUP if self._own_pointer_blocks else 0
@@ -267,6 +269,10 @@ class _Writer:
         if not path.endswith("/"):
             here.children[parts[-1]] = _Node(self._new(), content)
 
+    def _address(self, number: int) -> int:
+        cluster, resource = divmod(number, self._descriptors_in_cluster)
+        return 4 | cluster << 6 | resource << 22
+
     def _new(self) -> int:
         self._count += 1
         return self._count - 1
@@ -283,7 +289,7 @@ class _Writer:
             resource_count=groups * _CLUSTERS_PER_GROUP * per_cluster,
             group_count=groups,
             resource_count_high=0,
-            signature=0x72666D64 if self._is_6 else 0,
+            signature=RESOURCE_FILE_SIGNATURE if self._is_6 else 0,
             version=1 if self._is_6 else 0,
             flags=0,
             unknown=bytes(8),
@@ -423,7 +429,7 @@ class _Writer:
 
     def _listed(self, entries: Iterable[tuple[str, int, int]]) -> bytes:
         return b"".join(
-            VmfsDirectoryEntry(kind, _address(number), 1, name.encode().ljust(128, b"\0")).build()
+            VmfsDirectoryEntry(kind, self._address(number), 1, name.encode().ljust(128, b"\0")).build()
             for name, number, kind in entries
         )
 
@@ -457,10 +463,9 @@ class _Writer:
         header[0x4D8 : 0x4D8 + len(parent)] = parent
         return bytes(header) + b"".join(blocks)
 
-    @staticmethod
-    def _hashed_entry(name: str, number: int, kind: int, at: int) -> bytes:
+    def _hashed_entry(self, name: str, number: int, kind: int, at: int) -> bytes:
         encoded = name.encode().ljust(256, b"\0")
-        return HashedDirectoryEntry(kind, _address(number), 1, 0, 0, at, encoded, bytes(8)).build()
+        return HashedDirectoryEntry(kind, self._address(number), 1, 0, 0, at, encoded, bytes(8)).build()
 
     def _file(self, number: int, kind: int, content: VmfsFile) -> None:
         size = content.length
@@ -566,7 +571,7 @@ class _Writer:
         at = self._resource_place(self._fdc, number)
         stamp = int(content.modified.timestamp())
         metadata = FileMetadata(
-            address=_address(number),
+            address=self._address(number),
             generation=1,
             links=1,
             type=kind,
@@ -606,8 +611,3 @@ class _Writer:
             self._put(at + data_at, resident)
         elif table:
             self._put(at + self._descriptor_size - self._pointers * self._width, table)
-
-
-def _address(number: int) -> int:
-    cluster, resource = divmod(number, _DESCRIPTORS_PER_CLUSTER)
-    return 4 | cluster << 6 | resource << 22

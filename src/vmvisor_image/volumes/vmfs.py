@@ -147,8 +147,11 @@ class VmfsVolume:
             segments = [segment for device in (self, *self._others) for segment in device.segments()]
             found = LogicalVolume(0 if self.volume is None else self.volume.size, segments)
             if found.missing and self.volume is not None:
-                devices = f"{1 + len(self._others)} of {self.volume.device_count} devices are there"
-                message = f"{found.missing} of {found.size} bytes are missing; {devices} (see open_datastore)"
+                devices = 1 + len(self._others)
+                why = f"{devices} of {self.volume.device_count} devices are there (see open_datastore)"
+                if devices >= self.volume.device_count:
+                    why = "what is there of its devices ends before them"
+                message = f"{found.missing} of {found.size} bytes are missing; {why}"
                 self._note(LVM_OFFSET, "VMFS volume", message)
             self._logical = found
         return self._logical

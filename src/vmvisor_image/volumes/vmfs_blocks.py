@@ -24,6 +24,7 @@ from vmvisor_image.schemas.vmfs import (
     DESCRIPTORS_OFFSET,
     DISK_BLOCK,
     MOST_POINTERS_6,
+    RESOURCE_FILE_SIGNATURE,
     VMFS_6,
     ClusterMetadata,
     DiskLock,
@@ -57,10 +58,12 @@ _LARGEST_SHIFT: Final = 40
 _V3_POINTERS: Final = 256
 _USUAL_ALIGNMENT: Final = 8 * DISK_BLOCK
 """`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have."""
-_MOST_CLUSTERS: Final = 64
-"""Clusters of descriptors that are kept: 4 MiB, of VMFS 6 16 MiB."""
-_LARGEST_CLUSTER: Final = 1 << 20
-"""Bytes of descriptors that are read together; there are 64 or 256 KiB in a cluster."""
+_DESCRIPTORS_AT_ONCE: Final = 1 << 18
+"""Bytes of descriptors that are read together, all of one cluster; real volumes of VMFS 5 have 400 KiB in one."""
+_MOST_PARTS: Final = 64
+"""How many of such parts are kept: 16 MiB."""
+_MOST_IN_CLUSTER: Final = 0x2000
+"""File blocks in a cluster of VMFS 6: as many as a pointer can tell."""
 _MOST_TABLES: Final = 64
 """Blocks of pointers that are kept: 256 KiB, of VMFS 6 4 MiB."""
 _SEARCHED: Final = 64
@@ -135,6 +138,7 @@ class VmfsBlocks:
         self._width, self._pointers = (8, MOST_POINTERS_6) if self.is_6 else (4, _V3_POINTERS)
         if self.alignment > _USUAL_ALIGNMENT:
             self._pointers = self.alignment // 16
+        self._sub_block = descriptor.sub_block_size
         self._zeroing_granularity = descriptor.zeroing_granularity
         self._is_3 = descriptor.major_version < _FIRST_WITH_EXTENSION
         tables = {_POINTER_BLOCK, _POINTER_BLOCK_2}
@@ -143,7 +147,7 @@ class VmfsBlocks:
         self._is_dense = bool(descriptor.flags & DENSE_SUB_BLOCKS)
         shift = descriptor.large_block_shift
         self._large_block = self._block << (shift if 0 < shift < 20 else 9)
-        self._clusters: OrderedDict[int, tuple[tuple[int, int, bytes], ...]] = OrderedDict()
+        self._parts: OrderedDict[tuple[int, int], tuple[tuple[int, int, bytes], ...]] = OrderedDict()
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._resource_files: dict[int, tuple[ResourceFileMetadata, MappedDisk]] = {}
         self._descriptors: tuple[int, ResourceFileMetadata] | None = None
@@ -230,7 +234,8 @@ class VmfsBlocks:
         table = descriptor.raw[-self._pointers * self._width :]
         if descriptor.layout is None:
             pointers = self._pointers_in(table)
-            descriptor.layout = (self._unit(descriptor, pointers), self._find_levels(descriptor, pointers))
+            unit = self._unit(descriptor, pointers)
+            descriptor.layout = (unit, self._find_levels(descriptor, pointers, unit))
         unit, sizes = descriptor.layout
         index, within = divmod(offset, unit)
         span = math.prod(sizes)
@@ -257,11 +262,14 @@ class VmfsBlocks:
         sizes = [descriptor.metadata.block_size or self._block]
         if not self._is_3 and descriptor.extension.block_offset_shift:
             sizes.insert(0, 1 << descriptor.extension.block_offset_shift)
-        is_small = bool(pointers) and descriptor.metadata.pointer_type in _DIRECT and pointers[0] & 7 == _SUB_BLOCK
-        least = 512 if is_small else self._block  # none stands for a part of a file block
+        is_direct = descriptor.metadata.pointer_type in _DIRECT
+        is_small = is_direct and bool(pointers) and pointers[0] & 7 == _SUB_BLOCK
+        least = DISK_BLOCK if is_small else self._block  # none stands for a part of a file block
         for size in sizes:
             if least <= size <= 1 << _LARGEST_SHIFT and not size & (size - 1):
                 return size
+            if self.is_6 and not is_direct and size == self._sub_block:
+                return size  # sub-blocks behind blocks of pointers
         raise descriptor.bad(f"{sizes[-1]} bytes are no size of its blocks")
 
     def _number(self, table: bytes, entry: int) -> int:
@@ -272,7 +280,7 @@ class VmfsBlocks:
         kind = "Q" if self.is_6 else "I"
         return [pointer for (pointer,) in struct.iter_unpack(f"<{kind}", table) if pointer]
 
-    def _find_levels(self, descriptor: Descriptor, pointers: list[int]) -> tuple[int, ...]:
+    def _find_levels(self, descriptor: Descriptor, pointers: list[int], unit: int) -> tuple[int, ...]:
         """Pointers in a block of pointers, for each level of these.
 
         The descriptor says whether there are any. Whether there is a second level is seen in what the first block
@@ -291,7 +299,7 @@ class VmfsBlocks:
         kinds = {pointer & 7 for pointer in inner}
         if kinds and kinds <= {_FILE_BLOCK, _LARGE_BLOCK}:
             levels = 1
-        elif kinds and kinds <= self._table_kinds:
+        elif kinds and kinds <= self._table_kinds and unit >= self._block:  # else these may be the file's sub-blocks
             levels = 2
         return (entries,) if levels == 1 else (entries, self._first_table(inner)[0])
 
@@ -364,11 +372,15 @@ class VmfsBlocks:
         return data
 
     def _place(self, pointer: int) -> tuple[int, int]:
-        """Cluster, and resource in it, that a pointer leads to."""
+        """Cluster, and resource in it, that a pointer leads to.
+
+        Sub-blocks of VMFS 3 and 5 have two more bits for the resource where the file system says so; vmfs-tools always
+        read them. They are needed where a cluster has more resources than the other four bits can tell.
+        """
         if self.is_6:
             return pointer >> 6 & 0xFFFFFFFFF, pointer >> 56
         resource = pointer >> 28
-        if pointer & 7 == _SUB_BLOCK and self._is_dense:
+        if pointer & 7 == _SUB_BLOCK and (self._is_dense or self._resource_file(SBC)[0].resources_per_cluster > 1 << 4):
             resource |= (pointer >> 3 & 3) << 4
         return pointer >> 6 & 0x3FFFFF, resource
 
@@ -412,17 +424,27 @@ class VmfsBlocks:
     def _blocks_per_cluster(self) -> int:
         """File blocks in a cluster of VMFS 6, as their resource file says, which itself lies in such blocks."""
         if self._per_cluster is None:
-            self._per_cluster = min(0x2000, 0x20000000 // self._block) or 1  # what it is where nothing is wrong
+            self._per_cluster = min(_MOST_IN_CLUSTER, 0x20000000 // self._block) or 1  # of all volumes that are known
             try:
-                metadata, content = self._resource_file(FBB)
-                child = metadata.child_metadata_offset  # large blocks are the parent there, small ones their child
-                if child:
-                    metadata = ResourceFileMetadata.parse(content.read_at(child, ResourceFileMetadata.length()))
+                self._per_cluster = self._read_blocks_per_cluster(self._per_cluster)
             except CorruptImage as error:
                 self._report(Problem.of(error))
-            else:
-                self._per_cluster = metadata.resources_per_cluster or self._per_cluster
         return self._per_cluster
+
+    def _read_blocks_per_cluster(self, usual: int) -> int:
+        metadata, content = self._resource_file(FBB)
+        child = metadata.child_metadata_offset  # large blocks are the parent there, small ones their child
+        if child:
+            place = content.locate(child).start or 0
+            metadata = ResourceFileMetadata.parse(content.read_at(child, ResourceFileMetadata.length()), base=place)
+        count = metadata.resources_per_cluster
+        if metadata.signature != RESOURCE_FILE_SIGNATURE or not 1 <= count <= _MOST_IN_CLUSTER:
+            raise CorruptImage(
+                f"how many file blocks a cluster has is not told, {usual} is taken",
+                structure="VMFS resource file",
+                offset=metadata.source_offset,
+            )
+        return count
 
     def _checked(self, pointer: int, start: int) -> int:
         if start >= self._volume.size:
@@ -480,7 +502,7 @@ class VmfsBlocks:
         return metadata, content
 
     def _descriptor_bytes(self, cluster: int, resource: int) -> tuple[int, bytes]:
-        """Where a descriptor lies, and its bytes; whole clusters are read and kept."""
+        """Where a descriptor lies, and its bytes; many of a cluster are read at once and kept."""
         base, metadata = self._find_descriptors()
         if resource >= metadata.resources_per_cluster:
             raise CorruptImage(
@@ -494,8 +516,10 @@ class VmfsBlocks:
         if (cluster, resource) in _SYSTEM_PLACES:
             start = base + offset  # these are needed to find all others, and lie where the file begins
             return start, self._volume.read_at(start, size)
-        for first, start, data in self._cluster(metadata, cluster):
-            within = resource * size - first
+        at_once = max(_DESCRIPTORS_AT_ONCE // size, 1)
+        part = resource // at_once
+        for first, start, data in self._part(metadata, cluster, part, at_once):
+            within = (resource - part * at_once) * size - first
             if 0 <= within <= len(data) - size:
                 return start + within, data[within : within + size]
         run = self._resource_file(FDC)[1].locate(offset)  # what could not be read with its neighbours
@@ -503,22 +527,23 @@ class VmfsBlocks:
             raise _past_resources(metadata, offset)
         return run.start, self._volume.read_at(run.start, size)
 
-    def _cluster(self, metadata: ResourceFileMetadata, cluster: int) -> tuple[tuple[int, int, bytes], ...]:
-        """Descriptors of a cluster: first byte in the cluster, first byte in the volume, and bytes of each run."""
-        length = metadata.resources_per_cluster * self._descriptor_size
-        if length > _LARGEST_CLUSTER:
-            return ()
+    def _part(
+        self, metadata: ResourceFileMetadata, cluster: int, part: int, at_once: int
+    ) -> tuple[tuple[int, int, bytes], ...]:
+        """A part of a cluster's descriptors: first byte in the part, first one in the volume, and bytes of each run."""
+        first = part * at_once
+        length = min(metadata.resources_per_cluster - first, at_once) * self._descriptor_size
         with self._lock:
-            known = self._clusters.get(cluster)
+            known = self._parts.get((cluster, part))
             if known is None:
-                known = tuple(self._read_cluster(self._resource_offset(metadata, cluster, 0), length))
-                self._clusters[cluster] = known
-            self._clusters.move_to_end(cluster)
-            if len(self._clusters) > _MOST_CLUSTERS:
-                self._clusters.popitem(last=False)
+                known = tuple(self._read_part(self._resource_offset(metadata, cluster, first), length))
+                self._parts[cluster, part] = known
+            self._parts.move_to_end((cluster, part))
+            if len(self._parts) > _MOST_PARTS:
+                self._parts.popitem(last=False)
         return known
 
-    def _read_cluster(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
+    def _read_part(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
         content = self._resource_file(FDC)[1]
         if offset >= content.size:
             raise CorruptImage(

@@ -89,7 +89,9 @@ class LogicalVolume:
             segment = self._segments[number] if number >= 0 else None
             if segment is None or offset >= segment.start + segment.length:
                 raise CorruptImage(
-                    "it lies on a device of the volume that is not there", structure="VMFS volume", offset=offset
+                    "it lies on a device of the volume that is not there, or ends before it",
+                    structure="VMFS volume",
+                    offset=offset,
                 )
             within = offset - segment.start
             count = min(length, segment.length - within)
