@@ -11,14 +11,13 @@ import contextlib
 import math
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers.mapped import MappedDisk, Run
 from vmvisor_image.limits import check_deadline
+from vmvisor_image.lru_cache import LruCache
 from vmvisor_image.schemas.vmfs import (
     DENSE_SUB_BLOCKS,
     DESCRIPTORS_OFFSET,
@@ -147,13 +146,12 @@ class VmfsBlocks:
         self._is_dense = bool(descriptor.flags & DENSE_SUB_BLOCKS)
         shift = descriptor.large_block_shift
         self._large_block = self._block << (shift if 0 < shift < 20 else 9)
-        self._parts: OrderedDict[tuple[int, int], tuple[tuple[int, int, bytes], ...]] = OrderedDict()
-        self._tables: OrderedDict[int, bytes] = OrderedDict()
+        self._parts: LruCache[tuple[int, int], tuple[tuple[int, int, bytes], ...]] = LruCache(_MOST_PARTS)
+        self._tables: LruCache[tuple[int, int], bytes] = LruCache(_MOST_TABLES)
         self._resource_files: dict[int, tuple[ResourceFileMetadata, MappedDisk]] = {}
         self._descriptors: tuple[int, ResourceFileMetadata] | None = None
         self._per_cluster: int | None = None
         self._depth = threading.local()
-        self._lock = ForkSafeLock()
 
     def descriptor(self, address: int) -> Descriptor:
         """A file descriptor by its address.
@@ -354,21 +352,16 @@ class VmfsBlocks:
 
     def _table(self, pointer: int, length: int) -> bytes:
         """A block of pointers."""
-        with self._lock:
-            known = self._tables.get(pointer)
-            if known is not None and len(known) == length:
-                self._tables.move_to_end(pointer)
-                return known
+        known = self._tables.get((pointer, length))
+        if known is not None:
+            return known
         file, place = self._table_file(pointer), self._place(pointer)
         data = b""
         while len(data) < length:
             run = self._resource(file, *place, len(data))
             assert run.start is not None, "a resource is in no hole"
             data += self._volume.read_at(run.start, min(run.length, length - len(data)))
-        with self._lock:
-            self._tables[pointer] = data
-            if len(self._tables) > _MOST_TABLES:
-                self._tables.popitem(last=False)
+        self._tables.put((pointer, length), data)
         return data
 
     def _place(self, pointer: int) -> tuple[int, int]:
@@ -533,14 +526,10 @@ class VmfsBlocks:
         """A part of a cluster's descriptors: first byte in the part, first one in the volume, and bytes of each run."""
         first = part * at_once
         length = min(metadata.resources_per_cluster - first, at_once) * self._descriptor_size
-        with self._lock:
-            known = self._parts.get((cluster, part))
-            if known is None:
-                known = tuple(self._read_part(self._resource_offset(metadata, cluster, first), length))
-                self._parts[cluster, part] = known
-            self._parts.move_to_end((cluster, part))
-            if len(self._parts) > _MOST_PARTS:
-                self._parts.popitem(last=False)
+        known = self._parts.get((cluster, part))
+        if known is None:
+            known = tuple(self._read_part(self._resource_offset(metadata, cluster, first), length))
+            self._parts.put((cluster, part), known)
         return known
 
     def _read_part(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
