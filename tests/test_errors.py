@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 from collections.abc import Callable, Iterator
 
@@ -31,6 +32,7 @@ from vmvisor_image.errors import (
     PartitionNotFound,
     PathNotFound,
     Problem,
+    ReadOnly,
     RemoteError,
     SeveralImages,
     SourceChanged,
@@ -45,6 +47,7 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     VmvisorImageError: (),
     UsageError: (),
     InvalidArgument: (ValueError,),
+    ReadOnly: (ValueError, OSError),
     ClosedError: (ValueError,),
     PartitionNotFound: (KeyError, LookupError),
     PathNotFound: (KeyError, FileNotFoundError),
@@ -215,3 +218,18 @@ class TestProblem:
         assert {problem: 1}[Problem("MBR", "bad", 0)] == 1
         with pytest.raises(AttributeError):
             problem.message = "good"  # type: ignore[misc]  # what the test is about
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (PathNotFound, errno.ENOENT),
+        (NotADirectory, errno.ENOTDIR),
+        (NotAFileSystem, errno.ENOTDIR),
+        (NotAFile, errno.EISDIR),
+        (DestinationExists, errno.EEXIST),
+        (ReadOnly, errno.EROFS),
+    ],
+)
+def test_an_os_error_has_its_number(kind: type[OSError], number: int) -> None:
+    assert kind("what").errno == pickle.loads(pickle.dumps(kind("what"))).errno == number

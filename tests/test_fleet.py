@@ -23,6 +23,7 @@ import pandas
 import pyarrow.parquet
 import pytest
 
+from tests.http_server import Server
 from tests.media import small_disk
 from vmvisor_image import DestinationExists, Image, InvalidArgument, PathNotFound, UsageError, fleet, inspect
 from vmvisor_image.cli import main
@@ -97,6 +98,22 @@ class TestOneRow:
     def test_of_a_file_that_is_not_there(self) -> None:
         row = scan_one("/nowhere/disk.dd")
         assert (row["ok"], row["error"], row["partitions"]) == (False, "FileNotFoundError", None)
+
+    @pytest.mark.parametrize(
+        ("url", "error"), [("no-such-protocol://x.dd", "InvalidArgument"), ("s3://bucket/x.dd", "DependencyMissing")]
+    )
+    def test_of_a_url_that_nothing_here_reads(self, url: str, error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "s3fs", None)
+        row = scan_one(url)
+        assert (row["ok"], row["path"], row["error"]) == (False, url, error)
+
+    def test_of_a_url_that_wants_a_password(self, server: Server, folder: Path) -> None:
+        server.serve("disk.dd.bz2", folder / "disk1.dd.bz2").password = "secret"
+        sources: list[Any] = [f"{server.url}/disk.dd.bz2", folder / "disk3.dd.bz2"]
+        assert [row["error"] for row in stream(sources, workers=1)] == ["RemoteError", None]
+        options = {"headers": {"Authorization": "secret"}}
+        assert [row["build"] for row in stream(sources, workers=1, storage_options=options)] == ["260241", "260243"]
+        assert [row["build"] for row in scan(sources, storage_options=options)] == ["260241", "260243"]
 
     def test_of_what_refers_to_something_that_is_not_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(image: Image) -> None:

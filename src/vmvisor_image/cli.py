@@ -27,6 +27,7 @@ from vmvisor_image import (
     NotAFileSystem,
     Partition,
     PartitionReport,
+    PathNotFound,
     Problem,
     Role,
     UsageError,
@@ -562,7 +563,19 @@ def _list_files(files: FileTree) -> None:
 
 def _cat(options: argparse.Namespace) -> int:
     with _holder(options) as holder:
-        return _write_out(holder.files[options.path])
+        return _write_out(_file(holder.files, options.path))
+
+
+def _file(files: FileTree, path: str) -> File:
+    """The file at a path; where there is none, the error names those of a name like it."""
+    try:
+        return files[path]
+    except PathNotFound as error:
+        from difflib import get_close_matches
+
+        close = get_close_matches(path, files, 3)
+        hint = f"; there is {', '.join(map(repr, close))}" if close else ""
+        raise PathNotFound(f"{error}{hint}") from error
 
 
 def _extract(options: argparse.Namespace) -> int:
@@ -628,9 +641,9 @@ def _archive(options: argparse.Namespace) -> int:
     try:
         archive = open_archive(source)
         for path in options.path[:-1]:
-            archive = archive[path].open_archive()
+            archive = _file(archive, path).open_archive()
         if options.path:
-            file = archive[options.path[-1]]
+            file = _file(archive, options.path[-1])
             if not options.list:
                 return _write_out(file)
             archive = file.open_archive()
@@ -655,9 +668,9 @@ def _write_out(file: File) -> int:
 
 def _module(options: argparse.Namespace) -> int:
     with _image(options) as image:
-        module = _partition(image, options.partition).files[options.path].open_module()
+        module = _file(_partition(image, options.partition).files, options.path).open_module()
         if options.inner is not None:
-            return _write_out(module.open_archive()[options.inner])
+            return _write_out(_file(module.open_archive(), options.inner))
         print(" in ".join((module.kind, *reversed(module.layers))))
         if (signature := module.signature) is not None:
             key = "" if signature.key_id is None else f", key {_printable(signature.key_id)}"

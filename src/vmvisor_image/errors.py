@@ -3,11 +3,12 @@
 *Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stand `SourceError`, for what
 keeps the input from being read at all, and `LimitExceeded`, for what would cost too much.
 All also subclass the builtin exception that a caller would expect, so ``except KeyError`` or ``except
-FileNotFoundError`` just work.
+FileNotFoundError`` just work; those that are an OSError for one reason only have its `errno`.
 """
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ class InvalidArgument(UsageError, ValueError):
 class ReadOnly(InvalidArgument, OSError):
     """Writing was asked of an image, which is never written."""
 
+    errno = errno.EROFS
+
 
 class ClosedError(UsageError, ValueError):
     """The image or stream was closed before it was read."""
@@ -43,9 +46,13 @@ class PartitionNotFound(UsageError, KeyError):
 class PathNotFound(UsageError, KeyError, FileNotFoundError):
     """No file or directory of the volume has that path."""
 
+    errno = errno.ENOENT
+
 
 class NotAFileSystem(UsageError, NotADirectoryError):
     """Files were asked of a partition that holds no file system this library reads."""
+
+    errno = errno.ENOTDIR
 
 
 class MemberNotFound(UsageError, KeyError):
@@ -63,9 +70,13 @@ class DependencyMissing(UsageError, ImportError):
 class NotADirectory(UsageError, NotADirectoryError):
     """A file was used as a directory."""
 
+    errno = errno.ENOTDIR
+
 
 class NotAFile(UsageError, IsADirectoryError):
     """A directory was used as a file."""
+
+    errno = errno.EISDIR
 
 
 class NoLocalPath(UsageError, TypeError):
@@ -74,6 +85,8 @@ class NoLocalPath(UsageError, TypeError):
 
 class DestinationExists(UsageError, FileExistsError):
     """Writing would replace something that is already there."""
+
+    errno = errno.EEXIST
 
 
 class DestinationFull(UsageError, OSError):

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.cores import available_cores
 from vmvisor_image.image import Source
+from vmvisor_image.remote import is_url
 from vmvisor_image.report import report as report_of
 
 Progress = Callable[[int, int], None]
@@ -107,7 +108,14 @@ class Tally:
     """Those whose row is not `ok`."""
 
 
-def scan_one(source: Source, *, threads: int = 1, detail: bool = False, limits: Limits | None = None) -> Row:
+def scan_one(
+    source: Source,
+    *,
+    threads: int = 1,
+    detail: bool = False,
+    limits: Limits | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Row:
     """The row of one image; whatever is wrong with it is in the row.
 
     Picklable with its result, so that any engine can run it: ``executor.map(scan_one, paths)``, ``rdd.map(scan_one)``,
@@ -118,20 +126,25 @@ def scan_one(source: Source, *, threads: int = 1, detail: bool = False, limits: 
         threads: Threads that decode it; 1, as many images are read at once.
         detail: With the whole report, as JSON, in `Row.report`.
         limits: See `Image.open`; an image that passes one is a row that says so.
+        storage_options: See `Image.open`; taken for URLs only.
 
     Raises:
         UsageError: The call is wrong: no source that `Image.open` takes, or no valid `threads`.
     """
     begun = time.perf_counter()
     row = _empty_row(source)
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    if path is None or not is_url(path):
+        storage_options = None
+    image = Image(source, threads=threads, limits=limits, storage_options=storage_options)
     try:
-        with Image.open(source, threads=threads, limits=limits) as image, image.limits.operation():
+        with image, image.limits.operation():
             row.update(_described(report_of(image), detail=detail))
             row["product"], row["version"], row["build"] = _identity(image)
     except UsageError as error:
-        if not isinstance(error, LookupError | OSError):
+        if path is None and not isinstance(error, LookupError | OSError):
             raise
-        row.update(_failure(error))  # what was looked for in the image is not there
+        row.update(_failure(error))  # a URL that nothing here reads; what was looked for in the image is not there
     except Exception as error:  # noqa: BLE001  # one image must not end a job of thousands, whatever happens to it
         row.update(_failure(error))
     row["ok"] = row["error"] is None
@@ -153,7 +166,7 @@ def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, 
     found: list[Source] = []
     for source in given:
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-        if path is None or "://" in path:
+        if path is None or is_url(path):
             found.append(source)
         elif not glob.has_magic(path) or os.path.lexists(path):
             found.append(_absolute(path))
@@ -173,6 +186,7 @@ def stream(
     threads: int = 1,
     detail: bool = False,
     limits: Limits | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Rows as they are done, in whatever order that is; no more than a few images are in flight at once.
@@ -186,6 +200,7 @@ def stream(
         threads: See `scan_one`.
         detail: See `scan_one`.
         limits: See `scan_one`.
+        storage_options: See `scan_one`.
         progress: Told after each image.
 
     Raises:
@@ -195,7 +210,7 @@ def stream(
     if workers is not None and workers < 1:
         raise InvalidArgument(f"workers must be at least 1, not {workers}")
     images = expand(sources)
-    task = _task(threads, detail=detail, limits=limits)
+    task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)
     workers = workers or available_cores()
     if executor is not None:
         rows = _on_executor(executor, task, images, workers)
@@ -213,6 +228,7 @@ def scan(
     threads: int = 1,
     detail: bool = False,
     limits: Limits | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     images_per_task: int = 1,
 ) -> Any:
     """A ``dask.bag.Bag`` of rows, one for each image; needs ``vmvisor-image[dask]``.
@@ -227,6 +243,7 @@ def scan(
         threads: See `scan_one`.
         detail: See `scan_one`.
         limits: See `scan_one`.
+        storage_options: See `scan_one`.
         images_per_task: Images that one task reads one after the other; more where there are many small ones.
 
     Raises:
@@ -239,7 +256,8 @@ def scan(
         from vmvisor_image.dask_bag import make_bag
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
-    bag = make_bag(expand(urls), _task(threads, detail=detail, limits=limits), images_per_task)
+    task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)
+    bag = make_bag(expand(urls), task, images_per_task)
     return bag if client is None else client.persist(bag)
 
 
@@ -324,10 +342,10 @@ def _parquet_writer(rows_per_group: int) -> Callable[[Path, Iterator[Row]], None
     return put
 
 
-def _task(threads: int, *, detail: bool, limits: Limits | None) -> Callable[[Source], Row]:
+def _task(threads: int, **options: Any) -> Callable[[Source], Row]:
     if threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
-    return partial(scan_one, threads=threads, detail=detail, limits=limits)
+    return partial(scan_one, threads=threads, **options)
 
 
 def _on_executor(
