@@ -258,7 +258,7 @@ def verify(
     """Read all of an image once, and check everything that can be checked.
 
     A saved index or cache is not used: all is read from the image itself. What wraps a disk is read twice: as it is, to
-    be hashed, and to be decoded.
+    be hashed, and to be decoded. So are files whose bytes do not lie on the disk in order, or not as they are.
 
     Args:
         source: See `Image.open`.
