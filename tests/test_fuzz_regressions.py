@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gc
 import gzip
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 from uuid import UUID
@@ -188,3 +191,20 @@ def test_the_forged_are_read() -> None:
         with Image.open(image) as opened:
             assert opened.partitions[1].files["F"].read_bytes() == b"content"
             assert opened.problems == ()
+
+
+def test_what_was_decoded_of_a_damaged_block_was_kept_until_a_garbage_collection() -> None:
+    """Forty megabytes by each of such files, in the traceback of what was raised for it."""
+    zeros = bytearray(bz2.compress(bytes(40_000_000), 9))
+    zeros[10] ^= 0xFF  # in the block's CRC, which is checked when all of it was decoded
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            with pytest.raises(CorruptImage), Image.open(bytes(zeros), threads=1) as image:
+                len(image.partitions)
+        assert tracemalloc.get_traced_memory()[0] < 4_000_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()

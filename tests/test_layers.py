@@ -66,12 +66,12 @@ def seekable(data: bytes, size: int = 100_000, *, checksums: bool = False) -> by
     return b"".join(frames) + struct.pack("<II", 0x184D2A5E, len(entries) + 9) + entries + footer
 
 
+_NAMED = b"\x1f\x8b\x08\x1e" + bytes(6) + b"\3\0abcname\0comment\0"
+"""A header of gzip that says everything it can."""
 WAYS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": tool("gzip", "-c"),
     "gzip members": in_parts(gzip.compress),
-    "gzip with a name": lambda data: (
-        b"\x1f\x8b\x08\x1e" + bytes(6) + b"\3\0abcname\0comment\0" + bytes(2) + _deflated(data)
-    ),
+    "gzip with a name": lambda data: _NAMED + (zlib.crc32(_NAMED) & 0xFFFF).to_bytes(2, "little") + _deflated(data),
     "xz": tool("xz", "-c"),
     "xz -T2": tool("xz", "-c", "-T2", "--block-size=500000"),
     "xz streams": in_parts(lzma.compress, bytes(8)),
@@ -257,6 +257,15 @@ class TestDamage:
         assert reader.read_at(0, len(DATA)) == DATA
         [problem] = reader.problems
         assert problem.offset == len(made(way))
+
+    def test_a_header_that_is_not_what_its_crc_says(self) -> None:
+        reader = open_bytes(_NAMED + b"\0\0" + _deflated(b"x") + b"garbage")
+        assert reader.read_at(0, 1) == b"x"
+        assert reader.size == 1
+        assert [(problem.structure, problem.offset) for problem in reader.problems] == [
+            ("gzip member", 0),
+            ("gzip source", len(_NAMED) + 2 + len(_deflated(b"x"))),
+        ]
 
     def test_a_wrong_crc_is_found_when_all_was_read(self) -> None:
         data = bytearray(gzip.compress(b"content" * 100))

@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partialmethod
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -146,15 +148,13 @@ def test_a_directory_is_checked_once_however_deep_it_is(tmp_path: Path, monkeypa
     """A thousand files 2,000 directories deep took minutes to be checked."""
     depth, files = 500, 20
     names = ["d/" * depth + str(number) for number in range(files)]
-    asked: list[object] = []
-    checked: list[str] = []
-    lstat, check_name = Path.lstat, extraction.check_name
-    monkeypatch.setattr(Path, "lstat", lambda self: (asked.append(self), lstat(self))[1])
-    monkeypatch.setattr(extraction, "check_name", lambda path, name: (checked.append(name), check_name(path, name)))
+    lstat, check_name = Mock(side_effect=Path.lstat), Mock(side_effect=extraction.check_name)
+    monkeypatch.setattr(Path, "lstat", partialmethod(lstat))
+    monkeypatch.setattr(extraction, "check_name", check_name)
     write(tmp_path, *names)
     write(tmp_path, *names, overwrite=True)
-    assert len(checked) == 2 * (depth + files)
-    assert len(asked) == 1 + depth + files
+    assert check_name.call_count == 2 * (depth + files)
+    assert lstat.call_count == 1 + depth + files
 
 
 def test_the_umask_is_respected(tmp_path: Path) -> None:

@@ -340,6 +340,30 @@ def test_a_sparse_file_is_bounded_by_what_may_be_decoded() -> None:
         verify(image, limits=Limits(decoded_bytes=100 << 20))
 
 
+def test_a_disk_that_claims_any_size_is_passed_over() -> None:
+    """A zip of 2 kB had a disk of 2 GB, in steps of 4 KiB and each of them kept; of a petabyte there was no end."""
+
+    healthy = 123 * 4096 + 500
+
+    class Claimed:
+        size = 1 << 60
+        reads = 0
+
+        def read_at(self, offset: int, length: int) -> bytes:
+            self.reads += 1
+            if offset < self.size - healthy and offset + length > 1 << 20:
+                raise CorruptImage(f"nothing is at byte {offset}", structure="test", offset=offset)
+            return bytes(length)
+
+    source = Claimed()
+    report = verify(source)
+    [bad] = report.bad_ranges
+    assert bad.offset == 1 << 20
+    assert bad.length is not None
+    assert healthy - 4096 <= source.size - bad.offset - bad.length <= healthy
+    assert source.reads < 20_000
+
+
 class TestDamagedBzip2:
     def test_says_which_files_are_touched(self, tool_built_disk: ToolDisk) -> None:
         data = bytearray(tool_built_disk.bz2.read_bytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from fuzz.exercise import Bounded, exercise_image
+from fuzz.exercise import Bounded, exercise_image, exercise_partitions, exercise_report
 from fuzz.patches import Patches
 from fuzz.samples import TREE
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
@@ -29,9 +29,14 @@ def _base(kind: VmfsKind) -> Patches:
 
 
 def seeds() -> list[bytes]:
-    return [bytes((number,)) + damage for number in range(len(_KINDS)) for damage in (b"", bytes(8), bytes(range(64)))]
+    return [bytes((number,)) + damage for number in range(8) for damage in (b"", bytes(8), bytes(range(64)))]
 
 
 def one_input(data: bytes) -> None:
-    kind = _KINDS[data[0] % len(_KINDS)] if data else "vmfs5"
-    exercise_image(Bounded(_base(kind).patched(data[1:])))
+    """The first byte says what is damaged, and what is asked of it."""
+    first = data[0] if data else 0
+    source = Bounded(_base(_KINDS[first % 4]).patched(data[1:]))
+    if first & 4:
+        exercise_report(source)
+    else:
+        exercise_partitions(source)

@@ -18,6 +18,8 @@ from vmvisor_image.streams import ReadAt, knows_size, prefetch, read_up_to, skip
 _CHUNK: Final = 1 << 20
 _UNIT: Final = 4096
 """Bytes of a damaged place that are given up at once."""
+_PARTS: Final = 256
+"""Of long damage this part of what was given up before is given up at once: a disk may claim any size."""
 _AHEAD: Final = 128 << 20
 """Bytes that are announced to a source that decodes."""
 _ZEROS: Final = bytes(_CHUNK)
@@ -55,6 +57,9 @@ class Damage:
     length: int | None
     """Bytes; None where it is not known how far the disk goes on."""
     message: str
+    """What was said of its first bytes."""
+    structure: str
+    """What could not be read."""
 
 
 @dataclass(slots=True)
@@ -193,7 +198,7 @@ class DiskPass:
             try:
                 data = read_up_to(self._disk, at, min(_CHUNK, feed.end - at))
             except CorruptImage as error:
-                self.damages.append(Damage(at, min(_CHUNK, feed.end - at), str(error)))
+                self.damages.append(Damage(at, min(_CHUNK, feed.end - at), str(error), error.structure))
                 feed.sink.miss(len(self.damages) - 1, min(_CHUNK, feed.end - at))
             else:
                 feed.sink.update(memoryview(data))
@@ -213,7 +218,7 @@ class DiskPass:
                 data = read_up_to(self._disk, at, length)
             except CorruptImage as error:
                 if length <= _UNIT:
-                    return self._give_up(at, length, str(error))
+                    return self._give_up(at, end, error)
                 self._length = max(length // 2, _UNIT)
                 continue
             self._length = min(self._length * 2, _CHUNK)
@@ -227,13 +232,46 @@ class DiskPass:
         except CorruptImage:
             return None
 
-    def _give_up(self, at: int, length: int, message: str) -> int:
-        """Note a damaged place; it reaches to the end where nobody knows how far the disk goes on."""
-        self.has_ended = self._size() is None
-        known = None if self.has_ended else length
+    def _give_up(self, at: int, end: int | None, error: CorruptImage) -> int:
+        """Note a damaged place, and tell its length; it goes to the end where nobody knows how far the disk goes on.
+
+        Places that follow each other are one, although each may be told of in other words: a disk may claim any size.
+        """
+        size = self._size()
+        self.has_ended = size is None
         last = self.damages[-1] if self.damages else None
-        if last is not None and last.message == message and last.offset + (last.length or 0) == at:
-            self.damages[-1] = replace(last, length=None if known is None else (last.length or 0) + known)
+        if last is not None and (last.structure != error.structure or last.offset + (last.length or 0) != at):
+            last = None
+        before = 0 if last is None else last.length or 0
+        length = _UNIT if size is None else self._find_damaged(at, min(size, end or size), before)
+        known = None if size is None else before + length
+        if last is None:
+            self.damages.append(Damage(at, known, str(error), error.structure))
         else:
-            self.damages.append(Damage(at, known, message))
+            self.damages[-1] = replace(last, length=known)
         return length
+
+    def _find_damaged(self, at: int, end: int, before: int) -> int:
+        """How many bytes from the damaged ones at byte `at` on to give up, with `before` damaged bytes before them.
+
+        A unit; of long damage a part of it, where its last unit can't be read either, else up to one that can.
+        """
+        length = min(max(_UNIT, before // _PARTS // _UNIT * _UNIT), end - at)
+        bad, good = 0, (length - 1) // _UNIT
+        if good == 0 or not self._is_readable(at + good * _UNIT, at + length):
+            return length
+        while good - bad > 1:
+            middle = (bad + good) // 2
+            if self._is_readable(at + middle * _UNIT, at + (middle + 1) * _UNIT):
+                good = middle
+            else:
+                bad = middle
+        return good * _UNIT
+
+    def _is_readable(self, start: int, end: int) -> bool:
+        check_deadline()
+        try:
+            read_up_to(self._disk, start, end - start)
+        except CorruptImage:
+            return False
+        return True

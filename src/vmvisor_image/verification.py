@@ -151,7 +151,8 @@ class BadRange:
     offset: int
     """First byte, from the start of the decoded disk; exact to 4096 bytes."""
     length: int | None
-    """Bytes; None where damage hides how far the disk goes on: all from the offset on is lost then."""
+    """Bytes, exact to 4096; None where damage hides how far the disk goes on: all from the offset on is lost then.
+    What can be read within it is shorter than 4096 bytes, or than a 256th part of what is damaged before it."""
     message: str
     files: tuple[str, ...]
     """The files it touches, as the manifest would name them, in the order of their places."""
@@ -257,7 +258,7 @@ def verify(
     """Read all of an image once, and check everything that can be checked.
 
     A saved index or cache is not used: all is read from the image itself. What wraps a disk is read twice: as it is, to
-    be hashed, and to be decoded.
+    be hashed, and to be decoded. So are files whose bytes do not lie on the disk in order, or not as they are.
 
     Args:
         source: See `Image.open`.

@@ -458,8 +458,6 @@ class Bzip2Reader:
             block = found if isinstance(found, Block) else found.result()
         except CancelledError:
             raise ClosedError("bzip2 data: closed while it was read") from None
-        except DamagedBlock:
-            return None
         if block is None or block.size != entry.size:
             return None
         if self._kept is not None:
@@ -512,7 +510,11 @@ class Bzip2Reader:
             return self._pool.submit(self._decode, start_bit, end_bit, level, crc)
 
     def _decode(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Block | None:
-        """Decode a block, if it has the given CRC in its header; None where it has not, or ends elsewhere."""
+        """Decode a block, if it has the given CRC in its header; None where it has not, ends elsewhere, or is damaged.
+
+        Damage is no exception here: what was decoded before it would be kept with the exception's traceback, in the
+        future that holds it, until the garbage collector comes by.
+        """
         first = start_bit // 8
         data = read_up_to(self._source, first, (end_bit + MAGIC_BITS + 7) // 8 - first)
         start, end = start_bit - first * 8, end_bit - first * 8
@@ -532,10 +534,7 @@ class Bzip2Reader:
             block = decode_block(data, start, end, level)
         except DamagedBlock:
             # Where the block is known already, it may be one that no magic follows.
-            unfollowed = None if crc is None else decode_unfollowed(data, start, level)
-            if unfollowed is None:
-                raise
-            block = unfollowed[0]
+            block = None if crc is None else _decode_unfollowed(data, start, level)
         if block is not None:
             self.meter.add(block.size)
         with self._lock:
@@ -557,6 +556,13 @@ def _reopen(
     cache: str | os.PathLike[str] | bool | None,
 ) -> Bzip2Reader:
     return Bzip2Reader(source, threads=threads, cache_bytes=cache_bytes, index=index, cache=cache)
+
+
+def _decode_unfollowed(data: bytes, start: int, level: int) -> Block | None:
+    with contextlib.suppress(DamagedBlock):
+        found = decode_unfollowed(data, start, level)
+        return None if found is None else found[0]
+    return None
 
 
 def _changed(entry: BlockEntry) -> CorruptImage:

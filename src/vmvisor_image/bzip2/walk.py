@@ -7,6 +7,7 @@ what the chain then shows to be no block is thrown away.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import deque
 from collections.abc import Callable
@@ -44,7 +45,7 @@ _HEADS = tuple(b"BZh%d" % level + magic for level in range(1, 10) for magic in _
 """What a stream may begin with."""
 
 Decode = Callable[[int, int, int], "Future[Block | None]"]
-"""Start decoding the block from a bit to a bit at a level."""
+"""Start decoding the block from a bit to a bit at a level; None comes of what is no block, or a damaged one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +196,6 @@ class BlockWalk:
             span, future = self._pending[0]
             try:
                 block = future.result()
-            except DamagedBlock:
-                block = None
             except BaseException:
                 self._give_up_plans()  # the source failed: a later try reads it again
                 raise
@@ -209,13 +208,11 @@ class BlockWalk:
 
     def _settle_slowly(self, place: Place) -> tuple[int, Block]:
         """As `_settle`, by trying every magic after the block's start until one is its end."""
-        try:
+        with contextlib.suppress(DamagedBlock):
             end_bit = find_end(self._source, place.bit, place.level)
             block = self._decode(place.bit, end_bit, place.level).result()
             if block is not None:
                 return end_bit, block
-        except DamagedBlock:
-            pass
         raise CorruptImage(
             f"its data is damaged, or its CRC does not match (bit {place.bit}, decoded byte {place.start})",
             structure="bzip2 block",

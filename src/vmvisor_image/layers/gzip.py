@@ -86,7 +86,10 @@ class GzipDecoder:
         return made
 
     def _enter_member(self) -> None:
-        self.position = _after_header(self._source, self.position)
+        start = self.position
+        self.position = _after_header(self._source, start)
+        if not self.problems and not _header_is_right(self._source, start, self.position):
+            self.problems = (Problem("gzip member", "its header is not what its CRC says", start),)
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._crc = self._size = 0
 
@@ -111,7 +114,7 @@ class GzipDecoder:
             return
         self._finished = True
         if head:
-            self.problems = (Problem("gzip source", "bytes follow the last member and are not gzip", self.position),)
+            self.problems += (Problem("gzip source", "bytes follow the last member and are not gzip", self.position),)
 
     def _next_input(self) -> bytes:
         data = read_up_to(self._source, self.position, _FEED)
@@ -119,6 +122,14 @@ class GzipDecoder:
             raise TruncatedImage("the source ends within its data", structure="gzip member", offset=self.position)
         self.position += len(data)
         return data
+
+
+def _header_is_right(source: ReadAt, start: int, end: int) -> bool:
+    """Whether the header there has the CRC that it says, or says none."""
+    header = read_up_to(source, start, end - start)
+    if not header[3] & _HEADER_CRC or len(header) < end - start:  # where it is cut off, so is the data
+        return True
+    return zlib.crc32(header[:-2]) & 0xFFFF == int.from_bytes(header[-2:], "little")
 
 
 def _after_header(source: ReadAt, start: int) -> int:
