@@ -26,6 +26,7 @@ from vmvisor_image import (
     Limits,
     NotAFileSystem,
     Partition,
+    PartitionNotFound,
     PartitionReport,
     PathNotFound,
     Problem,
@@ -358,7 +359,18 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
         ) as image,
         image.limits.operation(),
     ):
-        yield image
+        try:
+            yield image
+        except PartitionNotFound as error:  # where there are none at all, that is the image's fault
+            _check_partitions(image, error)
+            raise
+
+
+def _check_partitions(image: Image, cause: Exception | None = None) -> None:
+    """Raise what is wrong with an image that has no partitions, where anything is."""
+    if not len(image.partitions):
+        for problem in image.partitions.problems:
+            raise CorruptImage(problem.message, structure=problem.structure, offset=problem.offset) from cause
 
 
 @contextlib.contextmanager
@@ -530,9 +542,7 @@ def _ls(options: argparse.Namespace) -> int:
             _list_others(holder)
         return _DONE
     with _image(options) as image:
-        if not len(image.partitions):
-            _complain(image.partitions.problems)
-            return _BAD_INPUT
+        _check_partitions(image)
         for partition in image.partitions:
             with contextlib.suppress(NotAFileSystem):
                 files = partition.files
