@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vmvisor_image.fleet import stream
-from vmvisor_image.testing.forge import esx40_disk, gzip_like
+from vmvisor_image.testing.forge import esx40_disk, incompressible
 
 FOLDER = Path("build/bench/fleet")
 WARM = 20
@@ -46,7 +46,7 @@ def forge(count: int) -> None:
         path = FOLDER / f"disk{number:04}.dd.bz2"
         if not path.exists():
             text = f"kernel=b.z\nmodules=k.z\nbuild=4.1.0-{number}\nupdated=1\nbootstate=0\n"
-            bank = {"boot.cfg": text.encode(), "b.z": gzip_like(f"b{number}", PAYLOAD), "k.z": b"module"}
+            bank = {"boot.cfg": text.encode(), "b.z": incompressible(f"b{number}", PAYLOAD), "k.z": b"module"}
             esx40_disk(boot={"mboot.c32": b"loader"}, bank=bank).write_bz2(path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
 

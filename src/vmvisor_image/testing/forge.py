@@ -14,7 +14,9 @@ from __future__ import annotations
 import bz2
 import math
 import random
+import struct
 import sys
+import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +43,9 @@ from vmvisor_image.schemas.mbr import (
     MasterBootRecord,
     PartitionEntry,
 )
+from vmvisor_image.schemas.tar import BLOCK
 from vmvisor_image.streams import check_range, past_end
+from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive
 
 DEFAULT_TIME: Final = datetime(2008, 1, 15, 12, 0, 0)  # noqa: DTZ001  # FAT has no time zone
 """When a file of plain bytes was written."""
@@ -49,6 +53,12 @@ DEFAULT_TIME: Final = datetime(2008, 1, 15, 12, 0, 0)  # noqa: DTZ001  # FAT has
 _CLUSTERS: Final = {12: (1, 4084), 16: (4085, 65524), 32: (1, 0x0FFFFFF5)}
 """Fewest and most clusters of each kind of FAT (fatgen103); small FAT32 volumes are made, as mkfs.fat makes them."""
 _CHUNK: Final = 1 << 20
+_STORED, _STORED_HEAD = 0xFFFF, 5
+"""Bytes in a block of deflate that is stored as it is, at most, and before each."""
+_GZIP_ENDS: Final = 12 + 8
+"""Bytes of a gzip header with an extra field, and of a trailer."""
+_EXTRA_FIELD: Final = 4
+"""In the flags of a gzip header."""
 _ENTRY: Final = 32
 _HEADS, _SECTORS_PER_TRACK = 64, 32
 _ARCHIVE, _DIRECTORY, _LABEL, _LONG_NAME = 0x20, 0x10, 0x08, 0x0F
@@ -684,32 +694,66 @@ def esx_disk(
     )
 
 
-def gzip_like(name: str, size: int) -> bytes:
-    """A stand-in for a compressed file: a gzip header and incompressible bytes that depend on `name` only."""
-    header = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"
-    return (header + random.Random(name).randbytes(max(0, size - len(header))))[:size]  # noqa: S311  # no secret
+def incompressible(name: str, size: int) -> bytes:
+    """A stand-in for a program or a CD: bytes that depend on `name` only."""
+    return random.Random(name).randbytes(size)  # noqa: S311  # no secret
+
+
+def module(name: str, size: int, text: bytes = b"") -> bytes:
+    """A stand-in for a boot module: gzip of `size` bytes in all, most of them incompressible.
+
+    It holds a kernel where its name begins with "vmkernel", else a tar with one file, or none where there is no
+    room for one. Nothing is deflated, as not every zlib gives the same bytes.
+
+    Args:
+        name: Its file name.
+        size: At least 1,100 bytes; of a kernel 4,300.
+        text: What is in the kernel, too.
+
+    Raises:
+        InvalidArgument: It is smaller than that.
+    """
+    is_kernel = name.startswith("vmkernel")
+    room = size - _GZIP_ENDS - (size // _STORED + 1) * _STORED_HEAD
+    frame = len(kernel_elf(text)) if is_kernel else len(tar_archive({name: b""})) + BLOCK
+    content = incompressible(name, max(room - frame, 0))
+    if is_kernel:
+        plain = kernel_elf(text + content)
+    else:
+        plain = tar_archive({f"{name.partition('.')[0]}.bin": content} if content else {})
+    blocks = []
+    for at in range(0, len(plain), _STORED):
+        part = plain[at : at + _STORED]
+        is_last = at + _STORED >= len(plain)
+        blocks.append(struct.pack("<BHH", is_last, len(part), len(part) ^ 0xFFFF) + part)
+    padding = size - _GZIP_ENDS - sum(map(len, blocks))
+    if padding < 0:
+        raise InvalidArgument(f"{size} bytes are too few for a module")
+    header = struct.pack("<2sBBIBBH", b"\x1f\x8b", 8, _EXTRA_FIELD, 0, 0, 3, padding) + bytes(padding)
+    return b"".join((header, *blocks, struct.pack("<II", zlib.crc32(plain), len(plain))))
 
 
 def esx35_boot_files() -> dict[str, ForgedFile]:
     """Stand-ins for what Hypervisor0 of ESX 3i 3.5 holds, in realistic sizes."""
     return {
-        "ldlinux.sys": ForgedFile(gzip_like("ldlinux.sys", 11_873)),
+        "ldlinux.sys": ForgedFile(incompressible("ldlinux.sys", 11_873)),
         "syslinux.cfg": ForgedFile(b"default safeboot.c32\n"),
-        "safeboot.c32": ForgedFile(gzip_like("safeboot.c32", 49_012)),
-        "mboot.c32": ForgedFile(gzip_like("mboot.c32", 47_404)),
+        "safeboot.c32": ForgedFile(incompressible("safeboot.c32", 49_012)),
+        "mboot.c32": ForgedFile(incompressible("mboot.c32", 47_404)),
     }
 
 
 def esx35_bank_files(payload: int = 45_000_000) -> dict[str, ForgedFile]:
     """Stand-ins for what Hypervisor1 of ESX 3i 3.5 holds, about `payload` bytes in all; boot.cfg is a real one."""
     shares = {"vmkernel.gz": 6, "binmod.tgz": 40, "environ.tgz": 18, "cim.tgz": 36}
-    files = {name: ForgedFile(gzip_like(name, payload * share // 100)) for name, share in shares.items()}
+    text = b"VMware ESX Server 3i 3.5.0 build-67921"
+    files = {name: ForgedFile(module(name, payload * share // 100, text)) for name, share in shares.items()}
     modules = "binmod.tgz --- environ.tgz --- cim.tgz --- oem.tgz --- license.tgz"
     configuration = f"kernel=vmkernel.gz\nkernelopt=\nmodules={modules}\nbuild=3.5.0-67921\nupdated=1\nbootstate=0\n"
     return {
         **files,
-        "oem.tgz": ForgedFile(gzip_like("oem.tgz", 1_203)),
-        "license.tgz": ForgedFile(gzip_like("license.tgz", 1_877)),
+        "oem.tgz": ForgedFile(module("oem.tgz", 1_203)),
+        "license.tgz": ForgedFile(module("license.tgz", 1_877)),
         "boot.cfg": ForgedFile(configuration.encode()),
     }
 
@@ -720,7 +764,7 @@ def esx35_store_files(payload: int = 110_000_000) -> dict[str, ForgedFile]:
     ESXi 4.1's compressed image has 212 MB, its modules about 100: the rest is in the store.
     """
     shares = {"vmtools/linux.iso": 45, "vmtools/windows.iso": 20, "client/VMware-viclient.exe": 35}
-    return {name: ForgedFile(gzip_like(name, payload * share // 100)) for name, share in shares.items()}
+    return {name: ForgedFile(incompressible(name, payload * share // 100)) for name, share in shares.items()}
 
 
 def esx35_disk(*, boot: Tree, bank: Tree, alternate_bank: Tree | None = None, store: Tree | None = None) -> SparseImage:
