@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
         _add_source(added)
         added.add_argument(
             "--index",
@@ -171,9 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _add_completion(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "print a script that completes this command in a shell"
-    description = f"{text[0].upper()}{text[1:]}: source <(vmvisor-image completion bash)."
+    description = f"{_capitalized(text)}: source <(vmvisor-image completion bash)."
     completion = add_parser("completion", help=text, description=description)
     completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
     completion.set_defaults(run=_completion)
@@ -181,7 +185,7 @@ def _add_completion(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_archive(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
-    archive = add_parser("archive", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    archive = add_parser("archive", help=text, description=f"{_capitalized(text)}.")
     archive.add_argument("source", metavar="SRC", help="path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660")
     archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
@@ -304,7 +308,7 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_verify(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "read all of an image once, and report every check of it, with the hash of every file"
-    parser = add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}; 1 when anything is wrong.")
+    parser = add_parser("verify", help=text, description=f"{_capitalized(text)}; 1 when anything is wrong.")
     _add_source(parser)
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     parser.add_argument(
@@ -561,8 +565,7 @@ def _list_others(holder: Partition | Datastore) -> None:
         for path, mapping in volume.raw_devices.items():
             print(f"{mapping.size:>12}  {'':19}  {_printable(path)}: raw device mapping, {_printable(mapping.disk)}")
     if isinstance(holder, Datastore):
-        for problem in holder.problems:
-            print(f"vmvisor-image: {_printable(str(problem))}", file=sys.stderr)
+        _complain(holder.problems)
 
 
 def _list_files(files: FileTree) -> None:

@@ -29,6 +29,8 @@ HEARTBEAT_OFFSET: Final = 0x300000
 """Where the heartbeats begin in the volume (seen)."""
 VMFS_6: Final = 24
 """`FileSystemDescriptor.major_version` from which on a volume is laid out as VMFS 6."""
+USUAL_ALIGNMENT: Final = 4096
+"""`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have, in bytes."""
 HEARTBEATS_6: Final = 1024
 """Slots for heartbeats of VMFS 6."""
 HEARTBEAT_FREE: Final = 0xABCDEF01

@@ -242,9 +242,10 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy 
         offset = next(part.offset for part in GptHeader.layout() if part.name == field)
         problems.append(Problem(structure, f"{field}: {message}", at + offset))
 
-    if not GptHeader.length() <= header.header_size <= len(raw):
+    found = _header_crc(header, raw)
+    if found is None:
         note("header_size", f"{header.header_size} bytes, but it has {GptHeader.length()} to {sector_size}")
-    elif (found := _header_crc(raw[: header.header_size])) != header.header_crc:
+    elif found != header.header_crc:
         note("header_crc", f"it should be {found:#010x} and is {header.header_crc:#010x}")
     if header.my_lba * sector_size != at:
         note("my_lba", f"it says sector {header.my_lba}, and is in sector {at // sector_size}")
@@ -279,23 +280,24 @@ def _check_copy(disk: ReadAt, at: int, unit: int, which: _Which) -> GptCheck:
         raw = b""
     if len(raw) < GptHeader.length() or (header := GptHeader.parse(raw, base=at)).signature != SIGNATURE:
         return GptCheck(which, at, None, None, None, None)
-    sensible = GptHeader.length() <= header.header_size <= len(raw)
-    found = _header_crc(raw[: header.header_size]) if sensible else None
     length = header.entry_count * header.entry_size
     try:
         entries = read_up_to(disk, header.entries_lba * unit, length) if length <= _LARGEST_ENTRIES else b""
     except CorruptImage:
         entries = b""
     entries_crc = zlib.crc32(entries) if len(entries) == length else None
-    return GptCheck(which, at, header.header_crc, found, header.entries_crc, entries_crc)
+    return GptCheck(which, at, header.header_crc, _header_crc(header, raw), header.entries_crc, entries_crc)
 
 
 def _join(problems: list[Problem]) -> str:
     return "; ".join(problem.message for problem in problems)
 
 
-def _header_crc(raw: bytes) -> int:
-    cleared = bytearray(raw)
+def _header_crc(header: GptHeader, raw: bytes) -> int | None:
+    """What the CRC of a header, which `raw` begins with, should be; None where its size makes no sense."""
+    if not GptHeader.length() <= header.header_size <= len(raw):
+        return None
+    cleared = bytearray(raw[: header.header_size])
     cleared[_CRC] = bytes(4)
     return zlib.crc32(cleared)
 

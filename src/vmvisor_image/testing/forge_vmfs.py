@@ -21,6 +21,7 @@ from vmvisor_image.schemas.vmfs import (
     LOCAL_FILE_SYSTEM_MAGIC,
     LVM_MAGIC,
     LVM_OFFSET,
+    USUAL_ALIGNMENT,
     VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
@@ -38,8 +39,6 @@ VmfsKind = Literal["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"]
 DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
 DATA_OFFSET: Final = 0x1100000
 """Where the volume begins on a device, in bytes from the partition's start."""
-USUAL_ALIGNMENT: Final = 4096
-"""Bytes that metadata of VMFS 6 are aligned to."""
 LOCAL_KINDS: Final = ("vmfs5-l", "vmfs-l")
 _VERSIONS: Final = {
     "vmfs3": (3, 4, 31),

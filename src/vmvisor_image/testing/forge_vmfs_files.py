@@ -18,6 +18,7 @@ from vmvisor_image.schemas.vmfs import (
     EXTENT_SIZE,
     MOST_POINTERS_6,
     RESOURCE_FILE_SIGNATURE,
+    USUAL_ALIGNMENT,
     ClusterMetadata,
     DirectoryBlockHeader,
     DiskLock,
@@ -30,7 +31,7 @@ from vmvisor_image.schemas.vmfs import (
     descriptors_offset_6,
 )
 from vmvisor_image.testing.forge import SparseImage
-from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, USUAL_ALIGNMENT, VmfsKind, vmfs_headers
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, VmfsKind, vmfs_headers
 from vmvisor_image.volumes.vmfs_files import DIRECTORY, LINK, RAW_DEVICE, REGULAR, SYSTEM
 
 Pointers = Literal["resident", "sub-blocks", "file blocks", "pointer blocks", "double", "large blocks"]

@@ -27,6 +27,7 @@ from vmvisor_image.schemas.vmfs import (
     LOCAL_FILE_SYSTEM_MAGICS,
     LVM_MAGIC,
     LVM_OFFSET,
+    USUAL_ALIGNMENT,
     VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
@@ -494,7 +495,7 @@ class VmfsVolume:
         if self.file_system.major_version >= VMFS_6:
             slots, slot_size = HEARTBEATS_6, self.file_system.metadata_alignment
             if not Heartbeat.length() <= slot_size <= _LARGEST_HEARTBEAT:
-                slot_size = 4096
+                slot_size = USUAL_ALIGNMENT
         offset = self.device.data_offset + HEARTBEAT_OFFSET
         try:
             data = self._source.read_at(offset, slots * slot_size)

@@ -24,6 +24,7 @@ from vmvisor_image.schemas.vmfs import (
     DISK_BLOCK,
     MOST_POINTERS_6,
     RESOURCE_FILE_SIGNATURE,
+    USUAL_ALIGNMENT,
     VMFS_6,
     ClusterMetadata,
     DiskLock,
@@ -55,8 +56,6 @@ _FIRST_WITH_EXTENSION: Final = 14
 _LARGEST_SHIFT: Final = 40
 """Of the bytes of a file that belong together: more than any volume has in one piece."""
 _V3_POINTERS: Final = 256
-_USUAL_ALIGNMENT: Final = 8 * DISK_BLOCK
-"""`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have."""
 _DESCRIPTORS_AT_ONCE: Final = 1 << 18
 """Bytes of descriptors that are read together, all of one cluster; real volumes of VMFS 5 have 400 KiB in one."""
 _MOST_PARTS: Final = 64
@@ -128,14 +127,14 @@ class VmfsBlocks:
         if self.is_6 and descriptor.metadata_alignment:
             self.alignment = _power_of_two(descriptor, "metadata_alignment", descriptor.metadata_alignment, 1 << 16)
         elif self.is_6:
-            self.alignment = _USUAL_ALIGNMENT
+            self.alignment = USUAL_ALIGNMENT
         self._header = 2 * self.alignment
         """Bytes of a cluster's lock and metadata, or of a file descriptor without its data."""
         self._descriptor_size = self._header if self.is_6 else 4 * DISK_BLOCK
         self.data_at = self.alignment + DISK_BLOCK if self.is_6 else self._header
         """Where data lies that is in the descriptor itself, in bytes from its start."""
         self._width, self._pointers = (8, MOST_POINTERS_6) if self.is_6 else (4, _V3_POINTERS)
-        if self.alignment > _USUAL_ALIGNMENT:
+        if self.alignment > USUAL_ALIGNMENT:
             self._pointers = self.alignment // 16
         self._sub_block = descriptor.sub_block_size
         self._zeroing_granularity = descriptor.zeroing_granularity
