@@ -79,10 +79,16 @@ def in_child(work: Callable[[], bool]) -> bool:
 
 def require_oracle() -> Path:
     """The Python that has dissect.vmfs, another reader of VMFS, in an environment of its own; see the Makefile."""
-    python = REPOSITORY / ".venv" / "oracle" / "bin" / "python"
+    python = REPOSITORY / "build/venv/oracle/bin/python"
     if not python.is_file():
-        unavailable(f"{python} is not there: make .venv/oracle/made")
+        unavailable(f"{python} is not there: make setup")
     return python
+
+
+def require_uv() -> str:
+    """The uv that `make` uses, or one on PATH."""
+    found = REPOSITORY / "build/uv"
+    return str(found) if found.is_file() else require_tool("uv")
 
 
 def run_to_file(output: Path, tool: str, *arguments: str | Path) -> None:

@@ -1,59 +1,112 @@
-"""What development is pinned to: everything, with hashes, in versions that pyproject.toml allows."""
+"""What development is pinned to: uv.lock, with a hash of every file, and the uv that reads it."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.support import REPOSITORY
 
-_LOCKS = REPOSITORY / "requirements"
+
+@cache
+def _toml(name: str) -> Any:
+    return tomllib.loads((REPOSITORY / name).read_text(encoding="utf-8"))
 
 
-def _pinned(lock: Path) -> dict[str, list[str]]:
-    """Versions by name, and that each has a hash; a name may have one for each range of Pythons."""
-    found: dict[str, list[str]] = {}
-    for block in re.split(r"\n(?=[a-zA-Z0-9])", lock.read_text()):
-        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", block)
-        if match is not None:
-            assert "--hash=sha256:" in block, match[0]
-            found.setdefault(canonicalize_name(match[1]), []).append(match[2])
+def _packages() -> list[Any]:
+    """The packages of the lock, without the project itself."""
+    return [package for package in _toml("uv.lock")["package"] if "registry" in package["source"]]
+
+
+def _project() -> Any:
+    """The project, as the lock has it."""
+    [found] = [package for package in _toml("uv.lock")["package"] if package["source"] == {"editable": "."}]
     return found
 
 
-def _wanted(extras: Sequence[str]) -> list[Requirement]:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    texts = [*project["project"]["dependencies"]]
-    for extra in extras:
-        texts += project["project"]["optional-dependencies"][extra]
-    return [Requirement(text) for text in texts]
+def _as_locked(requirement: Requirement, extra: str = "") -> tuple[str, tuple[str, ...], SpecifierSet, str]:
+    marker = str(requirement.marker or "")
+    if extra:
+        marker = f"({marker}) and extra == '{extra}'" if " or " in marker else f"{marker} and extra == '{extra}'"
+    marker = marker.replace('"', "'").removeprefix(" and ")
+    return canonicalize_name(requirement.name), tuple(sorted(requirement.extras)), requirement.specifier, marker
 
 
-@pytest.mark.parametrize(("name", "extras"), [("runtime", ()), ("dev", ("cli", "dev", "test"))])
-def test_the_lock_is_of_what_pyproject_says(name: str, extras: Sequence[str]) -> None:
-    pinned = _pinned(_LOCKS / f"{name}.txt")
-    stale = [
-        str(wanted)
-        for wanted in _wanted(extras)
-        if not any(wanted.specifier.contains(version) for version in pinned.get(canonicalize_name(wanted.name), []))
-    ]
-    assert stale == [], "run make lock"
+def _read(entries: Iterable[Any]) -> set[tuple[str, tuple[str, ...], SpecifierSet, str]]:
+    """What the lock says was asked for."""
+    return {
+        (
+            entry["name"],
+            tuple(sorted(entry.get("extras", ()))),
+            SpecifierSet(entry.get("specifier", "")),
+            entry.get("marker", ""),
+        )
+        for entry in entries
+    }
 
 
-@pytest.mark.parametrize("name", ["build", "tools"])
-def test_the_lock_has_the_tools(name: str) -> None:
-    lines = (_LOCKS / f"{name}.in").read_text().splitlines()
-    pinned = _pinned(_LOCKS / {"build": "dev.txt", "tools": "tools.txt"}[name])
-    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
-    assert [each.name for each in wanted if canonicalize_name(each.name) not in pinned] == []
+def _group(name: str) -> list[Requirement]:
+    """A dependency group with those it includes."""
+    found = []
+    for entry in _toml("pyproject.toml")["dependency-groups"][name]:
+        found += [Requirement(entry)] if isinstance(entry, str) else _group(entry["include-group"])
+    return found
 
 
-def test_releases_need_what_they_declare_and_no_more() -> None:
-    assert set(_pinned(_LOCKS / "runtime.txt")) >= {"construct", "pyfatfs", "zstandard"}
-    assert set(_pinned(_LOCKS / "runtime.txt")) <= set(_pinned(_LOCKS / "dev.txt"))
+class TestTheLockIsOfWhatPyprojectSays:
+    """Compared without the network: `uv lock --check` would ask the index."""
+
+    def test_dependencies_and_extras(self) -> None:
+        project = _toml("pyproject.toml")["project"]
+        wanted = {_as_locked(Requirement(text)) for text in project["dependencies"]}
+        for extra, texts in project["optional-dependencies"].items():
+            wanted |= {_as_locked(Requirement(text), extra) for text in texts}
+        assert _read(_project()["metadata"]["requires-dist"]) == wanted, "run make lock"
+
+    @pytest.mark.parametrize("name", _toml("pyproject.toml")["dependency-groups"])
+    def test_groups(self, name: str) -> None:
+        locked = _read(_project()["metadata"]["requires-dev"][name])
+        assert locked == {_as_locked(requirement) for requirement in _group(name)}, "run make lock"
+
+    def test_pythons(self) -> None:
+        assert _toml("uv.lock")["requires-python"] == _toml("pyproject.toml")["project"]["requires-python"]
+
+
+def test_everything_is_of_the_public_index_with_hashes() -> None:
+    for package in _packages():
+        assert package["source"] == {"registry": "https://pypi.org/simple"}
+        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else [])]
+        assert files, package["name"]
+        for file in files:
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"])
+            assert file["url"].startswith("https://files.pythonhosted.org/"), (
+                "the index of one machine got into the lock"
+            )
+
+
+def test_every_requirement_of_development_has_a_lower_bound() -> None:
+    """Without one, the oldest release of all would be tried by `make test-lowest`."""
+    groups = [requirement for name in _toml("pyproject.toml")["dependency-groups"] for requirement in _group(name)]
+    project = _toml("pyproject.toml")["project"]
+    texts = [*project["dependencies"], *(text for texts in project["optional-dependencies"].values() for text in texts)]
+    for requirement in [*groups, *map(Requirement, texts)]:
+        assert {each.operator for each in requirement.specifier} & {">=", "=="}, requirement
+
+
+def test_uv_alone_is_pinned_for_pip() -> None:
+    lines = (REPOSITORY / "requirements/uv.txt").read_text().splitlines()
+    entries = [line for line in lines if line and not line.startswith(("#", " "))]
+    assert len(entries) == 1
+    found = re.fullmatch(r"uv==(\S+) \\", entries[0])
+    assert found is not None
+    assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines if line.startswith(" "))
+    assert SpecifierSet(_toml("pyproject.toml")["tool"]["uv"]["required-version"]).contains(Version(found[1]))

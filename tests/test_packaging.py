@@ -15,7 +15,7 @@ import pytest
 from packaging.metadata import Metadata
 
 import vmvisor_image
-from tests.support import REPOSITORY, unavailable
+from tests.support import REPOSITORY, require_uv, unavailable
 from tests.tool_disk import ToolDisk
 
 
@@ -77,7 +77,7 @@ def _distribution(pattern: str) -> Path:
     """What ``make`` built in dist/."""
     found = sorted((REPOSITORY / "dist").glob(pattern))
     if len(found) != 1:
-        unavailable(f"there is not one {pattern} in dist/, which make dist/built fills")
+        unavailable(f"there is not one {pattern} in dist/, which make setup fills")
     return found[0]
 
 
@@ -149,15 +149,25 @@ else:
 """
 
 
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lock as constraints for an installer, so that no release of tomorrow is installed."""
+    path = tmp_path_factory.mktemp("locked") / "constraints.txt"
+    export = [require_uv(), "export", "--quiet", "--frozen", "--all-extras", "--all-groups", "--no-group", "oracle"]
+    subprocess.run([*export, "--no-hashes", "--no-emit-project", "--output-file", path], cwd=REPOSITORY, check=True)
+    return path
+
+
 @pytest.mark.parametrize("extras", ["", "[cli,crypto,dask]"])
-def test_installs_into_an_empty_environment_beside_the_newest_setuptools(extras: str, tmp_path: Path) -> None:
+def test_installs_into_an_empty_environment_beside_a_new_setuptools(extras: str, locked: Path, tmp_path: Path) -> None:
     wheel = _distribution("*.whl")
     environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    python = str(environment / "bin/python")
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--upgrade", "setuptools", f"{wheel}{extras}"], check=True, timeout=600)
-    subprocess.run([*pip, "check"], check=True)
+    uv = require_uv()
+    python = environment / "bin/python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", python, "--constraint", locked]
+    subprocess.run([*install, "setuptools", f"{wheel}{extras}"], check=True)
+    subprocess.run([uv, "pip", "check", "--quiet", "--python", python], check=True)
     code = [python, "-W", "error", "-c", AFTER_INSTALL, str(tmp_path / "none.dd"), extras]
     subprocess.run(code, check=True)
     version = subprocess.check_output([environment / "bin/vmvisor-image", "--version"], text=True)

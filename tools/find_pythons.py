@@ -1,7 +1,7 @@
-"""Find the Pythons to build and test with: the oldest supported one on this machine and the newest.
+"""Find the supported Pythons of this machine, on PATH and in the folders of pyenv and uv.
 
-Prints one line for each, "VERSION PATH" ("3.11 /usr/bin/python3.11"), or one line when they are the same.
-With a VERSION as argument prints the path of that version alone.
+Prints a line for each, "VERSION PATH" ("3.11 /usr/bin/python3.11"), oldest first. With an argument prints one path:
+that of the version given ("3.12"), of the "oldest" or of the "newest".
 
 Only the standard library, and nothing newer than Python 3.8: this runs before any environment exists, with
 whatever `python3` there is.
@@ -21,12 +21,12 @@ OLDEST = (3, 11)
 """The oldest Python the package supports; see requires-python in pyproject.toml."""
 
 PROBE = """
-import bz2, ensurepip, lzma, platform, ssl, sys, venv, zlib
+import bz2, ctypes, lzma, platform, sqlite3, ssl, sys, zlib
 print(platform.python_implementation(), sys.version_info.releaselevel, *sys.version_info[:3])
 print(sys.executable)
 """
-"""What a usable Python can run. Debian's lacks ensurepip without python3-venv; one that was compiled without
-the headers of bz2, lzma or ssl lacks those."""
+"""What a usable Python can run: one that was compiled without the headers of bz2, lzma, ssl or sqlite lacks those, and
+the library or its tests (coverage) need them."""
 
 
 class Interpreter(NamedTuple):
@@ -84,23 +84,24 @@ def usable() -> dict[str, str]:
 def main() -> None:
     """Print what was found; exit status 1 when there is nothing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("version", nargs="?", help="print only the path of this version, such as 3.11")
-    wanted = parser.parse_args().version
+    parser.add_argument("which", nargs="?", help='print only the path of this one: "3.12", "oldest" or "newest"')
+    which = parser.parse_args().which
 
     pythons = usable()
     if not pythons:
         sys.exit(
-            f"error: no Python {'.'.join(map(str, OLDEST))} or newer with bz2, ensurepip, lzma, ssl, venv and zlib "
-            "was found; install one (Debian: apt-get install python3 python3-venv) or put it on PATH"
+            f"error: no Python {'.'.join(map(str, OLDEST))} or newer with bz2, ctypes, lzma, sqlite3, ssl and zlib was "
+            "found; install one (Debian: apt-get install python3) or put it on PATH"
         )
-    if wanted is None:
-        versions = list(pythons)
-        for version in dict.fromkeys((versions[0], versions[-1])):
+    versions = list(pythons)
+    if which is None:
+        for version in versions:
             print(version, pythons[version])
-    elif wanted in pythons:
-        print(pythons[wanted])
-    else:
-        sys.exit(f"error: no usable Python {wanted} was found, only {', '.join(pythons)}")
+        return
+    wanted = {"oldest": versions[0], "newest": versions[-1]}.get(which, which)
+    if wanted not in pythons:
+        sys.exit(f"error: no usable Python {wanted} was found, only {', '.join(versions)}")
+    print(pythons[wanted])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ For example::
     @given(fat_volumes())
     def test_reads_every_file(forged): ...
 
-Needs hypothesis, which comes with the extra ``vmvisor-image[test]``.
+Needs hypothesis, which is not among the dependencies: ``pip install hypothesis``.
 """
 
 from __future__ import annotations
