@@ -1,4 +1,4 @@
-"""`make sbom`: write what a release is made of to dist/sbom.cdx.json, as CycloneDX, validated; made twice, to compare."""
+"""`make sbom`: what a release is made of, as CycloneDX, in dist/sbom.cdx.json; validated, and made twice to compare."""
 
 from __future__ import annotations
 
