@@ -16,9 +16,16 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 
 
 def version(repository: Path) -> str:
-    """The library's version, from the one place that has it."""
+    """The library's version, from the one place that has it.
+
+    Raises:
+        ValueError: It is not there.
+    """
     text = (repository / "src/vmvisor_image/__init__.py").read_text(encoding="utf-8")
-    return re.findall(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)[0]
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise ValueError("__init__.py has no __version__")
+    return found[1]
 
 
 def notes(repository: Path, tag: str) -> str:
