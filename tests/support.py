@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -46,6 +47,14 @@ def require_tool(name: str) -> str:
     return path
 
 
+def require_python_tool(name: str) -> str:
+    """The path of a program that came with a Python package, beside the Python that runs; see `unavailable`."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent))
+    if path is None:
+        unavailable(f"{name} is not installed beside {sys.executable}")
+    return path
+
+
 def run(tool: str, *arguments: str | Path, stdin: str = "") -> str:
     """What a program prints; the test fails with what it complains of when its exit status is not 0."""
     command = [require_tool(tool), *map(str, arguments)]
@@ -57,6 +66,8 @@ def run(tool: str, *arguments: str | Path, stdin: str = "") -> str:
 
 def in_child(work: Callable[[], bool]) -> bool:
     """What `work` gives in a forked child; a child that hangs says where, is ended and counts as False."""
+    if not hasattr(os, "fork"):
+        unavailable("there is no fork here")
     faulthandler.register(signal.SIGUSR1, file=2)
     child = os.fork()
     if child == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import functools
 import gzip
 import lzma
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 
 from fuzz.exercise import Bounded, exercise_archive, exercise_image
 from fuzz.samples import TREE
-from vmvisor_image import CorruptImage, Image, InvalidArgument, ReadAt, Record, TruncatedImage, open_archive
+from vmvisor_image import (
+    CorruptImage,
+    Image,
+    InvalidArgument,
+    NotAFileSystem,
+    ReadAt,
+    Record,
+    TruncatedImage,
+    open_archive,
+)
 from vmvisor_image.schemas.fat import Fat16BootSector
 from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
@@ -72,9 +82,11 @@ KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_forged_is_whole(name: str) -> None:
     with Image.open(KINDS[name](), threads=1) as image:
-        assert any(
-            len(partition.files) for partition in image.partitions if partition.kind[:3] in ("fat", "vmf", "iso")
-        )
+        found = 0
+        for partition in image.partitions:
+            with contextlib.suppress(NotAFileSystem):
+                found += len(partition.files)
+        assert found
 
 
 @pytest.mark.parametrize("name", KINDS)
