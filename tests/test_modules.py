@@ -55,7 +55,11 @@ WAYS: dict[str, tuple[tuple[str, ...], bool, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("inner", [VMTAR, forge.vmtar_archive(FILES, inline=True), forge.tar_archive(FILES)])
+@pytest.mark.parametrize(
+    "inner",
+    [VMTAR, forge.vmtar_archive(FILES, inline=True), forge.tar_archive(FILES)],
+    ids=["vmtar", "inline vmtar", "tar"],
+)
 def test_an_archive_in_any_wrapping(way: str, inner: bytes) -> None:
     layers, is_signed, wrap = WAYS[way]
     module = Module(BytesSource(wrap(inner)))
