@@ -165,10 +165,10 @@ def test_installs_into_an_empty_environment_beside_a_new_setuptools(extras: str,
     uv = require_uv()
     python = environment / "bin/python"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
-    install = [uv, "pip", "install", "--quiet", "--python", python, "--constraint", locked]
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python, "--constraint", locked]
     subprocess.run([*install, "setuptools", f"{wheel}{extras}"], check=True)
     subprocess.run([uv, "pip", "check", "--quiet", "--python", python], check=True)
-    code = [python, "-W", "error", "-c", AFTER_INSTALL, str(tmp_path / "none.dd"), extras]
+    code: list[str | Path] = [python, "-W", "error", "-c", AFTER_INSTALL, str(tmp_path / "none.dd"), extras]
     subprocess.run(code, check=True)
     version = subprocess.check_output([environment / "bin/vmvisor-image", "--version"], text=True)
     assert version == f"vmvisor-image {vmvisor_image.__version__}\n"

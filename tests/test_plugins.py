@@ -46,7 +46,7 @@ def disk(volume: bytes) -> SparseImage:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example package, as an installer unpacks its wheel."""
     folder = tmp_path_factory.mktemp("installed")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist"]
+    build: list[str | Path] = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist"]
     subprocess.run([*build, REPOSITORY / "examples/plugin"], check=True, capture_output=True)
     [wheel] = (folder / "dist").iterdir()
     with zipfile.ZipFile(wheel) as archive:

@@ -26,6 +26,9 @@ PIPS = {
 }
 """The oldest pip that has to do and a new one, with the hashes of their wheels."""
 
+if sys.version_info >= (3, 12):  # on which pip 22 does not run
+    PIPS = {"23.2": "78e5353a9dda374b462f2054f83a7b63f3f065c98236a68361845c1b0ee7e35f", "26.3": PIPS["26.3"]}
+
 UV_VERSION = re.findall(r"^uv==(\S+)", (REPOSITORY / "requirements/uv.txt").read_text(), re.MULTILINE)[0]
 
 _NOT_CLONED = shutil.ignore_patterns(
@@ -101,18 +104,9 @@ def pinned_uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the pinned uv for this machine, from the index that this machine has."""
     folder = tmp_path_factory.mktemp("uv")
     python = venv(folder / "venv")
-    download = [
-        python,
-        "-m",
-        "pip",
-        "--quiet",
-        "download",
-        "--require-hashes",
-        "--no-deps",
-        "--dest",
-        folder / "wheels",
-    ]
-    subprocess.run([*download, "--requirement", REPOSITORY / "requirements/uv.txt"], check=True, timeout=300)
+    command: list[str | Path] = [python, "-m", "pip", "--quiet", "download", "--require-hashes", "--no-deps"]
+    command += ["--dest", folder / "wheels", "--requirement", REPOSITORY / "requirements/uv.txt"]
+    subprocess.run(command, check=True)
     [wheel] = (folder / "wheels").iterdir()
     return wheel
 
@@ -213,11 +207,13 @@ class TestFindUv:
         """The uv that the script calls which `tools/find_uv.py` writes; pip finds no index."""
         environment = {"HOME": str(home), "PATH": path, "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_RETRIES": "0"}
         script = home / "build/uv"
-        command = [sys.executable, REPOSITORY / "tools/find_uv.py", script]
+        command: list[str | Path] = [sys.executable, REPOSITORY / "tools/find_uv.py", script]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            return done.stderr.splitlines()[-1]
-        return subprocess.check_output([script, "--version"], text=True).strip()
+            said: str = done.stderr.splitlines()[-1]
+        else:
+            said = subprocess.check_output([script, "--version"], text=True).strip()
+        return said
 
     def test_one_on_path_is_used(self, tmp_path: Path) -> None:
         program(tmp_path / "a b/uv", "uv 99.1.2 (abc 2030-01-01)")
@@ -252,7 +248,7 @@ class TestFindPythons:
         return {"HOME": str(tmp_path), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
 
     def found(self, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, REPOSITORY / "tools/find_pythons.py", *arguments]
+        command: list[str | Path] = [sys.executable, REPOSITORY / "tools/find_pythons.py", *arguments]
         return subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
 
     def test_everywhere_the_latest_of_each(self, environment: dict[str, str], tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ _HAS_DIRECTORY_DESCRIPTORS = {os.open, os.mkdir, os.link, os.rename, os.unlink} 
 """Whether files can be opened relative to a folder that is open: on all systems but Windows."""
 _HAS_UNNAMED_FILES = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")  # noqa: PTH112  # asked once
 """Whether there may be files without a name that are given one when they are whole: on Linux."""
+_HAS_TIMES_OF_DESCRIPTORS = os.utime in os.supports_fd
+"""Whether the time of a file that is open can be set by its descriptor: on all systems but Windows."""
+_FOLDER_ONLY: int = getattr(os, "O_DIRECTORY", 0)
+_NOT_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 _FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 _ZEROS = bytes(1 << 20)
 _FORBIDDEN = frozenset('/\\:*?"<>|') | {chr(code) for code in range(32)} | {"\x7f"}
@@ -257,7 +261,7 @@ class _Destination:
         self._root = root
         self._overwrite = overwrite
         self._written = 0
-        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY) if _HAS_DIRECTORY_DESCRIPTORS else None
+        self._fd = os.open(root, os.O_RDONLY | _FOLDER_ONLY) if _HAS_DIRECTORY_DESCRIPTORS else None
 
     def __enter__(self) -> Self:
         return self
@@ -319,7 +323,7 @@ class _Destination:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, dir_fd=fd)
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            below = os.open(part, os.O_RDONLY | _FOLDER_ONLY | _NOT_A_LINK, dir_fd=fd)
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
@@ -338,7 +342,8 @@ class _Folder:
         unnamed = self._open_unnamed()
         if unnamed is not None:
             with io.FileIO(unnamed, "wb") as output:
-                _fill(output, chunks, timestamp)
+                _fill(output, chunks)
+                _set_time(output.fileno(), timestamp)
                 source = f"/proc/self/fd/{output.fileno()}"
                 if not overwrite:
                     self._link(source)
@@ -348,10 +353,14 @@ class _Folder:
                 self._replace(temporary)
             return
         temporary = self._temporary()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_A_LINK | getattr(os, "O_BINARY", 0)
         try:
             with io.FileIO(os.open(temporary, flags, 0o666, dir_fd=self._fd), "wb") as output:
-                _fill(output, chunks, timestamp)
+                _fill(output, chunks)
+                if _HAS_TIMES_OF_DESCRIPTORS:
+                    _set_time(output.fileno(), timestamp)
+            if not _HAS_TIMES_OF_DESCRIPTORS:
+                _set_time(temporary, timestamp, self._fd)
             if overwrite:
                 self._replace(temporary)
             else:
@@ -365,7 +374,7 @@ class _Folder:
         if self._fd is None or not _HAS_UNNAMED_FILES:
             return None
         try:
-            return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=self._fd)
+            return os.open(".", getattr(os, "O_TMPFILE", 0) | os.O_WRONLY, 0o666, dir_fd=self._fd)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                 raise
@@ -400,8 +409,8 @@ class _Folder:
             os.rename(source, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
 
-def _fill(output: io.FileIO, chunks: Iterable[bytes], timestamp: float | None) -> None:
-    """Write the content, zeros as holes, and set the time."""
+def _fill(output: io.FileIO, chunks: Iterable[bytes]) -> None:
+    """Write the content, zeros as holes."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
@@ -412,6 +421,10 @@ def _fill(output: io.FileIO, chunks: Iterable[bytes], timestamp: float | None) -
         while view:
             view = view[output.write(view) :]
     output.truncate(size)
-    if timestamp is not None and os.utime in os.supports_fd:
-        with contextlib.suppress(OverflowError, OSError, ValueError):  # a date the file system can't hold
-            os.utime(output.fileno(), (timestamp, timestamp))
+
+
+def _set_time(file: int | str, timestamp: float | None, folder: int | None = None) -> None:
+    """Set when a file, by descriptor or path, was written last; a date that the file system can't hold is left out."""
+    if timestamp is not None:
+        with contextlib.suppress(OverflowError, OSError, ValueError):
+            os.utime(file, (timestamp, timestamp), dir_fd=folder)

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
@@ -245,8 +246,9 @@ class FileSource:
     def _read(self, offset: int, length: int) -> bytes:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                if hasattr(os, "pread"):
-                    return os.pread(self._file.fileno(), length, offset)
+                pread: Callable[[int, int, int], bytes] | None = getattr(os, "pread", None)
+                if pread is not None:
+                    return pread(self._file.fileno(), length, offset)
                 with self._lock:  # Windows has no pread
                     self._file.seek(offset)
                     return self._file.read(length)
