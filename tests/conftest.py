@@ -36,9 +36,13 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def tool_built_disk(tmp_path_factory: pytest.TempPathFactory) -> tool_disk.ToolDisk:
-    """An ESX 3i 3.5 disk built by sfdisk, mkfs.fat, mtools, syslinux and bzip2; see `tests.tool_disk`."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this run share, for `build_once`."""
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # one disk for all workers
-    return tool_disk.build_once(base / "tool-built-disk")
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def tool_built_disk(shared_folder: Path) -> tool_disk.ToolDisk:
+    """An ESX 3i 3.5 disk built by sfdisk, mkfs.fat, mtools, syslinux and bzip2; see `tests.tool_disk`."""
+    return tool_disk.build_once(shared_folder / "tool-built-disk")

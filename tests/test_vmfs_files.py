@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import REPOSITORY, Counting, require_oracle, require_tool, run, unavailable
+from tests.support import REPOSITORY, Counting, build_once, require_oracle, require_tool, run, unavailable
 from tests.vmfs_image import expand
 from vmvisor_image import (
     CorruptImage,
@@ -103,12 +103,14 @@ SIZES = 12 * EXTENT_SIZE + DATA_OFFSET
 
 
 @pytest.fixture(scope="module", params=["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
-def forged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VmfsKind, Path]:
+def forged(request: pytest.FixtureRequest, shared_folder: Path) -> tuple[VmfsKind, Path]:
     kind: VmfsKind = request.param
-    (volume,) = vmfs_volume(tree_of(kind), kind, size=SIZES)
-    path = tmp_path_factory.mktemp("vmfs") / f"{kind}.img"
-    volume.write_to(path)
-    return kind, path
+
+    def build(folder: Path) -> None:
+        (volume,) = vmfs_volume(tree_of(kind), kind, size=SIZES)
+        volume.write_to(folder / "volume.img")
+
+    return kind, build_once(shared_folder / kind, build) / "volume.img"
 
 
 @contextmanager
@@ -399,13 +401,14 @@ SPANNED: dict[str, Content] = {
 
 class TestSpannedVolumes:
     @pytest.fixture(params=["vmfs3", "vmfs5", "vmfs6", "vmfs-l"])
-    def devices(self, request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
-        paths = []
-        size = 2 * EXTENT_SIZE + DATA_OFFSET
-        for number, device in enumerate(vmfs_volume(SPANNED, request.param, size=size, devices=2)):
-            paths.append(tmp_path / f"{number}.img")
-            device.write_to(paths[-1])
-        return paths
+    def devices(self, request: pytest.FixtureRequest, shared_folder: Path) -> list[Path]:
+        def build(folder: Path) -> None:
+            size = 2 * EXTENT_SIZE + DATA_OFFSET
+            for number, device in enumerate(vmfs_volume(SPANNED, request.param, size=size, devices=2)):
+                device.write_to(folder / f"{number}.img")
+
+        folder = build_once(shared_folder / f"spanned-{request.param}", build)
+        return [folder / "0.img", folder / "1.img"]
 
     @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
     def test_all_devices_in_any_order(self, devices: list[Path], order: tuple[int, int]) -> None:

@@ -528,7 +528,7 @@ class _Writer:
         """Write without pages of zeros."""
         for at in range(0, len(data), _PAGE):
             part = data[at : at + _PAGE]
-            if any(part):
+            if part.strip(b"\0"):
                 self._put(offset + at, part)
 
     def _pointer_blocks(self, pointers: Mapping[int, int], resources: _Resources) -> dict[int, int]:
