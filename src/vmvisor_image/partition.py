@@ -430,9 +430,12 @@ class PartitionTable:
     def find(self) -> Iterator[Partition]:
         """The partitions one by one, as they are found: the disk is read no further than to the one that is given."""
         position = 0
-        while (found := self._at(position)) is not None:
-            yield found
-            position += 1
+        while True:
+            while position < len(self._found):  # it only grows
+                yield self._found[position]
+                position += 1
+            if self._at(position) is None:
+                return
 
     @property
     def banks(self) -> tuple[BootBank, ...]:
