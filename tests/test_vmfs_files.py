@@ -126,15 +126,16 @@ def volume_of(image: Image) -> VmfsVolume:
     return volume
 
 
-def expected(content: Content) -> bytes:
+def expected(content: Content) -> bytes | bytearray:
     """What a file reads as."""
     if isinstance(content, bytes):
         return content
     assert isinstance(content, VmfsFile)
-    data = bytearray(content.data.ljust(content.length, b"\0"))
+    data = bytearray(content.length)
+    data[: len(content.data)] = content.data
     for offset, piece in content.pieces:
         data[offset : offset + len(piece)] = piece
-    return bytes(data)
+    return data
 
 
 class TestRealVolume:

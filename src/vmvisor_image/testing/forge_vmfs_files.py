@@ -39,6 +39,7 @@ Pointers = Literal["resident", "sub-blocks", "file blocks", "pointer blocks", "d
 BLOCK: Final = 1 << 20
 """Bytes in a file block."""
 _PAGE: Final = 4096
+_ZEROS: Final = bytes(_PAGE)
 _CLUSTERS_PER_GROUP: Final = 32
 _GROUP_OFFSET: Final = 0x10000
 _JOURNAL_BLOCK: Final = 0x10000
@@ -333,7 +334,7 @@ class _Writer:
         self._next += count
         return self._next - count
 
-    def _put(self, offset: int, data: bytes) -> None:
+    def _put(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             page, within = divmod(offset, _PAGE)
@@ -477,14 +478,12 @@ class _Writer:
             self._descriptor(number, kind, size, [], content, chosen, resident=content.data)
             return
         unit = self._sub_block if chosen == "sub-blocks" else BLOCK
-        blocks: dict[int, bytes] = {}
+        blocks: dict[int, list[tuple[int, bytes]]] = {}
         for offset, data in content.pieces or ((0, content.data),):
             for index in range(offset // unit, -(-(offset + len(data)) // unit)):
-                whole = bytearray(blocks.get(index, bytes(unit)))
                 first, last = max(offset, index * unit), min(offset + len(data), (index + 1) * unit)
-                whole[first - index * unit : last - index * unit] = data[first - offset : last - offset]
-                blocks[index] = bytes(whole)
-        pointers = {index: self._block(chosen, data, index, content) for index, data in sorted(blocks.items())}
+                blocks.setdefault(index, []).append((first - index * unit, data[first - offset : last - offset]))
+        pointers = {index: self._block(chosen, parts, index, content) for index, parts in sorted(blocks.items())}
         for index in content.to_zero:
             pointers[index] = self._file_block(self._take(1), to_zero=True)
         count = -(-size // unit)
@@ -506,11 +505,11 @@ class _Writer:
             return "sub-blocks"
         return "file blocks" if size <= self._pointers * BLOCK else "pointer blocks"
 
-    def _block(self, chosen: Pointers, data: bytes, index: int, content: VmfsFile) -> int:
-        """Write one block and give the pointer to it."""
+    def _block(self, chosen: Pointers, parts: list[tuple[int, bytes]], index: int, content: VmfsFile) -> int:
+        """Write what is in one block, each part at its offset there, and give the pointer to it."""
         if chosen == "sub-blocks":
             number = self._new_resource(self._sbc)
-            self._put_sparse(self._resource_place(self._sbc, number), data)
+            self._put_sparse(self._resource_place(self._sbc, number), parts)
             return self._resource_pointer(2, number, self._sub_blocks)
         if chosen == "large blocks":
             large = index // _LARGE_BLOCK
@@ -518,18 +517,21 @@ class _Writer:
                 self._next = -(-self._next // _LARGE_BLOCK) * _LARGE_BLOCK
                 self._large[id(content), large] = self._take(_LARGE_BLOCK)
             first = self._large[id(content), large]
-            self._put_sparse((first + index % _LARGE_BLOCK) * BLOCK, data)
+            self._put_sparse((first + index % _LARGE_BLOCK) * BLOCK, parts)
             return 7 | first // _LARGE_BLOCK << 15
         block = self._take(1)
-        self._put_sparse(block * BLOCK, data)
+        self._put_sparse(block * BLOCK, parts)
         return self._file_block(block)
 
-    def _put_sparse(self, offset: int, data: bytes) -> None:
+    def _put_sparse(self, offset: int, parts: list[tuple[int, bytes]]) -> None:
         """Write without pages of zeros."""
-        for at in range(0, len(data), _PAGE):
-            part = data[at : at + _PAGE]
-            if part.strip(b"\0"):
-                self._put(offset + at, part)
+        for within, data in parts:
+            at, rest = offset + within, memoryview(data)
+            while rest:
+                piece = rest[: _PAGE - at % _PAGE]
+                if at // _PAGE in self._pages or piece != _ZEROS[: len(piece)]:
+                    self._put(at, piece)
+                at, rest = at + len(piece), rest[len(piece) :]
 
     def _pointer_blocks(self, pointers: Mapping[int, int], resources: _Resources) -> dict[int, int]:
         """Write blocks of pointers, and give the pointers to them."""
