@@ -373,7 +373,7 @@ FAT_CASES: Final = (
     Case("cut in the boot sector", "fat", cut(300), "less than one sector"),
     Case("cut in the FAT", "fat", cut(700), "pass the"),
     Case("cut in the root directory", "fat", cut(1600), "pass the"),
-    Case("cut in the data", "fat", cut(5200), "does not exist", {"GOOD.TXT": b"healthy"}),
+    Case("cut in the data", "fat", cut(5200), "which is missing", {"GOOD.TXT": b"healthy"}),
 )
 
 

@@ -124,7 +124,7 @@ def test_names_keep_their_case_and_are_found_in_any() -> None:
 
 @pytest.mark.parametrize(
     ("root_label", "boot_label", "expected"),
-    [("Hypervisor1", b"OTHER      ", "Hypervisor1"), (None, b"FROM BPB   ", "FROM BPB"), (None, b"NO NAME    ", None)],
+    [("Hypervisor1", b"OTHER      ", "Hypervisor1"), (None, b"FROM BPB   ", None), (None, b"NO NAME    ", None)],
 )
 def test_label(root_label: str | None, boot_label: bytes, expected: str | None) -> None:
     volume = small({"a": b""}, root_label)

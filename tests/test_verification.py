@@ -657,3 +657,147 @@ class TestCommandLine:
         path.write_bytes(small_disk())
         assert main(["verify", str(path), "--json", "--hash", "md5"]) == DONE
         assert json.loads(capsys.readouterr().out) == verify(path, algorithms=("sha256", "md5")).to_dict()
+
+
+class TestFatFlagsAndNames:
+    """What costs no byte of a file and is wrong all the same, as fsck.fat tells it."""
+
+    def entry(self, volume: Volume, name: bytes) -> int:
+        return volume.data.index(name.ljust(11))
+
+    def first_entries(self, volume: Volume, number: int, value: int) -> None:
+        """Write FAT[0] or FAT[1] of both copies."""
+        for copy in range(2):
+            at = volume.geometry.fat_offset + copy * volume.fat_size
+            if volume.bits == 12:
+                pair = int.from_bytes(volume.data[at : at + 3], "little")
+                pair = pair & ~(0xFFF << 12 * number) | value << 12 * number
+                volume.data[at : at + 3] = pair.to_bytes(3, "little")
+            else:
+                width = volume.bits // 8
+                volume.data[at + number * width : at + (number + 1) * width] = value.to_bytes(width, "little")
+
+    def is_refused(self, volume: Volume) -> bool:
+        """Whether fsck.fat finds anything wrong."""
+        volume.path.write_bytes(volume.data)
+        command = [require_tool("fsck.fat"), "-n", str(volume.path)]
+        self.printed = subprocess.run(command, capture_output=True, check=False).stdout.decode(errors="replace")
+        return f"{volume.path}:" not in self.printed or len(self.printed.splitlines()) > 2
+
+    def said(self, volume: Volume) -> list[str]:
+        report = volume.verify()
+        assert report.is_sound == (not report.problems)
+        return [problem.message for problem in report.problems]
+
+    def test_the_first_entry(self, volume: Volume) -> None:
+        self.first_entries(volume, 0, 0)
+        assert any("its first entry is 0x0" in message for message in self.said(volume))
+        assert self.is_refused(volume)
+
+    def test_it_was_not_unmounted(self, volume: Volume) -> None:
+        at = 65 if volume.bits == 32 else 37
+        volume.data[at] |= 1
+        assert any("not unmounted: its dirty bit" in message for message in self.said(volume))
+        assert "Dirty bit is set" in volume.fsck()
+        volume.data[at] &= 0xFE
+        assert self.said(volume) == []
+        ones = (1 << min(volume.bits, 28)) - 1
+        self.first_entries(volume, 1, ones & ~{12: 0, 16: 0x8000, 32: 0x08000000}[volume.bits])
+        is_told = any("not unmounted: its second entry" in message for message in self.said(volume))
+        assert is_told == (volume.bits > 12) == ("Dirty bit is set" in volume.fsck())
+        self.first_entries(volume, 1, ones & ~{12: 0, 16: 0x4000, 32: 0x04000000}[volume.bits])
+        assert any("the disk had errors" in message for message in self.said(volume)) == (volume.bits > 12)
+
+    @pytest.mark.parametrize(
+        ("slot", "at", "value", "said"),
+        [
+            (0, 26, b"\x63", "'.' leads to cluster 99"),
+            (1, 26, b"\x63", "'..' leads to cluster 99"),
+            (0, 0, b"\xe5", "'.' is missing"),
+            (1, 0, b"\xe5", "'..' is missing"),
+            (0, 11, b"\0", "'.' is missing"),
+            (1, 0, b"FOO", "'..' is missing"),
+        ],
+    )
+    def test_dots(self, volume: Volume, slot: int, at: int, value: bytes, said: str) -> None:
+        place = self.entry(volume, b".") + slot * 32 + at
+        volume.data[place : place + len(value)] = value
+        assert any(said in message for message in self.said(volume))
+        assert re.search(r"(Invalid|Expected a valid) '\.\.?' entry", volume.fsck())
+
+    def test_a_directory_with_a_size(self, volume: Volume) -> None:
+        volume.data[self.entry(volume, b"SUB") + 28] = 5
+        assert any("directory 'sub' has a size, 5" in message for message in self.said(volume))
+        assert "Directory has non-zero size" in volume.fsck()
+
+    def test_short_names_that_are_twice(self, volume: Volume) -> None:
+        at = self.entry(volume, b"B       BIN")
+        volume.data[at] = ord("A")
+        assert any("a second entry is named 'a.bin'" in message for message in self.said(volume))
+        assert "Duplicate directory entry" in volume.fsck()
+
+    def test_damage_of_any_kind_is_sound_for_both_or_for_neither(self, volume: Volume) -> None:
+        """Single bytes of the table, of directories and of the boot sector; each difference has a reason below."""
+        geometry, good = volume.geometry, bytes(volume.data)
+        places = [geometry.fat_offset + at for at in range(24)]
+        for name in (b"A       BIN", b"SUB        "):
+            places += [good.index(name.ljust(11)) + at for at in (0, 1, 9, 11, 20, 21, 26, 27, 28, 29)]
+        dots = good.index(b".          ")
+        places += [dots + at for at in (0, 1, 11, 26, 27, 32, 33, 43, 58, 59)]
+        chance = random.Random(volume.bits)
+        compared, differences = 0, []
+        for place in places:
+            for value in (0, 0xFF, good[place] ^ 1 << chance.randrange(8)):
+                if value == good[place]:
+                    continue
+                volume.data[:] = good
+                volume.data[place] = value
+                messages = self.said(volume)
+                is_refused = self.is_refused(volume)
+                compared += 1
+                told = any(word in message for message in messages for word in TOLD_BY_US_ALONE)
+                if value == 0xFF and place in (dots + 11, dots + 43):
+                    told = True  # attributes of a label: fsck.fat takes it for a directory all the same
+                if is_refused != bool(messages) and not told:
+                    differences.append(f"byte {place:#x}: {good[place]:#x} -> {value:#x}: {messages}\n{self.printed}")
+        assert differences == []
+        assert compared > 100
+
+
+TOLD_BY_US_ALONE = ("the disk had errors",)
+"""What fsck.fat does not look at."""
+
+
+CONFIGURATION = b"kernel=%s\nkernelopt=\nmodules=%s\nbuild=3.5.0-67921\nupdated=1\nbootstate=0\n"
+
+
+@pytest.mark.parametrize("spelled", ["{}", "/{}", "/{}".upper()])
+@pytest.mark.parametrize("missing", [(), ("b.tgz",), ("a.tgz", "b.tgz"), ("vmk.gz",)])
+def test_files_that_the_boot_configuration_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spelled: str, missing: tuple[str, ...]
+) -> None:
+    kernel, *modules = (spelled.format(name).encode() for name in ("vmk.gz", "a.tgz", "b.tgz"))
+    tree = {name: gzip.compress(name.encode()) for name in ("vmk.gz", "a.tgz", "b.tgz") if name not in missing}
+    tree["boot.cfg"] = CONFIGURATION % (kernel, b" --- ".join(modules))
+    disk = mbr_disk([_fat(1, 100, 3000, tree)], sectors=3100)
+    path = tmp_path / "disk.dd"
+    disk.write_to(path)
+    report = verify(path)
+    found = [problem for problem in report.problems if problem.structure == "boot.cfg"]
+    assert [any(name in problem.message.lower() for problem in found) for name in missing] == [True] * len(missing)
+    assert len(found) == len(missing) == len(report.problems)
+    with Image.open(path) as image:
+        assert {problem.offset for problem in found} <= {image.partitions[1].files["boot.cfg"].extents[0].offset}
+    assert main(["verify", str(path)]) == (BAD_INPUT if missing else DONE)
+    assert ("all of it is sound" in capsys.readouterr().out) == (not missing)
+
+
+def test_what_was_not_checked_is_told() -> None:
+    report = verify(small_disk())
+    assert report.not_checked == ("partition 1: fat12 has no check sums of what is in files; only gzip ones have",)
+    assert list(report.not_checked) == report.to_dict()["not_checked"]
+    assert f"not checked: {report.not_checked[0]}" in list(report.lines())
+    (volume,) = vmfs_volume({"a.txt": b"a"}, "vmfs6")
+    told = verify(volume).not_checked
+    assert any("check sums" in text for text in told)
+    assert any("bitmap of file blocks of vmfs6" in text for text in told)

@@ -10,6 +10,7 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File, FileTree
+from vmvisor_image.names import fold_name
 
 _ALGORITHMS: Final = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 """Suffixes, which are hashlib's names, and hexadecimal digits of each."""
@@ -48,7 +49,7 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
     stem = file.name.partition(".")[0]
     for algorithm, digits in _ALGORITHMS.items():
         for name in dict.fromkeys((f"{file.name}.{algorithm}", f"{stem}.{algorithm}")):
-            listed = next((f for f in files.values() if f.path.casefold() == f"{folder}{name}".casefold()), None)
+            listed = next((f for f in files.values() if fold_name(f.path) == fold_name(f"{folder}{name}")), None)
             if listed is None:
                 continue
             lines = _lines(listed.read_at(0, min(listed.size, _LARGEST)), digits)

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 from vmvisor_image.limits import passed
+from vmvisor_image.names import fold_name
 from vmvisor_image.streams import ReadAt, prefetch
 
 _DEVICE_NAMES = frozenset(
@@ -36,6 +38,8 @@ _HAS_TIMES_OF_DESCRIPTORS = os.utime in os.supports_fd
 """Whether the time of a file that is open can be set by its descriptor: on all systems but Windows."""
 _FOLDER_ONLY: int = getattr(os, "O_DIRECTORY", 0)
 _NOT_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+_FOLDS_FULLY = sys.platform == "darwin"
+"""Whether the system's file systems take ``straße`` and ``strasse`` for one name, which Windows' and FAT do not."""
 _FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 _ZEROS = bytes(1 << 20)
 _FORBIDDEN = frozenset('/\\:*?"<>|') | {chr(code) for code in range(32)} | {"\x7f"}
@@ -92,7 +96,7 @@ def check_name(path: str, name: str) -> None:
     elif any(0xD800 <= ord(character) <= 0xDFFF for character in name):  # a lone surrogate
         reason = "is not valid Unicode"
     if reason is not None:
-        raise UnsafeName(f"{path!r} {reason}; nothing was written", structure="file name")
+        raise UnsafeName(f"{path!r} {reason}", structure="file name")
 
 
 def write_files(  # each is one thing that is asked for
@@ -103,6 +107,8 @@ def write_files(  # each is one thing that is asked for
     overwrite: bool = False,
     resume: bool = False,
     most_bytes: int | None = None,
+    refused: Sequence[tuple[str, CorruptImage]] = (),
+    skip_unsafe: bool = False,
 ) -> tuple[Path, ...]:
     """Write files of an image, and content of our own, below `dest`.
 
@@ -117,22 +123,31 @@ def write_files(  # each is one thing that is asked for
         overwrite: Replace files that are already there.
         resume: Take files that are already there with the size and time of those to be written for what they are.
         most_bytes: Bytes that all `files` may have together; None for any number.
+        refused: Path and reason of each file that can't be written and is not among `files`.
+        skip_unsafe: An unsafe name, or the second of two that collide, costs only its own file, unless there is no
+            other file.
 
     Returns:
         The paths written, and those taken for written, in the order given.
 
     Raises:
         UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system; nothing was
-            written.
+            written. With `skip_unsafe` only where that is so of all files.
         DestinationExists: Something is in the way.
         DestinationFull: There is no room left.
         LimitExceeded: The files have more bytes than `most_bytes`; nothing was written.
-        PartialExtraction: Some files are damaged, or their names longer than the system takes; the others, and none of
-            `made`, were written.
+        PartialExtraction: Some files are damaged, or their names longer than the system takes, or with `skip_unsafe`
+            unsafe; the others, and none of `made`, were written.
     """
     root = Path(dest)
     paths = [path for path, _ in files] + [path for path, _ in made]
-    _check_names(paths)
+    unsafe = _check_names(paths)
+    refused = [*refused, *((paths[number], error) for number, error in unsafe.items())]
+    if unsafe and not (skip_unsafe and len(unsafe) < len(paths)):
+        first = next(iter(unsafe.values()))
+        raise UnsafeName(f"{first.message}; nothing was written", structure="file name") from first
+    files = [file for number, file in enumerate(files) if number not in unsafe]
+    paths = [path for number, path in enumerate(paths) if number not in unsafe]
     total = sum(file.size for _, file in files)
     if most_bytes is not None and total > most_bytes:
         raise passed("extracted_bytes", f"{total} bytes are to be written, more than {most_bytes}")
@@ -157,9 +172,9 @@ def write_files(  # each is one thing that is asked for
                 destination.write(path, file.chunks(), file.timestamp)
             except CorruptImage as error:
                 failed.append((path, error))
-        if failed:
+        if failed or refused:
             broken = {path for path, _ in failed}
-            _raise_partial(tuple(root / path for path, _ in files if path not in broken), failed)
+            _raise_partial(tuple(root / path for path, _ in files if path not in broken), [*refused, *failed])
         for path, content in made:
             destination.write(path, content(), None)
     return tuple(root / path for path in paths)
@@ -187,30 +202,46 @@ def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptIma
     raise error from first
 
 
-def _check_names(paths: Sequence[str]) -> None:
-    """Refuse unsafe names, and two that a case-insensitive or normalising file system takes for one."""
+def _check_names(paths: Sequence[str]) -> dict[int, UnsafeName]:
+    """Unsafe names, and each second of two that a case-insensitive or normalising file system takes for one.
+
+    Returns:
+        What is wrong with each of `paths` that is not safe, by its place among them.
+    """
     folders: dict[tuple[int, str], int] = {}
     """Numbers of the directories, by the number of the one they are in and their names."""
     spellings: dict[tuple[int, str], str] = {}
     """Names as they are spelled, by the number of the directory they are in and how such a file system takes them."""
-    for path in paths:
+    unsafe: dict[int, UnsafeName] = {}
+    for place, path in enumerate(paths):
         parts = path.split("/")
         folder = 0
-        for depth, part in enumerate(parts, 1):
-            number = folders.get((folder, part)) if depth < len(parts) else None
-            if number is None:
-                check_name(path, part)
-                key = folder, unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
-                if key in spellings:
-                    first, second = ("/".join([*parts[: depth - 1], name]) for name in (part, spellings[key]))
-                    raise UnsafeName(
-                        f"{first!r} and {second!r} are one name on a case-insensitive file system; nothing was written",
-                        structure="file name",
-                    )
-                spellings[key] = part
-                if depth < len(parts):
-                    number = folders[folder, part] = len(folders) + 1
-            folder = number or 0
+        try:
+            for depth, part in enumerate(parts, 1):
+                number = folders.get((folder, part)) if depth < len(parts) else None
+                if number is None:
+                    check_name(path, part)
+                    _claim_name(spellings, folder, parts, depth)
+                    if depth < len(parts):
+                        number = folders[folder, part] = len(folders) + 1
+                folder = number or 0
+        except UnsafeName as error:
+            unsafe[place] = error
+    return unsafe
+
+
+def _claim_name(spellings: dict[tuple[int, str], str], folder: int, parts: list[str], depth: int) -> None:
+    """Note the spelling of the path component before `depth`; refuse one that another spelling has taken."""
+    part = parts[depth - 1]
+    folded = unicodedata.normalize("NFC", part).casefold() if _FOLDS_FULLY else fold_name(part)
+    key = folder, unicodedata.normalize("NFC", folded)
+    if key in spellings:
+        first, second = ("/".join([*parts[: depth - 1], name]) for name in (part, spellings[key]))
+        raise UnsafeName(
+            f"{first!r} and {second!r} are one name on a case-insensitive file system",
+            structure="file name",
+        )
+    spellings[key] = part
 
 
 def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, Va
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, overload
 
 from vmvisor_image.errors import (
+    CorruptImage,
     InvalidArgument,
     NoLocalPath,
     NotADirectory,
@@ -21,10 +22,12 @@ from vmvisor_image.errors import (
     PathNotFound,
     Problem,
     ReadOnly,
+    UnsafeName,
 )
 from vmvisor_image.extraction import write_files
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import DEFAULT_LIMITS, Meter, check_deadline, passed
+from vmvisor_image.names import fold_name
 from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
@@ -403,7 +406,7 @@ class Directory(_Entry):
     Iterating gives the entries, and ``in`` takes one or its name.
     """
 
-    __slots__ = ("_entries", "_fold_case", "_list", "_lock", "_names")
+    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names")
 
     def __init__(
         self,
@@ -420,6 +423,7 @@ class Directory(_Entry):
         self._lock = ForkSafeLock()
         self._entries: tuple[File | Directory, ...] | None = None
         self._names: dict[str, File | Directory] = {}
+        self._folded: dict[str, File | Directory] = {}
 
     @property
     def name(self) -> str:
@@ -449,9 +453,13 @@ class Directory(_Entry):
         return any(each is entry for each in self)
 
     def get(self, name: str) -> File | Directory | None:
-        """The entry of that name, or None; of two with one name, the first."""
+        """The entry of that name, or None; of two with one name, the first.
+
+        Where the volume does not tell case, it may be written otherwise, unless another entry is written so.
+        """
         self._load()
-        return self._names.get(self._key(name))
+        found = self._names.get(name)
+        return self._folded.get(fold_name(name)) if found is None and self._fold_case else found
 
     def open(
         self,
@@ -494,16 +502,15 @@ class Directory(_Entry):
     def __truediv__(self, part: str | os.PathLike[str]) -> File | Directory:
         return self.joinpath(part)
 
-    def _key(self, name: str) -> str:
-        return name.casefold() if self._fold_case else name
-
     def _load(self) -> tuple[File | Directory, ...]:
         if self._entries is None:
             with self._lock:
                 if self._entries is None:
                     entries = tuple(self._list())
                     for entry in entries:
-                        self._names.setdefault(self._key(entry.name), entry)
+                        self._names.setdefault(entry.name, entry)
+                        if self._fold_case:
+                            self._folded.setdefault(fold_name(entry.name), entry)
                     self._entries = entries
         return self._entries
 
@@ -548,6 +555,9 @@ class FileTree(Mapping[str, File]):
     Looking a path up reads only the directories on the way; iterating reads them all.
     """
 
+    _SKIPS_UNSAFE: ClassVar[bool] = True
+    """Whether a name that can't be written costs only its own file when all are extracted."""
+
     def __init__(self, root: Directory, problems: Callable[[], tuple[Problem, ...]], *, fold_case: bool) -> None:
         """Made by volumes.
 
@@ -583,10 +593,14 @@ class FileTree(Mapping[str, File]):
         if isinstance(found, File):
             return found
         # A damaged or hostile name can hold a slash, be empty or a dot, or be that of a directory beside it, too.
-        key = self._key(path)
-        exact: File | None = next((file for file in self.values() if self._key(file.path) == key), None)
-        if exact is not None:
-            return exact
+        key, folded = self._key(path), None
+        for file in self.values():
+            if file.path == path:
+                return file
+            if folded is None and self._key(file.path) == key:
+                folded = file
+        if folded is not None:
+            return folded
         if found is not None:
             raise PathNotFound(f"{path!r} is a directory of this volume, not a file")
         raise PathNotFound(f"no file {path!r} in this volume")
@@ -603,9 +617,8 @@ class FileTree(Mapping[str, File]):
         """Each path once: of two files in one directory with one name, the first."""
         seen: set[str] = set()
         for file in self.all_files():
-            key = self._key(file.path)
-            if key not in seen:
-                seen.add(key)
+            if file.path not in seen:
+                seen.add(file.path)
                 yield file
 
     def all_files(self) -> Iterator[File]:
@@ -614,20 +627,26 @@ class FileTree(Mapping[str, File]):
         Raises:
             LimitExceeded: There are too many, or directories too deep in each other.
         """
-        pending = [iter(self.root)]
+        return (file for file, _ in self._walk_all())
+
+    def _walk_all(self) -> Iterator[tuple[File, bool]]:
+        """As `all_files`, each with whether its path has as many names as it has parts: a name may hold a slash."""
+        pending = [("", True, iter(self.root))]
         count, limits = 0, self.limits
         while pending:
             check_deadline()
-            for entry in pending[-1]:
+            above, is_whole, entries = pending[-1]
+            for entry in entries:
                 count += 1
                 if count > limits.entries:
                     raise passed("entries", f"more than {limits.entries} files and directories")
+                named = is_whole and "/" not in entry.path[len(above) + 1 if above else 0 :]
                 if isinstance(entry, Directory):
                     if len(pending) > limits.depth:
                         raise passed("depth", f"more than {limits.depth} directories in each other")
-                    pending.append(iter(entry))
+                    pending.append((entry.path, named, iter(entry)))
                     break
-                yield entry
+                yield entry, named
             else:
                 pending.pop()
 
@@ -650,11 +669,18 @@ class FileTree(Mapping[str, File]):
         parts = [part for part in pattern.split("/") if part not in ("", ".")]
         if not parts:
             raise InvalidArgument("an empty pattern matches nothing")
-        flags = re.IGNORECASE if self._fold_case else 0
-        rules = tuple(None if part == "**" else re.compile(fnmatch.translate(part), flags) for part in parts)
+        rules = tuple(None if part == "**" else self._rule(part) for part in parts)
         return self._glob(rules)
 
-    def _glob(self, rules: tuple[re.Pattern[str] | None, ...]) -> Iterator[File]:
+    def _rule(self, part: str) -> Callable[[str], bool]:
+        """Whether a name matches one component of a pattern."""
+        exact = re.compile(fnmatch.translate(part))
+        if not self._fold_case:
+            return lambda name: exact.match(name) is not None
+        folded = re.compile(fnmatch.translate(fold_name(part)))
+        return lambda name: exact.match(name) is not None or folded.match(fold_name(name)) is not None
+
+    def _glob(self, rules: tuple[Callable[[str], bool] | None, ...]) -> Iterator[File]:
         # A directory is taken with the set of rules that may come next in it, so none is listed twice.
         pending: list[tuple[Directory, frozenset[int]]] = [(self.root, self._reachable(rules, {0}))]
         while pending:
@@ -664,7 +690,7 @@ class FileTree(Mapping[str, File]):
                 matched = {
                     state + 1
                     for state in states
-                    if state < len(rules) and (rule := rules[state]) is not None and rule.match(entry.name)
+                    if state < len(rules) and (rule := rules[state]) is not None and rule(entry.name)
                 }
                 if isinstance(entry, Directory):
                     stay = {state for state in states if state < len(rules) and rules[state] is None}
@@ -676,7 +702,7 @@ class FileTree(Mapping[str, File]):
             pending.extend(reversed(below))
 
     @staticmethod
-    def _reachable(rules: tuple[re.Pattern[str] | None, ...], states: set[int]) -> frozenset[int]:
+    def _reachable(rules: tuple[Callable[[str], bool] | None, ...], states: set[int]) -> frozenset[int]:
         """`states` and those reached by letting ``**`` stand for no directory."""
         closed = set(states)
         for state in range(len(rules)):
@@ -689,7 +715,9 @@ class FileTree(Mapping[str, File]):
     ) -> tuple[Path, ...]:
         """Write every file below `dest`, with its name and time, and return the paths written.
 
-        All names are checked before anything is written; files appear whole or not at all.
+        All names are checked before anything is written; files appear whole or not at all. A name that can't be written
+        safely, or the second of two that a case-insensitive file system takes for one, costs only its own file; of an
+        archive, whose names are chosen freely, all are refused then.
 
         Args:
             dest: Directory to write to; made where it is missing.
@@ -698,23 +726,34 @@ class FileTree(Mapping[str, File]):
                 are taken for written, as they appear only whole.
 
         Raises:
-            UnsafeName: A name would leave `dest`, is a device name, or collides with another one.
+            UnsafeName: A name would leave `dest`, is a device name, or collides with another one: of a volume's files
+                all of them, of an archive's any.
             DestinationExists: A file is already there and `overwrite` is False.
             DestinationFull: There is no room left; what was written is whole.
-            PartialExtraction: Some files are damaged; the others were written.
+            PartialExtraction: Some files are damaged, or have unsafe names; the others were written.
             LimitExceeded: There is too much of it; what was written before is whole.
         """
         with self.limits.operation():
+            files: list[tuple[str, File]] = []
+            refused: list[tuple[str, CorruptImage]] = []
+            for file, is_whole in self._walk_all():
+                if is_whole or not self._SKIPS_UNSAFE:
+                    files.append((file.path, file))
+                else:
+                    error = UnsafeName(f"a name in {file.path!r} holds a path separator", structure="file name")
+                    refused.append((file.path, error))
             return write_files(
-                [(file.path, file) for file in self.all_files()],
+                files,
                 dest,
                 overwrite=overwrite,
                 resume=resume,
                 most_bytes=self.limits.extracted_bytes,
+                refused=refused,
+                skip_unsafe=self._SKIPS_UNSAFE,
             )
 
     def _key(self, path: str) -> str:
-        return path.casefold() if self._fold_case else path
+        return fold_name(path) if self._fold_case else path
 
     def _repr_html_(self) -> str:
         from vmvisor_image import notebook

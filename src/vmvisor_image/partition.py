@@ -15,6 +15,7 @@ from vmvisor_image.files import Extent, FileTree
 from vmvisor_image.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
+from vmvisor_image.names import fold_name
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
 from vmvisor_image.record import Record
@@ -486,8 +487,8 @@ class PartitionTable:
             PartitionNotFound: There is none.
         """
         if isinstance(key, str):
-            wanted = key.casefold()
-            found = self._first(lambda partition: any(wanted == text.casefold() for text in _names(partition) if text))
+            wanted = fold_name(key)
+            found = self._first(lambda partition: any(wanted == fold_name(text) for text in _names(partition) if text))
         else:
             found = self._first(lambda partition: partition.number == key)
         if found is None:

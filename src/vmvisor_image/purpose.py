@@ -16,6 +16,7 @@ from uuid import UUID
 from vmvisor_image.boot.banks import BankPartition, BootBank, active_bank
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File
+from vmvisor_image.names import fold_name
 from vmvisor_image.partition_types import (
     BASIC_DATA,
     EFI_SYSTEM,
@@ -268,7 +269,7 @@ def _assess_content(
     if isinstance(volume, VmfsVolume):
         evidence += _vmfs_evidence(volume)
         is_local = volume.kind == "vmfs-l"
-        labels = {(text or "").casefold() for text in (partition.name, volume.label)}
+        labels = {fold_name(text or "") for text in (partition.name, volume.label)}
         role = (Role.STORE if "locker" in labels else Role.OSDATA) if is_local else Role.DATASTORE
         return Purpose(role, tuple(evidence))
     if isinstance(volume, IsoVolume):
@@ -277,7 +278,7 @@ def _assess_content(
         return _assess_fat(partition, volume, banks, generation, evidence)
     role = ROLE_BY_TYPE.get(key, Role.UNKNOWN) if key is not None else Role.UNKNOWN
     if role is Role.UNKNOWN and partition.name and partition.kind in ("empty", "unknown"):
-        role, is_first = _ROLE_BY_LABEL.get(partition.name.casefold(), (role, False))
+        role, is_first = _ROLE_BY_LABEL.get(fold_name(partition.name), (role, False))
         role = Role.ALT_BOOTBANK if role is _BANK and not is_first else role
     return Purpose(role, tuple(evidence))
 
@@ -298,13 +299,13 @@ def find_generation(
         return layout.generation, (Evidence(f"partitions {numbers} have its types, in its places", None),)
     partitions = tuple(partitions)
     for partition in partitions:
-        key, label = _type_key(partition), (partition.label or "").casefold()
+        key, label = _type_key(partition), fold_name(partition.label or "")
         if key == VMFS_L:
             return Generation.ESXI_7_8, (Evidence(f"a partition has type {partition.type}", partition.entry_offset),)
         if label in ("bootbank1", "bootbank2"):
             return Generation.ESXI_7_8, (Evidence(f"a partition has the label {partition.label!r}", None),)
     for partition in partitions:
-        key, label = _type_key(partition), (partition.label or "").casefold()
+        key, label = _type_key(partition), fold_name(partition.label or "")
         if label in ("hypervisor1", "hypervisor2"):
             what = f"the bank {partition.label!r} has {partition.size / (1 << 20):.0f} MiB"
             evidence = (Evidence(what, partition.entry_offset),)
@@ -335,7 +336,7 @@ def _vmfs_evidence(volume: VmfsVolume) -> list[Evidence]:
 
 def _assess_iso(volume: IsoVolume, evidence: list[Evidence]) -> Purpose:
     evidence.append(Evidence("it holds an ISO 9660 volume: the magic 'CD001'", volume.primary.source_offset))
-    names = {entry.name.casefold(): entry for entry in volume.files.root if isinstance(entry, File)}
+    names = {fold_name(entry.name): entry for entry in volume.files.root if isinstance(entry, File)}
     found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
     if found is None:
         return Purpose(Role.UNKNOWN, tuple(evidence))
@@ -358,9 +359,9 @@ def _assess_fat(
     marker = volume.marker
     if marker is not None:
         evidence.append(Evidence("it has VMware's marker 'VMWARE FAT16'", marker.source_offset))
-    role, is_first = _ROLE_BY_LABEL.get((label or partition.name or "").casefold(), (None, False))
+    role, is_first = _ROLE_BY_LABEL.get(fold_name(label or partition.name or ""), (None, False))
     try:
-        names = {entry.name.casefold() for entry in volume.files.root}
+        names = {fold_name(entry.name) for entry in volume.files.root}
     except CorruptImage:
         names = set()
     own = next((bank for bank in banks if bank.number == partition.number), None)

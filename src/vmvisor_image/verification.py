@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vmvisor_image.archives import Archive
+from vmvisor_image.boot.banks import BANK_CONFIGURATION
+from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.checksums import Checksum
 from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
+from vmvisor_image.explanation import counted
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.framed import FramedReader
 from vmvisor_image.image import Image, Source
@@ -194,13 +197,32 @@ class VerificationReport:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether nothing is wrong with what was checked; see `not_checked`."""
         return not self.problems
+
+    @property
+    def not_checked(self) -> tuple[str, ...]:
+        """What of the image can't be checked, or is not, in words: `is_sound` says nothing of it."""
+        found = []
+        for partition in self.partitions:
+            where = f"partition {partition.number}"
+            if partition.content is not None and partition.kind != "empty":
+                found.append(f"{where}: what is in it ({partition.kind}) is not known, and was only read")
+            if partition.vmfs is not None:
+                found.append(f"{where}: VMFS has no check sums of what is in files, and its journals are not read")
+                if partition.vmfs.blocks is None:
+                    found.append(f"{where}: the bitmap of file blocks of {partition.kind}")
+            if partition.files and partition.vmfs is None:
+                found.append(f"{where}: {partition.kind} has no check sums of what is in files; only gzip ones have")
+        signed = sum(file.signature is not None for partition in self.partitions for file in partition.files)
+        if signed:
+            found.append(f"the signatures of {counted(signed, 'module')}, which takes VMware's keys")
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; hashes by their names."""
         plain: dict[str, Any] = _plain(self)
-        return {**plain, "is_sound": self.is_sound}
+        return {**plain, "is_sound": self.is_sound, "not_checked": list(self.not_checked)}
 
     def lines(self) -> Iterator[str]:
         """The report in words; names in it are as they are in the image, control characters too."""
@@ -501,6 +523,7 @@ class _Verification:
         )
         problems += _file_problems(files)
         problems += [*_fat_problems(start, fat), *_vmfs_problems(start, vmfs), *partition.problems]
+        problems += self._missing_modules(partition)
         return PartitionCheck(
             number=partition.number,
             label=partition.label,
@@ -516,6 +539,23 @@ class _Verification:
             vmfs=vmfs,
             problems=_in_order(self._without_folder(problems)),
         )
+
+    def _missing_modules(self, partition: Partition) -> Iterator[Problem]:
+        """What the boot configuration of a bank, or of a CD, names and is not there; the boot loader stops at each."""
+        if not isinstance(partition.volume, FatVolume | IsoVolume):
+            return
+        bootable = Bootable(partition.files, partition.number, is_installer=isinstance(partition.volume, IsoVolume))
+        try:
+            configuration = bootable.find(BANK_CONFIGURATION)
+            if configuration is None or bootable.configuration is None:
+                return
+            kernel, extents = bootable.configuration.kernel, configuration.extents
+            offset = extents[0].offset if extents else None
+            for module in (*(() if kernel is None else (kernel,)), *bootable.configuration.modules):
+                if bootable.find_module(module.name) is None:
+                    yield Problem(BANK_CONFIGURATION, f"{module.name!r}, which it names, is not there", offset)
+        except CorruptImage:
+            return  # what can't be read of it is told of its file, or of its directory
 
     def _kind(self, partition: Partition, content: NonZero) -> str:
         """`Partition.kind`, without reading the partition once more to tell whether it is empty."""

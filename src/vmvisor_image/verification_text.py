@@ -44,6 +44,8 @@ def lines(report: VerificationReport) -> Iterator[str]:
         yield from _partition(partition)
     for bad in report.bad_ranges:
         yield from _bad_range(bad)
+    for text in report.not_checked:
+        yield f"not checked: {text}"
     if not report.problems:
         yield "no problems: all of it is sound"
         return

@@ -67,6 +67,8 @@ class Archive(FileTree):
     Hard links are files with the content of what they lead to. Symbolic links are in `links`.
     """
 
+    _SKIPS_UNSAFE = False
+
     def __init__(self, kind: str, home: ArchiveHome) -> None:
         """Made by `open_archive`."""
         self.kind = kind

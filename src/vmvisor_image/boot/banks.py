@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File
+from vmvisor_image.names import fold_name
 from vmvisor_image.volumes import Volume
 from vmvisor_image.volumes.fat import FatVolume
 
@@ -97,7 +98,7 @@ def read_bank(partition: BankPartition) -> BootBank | None:
     if not isinstance(volume, FatVolume):
         return None
     try:
-        found = next((entry for entry in volume.files.root if entry.name.casefold() == BANK_CONFIGURATION), None)
+        found = next((entry for entry in volume.files.root if fold_name(entry.name) == BANK_CONFIGURATION), None)
         if not isinstance(found, File):
             return None
         configuration = BootConfig.parse(found.read_at(0, min(found.size, LARGEST_CONFIGURATION)))

@@ -13,6 +13,7 @@ from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.forking import cached_property
+from vmvisor_image.names import fold_name
 from vmvisor_image.purpose import Role
 from vmvisor_image.volumes import iso9660
 
@@ -105,13 +106,13 @@ class Bootable:
 
     def find(self, name: str) -> File | None:
         """The file of that path, without regard to case or a leading slash; None where there is none."""
-        wanted = name.lstrip("/").casefold()
+        wanted = fold_name(name.lstrip("/"))
         if "/" not in wanted:
             return self._by_name.get(wanted)
         try:
             return self.files[wanted]
         except PathNotFound:
-            return next((file for file in self.files.values() if file.path.casefold() == wanted), None)
+            return next((file for file in self.files.values() if fold_name(file.path) == wanted), None)
 
     def find_module(self, name: str) -> File | None:
         """The file of a module that the configuration names: below its ``prefix``, else as `find` does."""
@@ -120,7 +121,7 @@ class Bootable:
 
     @cached_property
     def _by_name(self) -> dict[str, File]:
-        return {file.name.casefold(): file for file in reversed(self.root_files)}
+        return {fold_name(file.name): file for file in reversed(self.root_files)}
 
 
 def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:

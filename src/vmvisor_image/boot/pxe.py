@@ -17,6 +17,7 @@ from vmvisor_image.errors import CorruptImage, InvalidArgument, PartitionNotFoun
 from vmvisor_image.extraction import write_files
 from vmvisor_image.files import File
 from vmvisor_image.image import Image
+from vmvisor_image.names import fold_name
 
 LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
@@ -263,24 +264,24 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     files: dict[str, File] = {}
     missing = []
     loaded: list[BootModule] = []
-    spelled = {name.casefold(): name for name in made}
+    spelled = {fold_name(name): name for name in made}
     for module in bootable.order:
         name = module.name.lstrip("/")
         file = bootable.find_module(module.name)
-        replaced = spelled.get(name.casefold())
+        replaced = spelled.get(fold_name(name))
         if file is None and replaced is None:
             missing.append(module.name)
             continue
         loaded.append(BootModule(name, module.arguments))
         if replaced is not None:
             made[name] = made.pop(replaced)
-            spelled[name.casefold()] = name
+            spelled[fold_name(name)] = name
         elif file is not None:
             files[name] = file  # spelled as boot.cfg has it: a TFTP server minds the case, a CD does not
     if configuration.kernel.name in missing:
         raise PathNotFound(f"the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names is not there")
-    known = {module.name.casefold() for module in loaded}
-    loaded += [BootModule(name) for name in made if name.casefold() not in known]
+    known = {fold_name(module.name) for module in loaded}
+    loaded += [BootModule(name) for name in made if fold_name(name) not in known]
     has_efi = _add_loaders(image, bootable, files)
     options = " ".join(filter(None, (configuration.values.get("kernelopt", ""), wanted.options)))
     changed = configuration.replace(

@@ -16,6 +16,7 @@ from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
 from vmvisor_image.files import Directory, File, FileTree
 from vmvisor_image.forking import ForkSafeLock, cached_property
+from vmvisor_image.names import fold_name
 
 if TYPE_CHECKING:
     from vmvisor_image.image import Image
@@ -278,7 +279,7 @@ class SystemTree(FileTree):
             self._found.setdefault(Problem("boot module", f"{module.name!r} is not there"))
             return None
         try:
-            if module.file.name.casefold() in (STATE, LOCAL):
+            if fold_name(module.file.name) in (STATE, LOCAL):
                 return open_state(module.file)
             opened = module.open()
             return None if opened.kind in ("elf", "unknown") else opened.open_archive()

@@ -15,6 +15,7 @@ from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, Path
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.layers import Layer, LayerOptions, inner_name_of, peel
 from vmvisor_image.limits import meter_of
+from vmvisor_image.names import fold_name
 from vmvisor_image.streams import ReadAt, read_up_to
 
 INSTALLER_IMAGES: Final = (
@@ -125,11 +126,11 @@ def _candidates(
 def _disks(files: FileTree) -> list[File]:
     """Files whose name says that they are disks, without the parts of disks in several files."""
     found = [file for file in files.values() if _DISK.fullmatch(file.path)]
-    paths = {file.path.casefold() for file in found}
+    paths = {fold_name(file.path) for file in found}
 
     def is_part(file: File) -> bool:
         match = _EXTENT.fullmatch(file.path)
-        return match is not None and f"{match.group(1)}.vmdk".casefold() in paths
+        return match is not None and fold_name(f"{match.group(1)}.vmdk") in paths
 
     return [file for file in found if not is_part(file)]
 
@@ -174,7 +175,7 @@ def _named(kind: str, name: str | None, files: FileTree, member: str) -> tuple[L
     if found is not None:
         return (Layer(kind, name, found, files),)
     for archive in files.values():
-        if member.casefold().startswith(f"{archive.path.casefold()}/"):
+        if fold_name(member).startswith(f"{fold_name(archive.path)}/"):
             way = _way_into(kind, name, files, archive)
             if way is not None:
                 layers, inner_kind, inner_name, inner = way
@@ -186,8 +187,8 @@ def _get(files: FileTree, path: str) -> File | None:
     try:
         return files[path]
     except PathNotFound:
-        wanted = path.casefold()
-        return next((file for file in files.values() if file.path.casefold() == wanted), None)
+        wanted = fold_name(path)
+        return next((file for file in files.values() if fold_name(file.path) == wanted), None)
 
 
 def _listing(names: list[str]) -> str:

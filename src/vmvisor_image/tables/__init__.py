@@ -129,13 +129,15 @@ class NoTable:
 def find_table(disk: ReadAt) -> Table:
     """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
     from vmvisor_image.tables import gpt, mbr
+    from vmvisor_image.tables.foreign import foreign_label
     from vmvisor_image.volumes import fat, recognise
 
     sector = read_up_to(disk, 0, SECTOR)
     if len(sector) < SECTOR:
         return NoTable(f"the disk has {len(sector)} bytes, less than one sector")
     # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
-    is_mbr = mbr.is_plausible(sector)
+    label = foreign_label(disk, sector)
+    is_mbr = label is None and mbr.is_plausible(sector)
     if is_mbr and not mbr.protects_gpt(sector):
         return mbr.MbrTable(disk, sector, ())
     if not is_mbr and recognise(disk, 0) is not None:
@@ -143,6 +145,8 @@ def find_table(disk: ReadAt) -> Table:
     table, problems = gpt.find_gpt(disk, sector)
     if table is not None:
         return table
+    if label is not None:
+        return NoTable(f"sector 0 holds {label}, whose partitions are not read", problems)
     if is_mbr:
         return mbr.MbrTable(disk, sector, problems)
     if mbr.is_empty(sector):

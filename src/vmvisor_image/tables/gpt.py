@@ -214,13 +214,16 @@ def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
     else:
         places += [(size // unit * unit - unit, unit) for unit in SECTOR_SIZES if size >= 2 * unit]
     missing: Problem | None = None
+    found = False
     for at, sector_size in dict.fromkeys(places):
         copy = _read_copy(disk, at, sector_size, "backup")
         if isinstance(copy, _Copy):
             yield copy
-            return
-        missing = missing or copy
-    if missing is not None:
+            if copy.is_whole:
+                return  # else the place that a damaged primary tells may be wrong: the disk's end is looked at, too
+            found = True
+        missing = missing or (copy if isinstance(copy, Problem) else None)
+    if missing is not None and not found:
         yield missing
 
 

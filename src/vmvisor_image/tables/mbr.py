@@ -184,10 +184,14 @@ def _detect_sector_size(disk: ReadAt, record: MasterBootRecord) -> int:
     used = [entry for entry in record.entries if is_used(entry)]
     if not used or not knows_size(disk):
         return SECTOR
-    first = next((entry for entry in used if entry.type_code in EXTENDED_TYPES), used[0])
-    if _is_something(disk, first, SECTOR) or not _is_something(disk, first, _LARGE_SECTOR):
-        return SECTOR
-    return _LARGE_SECTOR
+    # What one of them leads to may be damaged, and one may by chance lead to where another one starts.
+    for entry in sorted(used, key=lambda entry: entry.type_code not in EXTENDED_TYPES):
+        if _is_something(disk, entry, SECTOR):
+            return SECTOR
+        if _is_something(disk, entry, _LARGE_SECTOR):
+            small, large = (sum(_is_something(disk, each, unit) for each in used) for unit in (SECTOR, _LARGE_SECTOR))
+            return _LARGE_SECTOR if large > small else SECTOR
+    return SECTOR
 
 
 def _is_something(disk: ReadAt, entry: PartitionEntry, unit: int) -> bool:

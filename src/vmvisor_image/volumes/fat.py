@@ -21,6 +21,7 @@ from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
+from vmvisor_image.names import fold_name
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
     SIGNATURE,
@@ -43,10 +44,16 @@ BOOT_SECTOR: Final = 512
 _FIRST_CLUSTER: Final = 2
 _FAT12_CLUSTERS: Final = 4085
 """Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
+_MOST_CLUSTERS: Final = {12: 4084, 16: 65524, 32: 0x0FFFFFF5}
+"""By bits of an entry: the last cluster's number is below that of the mark for bad ones, ...F7."""
 _LARGEST_DIRECTORY: Final = 65536 * 32
 """fatgen103: a directory holds at most 65,536 entries."""
 _TYPE_NAMES: Final = (54, 82)
 """Where boot sectors of FAT12 and FAT16, and of FAT32, have "FAT" in words; nothing is decided by it."""
+_DIRTY: Final = 0x01
+"""In the boot sector's byte behind the drive number: the volume was not unmounted (Linux's fs/fat, fsck.fat)."""
+_CLEAN_FLAGS: Final = {16: (0x8000, 0x4000), 32: (0x08000000, 0x04000000)}
+"""In FAT[1], for which FAT12 has no room: unmounted well, no error of the disk (fatgen103, "FAT Data Structure")."""
 _PIECE: Final = 1 << 20
 _UNKNOWN_FREE: Final = 0xFFFFFFFF
 _NO_LABEL: Final = b"NO NAME    "
@@ -61,7 +68,9 @@ class Geometry:
     cluster_size: int
     """Bytes in a cluster."""
     cluster_count: int
-    """Data clusters; they are numbered from 2."""
+    """Data clusters, by the boot sector and as many as the FAT has entries for; they are numbered from 2."""
+    present_count: int
+    """Those of them that lie within the partition as a whole: all, unless the volume's end is missing."""
     fat_offset: int
     """First byte of the FAT in use."""
     fat_size: int
@@ -87,10 +96,15 @@ def is_boot_sector(sector: bytes) -> bool:
         and block.sectors_per_cluster in (1, 2, 4, 8, 16, 32, 64, 128)
         and block.reserved_sectors > 0
         and block.fat_count in (1, 2)
-        and (block.media == 0xF0 or block.media >= 0xF8)
+        and is_media(block.media)
         and (block.total_sectors_16 > 0 or block.total_sectors_32 > 0)
         and (block.root_entries > 0) == (block.sectors_per_fat_16 > 0)
     )
+
+
+def is_media(value: int) -> bool:
+    """Whether a byte tells a kind of media (fatgen103, ``BPB_Media``)."""
+    return value == 0xF0 or value >= 0xF8
 
 
 def is_named_fat(sector: bytes) -> bool:
@@ -142,6 +156,10 @@ class FatVolume:
         self._claims: dict[int, str] = {}
         self._claimed_by: dict[str, int] = {}
         """Where the entry of each directory that was listed lies on the disk, by its path."""
+        self._dots: dict[str, dict[int, ParsedEntry]] = {}
+        """The entries of dots of each directory that was listed, by its path and how far behind its start they lie."""
+        self._oddities: dict[Problem, None] = {}
+        """What is wrong in the directories that were listed and costs nothing: `check` tells of it."""
         self._label: str | None = None
         self._label_read = False
         root_cluster = self.geometry.root_cluster
@@ -157,12 +175,15 @@ class FatVolume:
 
     @property
     def label(self) -> str | None:
-        """The label entry of the root directory, else that of the boot sector, else None."""
+        """The label entry of the root directory, or None: see docs/partitions.md for that of the boot sector."""
         if not self._label_read:
             next(self.files.root.iterdir(), None)
             self._label_read = True
-        if self._label is not None:
-            return self._label
+        return self._label
+
+    @property
+    def boot_sector_label(self) -> str | None:
+        """The label that the boot sector has a copy of, which a removed or changed label may leave behind; or None."""
         raw = self.boot_sector.volume_label
         if self.boot_sector.extended_signature != 0x29 or raw == _NO_LABEL:  # see the schema
             return None
@@ -204,6 +225,8 @@ class FatVolume:
         boot = self.boot_sector
         if boot.extended_signature == 0x29:
             found["serial number"] = f"{boot.volume_id >> 16:04X}-{boot.volume_id & 0xFFFF:04X}"
+        if self.boot_sector_label not in (None, self.label):
+            found["label in the boot sector"] = str(self.boot_sector_label)
         marker = self.marker
         return found if marker is None else {**found, "boot bank UUID": vmfs_uuid(marker.uuid)}
 
@@ -249,7 +272,7 @@ class FatVolume:
     @property
     def end(self) -> int:
         """Where its last cluster ends, in bytes from the start of the decoded disk."""
-        return self._start + self._cluster_offset(self.geometry.cluster_count + _FIRST_CLUSTER)
+        return self._start + self._cluster_offset(self.geometry.present_count + _FIRST_CLUSTER)
 
     def check(self) -> tuple[FatFigures, Iterator[tuple[int, int]]]:
         """Hold the allocation table against the files and directories, and its copies against each other.
@@ -276,6 +299,9 @@ class FatVolume:
                 found=geometry.cluster_count,
             )
         files = list(self.files.all_files())  # which lists the directories
+        self._check_flags()
+        self._check_dots()
+        self._problems |= self._oddities
         starts = [
             fat_check.ChainStart(path, cluster, None, self._claimed_by.get(path, self._start))
             for cluster, path in self._claims.items()
@@ -314,6 +340,40 @@ class FatVolume:
             summary=self._read_summary(),
         )
         return figures, clusters.free_runs()
+
+    def _check_flags(self) -> None:
+        """Whether the volume was unmounted, and whether the table begins as it must."""
+        geometry, boot = self.geometry, self.boot_sector
+        if boot.reserved & _DIRTY:
+            self._note(65 if geometry.bits == 32 else 37, "the volume was not unmounted: its dirty bit is set")
+        at = self._start + geometry.fat_offset
+        first, second = self._fat.read_head()
+        ones = (1 << min(geometry.bits, 28)) - 1
+        if first | 0xFF != ones or not is_media(first & 0xFF):
+            self._note_at(at, "FAT", f"its first entry is {first:#x}, not the media byte with ones above it")
+        clean, healthy = _CLEAN_FLAGS.get(geometry.bits, (0, 0))
+        at += geometry.bits // 8
+        if second & clean != clean:
+            self._note_at(at, "FAT", "the volume was not unmounted: its second entry says so")
+        if second & healthy != healthy:
+            self._note_at(at, "FAT", "the disk had errors: its second entry says so")
+
+    def _check_dots(self) -> None:
+        """Whether each directory but the root begins with itself and the one that it is in."""
+        starts = {path: cluster for cluster, path in self._claims.items()}
+        for path, offset in self._claimed_by.items():
+            if not _FIRST_CLUSTER <= starts.get(path, 0) <= self.geometry.present_count + 1:
+                continue  # it has the clusters of another one, or none that are there
+            above = path.rpartition("/")[0]
+            expected = (b".", starts[path]), (b"..", starts.get(above, 0) if above else 0)
+            for position, (name, cluster) in enumerate(expected):
+                entry = self._dots.get(path, {}).get(position * DirectoryEntry.length())
+                where = f"directory {path!r}: its entry {name.decode()!r}"
+                if entry is None or entry.short_name.rstrip() != name or not entry.is_directory:
+                    self._note_at(offset, "FAT directory", f"{where} is missing")
+                elif entry.first_cluster != cluster:
+                    message = f"{where} leads to cluster {entry.first_cluster}, not {cluster}"
+                    self._note_at(entry.offset, "FAT directory", message)
 
     @property
     def _sectors_per_fat(self) -> int:
@@ -357,16 +417,31 @@ class FatVolume:
         """The entries of the directory at `path`, which starts at `cluster` (0: the fixed root directory)."""
         children: list[File | Directory] = []
         names: set[str] = set()
+        short_names: set[bytes] = set()
+        begin = self._start + self._cluster_offset(cluster)
         for entry in self._entries.read(self._directory_parts(path, cluster, entry_offset), self._note_at):
             if entry.is_label:
                 if not path and self._label is None:
                     self._label = entry.name or None
                 continue
+            if entry.is_dots:
+                self._dots.setdefault(path, {})[entry.offset - begin] = entry
+                continue
+            if not entry.name:
+                continue
             child_path = f"{path}/{entry.name}" if path else entry.name
-            key = entry.name.casefold()
+            key = fold_name(entry.name)
             if key in names:
                 self._note_at(entry.offset, "FAT directory entry", f"a second entry is named {child_path!r}")
+            elif entry.short_name in short_names:
+                message = f"{child_path!r} has the short name of another entry, {entry.short_name!r}"
+                self._note_at(entry.offset, "FAT directory entry", message)
             names.add(key)
+            short_names.add(entry.short_name)
+            if entry.is_directory and entry.size:
+                self._oddities.setdefault(
+                    Problem("FAT directory entry", f"directory {child_path!r} has a size, {entry.size}", entry.offset)
+                )
             children.append(self._child(child_path, entry))
         return children
 
@@ -430,11 +505,13 @@ class FatVolume:
             raise self._bad_geometry("it has no room for data", "at least one cluster", "none")
         if sectors * unit > partition_size:
             self._note(19, f"total sectors: the volume has {sectors * unit} bytes, its partition {partition_size}")
+        # The kind is what the boot sector's own count makes it, however much of the volume is left.
         held = (partition_size - data_sector * unit) // (boot.sectors_per_cluster * unit)
-        clusters = min(clusters, held)
-        bits = 32 if is_fat32 else 12 if clusters < _FAT12_CLUSTERS else 16
-        limit = {12: 0xFF0 - 2, 16: 0xFFF0 - 2, 32: 0x0FFFFFF0 - 2}[bits]
-        entries = min(sectors_per_fat * unit * 8 // bits, limit + _FIRST_CLUSTER)
+        bits = 32 if is_fat32 else _bits_of(clusters)
+        entries = _entries(sectors_per_fat * unit, bits)
+        if not is_fat32 and clusters + _FIRST_CLUSTER > entries:  # a count that its FATs contradict decides nothing
+            bits = _bits_of(min(clusters, held))
+            entries = _entries(sectors_per_fat * unit, bits)
         if clusters + _FIRST_CLUSTER > entries:
             self._note(22, f"sectors per FAT: {clusters} clusters, but the FAT has entries for {entries - 2}")
             clusters = entries - _FIRST_CLUSTER
@@ -446,6 +523,7 @@ class FatVolume:
             bits=bits,
             cluster_size=boot.sectors_per_cluster * unit,
             cluster_count=clusters,
+            present_count=min(clusters, held),
             fat_offset=fat_offset,
             fat_size=-(-(clusters + _FIRST_CLUSTER) * bits // 8),
             root_offset=(data_sector - root_sectors) * unit,
@@ -493,8 +571,7 @@ class FileAllocationTable:
         Raises:
             CorruptImage: The chain loops, ends early, or names a cluster that does not exist.
         """
-        last = self._geometry.cluster_count + 1
-        self._check(first, last, entry_offset, "first cluster")
+        self._check(first, entry_offset, "first cluster")
         run_start = previous = first
         checkpoint, steps, power = first, 0, 1
         count = 1
@@ -505,7 +582,7 @@ class FileAllocationTable:
                     if needed is not None:
                         raise self._broken(at, "the chain ends before the file does", f"{needed} clusters", f"{count}")
                     break
-                self._check(following, last, at, "FAT entry")
+                self._check(following, at, "FAT entry")
                 if following == checkpoint:  # Brent's cycle detection: constant memory, one comparison a step
                     raise self._broken(at, "the chain loops", "an end mark", f"cluster {following} again")
             except CorruptImage:
@@ -534,12 +611,27 @@ class FileAllocationTable:
             found += self._read(offset)
         return found[: geometry.cluster_count + _FIRST_CLUSTER]
 
-    def _check(self, cluster: int, last: int, at: int, field: str) -> None:
+    def read_head(self) -> tuple[int, int]:
+        """The two entries before those of the clusters.
+
+        Raises:
+            CorruptImage: They can't be read.
+        """
+        values = _unpack(self._source.read_at(self._geometry.fat_offset, 8), self._geometry.bits)
+        return values[0], values[1]
+
+    def _check(self, cluster: int, at: int, field: str) -> None:
+        last, present = self._geometry.cluster_count + 1, self._geometry.present_count + 1
+        if _FIRST_CLUSTER <= cluster <= present:
+            return
+        what, expected = "a cluster that does not exist", f"2 to {last}"
         if cluster == self._bad:
-            raise self._broken(at, f"{field}: the chain leads to a cluster marked bad", f"2 to {last}", f"{cluster:#x}")
-        if not _FIRST_CLUSTER <= cluster <= last:
-            what = "a free cluster" if cluster == 0 else "a cluster that does not exist"
-            raise self._broken(at, f"{field}: the chain leads to {what}", f"2 to {last}", f"{cluster:#x}")
+            what = "a cluster marked bad"
+        elif cluster == 0:
+            what = "a free cluster"
+        elif _FIRST_CLUSTER <= cluster <= last:
+            what, expected = "a cluster behind the partition's end, which is missing", f"2 to {present}"
+        raise self._broken(at, f"{field}: the chain leads to {what}", expected, f"{cluster:#x}")
 
     @staticmethod
     def _broken(at: int, message: str, expected: str, found: str) -> CorruptImage:
@@ -565,6 +657,16 @@ class FileAllocationTable:
         """The entries of the page at byte `offset` of the table."""
         length = min(self._PAGE, self._geometry.fat_size - offset)
         return _unpack(self._source.read_at(self._geometry.fat_offset + offset, length), self._geometry.bits)
+
+
+def _bits_of(clusters: int) -> int:
+    """Bits of an entry of a FAT that is not FAT32's."""
+    return 12 if clusters < _FAT12_CLUSTERS else 16
+
+
+def _entries(size: int, bits: int) -> int:
+    """How many entries a table of `size` bytes may have."""
+    return min(size * 8 // bits, _MOST_CLUSTERS[bits] + _FIRST_CLUSTER)
 
 
 def _unpack(raw: bytes, bits: int) -> array[int]:

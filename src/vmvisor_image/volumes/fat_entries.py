@@ -3,7 +3,8 @@
 Only its decoders are used (`EightDotThree`, `FATLongDirectoryEntry`), and they are given bytes, never a handle:
 pyfatfs writes to what it can write to, closes what it is given, and follows chains without end. What its
 decoders leave open is closed here: long names are used only when their parts are complete, in order and carry
-the short name's checksum, Windows NT's lower-case bits are honoured, and a date that is none is None.
+the short name's checksum, Windows NT's lower-case bits are honoured, a date that is none is None, and names with
+characters that FAT does not have are told of.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ _MOST_PARTS: Final = 20
 """255 characters of at most 13 a part."""
 _LOWER_BASE: Final = 0x08
 _LOWER_EXTENSION: Final = 0x10
+_STANDS_FOR_E5: Final = 0x05
+_CONTROL: Final = frozenset(range(0x20))
+_ILLEGAL: Final = _CONTROL | frozenset(b'"*/:<>?\\|')
+"""Not in long names (fatgen103, "Long Directory Entries", as Linux and mtools have it)."""
+_ILLEGAL_IN_SHORT: Final = _ILLEGAL | {ord("."), 0x7F}
+"""Not in short names; of fatgen103's list those that fsck.fat refuses, as others are written in practice."""
+_DOTS: Final = (b".", b"..")
 
 Note = Callable[[int, str, str], None]
 """Records a problem: offset on the disk, structure, message."""
@@ -36,17 +44,21 @@ Note = Callable[[int, str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class ParsedEntry:
-    """A file, directory or label of a directory."""
+    """A file, directory or label of a directory, or one of its two entries of dots."""
 
     offset: int
     """Of its 32 bytes, from the start of the decoded disk."""
+    short_name: bytes
+    """The eleven bytes of its short name."""
     name: str
-    """The long name, else the short one with its case flags; the label's text for a label."""
+    """The long name, else the short one with its case flags; the label's text for a label; empty for a blank one."""
     is_directory: bool
     is_label: bool
+    is_dots: bool
+    """Whether it is the directory itself, or the one that it is in."""
     first_cluster: int
     size: int
-    """Bytes; 0 for directories."""
+    """Bytes, as it says; 0 where a directory is right."""
     modified: datetime | None
 
 
@@ -76,40 +88,52 @@ class EntryReader:
                 elif raw.attributes & _ATTRIBUTE_MASK == _LONG_NAME:
                     long_name.append(LongNameEntry.parse(raw.raw, base=at))
                 else:
-                    entry = self._entry(raw, at, long_name, note)
+                    yield self._entry(raw, at, long_name, note)
                     long_name = []
-                    if entry is not None:
-                        yield entry
 
     def decode(self, raw: bytes) -> str:
         """Text in the OEM code page; what it has no character for becomes U+FFFD."""
         return raw.decode(self._encoding, "replace")
 
-    def _entry(self, raw: DirectoryEntry, at: int, parts: list[LongNameEntry], note: Note) -> ParsedEntry | None:
+    def _entry(self, raw: DirectoryEntry, at: int, parts: list[LongNameEntry], note: Note) -> ParsedEntry:
         if raw.attributes & _LABEL:
             # A label is eleven characters, not a name and an extension.
-            return ParsedEntry(at, self.decode(raw.short_name).rstrip(" "), False, True, 0, 0, None)
+            label = "" if raw.attributes & _DIRECTORY else self.decode(_real(raw.short_name)).rstrip(" ")
+            return ParsedEntry(at, raw.short_name, label, False, True, False, 0, 0, None)
         short = EightDotThree(encoding=self._encoding)
         short.set_byte_name(raw.short_name)
-        if raw.short_name.rstrip(b" ") in (b".", b".."):
-            return None
-        name = self._long_name(parts, short.checksum(), at, note) if parts else None
+        is_dots = raw.short_name.rstrip(b" ") in _DOTS
+        long_name = self._long_name(parts, short.checksum(), at, note) if parts and not is_dots else None
+        name = self._short_name(raw) if long_name is None else long_name
         modified = dos_datetime(raw.modified_date, raw.modified_time)
-        if modified is None and raw.modified_date:
+        if modified is None and raw.modified_date and not is_dots:
             note(at, "FAT directory entry", f"modified: {raw.modified_date:#06x} {raw.modified_time:#06x} is no date")
-        is_directory = bool(raw.attributes & _DIRECTORY)
+        if not is_dots:
+            self._check_name(raw.short_name, long_name, at, note)
         return ParsedEntry(
             offset=at,
-            name=self._short_name(raw) if name is None else name,
-            is_directory=is_directory,
+            short_name=raw.short_name,
+            name=name,
+            is_directory=bool(raw.attributes & _DIRECTORY),
             is_label=False,
+            is_dots=is_dots,
             first_cluster=raw.first_cluster_low | (raw.first_cluster_high << 16 if self._fat32 else 0),
-            size=0 if is_directory else raw.file_size,
+            size=raw.file_size,
             modified=modified,
         )
 
+    @staticmethod
+    def _check_name(short: bytes, long_name: str | None, at: int, note: Note) -> None:
+        """Tell of a name with characters that FAT does not have in names, or without any."""
+        if short.isspace():
+            note(at, "FAT directory entry", "its short name is blank" + ("" if long_name else "; it is left out"))
+        elif short[0] == ord(" ") or set(_real(short)) & _ILLEGAL_IN_SHORT:
+            note(at, "FAT directory entry", f"its short name {short!r} has characters that no name has")
+        if long_name in (".", "..") or any(ord(character) in _ILLEGAL for character in long_name or ""):
+            note(at, "FAT long name", f"{long_name!r} has characters that no name has")
+
     def _short_name(self, raw: DirectoryEntry) -> str:
-        name = (b"\xe5" + raw.short_name[1:]) if raw.short_name[0] == 0x05 else raw.short_name
+        name = _real(raw.short_name)
         base, extension = self.decode(name[:8]).rstrip(" "), self.decode(name[8:]).rstrip(" ")
         if raw.case_flags & _LOWER_BASE:
             base = base.lower()
@@ -147,6 +171,11 @@ class EntryReader:
             note(at, "FAT long name", "it is not valid UTF-16; the short name is used")
             return None
         return name.partition("\0")[0] or None
+
+
+def _real(name: bytes) -> bytes:
+    """A short name or label as it is meant: its first byte may stand for the one that marks deleted entries."""
+    return bytes([_DELETED]) + name[1:] if name[0] == _STANDS_FOR_E5 else name
 
 
 def dos_datetime(date: int, time: int) -> datetime | None:
