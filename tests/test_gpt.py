@@ -6,6 +6,7 @@ import json
 import random
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -29,11 +30,21 @@ def empty_file(path: Path, size: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_numbers_places_types_and_names_are_sfdisks(tmp_path: Path, seed: int) -> None:
-    """Made by sgdisk, in any order of slots and places."""
+SEEDS = range(12)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A disk for each seed; side by side, for sgdisk sleeps a second after it wrote."""
+    folder = tmp_path_factory.mktemp("gpt")
+    with ThreadPoolExecutor(len(SEEDS)) as pool:
+        return list(pool.map(lambda seed: made_by_sgdisk(folder / f"{seed}.disk", seed), SEEDS))
+
+
+def made_by_sgdisk(path: Path, seed: int) -> Path:
+    """In any order of slots and places."""
     chance = random.Random(seed)
-    path = empty_file(tmp_path / "disk", 64 << 20)
+    empty_file(path, 64 << 20)
     places = chance.sample(range(15), chance.randrange(1, 9))
     numbers = chance.sample(range(1, 129), len(places))
     arguments: list[str] = []
@@ -46,6 +57,13 @@ def test_numbers_places_types_and_names_are_sfdisks(tmp_path: Path, seed: int) -
         if chance.random() < 0.3:
             arguments += ["-A", f"{number}:set:2"]
     run("sgdisk", "-a", "1", *arguments, path)
+    return path
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_numbers_places_types_and_names_are_sfdisks(made: list[Path], seed: int) -> None:
+    """Made by sgdisk, in any order of slots and places."""
+    path = made[seed]
     table = json.loads(run("sfdisk", "-J", path))["partitiontable"]
     expected = {
         int(row["node"].removeprefix(str(path))): (
