@@ -36,13 +36,17 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all test processes of this run share, for `build_once`."""
+def for_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the run share; see `tests.support.build_once`."""
     base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "for-all-workers"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tool_built_disk(shared_folder: Path) -> tool_disk.ToolDisk:
+def tool_built_disk(for_all_workers: Path) -> tool_disk.ToolDisk:
     """An ESX 3i 3.5 disk built by sfdisk, mkfs.fat, mtools, syslinux and bzip2; see `tests.tool_disk`."""
-    return tool_disk.build_once(shared_folder / "tool-built-disk")
+    return tool_disk.build_once(for_all_workers / "tool-built-disk")

@@ -11,21 +11,29 @@ lie in that folder where the page mentions them; ``/srv`` is a folder in it, emp
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import gc
 import gzip
+import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests import media
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, build_once
+from vmvisor_image.cli import main
 from vmvisor_image.testing import forge_modules
 from vmvisor_image.testing.forge import (
     ForgedPartition,
@@ -119,7 +127,8 @@ class Runner:
             case "console":
                 for command, shown in commands(text):
                     _new_srv()
-                    _compare(command, shown, self._shell(command))
+                    arguments = _own(command)
+                    _compare(command, shown, self._shell(command) if arguments is None else self._main(arguments))
 
     def close(self) -> None:
         """Let go of what the examples left open."""
@@ -136,6 +145,22 @@ class Runner:
         assert failed == 0, "".join(said)
 
     @staticmethod
+    def _main(arguments: list[str]) -> str:
+        """What the program prints, without a process of its own."""
+        errors = io.StringIO()
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as out, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TZ", "UTC")
+            patch.setenv("COLUMNS", "120")
+            time.tzset()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+                status = main(arguments)
+            out.seek(0)
+            printed = out.read()
+        time.tzset()
+        assert status == 0, f"{arguments} ended with {status}:\n{printed}{errors.getvalue()}"
+        return printed
+
+    @staticmethod
     def _shell(command: str) -> str:
         environment = {
             **os.environ,
@@ -148,6 +173,15 @@ class Runner:
         )
         assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
+
+
+def _own(command: str) -> list[str] | None:
+    """The arguments of a command that is this project's program alone; None for what takes a shell."""
+    command = command.replace("\\\n", " ")
+    outside = re.sub(r"'[^']*'", "", command)
+    if not outside.startswith("vmvisor-image ") or re.search(r"""[|&;<>()$`\\"*?\[\]#~{}!\n]""", outside):
+        return None
+    return shlex.split(command)[1:]
 
 
 def _new_srv() -> None:
@@ -262,7 +296,7 @@ def _drivers(path: Path) -> None:
 
 def _several(path: Path) -> None:
     path.mkdir()
-    _hypervisor(path / "one.dd.bz2")
+    (path / "one.dd.bz2").hardlink_to(build_once(path.parent / "hypervisor.bz2", _hypervisor))
 
 
 IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
@@ -292,8 +326,5 @@ def provide(page: str, made: Path) -> None:
     for name, make in IMAGES.items():
         if name in own or not re.search(rf"(?<![\w/.-]){re.escape(name)}(?!\w)", text):
             continue
-        kept = made / ("hypervisor.bz2" if make is _hypervisor else name)
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            make(kept)
+        kept = build_once(made / ("hypervisor.bz2" if make is _hypervisor else name), make)
         Path(name).symlink_to(kept)

@@ -64,28 +64,6 @@ def run(tool: str, *arguments: str | Path, stdin: str = "") -> str:
     return done.stdout
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """A folder that is filled by whichever test process comes first; the others wait for it.
-
-    Args:
-        folder: The folder, one for all test processes.
-        build: Fills the folder, which is there and empty.
-
-    Returns:
-        The folder.
-    """
-    import fcntl  # of Unix only, as are the tools that most of what is built needs
-
-    folder.mkdir(exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        built = folder.with_name(folder.name + ".built")
-        if not built.exists():
-            build(folder)
-            built.touch()
-    return folder
-
-
 def in_child(work: Callable[[], bool]) -> bool:
     """What `work` gives in a forked child; a child that hangs says where, is ended and counts as False."""
     if not hasattr(os, "fork"):
@@ -122,6 +100,19 @@ def require_uv() -> str:
     """The uv that `make` uses, or one on PATH."""
     found = REPOSITORY / "build/uv"
     return str(found) if found.is_file() else require_tool("uv")
+
+
+def build_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """The file or folder `path`, made by whichever test process comes first; the others wait for it."""
+    import fcntl  # of Unix only, as are the tools
+
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            unfinished = path.with_name(f"unfinished-{path.name}")
+            make(unfinished)
+            unfinished.rename(path)
+    return path
 
 
 def run_to_file(output: Path, tool: str, *arguments: str | Path) -> None:

@@ -11,6 +11,7 @@ import runpy
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import pytest
 
 import vmvisor_image
 from tests import doc_examples
-from tests.support import REPOSITORY, require_tool, unavailable
+from tests.support import REPOSITORY, build_once, require_tool, unavailable
 
+_TIMEOUT = 1200
+"""Seconds; it only ends what hangs."""
 SITE = REPOSITORY / "build" / "docs"
 PICTURES = runpy.run_path(str(REPOSITORY / "tools/pictures.py"))["PICTURES"]
 ELSEWHERE = {
@@ -31,9 +34,11 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(for_all_workers: Path) -> Path:
     """The folder of forged images."""
-    return tmp_path_factory.mktemp("images")
+    folder = for_all_workers / "images"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.mark.parametrize("page", [page for page in doc_examples.pages() if doc_examples.examples(page)])
@@ -113,9 +118,9 @@ def test_the_site_fetches_nothing(site: Path) -> None:
         assert not re.search(r"(?:url\(|@import )\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), style
 
 
-@pytest.fixture
-def address(site: Path) -> Iterator[str]:
-    """Of a server of the site."""
+@contextmanager
+def served(site: Path) -> Iterator[str]:
+    """The address of a server of the site."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
@@ -124,13 +129,15 @@ def address(site: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 MEASURE = """<!DOCTYPE html><meta charset="utf-8"><body><script>
-const pages = PAGES, width = WIDTH, theme = "THEME";
+const pages = PAGES, widths = WIDTHS, themes = THEMES;
 // Contrast as WCAG 2 defines it.
 const light = color => {
   const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
@@ -138,29 +145,34 @@ const light = color => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 const contrast = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
-const one = page => new Promise(resolve => {
+const one = (page, width) => new Promise(resolve => {
   const frame = document.createElement("iframe");
   frame.style = `width:${width}px;height:800px;border:0`;
   frame.onload = async () => {
     const inside = frame.contentDocument, root = inside.documentElement, view = frame.contentWindow;
-    inside.body.dataset.theme = theme;
-    await new Promise(done => setTimeout(done, 20));
-    const wide = [...inside.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > width + 1)
-      .filter(e => !e.closest("pre,.table-wrapper,.picture,.output,.sig,svg,.highlight"))
-      .map(e => e.outerHTML.slice(0, 90));
-    const faint = [];
-    const walker = inside.createTreeWalker(inside.querySelector("article"), view.NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-      const element = walker.currentNode.parentElement;
-      if (!walker.currentNode.data.trim() || element.closest("svg,script,style,.headerlink,.copybtn")) continue;
-      let behind = element;
-      while (behind && /rgba\\(.*, 0\\)|transparent/.test(view.getComputedStyle(behind).backgroundColor))
-        behind = behind.parentElement;
-      const [ink, paper] = [view.getComputedStyle(element), view.getComputedStyle(behind || root)];
-      const ratio = contrast(ink.color, paper.backgroundColor);
-      if (ratio < 3.5) faint.push(`${ratio.toFixed(1)}: ${walker.currentNode.data.trim().slice(0, 40)}`);
+    const found = [];
+    for (const theme of themes) {
+      inside.body.dataset.theme = theme;
+      await new Promise(done => setTimeout(done, 20));
+      const wide = [...inside.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > width + 1)
+        .filter(e => !e.closest("pre,.table-wrapper,.picture,.output,.sig,svg,.highlight"))
+        .map(e => e.outerHTML.slice(0, 90));
+      const faint = [];
+      const walker = inside.createTreeWalker(inside.querySelector("article"), view.NodeFilter.SHOW_TEXT);
+      while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || element.closest("svg,script,style,.headerlink,.copybtn")) continue;
+        let behind = element;
+        while (behind && /rgba\\(.*, 0\\)|transparent/.test(view.getComputedStyle(behind).backgroundColor))
+          behind = behind.parentElement;
+        const [ink, paper] = [view.getComputedStyle(element), view.getComputedStyle(behind || root)];
+        const ratio = contrast(ink.color, paper.backgroundColor);
+        if (ratio < 3.5) faint.push(`${ratio.toFixed(1)}: ${walker.currentNode.data.trim().slice(0, 40)}`);
+      }
+      found.push({page, width, theme, scrolls: root.scrollWidth - root.clientWidth, wide: wide.slice(0, 3),
+        faint: faint.slice(0, 3)});
     }
-    resolve({page, scrolls: root.scrollWidth - root.clientWidth, wide: wide.slice(0, 3), faint: faint.slice(0, 3)});
+    resolve(found);
     frame.remove();
   };
   frame.src = page;
@@ -168,7 +180,7 @@ const one = page => new Promise(resolve => {
 });
 (async () => {
   const found = [];
-  for (const page of pages) found.push(await one(page));
+  for (const width of widths) for (const page of pages) found.push(...await one(page, width));
   const out = document.createElement("pre");
   out.id = "found";
   out.textContent = JSON.stringify(found);
@@ -177,29 +189,50 @@ const one = page => new Promise(resolve => {
 </script>"""
 
 
-@pytest.mark.parametrize("width", [390, 1400])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_scrolls_sideways_and_all_can_be_read(
-    site: Path, address: str, width: int, theme: str, tmp_path: Path
-) -> None:
+WIDTHS, THEMES = (390, 1400), ("light", "dark")
+
+
+def measured(site: Path, folder: Path) -> list[dict[str, Any]]:
+    """What Chromium finds in every page at every width and in every theme; started once for all of them."""
     names = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if "_static" not in path.parts)
     assert len(names) > 30
     harness = site / f"measure-{os.getpid()}.htm"  # not .html, for which tests beside this one look
-    text = MEASURE.replace("PAGES", json.dumps(names)).replace("WIDTH", str(width)).replace("THEME", theme)
-    harness.write_text(text, encoding="utf-8")
-    command = [
-        *(require_tool("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *("--window-size=1500,900", "--virtual-time-budget=120000", "--dump-dom", f"{address}/{harness.name}"),
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
-    finally:
-        harness.unlink()
+    text = MEASURE.replace("PAGES", json.dumps(names)).replace("WIDTHS", json.dumps(WIDTHS))
+    harness.write_text(text.replace("THEMES", json.dumps(THEMES)), encoding="utf-8")
+    with served(site) as address:
+        command = [
+            *(require_tool("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
+            *(f"--user-data-dir={folder / 'profile'}", "--window-size=1500,900", "--hide-scrollbars"),
+            *("--virtual-time-budget=480000", "--dump-dom", f"{address}/{harness.name}"),
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
+        finally:
+            harness.unlink()
     shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     assert shown is not None, done.stdout[-2000:]
-    found = json.loads(html.unescape(shown[1]))
-    assert [page["page"] for page in found] == names
+    found: list[dict[str, Any]] = json.loads(html.unescape(shown[1]))
+    for width in WIDTHS:
+        for theme in THEMES:
+            assert [page["page"] for page in found if (page["width"], page["theme"]) == (width, theme)] == names
+    return found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("theme", THEMES)
+def test_no_page_scrolls_sideways_and_all_can_be_read(
+    site: Path, width: int, theme: str, for_all_workers: Path, tmp_path: Path
+) -> None:
+    def make(path: Path) -> None:
+        path.write_text(json.dumps(measured(site, tmp_path)), encoding="utf-8")
+
+    kept = build_once(for_all_workers / "measured.json", make)
+    found = [
+        page
+        for page in json.loads(kept.read_text(encoding="utf-8"))
+        if (page["width"], page["theme"]) == (width, theme)
+    ]
+    assert len(found) > 30
     assert [page for page in found if page["scrolls"] > 0] == []
     assert [page for page in found if page["faint"]] == []

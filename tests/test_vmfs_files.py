@@ -103,14 +103,14 @@ SIZES = 12 * EXTENT_SIZE + DATA_OFFSET
 
 
 @pytest.fixture(scope="module", params=["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
-def forged(request: pytest.FixtureRequest, shared_folder: Path) -> tuple[VmfsKind, Path]:
+def forged(request: pytest.FixtureRequest, for_all_workers: Path) -> tuple[VmfsKind, Path]:
     kind: VmfsKind = request.param
 
-    def build(folder: Path) -> None:
+    def make(path: Path) -> None:
         (volume,) = vmfs_volume(tree_of(kind), kind, size=SIZES)
-        volume.write_to(folder / "volume.img")
+        volume.write_to(path)
 
-    return kind, build_once(shared_folder / kind, build) / "volume.img"
+    return kind, build_once(for_all_workers / f"{kind}.img", make)
 
 
 @contextmanager
@@ -402,13 +402,14 @@ SPANNED: dict[str, Content] = {
 
 class TestSpannedVolumes:
     @pytest.fixture(params=["vmfs3", "vmfs5", "vmfs6", "vmfs-l"])
-    def devices(self, request: pytest.FixtureRequest, shared_folder: Path) -> list[Path]:
-        def build(folder: Path) -> None:
+    def devices(self, request: pytest.FixtureRequest, for_all_workers: Path) -> list[Path]:
+        def make(folder: Path) -> None:
+            folder.mkdir()
             size = 2 * EXTENT_SIZE + DATA_OFFSET
             for number, device in enumerate(vmfs_volume(SPANNED, request.param, size=size, devices=2)):
                 device.write_to(folder / f"{number}.img")
 
-        folder = build_once(shared_folder / f"spanned-{request.param}", build)
+        folder = build_once(for_all_workers / f"spanned-{request.param}", make)
         return [folder / "0.img", folder / "1.img"]
 
     @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
