@@ -33,6 +33,7 @@ from vmvisor_image import (
     limits,
     open_archive,
 )
+from vmvisor_image.sequential import PIECE
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
 from vmvisor_image.volumes import iso9660
@@ -264,6 +265,33 @@ class TestZip:
         assert contents(copy) == contents(archive)
         file = pickle.loads(pickle.dumps(archive["bin/busybox"]))
         assert file.read_bytes() == FILES["bin/busybox"]
+
+    @pytest.mark.parametrize("more", [-1, 0, 1, 63, 64, 65, 128, 200, 4096])
+    @pytest.mark.parametrize("pieces", [1, 2])
+    def test_an_end_that_compresses_well(self, pieces: int, more: int) -> None:
+        """The decoder has taken all of the input and still owes output."""
+        data = bytes(pieces * PIECE + more)
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("disk.dd", data)
+        file = open_archive(BytesSource(made.getvalue()))["disk.dd"]
+        assert file.read_at(len(data) - 7, 7) == bytes(7)
+        assert file.read_bytes() == data
+
+    @pytest.mark.parametrize("field", [20, 24], ids=["compressed size", "size"])
+    @pytest.mark.parametrize("said", [0, 60, 99, 101, 180, 230, 0xFFFFFFF0])
+    def test_a_stored_member_of_two_sizes_keeps_to_its_own_bytes(self, said: int, field: int) -> None:
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("a", b"A" * 100)
+            archive.writestr("b", b"B" * 100)
+        data = bytearray(made.getvalue())
+        struct.pack_into("<I", data, data.index(b"PK\1\2") + field, said)  # its entry in the directory
+        read = open_archive(BytesSource(data))
+        assert contents(read) == {"a": b"A" * 100, "b": b"B" * 100}
+        [problem] = read.problems
+        assert (problem.structure, problem.offset) == ("zip directory", 0)
+        assert str(said) in problem.message
 
     def test_a_damaged_link_costs_itself(self) -> None:
         made = io.BytesIO()

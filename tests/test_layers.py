@@ -12,7 +12,7 @@ import random
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -259,6 +259,14 @@ class TestDamage:
         [problem] = reader.problems
         assert problem.offset == len(made(way))
 
+    @pytest.mark.parametrize("more", [-1, 0, 1, 64, 128])
+    def test_a_cut_off_trailer_costs_no_data_that_the_decoder_holds(self, more: int) -> None:
+        data = bytes(2 * PIECE + more)
+        reader = open_bytes(gzip.compress(data, mtime=0)[:-8])
+        assert reader.read_at(0, len(data)) == data
+        with pytest.raises(TruncatedImage, match="trailer"):
+            _ = reader.size
+
     def test_a_header_that_is_not_what_its_crc_says(self) -> None:
         reader = open_bytes(_NAMED + b"\0\0" + _deflated(b"x") + b"garbage")
         assert reader.read_at(0, 1) == b"x"
@@ -295,6 +303,75 @@ class TestDamage:
         assert isinstance(reader, SequentialReader)
         assert reader.read_at(0, 10) == bytes(10)
         assert reader.pieces_decoded == 1
+
+
+def xz_number(value: int) -> bytes:
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*found, value))
+
+
+def xz_stream(data: bytes, *, unpadded: int = 0, size: int = 0, padding: int = 0, blocks: int = 1) -> bytes:
+    """A stream of one block by liblzma, whose index says other than what is there (.xz format 1.2, section 4)."""
+    whole = lzma.compress(data, check=lzma.CHECK_CRC32)
+    index_length = (int.from_bytes(whole[-8:-4], "little") + 1) * 4
+    record = whole[-12 - index_length + 2 : -12]
+    real, shift, at = 0, 0, 0
+    while True:
+        real |= (record[at] & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if not record[at - 1] & 0x80:
+            break
+    index = b"\0" + xz_number(blocks) + xz_number(real + unpadded) + xz_number(len(data) + size)
+    index += bytes((padding,)) * (-len(index) % 4)
+    index += zlib.crc32(index).to_bytes(4, "little")
+    footer = (len(index) // 4 - 1).to_bytes(4, "little") + whole[6:8]
+    end = zlib.crc32(footer).to_bytes(4, "little") + footer + b"YZ"
+    return whole[: -12 - index_length] + index + end
+
+
+class TestXzAgainstItsIndex:
+    """What `xz -t` refuses is a problem or an error here, and what it takes is neither."""
+
+    # Lengths whose block has padding, and whose index has: else there is nothing to contradict.
+    LENGTHS = (100_001, 100_002, 100_003, 700_000)
+    KINDS: Mapping[str, Callable[[bytes], bytes]] = {
+        "nothing wrong": xz_stream,
+        "one byte more unpadded": lambda data: xz_stream(data, unpadded=1),
+        "one byte less unpadded": lambda data: xz_stream(data, unpadded=-1),
+        "four bytes more unpadded": lambda data: xz_stream(data, unpadded=4),
+        "a byte more decoded": lambda data: xz_stream(data, size=1),
+        "a byte less decoded": lambda data: xz_stream(data, size=-1),
+        "two blocks": lambda data: xz_stream(data, blocks=2),
+        "no block": lambda data: xz_stream(data, blocks=0),
+        "padding of ones": lambda data: xz_stream(data, padding=1),
+        "stream padding of 1": lambda data: xz_stream(data) + bytes(1),
+        "stream padding of 4": lambda data: xz_stream(data) + bytes(4),
+        "stream padding of 5": lambda data: xz_stream(data) + bytes(5),
+        "stream padding of 6 between two": lambda data: xz_stream(data) + bytes(6) + xz_stream(data),
+        "stream padding of 8 between two": lambda data: xz_stream(data) + bytes(8) + xz_stream(data),
+    }
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("length", LENGTHS)
+    def test_as_xz_says(self, length: int, kind: str) -> None:
+        compressed = self.KINDS[kind](DATA[:length])
+        program = [require_tool("xz"), "-t"]
+        is_sound = subprocess.run(program, input=compressed, capture_output=True, check=False).returncode == 0
+        reader: Reader | None = None
+        try:
+            reader = open_bytes(compressed)
+            data = reader.read_at(0, reader.size)
+            ours = not reader.problems
+        except CorruptImage:
+            ours = False
+        else:
+            assert data[:length] == DATA[:length]
+        assert ours == is_sound
+        if isinstance(reader, FramedReader):  # liblzma keeps to itself what it decoded in the call that fails
+            assert reader.read_at(0, length - 1) == DATA[: length - 1], "what is before it is not lost"
 
 
 def test_an_image_within_layers(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             yield ArchiveMember(path, "directory", 0, modified, mode & 0o7777 or 0o755, offset=entry.header_offset)
             continue
         try:
-            extents, content = _content(source, entry)
+            extents, content = _content(source, entry, report)
             target = None
             if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:
                 raw = content if content is not None else source
@@ -96,7 +96,9 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         )
 
 
-def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...], ReadAt | None]:
+def _content(
+    source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]
+) -> tuple[tuple[Extent, ...], ReadAt | None]:
     """Where a stored member lies, or what inflates one."""
     at = entry.header_offset
     header = read_up_to(source, at, _LOCAL_HEADER) if at >= 0 else b""
@@ -113,6 +115,7 @@ def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...]
     name_length, extra_length = struct.unpack_from("<HH", header, 26)
     start = at + _LOCAL_HEADER + name_length + extra_length
     if entry.compress_type == zipfile.ZIP_STORED:
+        _check_stored_sizes(entry, header, report)
         return ((Extent(start, entry.file_size),) if entry.file_size else ()), None
     if entry.compress_type == zipfile.ZIP_DEFLATED:
         decoder = functools.partial(DeflateDecoder, source, start, entry.compress_size, entry.CRC, entry.file_size)
@@ -122,6 +125,20 @@ def _content(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[tuple[Extent, ...]
         structure="zip member",
         offset=at,
     )
+
+
+def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
+    """Report two sizes of a stored member that differ (APPNOTE.TXT 4.4.8, 4.4.9), and keep the one that is its own.
+
+    That is the size that its local header says, else, where that is in a data descriptor, its compressed one.
+    """
+    if entry.file_size == entry.compress_size:
+        return
+    local = struct.unpack_from("<II", header, 18)
+    said = f"{entry.file_size} bytes, {entry.compress_size} compressed, and {local[1]} in its local header"
+    report(Problem("zip directory", f"{entry.filename!r} is stored and has {said}", entry.header_offset))
+    is_size = entry.file_size in local and entry.compress_size not in local
+    entry.file_size = entry.file_size if is_size else entry.compress_size
 
 
 class _Bounded:
@@ -186,6 +203,8 @@ class DeflateDecoder:
                 if self._size > self._expected[1]:
                     raise self._mismatch()
                 return found
+            if not data and not self._inflate.eof:  # it may have held output when its input ended
+                raise TruncatedImage("its data has no end", structure="zip member", offset=self.position)
         if (self._crc, self._size) != self._expected:
             raise self._mismatch()
         return b""
@@ -199,8 +218,6 @@ class DeflateDecoder:
 
     def _next_input(self) -> bytes:
         data = read_up_to(self._source, self.position, min(_FEED, self._end - self.position))
-        if not data:
-            raise TruncatedImage("its data has no end", structure="zip member", offset=self.position)
         self.position += len(data)
         return data
 

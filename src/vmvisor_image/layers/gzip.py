@@ -76,6 +76,8 @@ class GzipDecoder:
                 self._crc = zlib.crc32(found, self._crc)
                 self._size += len(found)
                 return found
+            if not data and not self._inflate.eof:  # it may have held output when its input ended
+                raise TruncatedImage("the source ends within its data", structure="gzip member", offset=self.position)
         return b""
 
     def copy(self) -> Self:
@@ -118,8 +120,6 @@ class GzipDecoder:
 
     def _next_input(self) -> bytes:
         data = read_up_to(self._source, self.position, _FEED)
-        if not data:
-            raise TruncatedImage("the source ends within its data", structure="gzip member", offset=self.position)
         self.position += len(data)
         return data
 

@@ -112,10 +112,13 @@ class XzBlockDecoder(_LzmaDecoder):
         self._block = block
         self._left = block.size
         self._run(read_up_to(source, block.stream, _HEADER), 0)
+        self._is_checked = False
 
     def read(self, length: int) -> bytes:
         """See `Decoder.read`."""
-        found = self._decode(min(length, self._left), self._block.start + self._block.length) if self._left else b""
+        end = self._block.start + self._block.length
+        # The last byte by itself, as what is wrong is found with it: what is before it was given then.
+        found = self._decode(min(length, max(1, self._left - 1)), end) if self._left else b""
         self._left -= len(found)
         if not found and self._left:
             raise CorruptImage(
@@ -125,11 +128,30 @@ class XzBlockDecoder(_LzmaDecoder):
                 expected=f"{self._block.size} bytes",
                 found=f"{self._block.size - self._left}",
             )
-        if not self._left and self._decode(1, self._block.start + self._block.length):
-            raise CorruptImage(
-                "it has more bytes than its index tells of", structure="xz block", offset=self._block.start
-            )
+        if not self._left and not self._is_checked:
+            if self._decode(1, end):
+                raise CorruptImage(
+                    "it has more bytes than its index tells of", structure="xz block", offset=self._block.start
+                )
+            self._check_index()
+            self._is_checked = True
         return found
+
+    def _check_index(self) -> None:
+        """Have liblzma compare the block with its record in the index: it is fed an index of that block alone."""
+        flags = read_up_to(self._source, self._block.stream, _HEADER)[6:8]
+        index = b"\0\1" + _as_number(self._block.unpadded) + _as_number(self._block.size)
+        index += bytes(-len(index) % 4)
+        index += zlib.crc32(index).to_bytes(4, "little")
+        footer = (len(index) // 4 - 1).to_bytes(4, "little") + flags
+        try:
+            self._lzma.decompress(index + zlib.crc32(footer).to_bytes(4, "little") + footer + _FOOTER_MAGIC)
+        except lzma.LZMAError:
+            raise CorruptImage(
+                f"it has not the {self._block.unpadded} bytes that its index tells of",
+                structure="xz block",
+                offset=self._block.start,
+            ) from None
 
 
 class XzDecoder(_LzmaDecoder):
@@ -147,14 +169,17 @@ class XzDecoder(_LzmaDecoder):
                 return found
             if not self._lzma.eof:
                 raise TruncatedImage("the source ends within it", structure="xz stream", offset=self.position)
-            after = self.position - len(self._lzma.unused_data)
+            end = after = self.position - len(self._lzma.unused_data)
             while not any(padding := read_up_to(self._source, after, _FEED)) and padding:
                 after += len(padding)
             after += len(padding) - len(padding.lstrip(b"\0"))
+            if (after - end) % 4:
+                count = after - end
+                self.problems += (Problem("xz source", f"{count} bytes of stream padding are no multiple of 4", end),)
             head = read_up_to(self._source, after, len(_MAGIC))
             if head != _MAGIC:
                 if head:
-                    self.problems = (Problem("xz source", "bytes follow the last stream and are not xz", after),)
+                    self.problems += (Problem("xz source", "bytes follow the last stream and are not xz", after),)
                 return b""
             self.position = after
             self._new_decoder()
@@ -166,6 +191,8 @@ class XzBlock(Frame):
 
     stream: int
     """Where its stream's header is, in bytes from the source's start."""
+    unpadded: int
+    """Bytes of it without its padding, as its index says."""
 
 
 def _check_header(source: ReadAt, at: int) -> bytes:
@@ -190,9 +217,9 @@ def _find_blocks(source: ReadAt) -> list[XzBlock]:
     frames: list[XzBlock] = []
     decoded = 0
     for blocks in reversed(streams):
-        for start, length, size, stream in blocks:
+        for start, unpadded, size, stream in blocks:
             if size:
-                frames.append(XzBlock(start, length, decoded, size, stream))
+                frames.append(XzBlock(start, _padded(unpadded), decoded, size, stream, unpadded))
             decoded += size
     return frames
 
@@ -205,7 +232,7 @@ def _without_padding(source: ReadAt, end: int) -> int:
 
 
 def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, int, int]]]:
-    """Start of the stream that ends at `end`, and start, length, decoded size and stream of each of its blocks."""
+    """Start of the stream that ends at `end`, and start, unpadded and decoded size and stream of each of its blocks."""
     if end < _HEADER + _FOOTER:
         raise TruncatedImage("there is no room for a stream", structure="xz stream footer", offset=end)
     footer = source.read_at(end - _FOOTER, _FOOTER)
@@ -224,7 +251,7 @@ def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, in
     blocks = []
     at = start + _HEADER
     for unpadded, size in records:
-        blocks.append((at, _padded(unpadded), size, start))
+        blocks.append((at, unpadded, size, start))
         at += _padded(unpadded)
     return start, blocks
 
@@ -245,7 +272,18 @@ def _parse_index(index: bytes, offset: int) -> list[tuple[int, int]]:
         unpadded, at = _number(index, at)
         size, at = _number(index, at)
         records.append((unpadded, size))
+    if any(index[at:-4]) or len(index) - 4 - at > 3:
+        raise CorruptImage("its padding is not up to three zeros", structure="xz index", offset=offset + at)
     return records
+
+
+def _as_number(value: int) -> bytes:
+    """A variable-length integer (section 1.2)."""
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*found, value))
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:

@@ -267,7 +267,8 @@ class ZstdFrameDecoder(_ZstdDecoder):
 
     def read(self, length: int) -> bytes:
         """See `Decoder.read`."""
-        found = self._read_frame(length)
+        # The last byte by itself, as what is wrong is found with it: what is before it was given then.
+        found = self._read_frame(min(length, max(1, self._left - 1)))
         self._left -= len(found)
         if self._left < 0 or (self._left and not found):
             raise CorruptImage(
