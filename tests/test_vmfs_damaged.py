@@ -146,7 +146,7 @@ def test_a_file_system_without_the_volume_manager(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize("kind", ["vmfs5", "vmfs6"])
 def test_directories_of_the_system(kind: str) -> None:
     (volume,) = vmfs_volume({".sdd.sf/": b"", "a.txt": b"hello"}, kind)  # type: ignore[arg-type]
-    patches = {}
+    patches: dict[int, bytes] = {}
     for at, data in volume.pieces:
         for offset in range(0, len(data) - 72, 512):
             address, generation, _, type_ = struct.unpack_from("<4I", data, offset)
@@ -159,7 +159,9 @@ def test_directories_of_the_system(kind: str) -> None:
         kinds = {entry.name: isinstance(entry, Directory) for entry in files.root}
         assert kinds[".sdd.sf"]
         assert not kinds[".fdc.sf"]
-        assert list(files.root / ".sdd.sf") == []  # type: ignore[call-overload]
+        directory = files.root / ".sdd.sf"
+        assert isinstance(directory, Directory)
+        assert list(directory) == []
         assert files["a.txt"].read_bytes() == b"hello"
         assert image.problems == ()
 
