@@ -318,3 +318,16 @@ def test_unsafe_names_may_cost_only_themselves(tmp_path: Path) -> None:
     with pytest.raises(UnsafeName, match="nothing was written"):
         write_files(files[1:3], tmp_path / "other", skip_unsafe=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_names_through_fsspec(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    path = tmp_path / "volume.img"
+    path.write_bytes(with_long_names(NAMES))
+    system = fsspec.filesystem("vmvisor", fo=str(path))
+    found = system.find("")
+    assert {each.rpartition("/")[2].removesuffix(" long name"): system.cat_file(each) for each in found} == NAMES
+    (folder,) = {each.rpartition("/")[0] for each in found}
+    for name, data in NAMES.items():
+        assert system.cat_file(f"{folder}/{name} long name") == data
+        assert [system.cat_file(each) for each in system.glob(f"{folder}/{name} long name")] == [data]

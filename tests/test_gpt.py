@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import require_tool, run
 from tests.test_partitions import Recorder
-from vmvisor_image import PARTITION_TYPES, Image
+from vmvisor_image import PARTITION_TYPES, Image, verify
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
 from vmvisor_image.schemas.mbr import PartitionEntry
 from vmvisor_image.tables.gpt import GptTable
@@ -276,3 +276,28 @@ def test_a_table_knows_its_disk() -> None:
         table = image.partitions._table
         assert isinstance(table, GptTable)
         assert table.disk_guid.version == 5
+
+
+@pytest.mark.parametrize("sector_size", [512])
+def test_damage_is_told_by_verify_where_sgdisk_tells_it(tmp_path: Path, sector_size: int) -> None:
+    """A bit of the protective record, of either header or of its entries; sgdisk gives "Caution" or "Problem" then."""
+    data, path = forged(sector_size), tmp_path / "disk"
+    backup = len(data) - sector_size
+    places = [510, 511, *range(446, 462), *range(512, 604, 3), *range(1024, 1152, 9)]
+    places += [*range(backup, backup + 92, 3), *range(backup - 16384, backup - 16384 + 128, 9)]
+    chance, told = random.Random(sector_size), 0
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        done = subprocess.run(
+            [require_tool("sgdisk"), "-v", str(path)], capture_output=True, text=True, errors="replace", check=False
+        )
+        is_told = done.returncode != 0 or bool(re.search("Caution|Warning|Problem:|invalid|corrupt", done.stdout))
+        ours = verify(bytes(damaged)).problems
+        told += bool(ours)
+        # Cylinders, heads and sectors of the protective record are nothing to either; the flag of an active partition
+        # and its length are to us.
+        assert not is_told or ours, f"byte {place:#x}: {done.stdout}"
+        assert is_told or not ours or 446 <= place < 512, f"byte {place:#x}: {ours}"
+    assert told > 80

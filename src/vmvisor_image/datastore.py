@@ -10,6 +10,7 @@ from vmvisor_image.errors import InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileTree
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.image import Image, Source
+from vmvisor_image.limits import Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.volumes.vmfs import VmfsVolume, join_devices
@@ -158,6 +159,11 @@ class Datastore:
     def disk(self) -> ReadAt:
         """The volume's bytes."""
         return self.volume.logical
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what is decoded of its first device's image, whose limits are those of its files."""
+        return self._devices[0].meter
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """Extents of a file, for `File`."""

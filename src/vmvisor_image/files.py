@@ -558,17 +558,26 @@ class FileTree(Mapping[str, File]):
     _SKIPS_UNSAFE: ClassVar[bool] = True
     """Whether a name that can't be written costs only its own file when all are extracted."""
 
-    def __init__(self, root: Directory, problems: Callable[[], tuple[Problem, ...]], *, fold_case: bool) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        problems: Callable[[], tuple[Problem, ...]],
+        *,
+        fold_case: bool,
+        home: FileHome | None = None,
+    ) -> None:
         """Made by volumes.
 
         Args:
             root: The root directory.
             problems: Gives what was found damaged so far.
             fold_case: Names differ in more than case, as on FAT.
+            home: What the volume lies in, for its limits.
         """
         self.root = root
         """The root directory."""
-        self.limits = DEFAULT_LIMITS
+        meter: Meter | None = getattr(home, "meter", None)
+        self.limits = DEFAULT_LIMITS if meter is None else meter.limits
         """What a walk may cost; those of the image."""
         self._problems = problems
         self._fold_case = fold_case

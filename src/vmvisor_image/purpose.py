@@ -327,7 +327,9 @@ def _type_key(partition: AssessedPartition) -> int | UUID | None:
 
 
 def _vmfs_evidence(volume: VmfsVolume) -> list[Evidence]:
-    found = [Evidence("the volume manager's magic 0xC001D00D", volume.device.source_offset)]
+    found = []
+    if volume.has_volume_manager:
+        found.append(Evidence("the volume manager's magic 0xC001D00D", volume.device.source_offset))
     if volume.file_system is not None:
         magic, at = volume.file_system.magic, volume.file_system.source_offset
         found.append(Evidence(f"the file system's magic 0x{magic:X}, version {volume.version}", at))

@@ -16,6 +16,7 @@ from uuid import UUID
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.gpt import LEGACY_BOOTABLE, SECTOR_SIZES, SIGNATURE, GptEntry, GptHeader
+from vmvisor_image.schemas.mbr import SIGNATURE as RECORD_SIGNATURE
 from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.streams import ReadAt, read_up_to
 from vmvisor_image.tables import Scheme, TableEntry
@@ -177,6 +178,9 @@ def find_gpt(disk: ReadAt, sector: bytes) -> tuple[GptTable | None, tuple[Proble
     """
     is_protected = is_plausible(sector) and protects_gpt(sector)
     unprotected = () if is_protected else (Problem("master boot record", "it does not protect the GPT behind it", 0),)
+    if is_protected and sector[-len(RECORD_SIGNATURE) :] != RECORD_SIGNATURE:
+        at = len(sector) - len(RECORD_SIGNATURE)
+        unprotected = (Problem("master boot record", "signature: 55 AA is missing", at),)
     primary: _Copy | Problem | None = None
     for sector_size in SECTOR_SIZES:
         found = _read_copy(disk, sector_size, sector_size, "primary")

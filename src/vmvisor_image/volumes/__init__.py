@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeGuard
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent, FileHome, FileTree
 from vmvisor_image.record import Record
-from vmvisor_image.schemas.vmfs import LVM_OFFSET
 from vmvisor_image.streams import ReadAt, read_up_to
 from vmvisor_image.volumes.signatures import Match, match_signature
 
@@ -63,7 +62,7 @@ def has_files(volume: Volume | None) -> TypeGuard[FileVolume]:
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome) -> Volume | None:
     """The volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
 
-    Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB and 1 MiB behind it.
+    Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB, 1 MiB and 2 MiB behind it.
 
     Raises:
         CorruptImage: A volume is recognised and can't be opened.
@@ -91,8 +90,9 @@ def recognise(disk: ReadAt, start: int) -> Match | None:
         head = read_up_to(disk, start, fat.BOOT_SECTOR)
         if fat.is_boot_sector(head):
             return Match("fat", "FAT volume", 0, head[:3])
-        if vmfs.probe(disk, start, vmfs.LARGEST_HEADER):
-            return Match("vmfs", "VMFS volume", LVM_OFFSET, vmfs.MAGIC_BYTES)
+        found = vmfs.find_magic(disk, start)
+        if found is not None:
+            return Match("vmfs", "VMFS volume", *found)
     except CorruptImage:
         return match_signature(disk, start)
     return match_signature(disk, start)

@@ -165,7 +165,7 @@ class FatVolume:
         root_cluster = self.geometry.root_cluster
         self._claims[root_cluster] = ""
         root = Directory("", None, lambda: self._list("", root_cluster, start), fold_case=True)
-        self.files = FileTree(root, lambda: self.problems, fold_case=True)
+        self.files = FileTree(root, lambda: self.problems, fold_case=True, home=home)
         """The volume's files."""
 
     @property

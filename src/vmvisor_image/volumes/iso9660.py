@@ -120,6 +120,7 @@ class IsoVolume:
             Directory("", None, lambda: self._list("", root, home), fold_case=self._folds_case),
             lambda: self.problems,
             fold_case=self._folds_case,
+            home=home,
         )
         """Its files; without Rock Ridge names are looked up without regard to case."""
 

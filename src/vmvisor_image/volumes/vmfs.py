@@ -49,20 +49,44 @@ _GENERATIONS: Final = {4: "vmfs3", 14: "vmfs5", 24: "vmfs6"}
 """By `FileSystemDescriptor.major_version`."""
 _LVM_GENERATIONS: Final = {3: "vmfs3", 5: "vmfs5", 6: "vmfs6"}
 """By `LvmDevice.major_version`, for a device that does not hold the file system's descriptor."""
+_VERSIONED: Final = 8
+"""Bytes of the file system's descriptor up to its version."""
 _LVM_IS_LOCAL: Final = 1
 _HEARTBEATS: Final = 2048
 """Slots of VMFS 3 and 5, of 512 bytes."""
 _LARGEST_HEARTBEAT: Final = 1 << 16
-LARGEST_HEADER: Final = LVM_OFFSET + LvmDevice.length()
-"""Bytes of a partition up to the end of the header by which a device is known."""
+_MOST_DEVICES: Final = 32
+_LARGEST_DEVICE: Final = 64 << 40
+"""Bytes; both are vSphere's configuration maximums."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def find_magic(disk: ReadAt, start: int, size: int | None = None) -> tuple[int, bytes] | None:
+    """Offset and bytes of what tells a device of a VMFS volume, or a file system without the volume manager.
+
+    Args:
+        disk: The decoded disk.
+        start: First byte of the partition.
+        size: Bytes in it; None for those up to the disk's end.
+    """
+
+    def read(offset: int, length: int) -> bytes:
+        return b"" if size is not None and size < offset + length else read_up_to(disk, start + offset, length)
+
+    magic = read(LVM_OFFSET, LvmDevice.length())[: len(MAGIC_BYTES)]
+    if magic == MAGIC_BYTES:
+        return LVM_OFFSET, magic
+    # As libblkid knows it, which takes the magic of VMFS 3; the version is asked for, too, as four bytes are few.
+    found = read(FILE_SYSTEM_OFFSET, _VERSIONED)
+    magics = [value.to_bytes(4, "little") for value in FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS]
+    if found[:4] in magics and int.from_bytes(found[4:], "little") in _GENERATIONS:
+        return FILE_SYSTEM_OFFSET, found[:4]
+    return None
+
+
 def probe(disk: ReadAt, start: int, size: int) -> bool:
-    """Whether the partition of `size` bytes from byte `start` of `disk` is a device of a VMFS volume."""
-    if size < LARGEST_HEADER:
-        return False
-    return read_up_to(disk, start + LVM_OFFSET, len(MAGIC_BYTES)) == MAGIC_BYTES
+    """Whether the partition of `size` bytes from byte `start` of `disk` holds VMFS, or a part of it."""
+    return find_magic(disk, start, size) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +151,8 @@ class VmfsVolume:
         self._problems: dict[Problem, None] = {}
         self._hosts: tuple[ActiveHost, ...] | None = None
         self._extents: tuple[PhysicalExtent, ...] | None = None
-        self.device = self._read(LvmDevice, LVM_OFFSET)
-        """The volume manager's header."""
+        self.device = self._read_device()
+        """The volume manager's header; zeros of a file system that lies there without it."""
         self.volume = self._read_volume()
         """Its entry of the volume table; None where it can't be read."""
         self.file_system = self._read_file_system()
@@ -136,6 +160,7 @@ class VmfsVolume:
         self._check()
         self._logical: LogicalVolume | None = None
         self._readers: tuple[VmfsBlocks, VmfsTree] | None = None
+        self._files: FileTree | None = None
 
     def with_others(self, others: Sequence[VmfsVolume], home: FileHome) -> VmfsVolume:
         """The same volume with more of its devices, for `home`."""
@@ -145,12 +170,14 @@ class VmfsVolume:
     def logical(self) -> LogicalVolume:
         """The volume, of which the parts are readable whose devices are there."""
         if self._logical is None:
-            segments = [segment for device in (self, *self._others) for segment in device.segments()]
-            found = LogicalVolume(0 if self.volume is None else self.volume.size, segments)
+            devices = (self, *self._others)
+            segments = [segment for device in devices for segment in device.segments()]
+            sizes = [device.volume.size for device in devices if device.volume is not None]
+            size = sizes[0] if sizes else sum(segment.length for segment in segments)
+            found = LogicalVolume(size, segments)
             if found.missing and self.volume is not None:
-                devices = 1 + len(self._others)
-                why = f"{devices} of {self.volume.device_count} devices are there (see open_datastore)"
-                if devices >= self.volume.device_count:
+                why = f"{len(devices)} of {self.volume.device_count} devices are there (see open_datastore)"
+                if len(devices) >= self.volume.device_count:
                     why = "what is there of its devices ends before them"
                 message = f"{found.missing} of {found.size} bytes are missing; {why}"
                 self._note(LVM_OFFSET, "VMFS volume", message)
@@ -165,7 +192,11 @@ class VmfsVolume:
             NotAFileSystem: This device does not hold the file system's descriptor.
             CorruptImage: The descriptor makes no sense.
         """
-        return self._opened()[1].files(self._home, lambda: self.problems)
+        _, tree = self._opened()
+        with self._lock:
+            if self._files is None:
+                self._files = tree.files(self._home, lambda: self.problems)
+            return self._files
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -264,10 +295,11 @@ class VmfsVolume:
 
     def segments(self) -> list[Segment]:
         """The parts of the volume that lie on this device, one after the other unless its table says otherwise."""
-        volume, device = self.volume, self.device
-        if volume is None or volume.last_extent < volume.first_extent:
-            return []
-        first, begin = volume.first_extent * EXTENT_SIZE, device.data_offset
+        volume, begin = self.volume, self.device.data_offset
+        if volume is None:  # without the volume manager, or its table: this device has all
+            length = max(self._size - begin, 0) if self.file_system is not None else 0
+            return [Segment(0, length, self._disk, self._start + begin)] if length else []
+        first = volume.first_extent * EXTENT_SIZE
         table = [extent for extent in self.extents if extent.size]
         if any(extent.physical_offset - begin != extent.logical_offset - first for extent in table):
             return [
@@ -284,9 +316,15 @@ class VmfsVolume:
             if self.file_system.magic in LOCAL_FILE_SYSTEM_MAGICS:
                 return "vmfs-l"
             return _GENERATIONS.get(self.file_system.major_version, "vmfs")
-        if self.device.flags & _LVM_IS_LOCAL and self.device.major_version == 6:
+        device = self.device
+        if device.flags & _LVM_IS_LOCAL and device.major_version == 6:
             return "vmfs-l"
-        return _LVM_GENERATIONS.get(self.device.major_version, "vmfs")
+        return _LVM_GENERATIONS.get(device.major_version, "vmfs")
+
+    @property
+    def has_volume_manager(self) -> bool:
+        """Whether the volume manager's header is there; a file system may lie in a partition or file without it."""
+        return self.device.magic == LVM_MAGIC
 
     @property
     def version(self) -> str | None:
@@ -364,7 +402,7 @@ class VmfsVolume:
     def records(self) -> Mapping[str, Record]:
         """The headers as they are on disk, by their names."""
         found: dict[str, Record | None] = {
-            "LVM device header": self.device,
+            "LVM device header": self.device if self.has_volume_manager else None,
             "LVM volume table entry": self.volume,
             "VMFS file system descriptor": self.file_system,
         }
@@ -383,7 +421,7 @@ class VmfsVolume:
             "volume UUID": self.volume_uuid,
             "capacity": None if self.capacity is None else f"{self.capacity} bytes",
             "devices": self.device_count,
-            "device UUID": vmfs_uuid(device.device_uuid),
+            "device UUID": vmfs_uuid(device.device_uuid) if self.has_volume_manager else None,
             "in use by": ", ".join(map(str, self.active_hosts)) or None,
             "made on": " ".join(filter(None, map(_text, (device.vendor, device.model, device.disk_id)))) or None,
         }
@@ -391,11 +429,14 @@ class VmfsVolume:
             found["this device"] = f"extents {volume.first_extent} to {volume.last_extent} of the volume"
         return {name: str(value) for name, value in found.items() if value is not None}
 
-    def _read(self, kind: type[LvmDevice], offset: int) -> LvmDevice:
-        return kind.parse(self._source.read_at(offset, kind.length()), base=self._start + offset)
+    def _read_device(self) -> LvmDevice:
+        found = LvmDevice.parse(self._source.read_at(LVM_OFFSET, LvmDevice.length()), base=self._start + LVM_OFFSET)
+        return found if found.magic == LVM_MAGIC else LvmDevice.parse(bytes(LvmDevice.length()), base=self._start)
 
     def _read_volume(self) -> LvmVolume | None:
         device = self.device
+        if not self.has_volume_manager:
+            return None
         behind = VOLUME_TABLE_OFFSET if device.major_version < 6 else device.metadata_alignment
         offset = LVM_OFFSET + max(behind, VOLUME_TABLE_OFFSET)
         try:
@@ -406,6 +447,11 @@ class VmfsVolume:
         found = LvmVolume.parse(data, base=self._start + offset)
         if not any(data):
             self._note(offset, "LVM volume table", "it has no volume")
+            return None
+        wrong = _contradiction(device, found)
+        if wrong is not None:
+            read = "what is here is read as a volume of this device alone, if the file system starts on it"
+            self._note(offset, "LVM volume table", f"it makes no sense: {wrong}; {read}")
             return None
         return found
 
@@ -428,7 +474,7 @@ class VmfsVolume:
 
     def _check(self) -> None:
         device, volume, file_system = self.device, self.volume, self.file_system
-        if device.major_version not in _LVM_GENERATIONS:
+        if self.has_volume_manager and device.major_version not in _LVM_GENERATIONS:
             self._note(LVM_OFFSET + 4, "LVM device header", f"version {device.major_version} is not known")
         if device.total_bytes > self._size:
             message = f"the device has {device.total_bytes} bytes, its partition {self._size}"
@@ -526,6 +572,20 @@ class VmfsVolume:
 
     def _note(self, offset: int, structure: str, message: str) -> None:
         self._problems.setdefault(Problem(structure, message, self._start + offset))
+
+
+def _contradiction(device: LvmDevice, volume: LvmVolume) -> str | None:
+    """What an entry of the volume table says that can't be, or that its device's own header contradicts."""
+    extents = volume.last_extent + 1 - volume.first_extent
+    if not 0 < volume.device_count <= _MOST_DEVICES:
+        return f"{volume.device_count} devices"
+    if extents <= 0 or extents * EXTENT_SIZE > device.total_bytes:
+        return f"extents {volume.first_extent} to {volume.last_extent} on a device of {device.total_bytes} bytes"
+    if not extents * EXTENT_SIZE <= volume.size <= volume.device_count * _LARGEST_DEVICE:
+        return f"{volume.size} bytes on {volume.device_count} devices, of which this one has {extents} extents"
+    if volume.device_count == 1 and volume.size > device.total_bytes:
+        return f"{volume.size} bytes on a device of {device.total_bytes}"
+    return None
 
 
 def _text(raw: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from vmvisor_image.schemas.vmfs import (
     LOCK_IS_FREE,
     DirectoryBlockHeader,
     DirectoryHeader,
+    FileMetadata,
     HashedDirectoryEntry,
     ScsiDiskId,
     VmfsDirectoryEntry,
@@ -80,7 +82,7 @@ class VmfsTree:
     def files(self, home: FileHome, problems: Callable[[], tuple[Problem, ...]]) -> FileTree:
         """All its files, for `home`, what the volume lies in."""
         root = Directory("", None, lambda: self._list("", ROOT, home), fold_case=False)
-        return FileTree(root, problems, fold_case=False)
+        return FileTree(root, problems, fold_case=False, home=home)
 
     @property
     def addresses(self) -> tuple[int, ...]:
@@ -122,7 +124,7 @@ class VmfsTree:
         metadata = descriptor.metadata
         if metadata.type in (LINK, RAW_DEVICE):
             self._no_files.add(address)
-        if metadata.type == DIRECTORY:
+        if _is_directory(metadata):
             return Directory(path, _time(metadata.modified), lambda: self._list(path, address, home), fold_case=False)
         if metadata.type == LINK:
             target = self._blocks.content(descriptor).read_at(0, min(metadata.size, _LONGEST_TARGET))
@@ -142,7 +144,7 @@ class VmfsTree:
     def _entries(self, path: str, address: int) -> Iterator[tuple[str, int]]:
         """Name and descriptor's address of everything in a directory."""
         descriptor = self._blocks.descriptor(address)
-        if descriptor.metadata.type != DIRECTORY:
+        if not _is_directory(descriptor.metadata):
             raise descriptor.bad(f"{path!r} is no directory")
         content = self._blocks.content(descriptor)
         size = min(content.size, _LARGEST_DIRECTORY)
@@ -242,6 +244,11 @@ class VmfsTree:
             return None
         is_map = DirectoryBlockHeader.parse(data).type == DIRECTORY_BLOCK_MAP
         return data[DirectoryBlockHeader.length() :] if is_map else None
+
+
+def _is_directory(metadata: FileMetadata) -> bool:
+    """Whether it is a directory: the mode says so of the system's own, such as ``.sdd.sf``, as it does on Unix."""
+    return metadata.type == DIRECTORY or (metadata.type == SYSTEM and stat.S_ISDIR(metadata.mode))
 
 
 def lock_in(descriptor: Descriptor) -> FileLock | None:
