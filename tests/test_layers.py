@@ -371,7 +371,8 @@ class TestXzAgainstItsIndex:
             assert data[:length] == DATA[:length]
         assert ours == is_sound
         if isinstance(reader, FramedReader):  # liblzma keeps to itself what it decoded in the call that fails
-            assert reader.read_at(0, length - 1) == DATA[: length - 1], "what is before it is not lost"
+            count = min(length, reader.size) - 1
+            assert reader.read_at(0, count) == DATA[:count], "what is before it is not lost"
 
 
 def test_an_image_within_layers(tmp_path: Path) -> None:
