@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypedDict, cast, get_args, get_type_hints
+from typing import Any, Final, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 from vmvisor_image import (
     CorruptImage,
@@ -42,6 +43,7 @@ from vmvisor_image.report import report as report_of
 Progress = Callable[[int, int], None]
 """Called with the images done and in all, from the thread that takes the rows."""
 
+_T = TypeVar("_T")
 _IN_FLIGHT_PER_WORKER: Final = 2
 """One that is read and one that waits, so that no worker idles."""
 _LARGEST_INTEGER: Final = (1 << 63) - 1
@@ -385,14 +387,29 @@ def _in_processes(task: Callable[[Source], Row], images: Sequence[Source], worke
         suspects.clear()
 
 
+class _Processes(ProcessPoolExecutor):
+    """Starts its processes, which `submit` does, with Ctrl-C held back until they have begun."""
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        if sys.platform == "win32":
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _processes(workers: int) -> ProcessPoolExecutor:
     # Spawned: a fork of a process with threads, as a caller's may be, can hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+    return _Processes(workers, multiprocessing.get_context("spawn"), _begin_worker)
 
 
 def _begin_worker() -> None:
     """Let a worker end at once with Ctrl-C, which all processes of a terminal get, and when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back so far: no traceback while it imports
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
