@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import tool_disk
 from tests.http_server import Server, http_server
 from tests.support import REPOSITORY
 
-# No deadlines: a busy machine is no bug. CI tries the same examples each time, so that a red run means a change.
-settings.register_profile("dev", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# No deadlines, and examples may take long to make: a busy machine is no bug.
+# CI tries the same examples each time, so that a red run means a change.
+_ANY_MACHINE: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", **_ANY_MACHINE)
+settings.register_profile("ci", **_ANY_MACHINE, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

@@ -32,7 +32,7 @@ from typing import Any, Final
 import pytest
 
 from tests import media
-from tests.support import REPOSITORY, build_once
+from tests.support import HANGS, REPOSITORY, build_once
 from vmvisor_image.cli import main
 from vmvisor_image.testing import forge_modules
 from vmvisor_image.testing.forge import (
@@ -169,7 +169,7 @@ class Runner:
             "COLUMNS": "120",
         }
         done = subprocess.run(
-            ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False, timeout=300
+            ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False, timeout=HANGS
         )
         assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout

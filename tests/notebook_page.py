@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support import REPOSITORY, require_tool
+from tests.support import HANGS, REPOSITORY, require_tool
 
 NOTEBOOK: Final = REPOSITORY / "docs/notebooks/unknown-partition.ipynb"
 PICTURE: Final = NOTEBOOK.with_suffix(".png")
@@ -29,7 +29,7 @@ def execute(path: Path = NOTEBOOK) -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=HANGS, resources={"metadata": {"path": str(path.parent)}}).execute()
     return notebook
 
 
@@ -69,7 +69,7 @@ def photograph(html: str, folder: Path, *, dark: bool = False, size: tuple[int, 
         f"--screenshot={shot}",
         source.as_uri(),
     ]
-    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    subprocess.run(command, capture_output=True, check=True, timeout=HANGS)
     return shot.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -9,10 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,6 +22,9 @@ from vmvisor_image import ReadAt
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 """The root of the checkout."""
+
+HANGS = 900
+"""Seconds after which something is taken to hang; no test waits so long on any machine but for that."""
 
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
@@ -78,14 +83,33 @@ def in_child(work: Callable[[], bool]) -> bool:
             traceback.print_exc()
         finally:
             os._exit(0 if right else 1)  # whatever happened: the tests go on in the parent only
-    ways_to_end = ((60, signal.SIGUSR1), (61, signal.SIGKILL))
+    ways_to_end = ((HANGS, signal.SIGUSR1), (HANGS + 5, signal.SIGKILL))
     waiters = [threading.Timer(seconds, os.kill, (child, number)) for seconds, number in ways_to_end]
     for waiter in waiters:
         waiter.start()
-    _, status = os.waitpid(child, 0)
-    for waiter in waiters:
-        waiter.cancel()
+    try:
+        _, status = os.waitpid(child, 0)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()
+            waiter.join()  # so that none of them is there in a later test
     return status == 0
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for what another process or thread does; the test fails when that hangs."""
+    end = time.monotonic() + HANGS
+    while not holds():
+        if time.monotonic() > end:
+            pytest.fail(f"{what}: not within {HANGS} seconds")
+        time.sleep(0.01)
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that was started in a session of its own, and all that it started, whatever became of them."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def require_oracle() -> Path:

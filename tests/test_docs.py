@@ -20,10 +20,8 @@ import pytest
 
 import vmvisor_image
 from tests import doc_examples
-from tests.support import REPOSITORY, build_once, require_tool, unavailable
+from tests.support import HANGS, REPOSITORY, build_once, require_tool, unavailable
 
-_TIMEOUT = 1200
-"""Seconds; it only ends what hangs."""
 SITE = REPOSITORY / "build" / "docs"
 PICTURES = runpy.run_path(str(REPOSITORY / "tools/pictures.py"))["PICTURES"]
 ELSEWHERE = {
@@ -207,7 +205,7 @@ def measured(site: Path, folder: Path) -> list[dict[str, Any]]:
             *("--virtual-time-budget=480000", "--dump-dom", f"{address}/{harness.name}"),
         ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANGS)
         finally:
             harness.unlink()
     shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)

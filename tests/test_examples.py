@@ -11,7 +11,7 @@ import pytest
 
 from tests import notebook_page
 from tests.media import small_disk
-from tests.support import REPOSITORY
+from tests.support import HANGS, REPOSITORY
 from vmvisor_image import Image
 
 EXAMPLES = REPOSITORY / "examples"
@@ -20,7 +20,7 @@ EXAMPLES = REPOSITORY / "examples"
 def run(name: str, *arguments: str | Path) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of an example."""
     command = [sys.executable, EXAMPLES / name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import gc
 import json
 import os
 import pickle
@@ -11,8 +10,6 @@ import pty
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -25,6 +22,7 @@ import pytest
 
 from tests.http_server import Server
 from tests.media import small_disk
+from tests.support import HANGS, end_group, wait_until
 from vmvisor_image import DestinationExists, Image, InvalidArgument, PathNotFound, UsageError, fleet, inspect
 from vmvisor_image.cli import main
 from vmvisor_image.fleet import COLUMNS, Row, Tally, expand, scan, scan_one, stream, write
@@ -252,22 +250,33 @@ class TestStream:
     def test_a_script_without_a_main_guard_is_told(self, pattern: str, tmp_path: Path) -> None:
         script = tmp_path / "script.py"
         script.write_text(f"from vmvisor_image.fleet import stream\nprint(list(stream({pattern!r}, workers=2)))\n")
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=HANGS)
         assert done.returncode == 1
         assert 'a script needs `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
+_COUNTS = """
+import gc, os, sys, threading
+from vmvisor_image import Image
+from vmvisor_image.fleet import stream
+for pairs in 5, 45:
+    for _ in stream(sys.argv[1:] * pairs, workers=1):
+        pass
+    gc.collect()
+    images = sum(isinstance(thing, Image) for thing in gc.get_objects())
+    print(images, len(os.listdir("/proc/self/fd")), threading.active_count())
+"""
+
+
 def test_nothing_accumulates(folder: Path) -> None:
-    """After a hundred images as many objects, file handles and threads are there as after ten."""
+    """After a hundred images no more objects, file handles and threads are there than after ten.
 
-    def counts(rows: int) -> tuple[int, int, int]:
-        for _ in stream([folder / "disk1.dd.bz2", folder / "deep/cut.dd.bz2"] * (rows // 2), workers=1):
-            pass
-        gc.collect()
-        images = sum(isinstance(thing, Image) for thing in gc.get_objects())
-        return images, len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208  # names are enough
-
-    assert counts(10) == counts(90)
+    In a process of its own: what other tests left behind may end meanwhile, or begin.
+    """
+    command: list[str | Path] = [sys.executable, "-c", _COUNTS, folder / "disk1.dd.bz2", folder / "deep/cut.dd.bz2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANGS)
+    ten, hundred = ([int(number) for number in line.split()] for line in done.stdout.splitlines())
+    assert all(later <= sooner for sooner, later in zip(ten, hundred, strict=True)), (ten, hundred)
 
 
 class TestDask:
@@ -447,33 +456,36 @@ class TestCommand:
         assert done.stderr.count("\n") == 1, done.stderr  # also when Python has ended
 
     @pytest.fixture
-    def busy(self, folder: Path, tmp_path: Path) -> subprocess.Popen[str]:
+    def busy(self, folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         """A scan of many images by two workers that has written its first row."""
         out = tmp_path / "rows.jsonl"
         command = [sys.executable, "-m", "vmvisor_image", "scan", "--workers", "2", "--out", str(out)]
         process = subprocess.Popen(
             [*command, *[folder / "disk1.dd.bz2"] * 5000], stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        while not out.exists() or not out.stat().st_size:
+        try:
+            wait_until(lambda: process.poll() is not None or bool(out.exists() and out.stat().st_size), "the first row")
             assert process.poll() is None
-            time.sleep(0.01)
-        return process
+            yield process
+        finally:
+            end_group(process)
 
     def test_workers_end_with_a_parent_that_is_killed(self, busy: subprocess.Popen[str]) -> None:
-        children = Path(f"/proc/{busy.pid}/task/{busy.pid}/children").read_text().split()
-        assert len(children) == 3  # two workers, and what multiprocessing keeps books with
+        def children() -> list[str]:
+            return Path(f"/proc/{busy.pid}/task/{busy.pid}/children").read_text().split()
+
+        # Two workers, and what multiprocessing keeps books with.
+        wait_until(lambda: len(children()) == 3, "two workers")
+        started = children()
+        assert len(started) == 3
         busy.kill()
-        busy.communicate(timeout=60)
-        for _ in range(1000):
-            if not any(map(_runs, children)):
-                return
-            time.sleep(0.01)
-        pytest.fail("a worker is still there")
+        busy.communicate(timeout=HANGS)
+        wait_until(lambda: not any(map(_runs, started)), "no worker is there any more")
 
     def test_an_interrupt_leaves_the_rows_so_far(self, busy: subprocess.Popen[str], tmp_path: Path) -> None:
         process, out = busy, tmp_path / "rows.jsonl"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HANGS)
         assert (process.returncode, err) == (130, "")
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert 0 < len(rows) < 5000
@@ -482,7 +494,7 @@ class TestCommand:
     def test_progress_on_a_terminal_only(self, pattern: str) -> None:
         primary, secondary = pty.openpty()
         command = [sys.executable, "-m", "vmvisor_image", "scan", pattern, "--workers", "2"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=secondary)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=secondary, start_new_session=True)
         os.close(secondary)
         shown = b""
         try:
@@ -492,5 +504,7 @@ class TestCommand:
             pass
         finally:
             os.close(primary)
-        assert process.wait() == BAD_INPUT
+            status = process.wait()
+            end_group(process)
+        assert status == BAD_INPUT
         assert b"scanning" in shown

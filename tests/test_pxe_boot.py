@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.media import BANK_35, BANK_41, INSTALL_35, INSTALL_40, INSTALL_41, ROCK_RIDGE, Media, module, small_disk
-from tests.support import REPOSITORY, require_tool, run, unavailable
+from tests.support import HANGS, REPOSITORY, require_tool, run, unavailable
 from vmvisor_image import Image, export_pxe
 
 MODULES = Path("/usr/lib/syslinux/modules/bios")
 PXELINUX = Path("/usr/lib/PXELINUX/pxelinux.0")
-_TIMEOUT = 240
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def boot(folder: Path) -> list[str]:
     command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-no-reboot", "-machine", "pc,accel=tcg"]
     # Its clock follows the instructions, 128 ns each: the card's waits for answers pass at once, on any machine.
     command += ["-icount", "shift=7,sleep=off"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
     said = serial.read_text(errors="replace").replace("\r", "")
     assert done.returncode == 1, f"{done.stderr}\n{said}"  # what the kernel writes to the debug port
     return [line for line in said.splitlines() if line.startswith(("KERNEL", "MODULE"))]

@@ -411,8 +411,9 @@ def test_killed_at_any_moment_it_leaves_only_whole_files(
 ) -> None:
     path, files = volume_of_files
     generator = random.Random(9)
-    interrupted = 0
-    for number in range(12):
+    interrupted = number = 0
+    while number < 12 or (interrupted <= 3 and number < 200):  # on a busy machine it may be done before it is killed
+        number += 1
         out = tmp_path / f"out{number}"
         process = subprocess.Popen(
             [sys.executable, "-c", _IN_A_PROCESS, str(path), str(out), "0"], stdout=subprocess.PIPE
