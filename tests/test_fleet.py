@@ -21,6 +21,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.http_server import Server
+from tests.killing_task import die
 from tests.media import small_disk
 from tests.support import HANGS, end_group, wait_until
 from vmvisor_image import DestinationExists, Image, InvalidArgument, PathNotFound, UsageError, fleet, inspect
@@ -171,13 +172,6 @@ def _processes() -> Executor:
     return ProcessPoolExecutor(2, get_context("spawn"))
 
 
-def _die(source: Any) -> Row:
-    """A task that one image kills, as the kernel kills what takes too much memory."""
-    if "disk2" in str(source):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return scan_one(source)
-
-
 class TestStream:
     @pytest.mark.parametrize("executor", [_threads, _processes])
     def test_on_a_pool_of_the_callers(self, executor: Callable[[], Executor], folder: Path, pattern: str) -> None:
@@ -218,7 +212,7 @@ class TestStream:
         assert list(rows) == []
 
     def test_an_image_that_kills_its_process_is_a_row(self, folder: Path, pattern: str) -> None:
-        rows = {Path(row["path"]).name: row for row in fleet._in_processes(_die, expand(pattern), 2)}
+        rows = {Path(row["path"]).name: row for row in fleet._in_processes(die, expand(pattern), 2)}
         assert rows.pop("disk2.dd.bz2")["error"] == "BrokenProcessPool"
         assert len(rows) == GOOD + 1
         assert sum(row["ok"] for row in rows.values()) == GOOD - 1
@@ -227,7 +221,7 @@ class TestStream:
         from concurrent.futures.process import BrokenProcessPool
 
         with _processes() as pool, pytest.raises(BrokenProcessPool):
-            list(fleet._on_executor(pool, _die, expand(pattern), 2))
+            list(fleet._on_executor(pool, die, expand(pattern), 2))
 
     def test_a_task_that_an_engine_gives_up_is_a_row(self) -> None:
         def give_up(source: Any) -> Row:
