@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import os
 import pickle
 import pty
+import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +21,10 @@ from tests.media import BANK_35, ROCK_RIDGE, Media, module, small_disk, tgz
 from tests.support import run
 from tests.test_purpose import DISKS
 from tests.tool_disk import SECTOR, ToolDisk
-from vmvisor_image import inspect
+from vmvisor_image import Image, inspect
 from vmvisor_image.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
-from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, VmfsLink, VmfsRawDevice, vmfs_volume
 
@@ -176,8 +179,47 @@ def test_an_image_without_partitions(tmp_path: Path, capsys: pytest.CaptureFixtu
     for command in (["ls"], ["ls", "1"], ["cat", "1", "x"], ["pxe", str(tmp_path / "tftp")], ["system"]):
         assert main([command[0], str(empty), *command[1:]]) == BAD_INPUT
         assert "0 bytes" in one_error_line(capsys)
-    assert main(["info", str(empty)]) == DONE
-    assert "\n1 problem:\n" in capsys.readouterr().out
+    assert main(["info", str(empty)]) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert "\n1 problem:\n" in captured.out
+    assert "0 bytes" in captured.err
+
+
+@pytest.mark.parametrize("content", [b"This is a text and no disk.\n" * 100, bytes(range(256)) * 400])
+def test_info_of_what_is_no_disk(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes"
+    path.write_bytes(content)
+    assert main(["info", str(path)]) == BAD_INPUT
+    one_error_line(capsys)
+    assert main(["info", os.devnull]) == BAD_INPUT
+
+
+@pytest.mark.parametrize("pack", [bytes, bz2.compress], ids=["bare", "bzip2"])
+def test_what_is_damaged_is_told_of_and_the_rest_is_listed(
+    pack: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = {f"F{number}.BIN": random.Random(number).randbytes(300_000) for number in range(9)}
+    parts = [
+        ForgedPartition(number, 6, first, 8192, content=fat_volume(tree, sectors=8192, label=f"P{number}"))
+        for number, first in ((1, 64), (2, 8320))
+    ]
+    disk = mbr_disk(parts, sectors=16640)
+    data = pack(disk.read_at(0, disk.size))
+    path = tmp_path / "disk"
+    path.write_bytes(data)
+    for command in ("ls", "info"):
+        assert main([command, str(path)]) == DONE
+        assert capsys.readouterr().err == ""
+    path.write_bytes(data[: len(data) * 2 // 5])
+    for arguments in (["ls", str(path)], ["info", str(path)]):
+        assert main(arguments) == BAD_INPUT
+        captured = capsys.readouterr()
+        assert "P1" in captured.out
+        assert captured.err.startswith("vmvisor-image: ")
+    with Image.open(path) as image:
+        assert image.known_problems == ()  # nothing was looked at yet
+        _ = image.problems
+        assert set(image.known_problems) <= set(image.problems)
 
 
 def test_hexdump_ends_where_the_disk_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +288,8 @@ def test_info_of_one_partition_and_the_whole_report_of_a_gpt(
 ) -> None:
     path = tmp_path / "esxi7.img"
     DISKS["8.0, upgraded once"][0].write_to(path)
-    assert main(["info", str(path)]) == DONE
+    incomplete = BAD_INPUT  # the forged volume of OSDATA has headers, and no files
+    assert main(["info", str(path)]) == incomplete
     printed = capsys.readouterr().out
     assert "layout of ESXi 7 or 8" in printed
     assert "the boot loader starts partition 6" in printed
@@ -258,7 +301,7 @@ def test_info_of_one_partition_and_the_whole_report_of_a_gpt(
     assert "the boot loader starts this bank" in printed
     assert "VMware marker at byte" in printed
     assert re.search(r"^  0x003  oem_name +'MSDOS5.0'$", printed, re.MULTILINE)
-    assert main(["info", str(path), "--json"]) == DONE
+    assert main(["info", str(path), "--json"]) == incomplete
     report = json.loads(capsys.readouterr().out)
     assert (report["generation"], report["active_bank"], report["scheme"]) == ("esxi_7_8", 6, "gpt")
     osdata = report["partitions"][-1]
@@ -370,8 +413,9 @@ class TestDatastores:
         return str(paths[0]), str(paths[1])
 
     def test_ls(self, devices: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-        for arguments in (["ls", devices[0], "1"], ["ls", devices[1], "datastore1", "--device", devices[0]]):
-            assert main(arguments) == DONE
+        whole = ["ls", devices[1], "datastore1", "--device", devices[0]]
+        for arguments, status in ((["ls", devices[0], "1"], BAD_INPUT), (whole, DONE)):  # one device is not all of it
+            assert main(arguments) == status
             rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
             assert ["5", "2009-04-21", "16:45:56", "first.txt"] in rows
             assert ["link", "link", "->", "first.txt"] in rows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -260,3 +262,22 @@ def test_what_says_so_survives_pickling() -> None:
     with Image.open(DISKS["5.5"][0]) as image:
         evidence = image.partitions[5].evidence
     assert pickle.loads(pickle.dumps(evidence)) == evidence
+
+
+@pytest.mark.parametrize(
+    "build", ["3.5.0-67921", "4.1.0-260247", "5.5.0-1331820", "6.7.0-8169922", "8.0.0-1.0.20513097"]
+)
+@pytest.mark.parametrize("make", [esx35_disk, esx40_disk, esx5_disk, esx7_disk])
+def test_no_explanation_contradicts_the_table(make: Callable[..., SparseImage], build: str) -> None:
+    with Image.open(make(boot={}, bank=bank(build))) as image:
+        layout = image.partitions.layout
+        assert layout is not None
+        told = image.partitions.generation
+        for partition in image.partitions:
+            text = partition.explain()
+            others = [each for each in Generation if each is not layout.generation]
+            assert f"layout of {layout.generation.value}" in text
+            assert not [each for each in others if f"layout of {each.value}" in text]
+            assert ("disagree" in text) == (told is not layout.generation)
+            assert f"build={build}" in text
+            assert image.scheme == "mbr" or not re.search(r"type 0x[0-9A-F]{2}\b", text)

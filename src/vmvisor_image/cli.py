@@ -77,8 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        options.problems = []
         status: int = options.run(options)
         sys.stdout.flush()
+        if options.problems:
+            _complain([*dict.fromkeys(options.problems)], "what was shown or written is incomplete: ")
+            status = status or _BAD_INPUT
     except (UsageError, *_MISUSED) as error:
         return _fail(error, _MISUSE)
     except BrokenPipeError:  # the reader has seen enough
@@ -368,6 +372,7 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
         except PartitionNotFound as error:  # where there are none at all, that is the image's fault
             _check_partitions(image, error)
             raise
+        options.problems += image.known_problems
 
 
 def _check_partitions(image: Image, cause: Exception | None = None) -> None:
@@ -448,6 +453,9 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         _print_report(report, explain=options.explain)
+    options.problems += report.problems
+    if not report.partitions and not report.problems:
+        raise CorruptImage("it is no disk image that is known: it has no partition table and holds no volume")
     return _check(options) if options.checksums else _DONE
 
 
@@ -699,9 +707,9 @@ def _module(options: argparse.Namespace) -> int:
     return _DONE
 
 
-def _complain(problems: Sequence[Problem]) -> None:
+def _complain(problems: Sequence[Problem], what: str = "") -> None:
     for problem in problems:
-        print(f"vmvisor-image: {_printable(str(problem))}", file=sys.stderr)
+        print(f"vmvisor-image: {what}{_printable(str(problem))}", file=sys.stderr)
 
 
 def _index(options: argparse.Namespace) -> int:

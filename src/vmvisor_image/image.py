@@ -275,6 +275,17 @@ class Image:
         found += self._passed_over
         return tuple(dict.fromkeys(found))
 
+    @property
+    def known_problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far, of all that was read: `problems` without reading anything for it."""
+        table = self._table
+        found = [] if table is None else list(table.known_problems)
+        for layer in self.layers:
+            found += getattr(layer.source, "problems", ())
+            if layer.files is not None:
+                found += layer.files.problems
+        return tuple(dict.fromkeys([*found, *self._passed_over]))
+
     def system(self, bank: int | str | None = None) -> System:
         """What it boots: version, modules in load order, and the files as the hypervisor would see them.
 

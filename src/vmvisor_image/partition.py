@@ -19,7 +19,7 @@ from vmvisor_image.names import fold_name
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
 from vmvisor_image.record import Record
-from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up_to, skip_zeros
+from vmvisor_image.streams import ReadAt, Slice, find_data, knows_size, open_stream, read_up_to, skip_zeros
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.tables.gpt import GptCheck, GptTable
@@ -199,6 +199,11 @@ class Partition:
         return self._problems + (() if self._volume is None else self._volume.problems)
 
     @property
+    def known_problems(self) -> tuple[Problem, ...]:
+        """What was found damaged in it so far; reads nothing."""
+        return self._problems + (() if self._volume is None else self._volume.problems)
+
+    @property
     def files(self) -> FileTree:
         """Its files.
 
@@ -287,9 +292,7 @@ class Partition:
         generation, generation_evidence = self._owner.partitions.identify()
         place = f"bytes {self.start:#x} to {self.start + self.size:#x} (exclusive), {self.size / (1 << 20):.1f} MiB"
         parts = [f"Partition {self.number}: {place}.", PURPOSES[purpose.role]]
-        if generation is not None:
-            parts.append(f"The disk has the layout of {generation.value}.")
-            parts.append(GENERATION_NOTES.get((generation, purpose.role), ""))
+        parts += self._describe_generation(purpose.role, generation, generation_evidence)
         parts += self._describe_content()
         evidence = list(self.evidence)
         if self._scheme == "none":
@@ -300,6 +303,23 @@ class Partition:
         parts += [f"Problem: {problem}." for problem in self.problems]
         parts.append(ACTIONS.get(purpose.role, ""))
         return " ".join(filter(None, parts))
+
+    def _describe_generation(
+        self, role: Role, generation: Generation | None, evidence: tuple[Evidence, ...]
+    ) -> list[str]:
+        """The table's layout, and whose disk it is by what else says so; a note of neither that the type refutes."""
+        table = self._owner.partitions.layout
+        layout = None if table is None else table.generation
+        parts = [] if layout is None else [f"The disk has the layout of {layout.value}."]
+        if generation is not None and generation is not layout:
+            parts.append(f"It is a disk of {generation.value} by this: {'; '.join(map(str, evidence))}.")
+            if layout is not None:
+                parts.append("The two disagree.")
+        told = generation if layout is None else layout
+        is_old = told in (Generation.ESX_3I, Generation.ESXI_4)
+        if told is not None and not (is_old and self.type.code is None):  # their notes speak of types of an MBR
+            parts.append(GENERATION_NOTES.get((told, role), ""))
+        return parts
 
     def _describe_content(self) -> list[str]:
         volume = self.volume
@@ -479,6 +499,16 @@ class PartitionTable:
             return (*self._table.problems, *found)
         found[:0] = [*self._table.check(disk_size), *_outside(partitions, disk_size)]
         return (*self._table.problems, *found)
+
+    @property
+    def known_problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far in the table and in the partitions that were looked at; reads nothing."""
+        found = list(self._table.problems)
+        if knows_size(self._owner.disk):
+            found += _outside(self._found, self._owner.disk.size)
+        for partition in self._found:
+            found += partition.known_problems
+        return tuple(found)
 
     def __getitem__(self, key: int | str) -> Partition:
         """The partition of that number or label.
