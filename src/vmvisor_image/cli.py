@@ -455,7 +455,11 @@ def _info(options: argparse.Namespace) -> int:
         _print_report(report, explain=options.explain)
     options.problems += report.problems
     if not report.partitions and not report.problems:
-        raise CorruptImage("it is no disk image that is known: it has no partition table and holds no volume")
+        raise CorruptImage(
+            "it is no disk image that is known: it has no partition table and holds no volume",
+            structure="image",
+            offset=0,
+        )
     return _check(options) if options.checksums else _DONE
 
 
