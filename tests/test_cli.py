@@ -24,7 +24,7 @@ from tests.tool_disk import SECTOR, ToolDisk
 from vmvisor_image import Image, inspect
 from vmvisor_image.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
-from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx40_disk, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, VmfsLink, VmfsRawDevice, vmfs_volume
 
@@ -434,3 +434,11 @@ class TestDatastores:
     def test_a_volume_that_is_not_there(self, devices: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["ls", devices[0], "other", "--device", devices[1]]) == MISUSE
         assert "'other'" in one_error_line(capsys)
+
+
+def test_system_with_missing_modules_is_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "kernel=vmkernel.gz\nmodules=gone.tgz\nbuild=4.1.0-260247\nupdated=1\nbootstate=0\n"
+    path = tmp_path / "disk"
+    esx40_disk(boot={}, bank={"boot.cfg": text.encode(), "vmkernel.gz": b"kernel"}).write_to(path)
+    assert main(["system", str(path)]) == BAD_INPUT
+    assert "'gone.tgz' is not there" in one_error_line(capsys)

@@ -455,7 +455,11 @@ def _info(options: argparse.Namespace) -> int:
         _print_report(report, explain=options.explain)
     options.problems += report.problems
     if not report.partitions and not report.problems:
-        raise CorruptImage("it is no disk image that is known: it has no partition table and holds no volume")
+        raise CorruptImage(
+            "it is no disk image that is known: it has no partition table and holds no volume",
+            structure="image",
+            offset=0,
+        )
     return _check(options) if options.checksums else _DONE
 
 
@@ -642,7 +646,7 @@ def _system(options: argparse.Namespace) -> int:
         if options.files:
             for file in system.files.values():
                 print(f"{file.size:>12}  {_printable(system.files.origin(file.path)):14}  {_printable(file.path)}")
-            _complain(system.files.problems)
+            options.problems += system.files.problems
             return _DONE
         print(f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}")
         for bank in system.banks:
@@ -653,6 +657,8 @@ def _system(options: argparse.Namespace) -> int:
             )
         for number, module in enumerate(system.modules):
             size = "missing" if module.size is None else f"{module.size} bytes"
+            if module.size is None:
+                options.problems.append(Problem("boot module", f"{module.name!r} is not there"))
             print(f"  {number:>3}  {_printable(module.name):14}  {size:>16}  {_printable(module.arguments)}".rstrip())
     return _DONE
 
@@ -669,6 +675,7 @@ def _archive(options: argparse.Namespace) -> int:
                 return _write_out(file)
             archive = file.open_archive()
         _list_archive(archive)
+        options.problems += archive.problems
     finally:
         source.close()
     return _DONE
@@ -678,7 +685,6 @@ def _list_archive(archive: Archive) -> None:
     _list_files(archive)
     for path, target in archive.links.items():
         print(f"{'link':>12}  {'':19}  {_printable(path)} -> {_printable(target)}")
-    _complain(archive.problems)
 
 
 def _write_out(file: File) -> int:
@@ -703,7 +709,9 @@ def _module(options: argparse.Namespace) -> int:
         elif module.kind == "envelope":
             print(read_envelope(module.content).explain())
         elif module.kind != "unknown":
-            _list_archive(module.open_archive())
+            archive = module.open_archive()
+            _list_archive(archive)
+            options.problems += archive.problems
     return _DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -504,8 +505,9 @@ class PartitionTable:
     def known_problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far in the table and in the partitions that were looked at; reads nothing."""
         found = list(self._table.problems)
-        if knows_size(self._owner.disk):
-            found += _outside(self._found, self._owner.disk.size)
+        with contextlib.suppress(CorruptImage):  # damage hides the size: the layer tells of it
+            if knows_size(self._owner.disk):
+                found += _outside(self._found, self._owner.disk.size)
         for partition in self._found:
             found += partition.known_problems
         return tuple(found)
