@@ -33,6 +33,7 @@ from vmvisor_image import (
     limits,
     open_archive,
 )
+from vmvisor_image.cli import main
 from vmvisor_image.sequential import PIECE
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
@@ -567,3 +568,62 @@ def test_paths_that_are_not_there() -> None:
     for path in ("a", "c", "a/b/c", ""):
         with pytest.raises(PathNotFound):
             archive[path]
+
+
+class TestAr:
+    """Numbers are read as binutils reads them: the digits that a field begins with."""
+
+    MEMBERS: Mapping[str, bytes] = {"descriptor.xml": b"<vib/>", "sig.pkcs7": b"", "payload": b"odd"}
+
+    def made(self, *, mode: str = "100644", date: str = "0", size: str = "{}") -> bytes:
+        data = b"!<arch>\n"
+        for name, content in self.MEMBERS.items():
+            data += f"{name:<16}{date:<12}{0:<6}{0:<6}{mode:<8}{size.format(len(content)):<10}`\n".encode()
+            data += content + b"\n" * (len(content) % 2)
+        return data
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {},
+            {"mode": "0o0"},
+            {"mode": "0o100644"},
+            {"mode": ""},
+            {"date": ""},
+            {"date": "-1"},
+            {"size": "{} B"},
+            {"size": "0{}"},
+        ],
+        ids=str,
+    )
+    def test_as_ar_reads_it(self, fields: dict[str, str], tmp_path: Path) -> None:
+        path = tmp_path / "a.vib"
+        path.write_bytes(self.made(**fields))
+        archive = open_archive(BytesSource(path.read_bytes()))
+        assert contents(archive) == dict(self.MEMBERS)
+        assert archive.problems == ()
+        assert run("ar", "t", path).splitlines() == list(archive)
+        for name, content in self.MEMBERS.items():
+            assert run("ar", "p", path, name).encode() == content
+
+    @pytest.mark.parametrize("fields", [{"mode": "rw-r--r-"}, {"mode": "9"}, {"date": "now"}], ids=str)
+    def test_what_ar_lists_and_cannot_write(self, fields: dict[str, str], tmp_path: Path) -> None:
+        path = tmp_path / "a.vib"
+        path.write_bytes(self.made(**fields))
+        assert run("ar", "t", path).splitlines() == list(self.MEMBERS)
+        assert contents(open_archive(BytesSource(path.read_bytes()))) == dict(self.MEMBERS)
+
+    @pytest.mark.parametrize("size", ["x{}", "", "-1", "0x3"])
+    def test_a_size_that_is_none_is_named(self, size: str, tmp_path: Path) -> None:
+        data = self.made(size=size)
+        archive = open_archive(BytesSource(data))
+        listed = contents(archive)
+        if size in ("", "0x3"):  # no size is a size of 0, and what follows is taken for a header
+            assert set(listed) == {"descriptor.xml"}
+        else:
+            assert listed == {}
+        [problem] = archive.problems
+        assert problem.structure == "ar header"
+        path = tmp_path / "a.vib"
+        path.write_bytes(data)
+        assert main(["archive", str(path)]) == 1

@@ -436,3 +436,18 @@ def test_killed_at_any_moment_it_leaves_only_whole_files(
             image.partitions[1].files.extract(out, resume=True)
         assert all((out / name).read_bytes() == data for name, data in files.items())
     assert interrupted > 3
+
+
+def test_a_resumed_extraction_knows_files_without_a_date_by_their_content(tmp_path: Path) -> None:
+    class Undated(Content):
+        timestamp = None  # type: ignore[assignment]  # the others have one
+
+    files: list[tuple[str, Extractable]] = [(name, Undated(name.encode() * 100)) for name in "abc"]
+    write_files(files[:2], tmp_path)
+    kept = (tmp_path / "a").stat().st_ino
+    assert len(write_files(files, tmp_path, resume=True)) == 3
+    assert (tmp_path / "a").stat().st_ino == kept
+    assert (tmp_path / "c").read_bytes() == b"c" * 100
+    (tmp_path / "b").write_bytes(b"x" * 100)
+    with pytest.raises(DestinationExists):
+        write_files(files, tmp_path, resume=True)

@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmvisor_image import Image
+from vmvisor_image.cli import main
 from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
+from vmvisor_image.fleet import scan_one
 from vmvisor_image.streams import (
     BytesSource,
     CheckedSource,
@@ -563,3 +565,17 @@ class TestStream:
         stream.readinto(buffer)
         assert [offset for offset, _ in source.prefetched] == [510]
         assert source.prefetched[0][1] > len(buffer)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_an_error_at_once(tmp_path: Path) -> None:
+    """Opening one waits for whoever writes to it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="pipe") as caught:
+        FileSource(tmp_path / "pipe")
+    assert caught.value.errno == errno.ESPIPE
+    with pytest.raises(SourceError), Image.open(tmp_path / "pipe") as image:
+        _ = image.size
+    assert main(["info", str(tmp_path / "pipe")]) == 1
+    row = scan_one(str(tmp_path / "pipe"))
+    assert (row["ok"], row["error"]) == (False, "SourceError")

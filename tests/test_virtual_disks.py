@@ -288,3 +288,30 @@ def test_a_compressed_cluster_is_decoded_once(disks: dict[str, Path]) -> None:
             disk.read_at(second, 1 << 16)
             disk.read_at(first + 1000, 512)
         assert disk.clusters_decoded <= 20
+
+
+@pytest.mark.parametrize("count", [1, 4096, 4097, 5000])
+def test_every_extent_of_a_descriptor_is_part_of_the_disk(count: int, tmp_path: Path) -> None:
+    content = b"".join(number.to_bytes(4, "big") * 128 for number in range(count))
+    lines = "".join(f'RW 1 FLAT "disk-flat.vmdk" {number}\n' for number in range(count))
+    (tmp_path / "disk-flat.vmdk").write_bytes(content)
+    (tmp_path / "disk.vmdk").write_text(
+        f'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="custom"\n{lines}'
+    )
+    with Image.open(tmp_path / "disk.vmdk") as image:
+        assert image.size == len(content)
+        assert image.read_at(0, image.size) == content
+
+
+def test_more_extents_than_are_read_are_an_error() -> None:
+    text = "# Disk DescriptorFile\nparentCID=ffffffff\n" + 'RW 1 FLAT "f" 0\n' * ((1 << 16) + 1)
+    with pytest.raises(CorruptImage, match="65537 extents"):
+        parse_descriptor(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("head", "name"), [(b"COWD\1\0\0\0", "COWD"), (0xCAFEBABE.to_bytes(8, "little") + b"\1\0\0\0\2", "seSparse")]
+)
+def test_sparse_extents_of_esx_are_named(head: bytes, name: str) -> None:
+    with pytest.raises(CorruptImage, match=name):
+        Image.open(head.ljust(65536, b"\0")).partitions.problems  # noqa: B018  # asked for, not used

@@ -181,13 +181,23 @@ def write_files(  # each is one thing that is asked for
 
 
 def _is_written(target: Path, file: Extractable) -> bool:
-    """Whether what is at `target` is the file, as far as size and time tell; files appear only whole."""
+    """Whether what is at `target` is the file, as far as size and time tell; files appear only whole.
+
+    Where the file has no time, its content tells.
+    """
     timestamp = file.timestamp
     try:
         found = target.stat(follow_symlinks=False)
-    except OSError:
+        if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
+            return False
+        return _has_content(target, file) if timestamp is None else found.st_mtime == timestamp
+    except (OSError, CorruptImage):
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == file.size and found.st_mtime == timestamp
+
+
+def _has_content(target: Path, file: Extractable) -> bool:
+    with target.open("rb") as written:
+        return all(written.read(len(chunk)) == chunk for chunk in file.chunks())
 
 
 def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptImage]]) -> NoReturn:

@@ -149,6 +149,17 @@ class BytesSource:
         """Nothing to close."""
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe, as which a path may turn out."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _no_positions(path: str) -> SourceError:
+    error = SourceError(f"{path}: a pipe or socket can't be read at any position; write it to a file first")
+    error.errno = errno.ESPIPE
+    return error
+
+
 class FileSource:
     """A file or block device, opened read-only and read by position."""
 
@@ -157,10 +168,15 @@ class FileSource:
 
         Raises:
             OSError: The file can't be opened.
+            SourceError: It is a pipe or a socket.
         """
         self.path = os.fspath(path)
         # Unbuffered and never writable: nothing here can change what is being examined.
-        self._file = io.FileIO(self.path, "rb")
+        self._file = io.FileIO(self.path, "rb", opener=_open_at_once)
+        kind = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode)
+        if kind in (stat.S_IFIFO, stat.S_IFSOCK):
+            self._file.close()
+            raise _no_positions(self.path)
         self._lock = ForkSafeLock()
         self._readers = 0
         """Reads that are going on, for which the descriptor has to stay what it is."""

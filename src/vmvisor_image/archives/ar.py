@@ -6,6 +6,7 @@ even length. Long names as GNU (``//`` and ``/offset``) and BSD (``#1/length``) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
@@ -44,20 +45,20 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
                 expected=MEMBER_END.hex(),
                 found=header.end.hex(),
             )
-        size = _number(header.size, at, 10)
+        size = _number(header.size, at, "size")
         start = at + MemberHeader.length()
         following = start + size + size % 2
         name = header.name.rstrip(b" ")
         if name == b"//":
             names = read_up_to(source, start, min(size, _LONGEST_NAME))
         elif name.startswith(b"#1/"):
-            length = _number(name[3:], at, 10)
+            length = _number(name[3:], at, "name")
             if length > min(size, _LONGEST_NAME):
                 raise CorruptImage("its name is longer than its data", structure="ar header", offset=at, field="name")
             name = source.read_at(start, length).rstrip(b"\0")
             start, size = start + length, size - length
         elif name[:1] == b"/" and name[1:].isdigit():
-            name = names[_number(name[1:], at, 10) :].partition(b"\n")[0]
+            name = names[int(name[1:]) :].partition(b"\n")[0]
         if name not in (b"/", b"//", b"/SYM64/") and (member := _member(header, name, start, size)) is not None:
             yield member
         at = following
@@ -69,16 +70,32 @@ def _member(header: MemberHeader, name: bytes, start: int, size: int) -> Archive
     path = "/".join(part for part in parts if part not in ("", "."))
     if not path:
         return None
+    seconds, mode = _leading_digits(header.modified, 10), _leading_digits(header.mode, 8)
     try:
-        modified = datetime.fromtimestamp(_number(header.modified, at, 10), UTC)
-    except (CorruptImage, OverflowError, OSError, ValueError):
+        modified = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError):
         modified = None
     extents = (Extent(start, size),) if size else ()
-    return ArchiveMember(path, "file", size, modified, _number(header.mode, at, 8) & 0o7777, offset=at, extents=extents)
+    return ArchiveMember(path, "file", size, modified, (mode or 0) & 0o7777, offset=at, extents=extents)
 
 
-def _number(raw: bytes, at: int, base: int) -> int:
-    text = raw.strip().decode("ascii", "replace") or "0"
-    if not text.isascii() or not text.isdigit() or (base == 8 and set(text) & set("89")):
-        raise CorruptImage("it is no number", structure="ar header", offset=at, found=repr(raw))
-    return int(text, base)
+def _number(raw: bytes, at: int, field: str) -> int:
+    found = _leading_digits(raw, 10)
+    if found is None:
+        raise CorruptImage("it is no number", structure="ar header", offset=at, field=field, found=repr(raw))
+    return found
+
+
+def _leading_digits(raw: bytes, base: int) -> int | None:
+    """A number as binutils reads one: the digits that it begins with, 0 where it is blank; None where there are none.
+
+    An octal number may have Python's ``0o`` in front, as VIBs of ESXi 8 and 9 have it.
+    """
+    text = raw.strip(b" \0")
+    if base == 8:
+        text = text.removeprefix(b"0o")
+    digits = re.match(rb"[0-7]*" if base == 8 else rb"[0-9]*", text)
+    assert digits is not None, "no digits are a match, too"
+    if digits[0]:
+        return int(digits[0], base)
+    return None if text else 0

@@ -23,6 +23,7 @@ from vmvisor_image.schemas.vmdk import (
     COWD_MAGIC,
     DESCRIPTOR_MAGIC,
     MAGIC,
+    SESPARSE_MAGIC,
     ZEROED_GRAINS,
     GrainMarker,
     SparseExtentHeader,
@@ -36,7 +37,12 @@ _LARGEST_GRAIN: Final = 1 << 14
 """Sectors: 8 MiB. The specification's default is 128."""
 _MOST_TABLES: Final = 1 << 22
 """Grain tables of an extent; looking for data in an empty one passes each."""
-_MOST_EXTENTS: Final = 4096
+_NOT_READ: Final = {
+    COWD_MAGIC: "a sparse extent of ESX (COWD)",
+    SESPARSE_MAGIC: "a space-efficient sparse extent of ESXi (seSparse)",
+}
+_MOST_EXTENTS: Final = 1 << 16
+"""Extents of 2 GB as hosted products write them are 128 TB then."""
 _NO_PARENT: Final = 0xFFFFFFFF
 _EXTENT: Final = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18}))?')
 _SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
@@ -74,7 +80,7 @@ class Descriptor:
 
 def probe(head: bytes) -> bool:
     """Whether a source that begins with `head` is a sparse extent or a descriptor."""
-    return head[:4] in (MAGIC, COWD_MAGIC) or head.startswith(DESCRIPTOR_MAGIC)
+    return head.startswith((MAGIC, DESCRIPTOR_MAGIC, *_NOT_READ))
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:
@@ -91,7 +97,11 @@ def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:
 
 
 def parse_descriptor(data: bytes) -> Descriptor:
-    """Read the text of a descriptor; lines that are not known are passed over."""
+    """Read the text of a descriptor; lines that are not known are passed over.
+
+    Raises:
+        CorruptImage: It has more extents than are read.
+    """
     settings: dict[str, str] = {}
     extents = []
     for line in data.partition(b"\0")[0].decode("utf-8", "replace").splitlines():
@@ -100,12 +110,14 @@ def parse_descriptor(data: bytes) -> Descriptor:
             extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
         elif not line.startswith("#") and (match := _SETTING.fullmatch(line)):
             settings[match.group(1).casefold()] = match.group(2)
+    if len(extents) > _MOST_EXTENTS:
+        raise CorruptImage(f"it has {len(extents)} extents, which are not read", structure="vmdk descriptor", offset=0)
     parent = _hexadecimal(settings.get("parentcid"))
     return Descriptor(
         settings.get("createtype"),
         _hexadecimal(settings.get("cid")),
         None if parent == _NO_PARENT else parent,
-        tuple(extents[:_MOST_EXTENTS]),
+        tuple(extents),
     )
 
 
@@ -225,8 +237,9 @@ class _SparseReader:
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
-        if head[:4] == COWD_MAGIC:
-            raise _bad("magic", "a sparse extent of ESX (COWD), which is not read", 0)
+        other = next((name for magic, name in _NOT_READ.items() if head.startswith(magic)), None)
+        if other is not None:
+            raise _bad("magic", f"{other}, which is not read", 0)
         header = SparseExtentHeader.parse(head)
         if header.magic != MAGIC:
             raise _bad("magic", "it is none", 0)
