@@ -6,11 +6,13 @@ import bz2
 import hashlib
 import random
 import struct
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.support import run, run_to_file
+from tests.support import require_tool, run, run_to_file
 from tests.tool_disk import ToolDisk
 from vmvisor_image import CorruptImage, DestinationExists, Image, InvalidArgument, convert
 from vmvisor_image.cli import main
@@ -153,3 +155,63 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{len(DATA)} bytes in {Path(dest).stat().st_size}" in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "disk"), dest]) == 2
     assert main(["convert", "--force", str(tmp_path / "disk"), dest]) == 0
+
+
+class TestEveryRunHasItsOwn:
+    """Kept things are keyed by all that they depend on, and belong to one writer."""
+
+    def test_another_member_of_the_container(self, tmp_path: Path) -> None:
+        chance = random.Random(3)
+        disks = {name: chance.randbytes(2 << 20) for name in ("a.dd", "b.dd")}
+        with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+            for name, data in disks.items():
+                archive.writestr(name, data)
+        with Image.open(tmp_path / "two.zip", member="a.dd") as image, pytest.raises(Interrupted):
+            convert(image, tmp_path / "out.zst", progress=interrupt_at(1 << 20), frame_size=1 << 16)  # type: ignore[arg-type]
+        for name in ("b.dd", "a.dd"):
+            with Image.open(tmp_path / "two.zip", member=name) as image:
+                done = convert(image, tmp_path / "out.zst", overwrite=True, frame_size=1 << 16)
+            assert (done.resumed_at > 0) == (name == "a.dd")
+            assert run_bytes("zstd", "-dc", tmp_path / "out.zst") == disks[name]
+
+    def test_two_runs_at_once(self, tmp_path: Path) -> None:
+        """The second begins while the first is at it, and ends first: both publish a whole file."""
+        data = random.Random(4).randbytes(3 << 20)
+        second: list[bytes] = []
+
+        def progress(done: int, total: int | None) -> None:
+            if not second:
+                second.append(b"begun")
+                convert(BytesSource(data), tmp_path / "out.zst", frame_size=FRAME, overwrite=True)
+                second.append(run_bytes("zstd", "-dc", tmp_path / "out.zst"))
+                published = (tmp_path / "out.zst").open("rb")
+                kept.append(published.read())
+                published.close()
+            elif len(kept) == 1 and done >= 2 << 20:
+                kept.append((tmp_path / "out.zst").read_bytes())
+
+        kept: list[bytes] = []
+        convert(BytesSource(data), tmp_path / "out.zst", frame_size=FRAME, overwrite=True, progress=progress)
+        assert second == [b"begun", data]
+        assert kept[0] == kept[1], "the first wrote into what the second had published"
+        assert run_bytes("zstd", "-dc", tmp_path / "out.zst") == data
+        assert parts(tmp_path) == []
+
+    def test_a_second_run_that_ends_early_leaves_nothing(self, tmp_path: Path) -> None:
+        data = random.Random(4).randbytes(3 << 20)
+        tried: list[bool] = []
+
+        def progress(done: int, total: int | None) -> None:
+            before = parts(tmp_path)
+            with pytest.raises(Interrupted):
+                convert(BytesSource(data), tmp_path / "out.zst", frame_size=FRAME, progress=interrupt_at(FRAME))  # type: ignore[arg-type]
+            tried.append(parts(tmp_path) == before)
+
+        convert(BytesSource(data), tmp_path / "out.zst", frame_size=FRAME, progress=progress)
+        assert tried
+        assert all(tried)
+
+
+def run_bytes(*command: str | Path) -> bytes:
+    """What a program writes."""
+    return subprocess.run([require_tool(str(command[0])), *command[1:]], capture_output=True, check=True).stdout

@@ -24,6 +24,7 @@ from vmvisor_image import (
     Image,
     InvalidArgument,
     NotAFile,
+    NotAFileSystem,
     Partition,
     PartitionNotFound,
     PathNotFound,
@@ -269,8 +270,11 @@ def _root(partition: Partition) -> Directory | Partition:
 
     Unlike `Partition.files` this does not look for what else it is.
     """
-    files: FileTree | None = getattr(partition.volume, "files", None)
-    return partition if files is None else files.root
+    try:
+        files: FileTree | None = getattr(partition.volume, "files", None)
+        return partition if files is None else files.root
+    except (CorruptImage, NotAFileSystem):  # such as the second device of a datastore: the other partitions can be read
+        return partition
 
 
 def _is_number(name: str) -> bool:

@@ -6,16 +6,20 @@ zstd's seekable format at its end.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from vmvisor_image.cores import available_cores
 from vmvisor_image.errors import CorruptImage, DestinationExists, InvalidArgument
+from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.image import Image
 from vmvisor_image.layers.zstd import walk_frames
@@ -28,6 +32,7 @@ FRAME_SIZE: Final = 1 << 18
 LEVEL: Final = 3
 _MOST_FRAMES: Final = 0x8000000
 """As many as a seek table may have (ZSTD_SEEKABLE_MAXFRAMES)."""
+_IS_WINDOWS: Final = sys.platform == "win32"
 _READ: Final = 16
 """Frames read at once."""
 
@@ -82,12 +87,11 @@ def convert(  # each is one setting of the command
     target = Path(dest)
     if not overwrite and os.path.lexists(target):
         raise DestinationExists(f"{target} is already there")
-    # Of an image, what it was opened from: that is known without decoding it.
-    key = (source.fingerprint if isinstance(source, Image) else fingerprint(source)).hex()[:16]
-    part = target.with_name(f"{target.name}.{key}-{frame_size}.part")
-    entries = _whole_frames(part, frame_size)
-    resumed = len(entries) * frame_size
-    with part.open("r+b" if entries else "wb") as file:
+    part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
+    with _claimed(part) as file:
+        part = Path(file.name)
+        entries = _whole_frames(part, frame_size)
+        resumed = len(entries) * frame_size
         file.truncate(sum(entry.compressed for entry in entries))
         file.seek(0, os.SEEK_END)
         size = resumed
@@ -101,8 +105,65 @@ def convert(  # each is one setting of the command
             raise InvalidArgument(f"{len(entries)} frames are more than a seek table may have: choose larger ones")
         file.write(seek_table(entries))
         compressed = file.tell()
-    part.replace(target)
+        file.flush()
+        if not _IS_WINDOWS:
+            part.replace(target)  # while nobody else can claim it
+    if _IS_WINDOWS:
+        part.replace(target)  # what is open can't be renamed there
     return Conversion(target, size, compressed, resumed)
+
+
+def _key(source: Image | ReadAt) -> str:
+    """Of all that the bytes depend on; of an image what it was opened from and which way in, known without decoding."""
+    if not isinstance(source, Image):
+        return fingerprint(source).hex()[:16]
+    # A container's member by its path; any other layer by its reader, as what is salvaged has one of its own.
+    inside = [layer.source.path if isinstance(layer.source, File) else type(layer.source) for layer in source.layers]
+    way = [(layer.kind, layer.name, within) for layer, within in zip(source.layers, inside, strict=True)]
+    return hashlib.sha256(source.fingerprint + repr(way).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _claimed(part: Path) -> Iterator[BinaryIO]:
+    """An earlier run's part, or a new one, open for writing by nobody else; one of its own where another run has it.
+
+    What a run of its own leaves behind when it ends early is removed: no other would find it.
+    """
+    while True:
+        with part.open("a+b") as file:
+            if not _lock(file):
+                break
+            if _is_at(part, file):  # else the run that had it has just published it
+                with part.open("r+b") as whole:
+                    yield whole
+                return
+    own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
+    try:
+        with own.open("w+b") as file:
+            yield file
+    except BaseException:
+        own.unlink(missing_ok=True)
+        raise
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether this run alone has the file from now on until it is closed; on Windows that is not asked."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another run has it, or the file system has no locks
+        return False
+    return True
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _whole_frames(part: Path, frame_size: int) -> list[SeekTableEntry]:
