@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import pickle
 import random
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from vmvisor_image import CorruptImage, Image, NotAFileSystem, PartitionNotFound, inspect
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.bridged import BridgedReader
+from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.cli import main
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.streams import BytesSource
@@ -49,12 +51,24 @@ def damage(compressed: bytes, at: int, length: int = 4) -> bytes:
     return compressed[:at] + bytes(byte ^ 0xFF for byte in compressed[at : at + length]) + compressed[at + length :]
 
 
-def block_at(compressed: bytes, bit: int) -> tuple[int, int]:
-    """First decoded byte, and the one behind, of the healthy block that has that bit of the compressed data."""
+@functools.cache
+def compressed_by(compress: Callable[[bytes], bytes], disk: bytes) -> bytes:
+    """Once for all tests."""
+    return compress(disk)
+
+
+@functools.cache
+def blocks_of(compressed: bytes) -> list[BlockEntry]:
+    """The blocks of healthy data."""
     reader = Bzip2Reader(BytesSource(compressed))
     _ = reader.size
     index = reader._walk.index
-    entries = (index[number] for number in range(len(index)))
+    return [index[number] for number in range(len(index))]
+
+
+def block_at(compressed: bytes, bit: int) -> tuple[int, int]:
+    """First decoded byte, and the one behind, of the healthy block that has that bit of the compressed data."""
+    entries = blocks_of(compressed)
     return next((entry.start, entry.start + entry.size) for entry in entries if entry.end_bit > bit)
 
 
@@ -76,7 +90,7 @@ def read_all(image: Image) -> tuple[set[str], set[str]]:
 def test_only_what_the_damaged_block_held_is_lost(
     disk: bytes, compress: Callable[[bytes], bytes], place: float
 ) -> None:
-    compressed = compress(disk)
+    compressed = compressed_by(compress, disk)
     damaged = damage(compressed, int(len(compressed) * place))
     with Image.open(damaged, salvage=True) as image:
         bridged = image.layers[0].source
@@ -108,7 +122,7 @@ def test_only_what_the_damaged_block_held_is_lost(
 
 
 def test_without_salvage_all_behind_is_lost(disk: bytes) -> None:
-    compressed = bz2.compress(disk)
+    compressed = compressed_by(bz2.compress, disk)
     with Image.open(damage(compressed, len(compressed) // 2)) as image:
         assert image.partitions["VOLUME1"].files["file00"].read_bytes() == VOLUMES["VOLUME1"]["file00"]
         with pytest.raises(CorruptImage):
@@ -117,7 +131,7 @@ def test_without_salvage_all_behind_is_lost(disk: bytes) -> None:
 
 def test_two_damaged_places(disk: bytes) -> None:
     """What is between them has no place; before the first and behind the second all is right."""
-    compressed = bz2.compress(disk)
+    compressed = compressed_by(bz2.compress, disk)
     damaged = damage(damage(compressed, len(compressed) // 4), len(compressed) * 3 // 5)
     with Image.open(damaged, salvage=True) as image:
         bridged = image.layers[0].source
@@ -130,17 +144,17 @@ def test_two_damaged_places(disk: bytes) -> None:
 
 
 def test_healthy_data_is_read_as_ever(disk: bytes) -> None:
-    with Image.open(bz2.compress(disk), salvage=True) as image:
+    with Image.open(compressed_by(bz2.compress, disk), salvage=True) as image:
         assert isinstance(image.layers[0].source, Bzip2Reader)
         assert image.problems == ()
-    source = BytesSource(bz2.compress(disk))
+    source = BytesSource(compressed_by(bz2.compress, disk))
     with pytest.raises(InvalidArgument, match="not damaged"):
         BridgedReader(Bzip2Reader(source), source, len(disk))
 
 
 @pytest.mark.parametrize("size", [0, 3_000_000, 1 << 50])
 def test_a_size_that_can_t_be_right(disk: bytes, size: int) -> None:
-    compressed = bz2.compress(disk)
+    compressed = compressed_by(bz2.compress, disk)
     source = BytesSource(damage(compressed, len(compressed) // 2))
     if size == 1 << 50:  # nothing tells that this is wrong but the disk; what is lost is then as large
         assert BridgedReader(Bzip2Reader(source), source, size).lost[1] > 1 << 49
@@ -150,14 +164,14 @@ def test_a_size_that_can_t_be_right(disk: bytes, size: int) -> None:
 
 
 def test_a_source_cut_off(disk: bytes) -> None:
-    compressed = bz2.compress(disk)
+    compressed = compressed_by(bz2.compress, disk)
     with Image.open(compressed[: len(compressed) * 2 // 3], salvage=True) as image:
         assert isinstance(image.layers[0].source, Bzip2Reader)  # nothing reaches to the end
         assert image.read_at(0, 1 << 20) == disk[: 1 << 20]
 
 
 def test_the_command_line_and_the_report(disk: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compressed = bz2.compress(disk)
+    compressed = compressed_by(bz2.compress, disk)
     path = tmp_path / "image.dd.bz2"
     path.write_bytes(damage(compressed, len(compressed) // 2))
     report = inspect(path, salvage=True)
