@@ -35,6 +35,8 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fsspec import VmvisorFileSystem
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
+from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
 
 FILES = {
     "vmkernel.gz": bytes(range(256)) * 500,
@@ -454,3 +456,28 @@ def test_the_documentation(
     result = doctest.DocTestRunner().run(examples, out=found.append, clear_globs=False)
     examples.globs["fs"].close()
     assert result.failed == 0, "".join(found)
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["second device", "damaged descriptor"])
+def test_a_partition_that_cannot_be_read_alone_is_a_file_among_the_others(damaged: bool, tmp_path: Path) -> None:
+    device = vmfs_volume({"a": b"1"}, devices=1 if damaged else 2)[-1]
+    fat = fat_volume(FILES, sectors=6000, label="Hypervisor1")
+    whole = mbr_disk(
+        [
+            ForgedPartition(1, 6, 32, 6000, content=fat),
+            ForgedPartition(2, 0xFB, 8192, device.size // 512, content=device),
+        ],
+        sectors=8192 + device.size // 512,
+    )
+    whole.write_to(tmp_path / "disk.dd")
+    if damaged:
+        with (tmp_path / "disk.dd").open("r+b") as file:
+            file.seek(8192 * 512 + DATA_OFFSET + 0x200000)  # its descriptor
+            file.write(b"\xff" * 512)
+    fs = VmvisorFileSystem(str(tmp_path / "disk.dd"))
+    assert {f"Hypervisor1/{name}" for name in FILES} <= set(fs.find(""))
+    assert [entry["type"] for entry in fs.ls("")] == ["directory", "file"]
+    other = fs.ls("")[1]
+    assert other["size"] == device.size
+    assert fs.cat_file(other["name"], 0, 512) == whole.read_at(8192 * 512, 512)
+    fs.close()
