@@ -34,7 +34,7 @@ demo: $(PACKAGE) ## build an ESX 3i image and export it; IMAGE=path DEST=folder:
 
 test: lint types pytest ## lint, types, docs and all tests
 pytest: docs ## the tests of the built wheel, in the locked environment; PYTHON=3.13: on that one
-	$(VENV)/$(PYTEST) $(if $(PYTEST_ARGS),,--cov --cov-report=term)
+	$(VENV)/$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term)
 
 setup: $(PACKAGE) ## what test, lint, types and docs need
 	$(call install,$(PYTHON),--group dev --group test --group docs --all-extras)

@@ -126,7 +126,7 @@ class TestPreCommit:
         assert re.findall(r"- repo: (.*)", self.CONFIG) == ["local"]
         entries = re.findall(r"entry: (.*)", self.CONFIG)
         assert len(entries) == self.CONFIG.count("- id: ") == self.CONFIG.count("language: system")
-        tools = [entry.removeprefix("uv run --frozen --group dev ") for entry in entries]
+        tools = [re.sub("^uv run --frozen (--all-extras )?--group dev ", "", entry) for entry in entries]
         assert all(tool != entry for tool, entry in zip(tools, entries, strict=True))
         assert {"ruff check", "ruff format"} <= {" ".join(tool.split()[:2]) for tool in tools}
         assert {tool.split()[0] for tool in tools} == {"ruff", "mypy", "check-jsonschema", "zizmor"}

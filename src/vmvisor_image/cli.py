@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
         if options.problems:
-            _complain([*dict.fromkeys(options.problems)], "what was shown or written is incomplete: ")
+            _complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
             status = status or _BAD_INPUT
     except (UsageError, *_MISUSED) as error:
         return _fail(error, _MISUSE)
