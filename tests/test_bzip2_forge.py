@@ -95,6 +95,40 @@ def payload_block(payload: str) -> ForgedBlock:
     return ForgedBlock("".join(bits), data)
 
 
+def longest_runs() -> ForgedBlock:
+    """A full block of level 1 of the longest runs there are, 4 + 255 zeros each: the most that a block can decode to.
+
+    Rotations of 0 0 0 0 255, again and again, sort into five classes: the last column is all the 255s, then all zeros.
+    """
+    runs = 20_000
+    symbols = [2, *_zero_run(runs - 1), 2, *_zero_run(4 * runs - 1), 3]
+    data = bytes(259 * runs)
+    bits = [
+        BLOCK,
+        format(real_block(data).crc, "032b"),
+        "0",
+        format(0, "024b"),
+        "1000000000000001",
+        "1" + "0" * 15,
+        "0" * 15 + "1",
+        format(2, "03b"),
+        format(1, "015b"),
+        "0",
+        *[format(2, "05b") + "0" * 4] * 2,
+        *(format(symbol, "02b") for symbol in symbols),
+    ]
+    return ForgedBlock("".join(bits), data)
+
+
+def _zero_run(length: int) -> list[int]:
+    """A length in the symbols 0 and 1 of zero runs: digits 1 and 2, the least significant first."""
+    digits = []
+    while length:
+        digits.append((length - 1) % 2)
+        length = (length - 1) // 2
+    return digits
+
+
 def _decode_symbols(symbols: Sequence[int], recent: list[int]) -> bytes:
     """What a block of these symbols and origin 0 decodes to: zero runs, move-to-front, Burrows-Wheeler, runs."""
     last = bytearray()

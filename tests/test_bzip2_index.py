@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import in_child
-from tests.test_bzip2_forge import EMPTY_STREAM
+from tests.test_bzip2_forge import EMPTY_STREAM, longest_runs, stream
 from vmvisor_image import CorruptImage, Image, InvalidArgument, TruncatedImage
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_paths, load_index, save_index
@@ -102,6 +102,19 @@ class TestUse:
         shutil.move(image, image.with_name("moved.bz2"))
         shutil.move(sidecar, sidecar.with_name("moved.bz2.vmvisor-index"))
         assert read(image.with_name("moved.bz2"), offset=len(DATA) - 10, length=10).stats.blocks_decoded == 1
+
+    def test_a_block_of_the_longest_runs(self, tmp_path: Path) -> None:
+        """7-Zip writes runs of 4 + 255 bytes, libbz2 none that are longer than 255: both are right."""
+        compressed = stream([longest_runs(), longest_runs()], level=1)
+        assert bz2.decompress(compressed) == bytes(2 * 5_180_000)
+        path = tmp_path / "zeros.bz2"
+        path.write_bytes(compressed)
+        for blocks_decoded in (2, 0):
+            reader = Bzip2Reader(file_source(path), index="auto")
+            assert reader.size == 2 * 5_180_000
+            reader.close()
+            assert reader.index_rejection is None
+            assert reader.stats.blocks_decoded + reader.stats.blocks_repeated == blocks_decoded
 
     def test_garbage_is_remembered(self, image: Path) -> None:
         image.write_bytes(COMPRESSED + b"garbage")
@@ -265,11 +278,12 @@ class TestDistrust:
             entries_changed(5, level=10),
             entries_changed(5, size=0),
             entries_changed(5, size=1 << 40),
+            entries_changed(5, size=5_180_001),
             entries_changed(5, crc=1 << 32),
             lambda index: dataclasses.replace(index, entries=(*index.entries, index.entries[0])),
             lambda index: dataclasses.replace(index, entries=index.entries * 100_000),
         ],
-        ids=["start", "end", "level 0", "level 10", "empty", "huge", "crc", "order", "count"],
+        ids=["start", "end", "level 0", "level 10", "empty", "huge", "larger than level 1", "crc", "order", "count"],
     )
     def test_what_no_source_has_is_rejected(
         self, image: Path, sidecar: Path, change: Callable[[SavedIndex], SavedIndex]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from vmvisor_image.bzip2.index import BlockEntry, Place
+from vmvisor_image.bzip2.index import BlockEntry, Place, largest_size
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.bzip2_index import MAGIC, VERSION, Bzip2IndexHeader
 
@@ -30,8 +30,6 @@ _COLUMNS = 5
 _ZERO_FLAG = 0x10
 """Beside the level of a block whose bytes are all zeros."""
 _COMPRESSION_LEVEL = 9
-_LARGEST_SIZE = 51 * 900_000
-"""What a block decodes to at most: run-length encoding stores 255 equal bytes in 5."""
 
 
 class IndexRejected(CorruptImage):
@@ -193,7 +191,7 @@ def _check(entries: Sequence[BlockEntry], place: Place | None, source_bits: int)
         if not (
             bit <= entry.start_bit < entry.end_bit <= source_bits
             and 1 <= entry.level <= 9
-            and 0 < entry.size <= _LARGEST_SIZE
+            and 0 < entry.size <= largest_size(entry.level)
             and entry.crc >> 32 == 0
         ):
             raise _rejected(f"its block at bit {entry.start_bit} can't be")
