@@ -405,6 +405,15 @@ def _runs(process: str) -> bool:
         return False
 
 
+# A shell's & has its children ignore Ctrl-C, which this process may have inherited.
+_AS_IN_A_TERMINAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vmvisor_image.cli import main
+raise SystemExit(main())
+"""
+
+
 class TestCommand:
     def test_a_table(self, pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["scan", pattern, "--workers", "1"]) == BAD_INPUT
@@ -453,7 +462,7 @@ class TestCommand:
     def busy(self, folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         """A scan of many images by two workers that has written its first row."""
         out = tmp_path / "rows.jsonl"
-        command = [sys.executable, "-m", "vmvisor_image", "scan", "--workers", "2", "--out", str(out)]
+        command = [sys.executable, "-c", _AS_IN_A_TERMINAL, "scan", "--workers", "2", "--out", str(out)]
         process = subprocess.Popen(
             [*command, *[folder / "disk1.dd.bz2"] * 5000], stderr=subprocess.PIPE, text=True, start_new_session=True
         )
