@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+from tests import support
 from tests.support import require_tool, run, run_to_file, unavailable
 
 SECTOR = 512
@@ -128,17 +129,12 @@ def build_once(folder: Path) -> ToolDisk:
         require_tool(tool)
     if not BOOT_CODE.exists():
         unavailable(f"{BOOT_CODE} is not installed")
-    import fcntl  # of Unix only, as are the tools
 
-    disk = _describe(folder)
-    folder.mkdir(exist_ok=True)
-    built = folder / "built"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not built.exists():
-            _build(disk)
-            built.touch()
-    return disk
+    def make(unfinished: Path) -> None:
+        unfinished.mkdir()
+        _build(_describe(unfinished))
+
+    return _describe(support.build_once(folder, make))
 
 
 def _describe(folder: Path) -> ToolDisk:

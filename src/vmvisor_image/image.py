@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, overload
@@ -268,18 +268,17 @@ class Image:
                     found += partition.problems
         except CorruptImage as error:
             found.append(Problem.of(error))
-        for layer in self.layers:
-            found += getattr(layer.source, "problems", ())
-            if layer.files is not None:
-                found += layer.files.problems
-        found += self._passed_over
-        return tuple(dict.fromkeys(found))
+        return self._with_wrapping(found)
 
     @property
     def known_problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far, of all that was read: `problems` without reading anything for it."""
         table = self._table
-        found = [] if table is None else list(table.known_problems)
+        return self._with_wrapping([] if table is None else table.known_problems)
+
+    def _with_wrapping(self, of_disk: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Problems of the disk, and those of what wraps it as far as it was read; each once."""
+        found = [*of_disk]
         for layer in self.layers:
             found += getattr(layer.source, "problems", ())
             if layer.files is not None:

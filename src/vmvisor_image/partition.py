@@ -197,7 +197,7 @@ class Partition:
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged in it so far."""
         self._open_volume()
-        return self._problems + (() if self._volume is None else self._volume.problems)
+        return self.known_problems
 
     @property
     def known_problems(self) -> tuple[Problem, ...]:

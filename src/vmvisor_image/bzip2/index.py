@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-_BLOCK_UNIT: Final = 100_000
+BLOCK_UNIT: Final = 100_000
 """Symbols that a block of level 1 holds before its runs are expanded."""
 
 
@@ -17,7 +17,7 @@ def largest_size(level: int) -> int:
     Four equal bytes and a count of up to 255 more are a run: 259 bytes in 5 symbols. libbz2's compressor ends runs at
     255 bytes, 7-Zip's does not, and every decoder takes both.
     """
-    return level * _BLOCK_UNIT // 5 * 259
+    return level * BLOCK_UNIT // 5 * 259
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_unfollowed, locate_end, read_bits
-from vmvisor_image.bzip2.index import BlockEntry, BlockIndex, Place, largest_size
+from vmvisor_image.bzip2.index import BLOCK_UNIT, BlockEntry, BlockIndex, Place, largest_size
 from vmvisor_image.bzip2.index_file import SavedIndex
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic, find_magic_near
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
@@ -23,7 +23,6 @@ from vmvisor_image.streams import ReadAt, read_up_to
 
 _HEADER_BYTES = 4
 _CRC_BITS = 32
-_BLOCK_UNIT = 100_000
 _SPARSE_RATIO = 20
 """A block that is compressed more than this may be a long run; its decoded size can't be guessed."""
 _LARGEST_BLOCK = 4 << 20
@@ -59,7 +58,7 @@ class _Span:
 
     def expected_size(self) -> int:
         """Decoded bytes the block should have, as far as its compressed size tells."""
-        full = self.level * _BLOCK_UNIT
+        full = self.level * BLOCK_UNIT
         sparse = (self.end_bit - self.start_bit) * _SPARSE_RATIO < full * 8
         return largest_size(self.level) if sparse else full
 

@@ -111,7 +111,9 @@ class XzBlockDecoder(_LzmaDecoder):
         super().__init__(source, block.start)
         self._block = block
         self._left = block.size
-        self._run(read_up_to(source, block.stream, _HEADER), 0)
+        header = read_up_to(source, block.stream, _HEADER)
+        self._stream_flags = header[6:8]
+        self._run(header, 0)
         self._is_checked = False
 
     def read(self, length: int) -> bytes:
@@ -139,11 +141,10 @@ class XzBlockDecoder(_LzmaDecoder):
 
     def _check_index(self) -> None:
         """Have liblzma compare the block with its record in the index: it is fed an index of that block alone."""
-        flags = read_up_to(self._source, self._block.stream, _HEADER)[6:8]
         index = b"\0\1" + _as_number(self._block.unpadded) + _as_number(self._block.size)
         index += bytes(-len(index) % 4)
         index += zlib.crc32(index).to_bytes(4, "little")
-        footer = (len(index) // 4 - 1).to_bytes(4, "little") + flags
+        footer = (len(index) // 4 - 1).to_bytes(4, "little") + self._stream_flags
         try:
             self._lzma.decompress(index + zlib.crc32(footer).to_bytes(4, "little") + footer + _FOOTER_MAGIC)
         except lzma.LZMAError:
