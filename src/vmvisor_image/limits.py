@@ -89,6 +89,18 @@ def check_deadline() -> None:
         raise passed("seconds", f"the operation took longer than {deadline[1]:g} seconds")
 
 
+def wait(seconds: float) -> None:
+    """Wait, unless the operation's time is over before that.
+
+    Raises:
+        LimitExceeded: It is.
+    """
+    deadline = _DEADLINE.get()
+    if deadline is not None and time.monotonic() + seconds > deadline[0]:
+        raise passed("seconds", f"the operation would take longer than {deadline[1]:g} seconds")
+    time.sleep(seconds)
+
+
 class Meter:
     """Counts what an image has cost; shared by all that decodes for it."""
 

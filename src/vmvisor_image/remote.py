@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, unquote
 
 from vmvisor_image.errors import (
@@ -21,10 +24,11 @@ from vmvisor_image.errors import (
     InvalidArgument,
     RemoteError,
     SourceChanged,
+    SourceError,
     VmvisorImageError,
 )
 from vmvisor_image.forking import restart_in_child
-from vmvisor_image.limits import check_deadline
+from vmvisor_image.limits import check_deadline, wait
 from vmvisor_image.streams import FileSource, KeptBeside, check_range, past_end
 
 CHUNK: Final = 1 << 16
@@ -46,12 +50,18 @@ _VERSION_KEYS: Final = (
     "md5Hash",
 )
 """What file systems say of an object and that differs when its content does."""
+_VALIDATORS: Final = ("ETag", "Last-Modified")
+"""Headers that tell an object from what it was before, the surer one first (RFC 9110, 8.8)."""
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:([0-9]{1,19})|\*)", re.IGNORECASE)
+"""RFC 9110, 14.4."""
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
 _GONE: Final = (404, 410)
-_PRECONDITION_FAILED: Final = 412
-_SERVER_FAILED: Final = 500
 _PAUSES: Final = (0.1, 0.4)
-"""Seconds before a request that failed is made again."""
+"""Seconds before a request that failed is made again, at least: a server may ask for more."""
+_LONGEST_PAUSE: Final = 30
+"""Seconds that a server may ask for (Retry-After); where it asks for more, that is an error at once."""
 _NOTHING_AHEAD: Final = (0, 0)
+_Answer = TypeVar("_Answer")
 
 
 def is_url(text: str) -> bool:
@@ -79,6 +89,7 @@ class RemoteSource:
             DependencyMissing: fsspec, or what it needs for this protocol, is not installed.
             InvalidArgument: The protocol is not known.
             FileNotFoundError: There is no such object.
+            IsADirectoryError: It is a folder.
             RemoteError: It can't be reached, or its size is not told.
         """
         self.url = url
@@ -86,9 +97,12 @@ class RemoteSource:
         self._neighbour = neighbour
         fs, self.path = _resolve(url, self._options, neighbour)
         self._opened_fs: Any = fs
-        self._is_http = "http" in _protocols(fs)
+        # fsspec's own client for browsers has no sessions, and is read as any other file system.
+        self._is_http = "http" in _protocols(fs) and hasattr(fs, "set_session")
         self._address = _address(fs, url if neighbour is None else self.path)
-        info = self._info()
+        info = _tried(self._info, _asks_to_wait)
+        if info.get("type") == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address)
         size = info.get("size")
         if not isinstance(size, int) or size < 0:
             raise RemoteError(f"{self._address}: the server does not tell its size; {self._whole}")
@@ -100,6 +114,8 @@ class RemoteSource:
         etag = info.get("ETag")
         # RFC 9110, 13.1.1: If-Match compares strongly, so that a weak validator never matches.
         self._strong_etag = etag if self._is_http and isinstance(etag, str) and etag.startswith('"') else None
+        self._validators = _validators(info)
+        """What the server said of the object's version, against which each answer is held."""
         self._chunks: OrderedDict[int, bytes] = OrderedDict()
         self._next = -1
         """Chunk behind the last request."""
@@ -218,45 +234,98 @@ class RemoteSource:
 
     def _fetch(self, start: int, end: int) -> bytes:
         """Exactly the bytes from `start` to `end` (exclusive), by one request or, where that fails, a few."""
-        for pause in _PAUSES:
-            try:
-                return self._fetch_once(start, end)
-            except RemoteError as error:
-                cause = error.__cause__
-                if isinstance(cause, _NoRanges) or getattr(cause, "status", _SERVER_FAILED) < _SERVER_FAILED:
-                    raise  # the server has understood, and will say the same again
-            time.sleep(pause)
-            check_deadline()
-        return self._fetch_once(start, end)
+        return _tried(lambda: self._fetch_once(start, end), _may_pass)
 
     def _fetch_once(self, start: int, end: int) -> bytes:
         place = f"{self._address}: bytes {start} to {end} (exclusive)"
+        data: bytes
+        told: Mapping[str, str] = {}
+        is_certain = False
         try:
-            data = self._fetch_by_http(start, end) if self._is_http else self._fs.cat_file(self.path, start, end)
-        except ValueError as error:
-            if self._is_http and "range" in str(error):
-                raise self._without_ranges() from _NoRanges(str(error))
-            raise RemoteError(f"{place} could not be read: {error}") from error
+            if self._is_http:
+                from fsspec.asyn import sync
+
+                data, told, is_certain = sync(self._fs.loop, self._fetch_by_http, start, end)
+            else:
+                data = bytes(memoryview(self._fs.cat_file(self.path, start, end)))
+        except SourceError:
+            raise
         except Exception as error:  # each file system has errors of its own
-            if getattr(error, "status", None) == _PRECONDITION_FAILED:
-                raise self._changed() from error
+            status = getattr(error, "status", None)
+            if status == HTTPStatus.PRECONDITION_FAILED:
+                raise self._changed("its version has changed") from error
+            if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                self._check_unchanged()
             raise RemoteError(f"{place} could not be read: {_told(error)}") from error
-        if self._strong_etag is None or len(data) != end - start:
+        if not is_certain or len(data) != end - start:
             self._check_unchanged()
         if len(data) != end - start:
-            raise RemoteError(f"{place} were asked for, and {len(data)} bytes came")
-        return bytes(data)
+            raise RemoteError(f"{place} were asked for, and {_counted(len(data), end - start)} came")
+        self._validators = {**told, **self._validators}
+        return data
 
-    def _fetch_by_http(self, start: int, end: int) -> bytes:
-        """By a file that keeps nothing: unlike `cat_file` it reads no whole body where the server ignores the range."""
-        headers = {**self._fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+    async def _fetch_by_http(self, start: int, end: int) -> tuple[bytes, Mapping[str, str], bool]:
+        """What came for a range, at most one byte more than it; the answer's validators, and whether they are enough.
+
+        fsspec's own files take any answer of 206, and any that is no longer than the range, for the range.
+        """
+        options = dict(self._fs.kwargs)
+        headers = {**options.pop("headers", {}), "Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         if self._strong_etag is not None:
             headers["If-Match"] = self._strong_etag
-        options = {"size": self._size, "cache_type": "none", "block_size": CHUNK, "headers": headers}
-        with self._fs.open(self.path, "rb", **options) as file:
-            file.seek(start)
-            data: bytes = file.read(end - start)
-        return data
+        session = await self._fs.set_session()
+        async with session.get(self._fs.encode_url(self.path), headers=headers, **options) as response:
+            response.raise_for_status()
+            is_certain = self._check_answer(response.status, response.headers, start, end)
+            # Of the whole object its beginning is enough.
+            left = end - start + (response.status == HTTPStatus.PARTIAL_CONTENT or end == self._size)
+            found = []
+            while left and (piece := await response.content.read(left)):
+                found.append(piece)
+                left -= len(piece)
+            return b"".join(found), _validators(response.headers), is_certain
+
+    def _check_answer(self, status: int, headers: Any, start: int, end: int) -> bool:
+        """Hold an answer against the question; whether it tells that it is of the object that was opened.
+
+        Raises:
+            RemoteError: It is not the range that was asked for.
+            SourceChanged: It is of another object.
+        """
+        place = f"{self._address}: bytes {start} to {end} (exclusive) were asked for"
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            ranges = headers.getall("Content-Range", [])
+            match = _CONTENT_RANGE.fullmatch(ranges[0].strip()) if len(ranges) == 1 else None
+            if match is None:  # such as of several ranges in one body (RFC 9110, 15.3.7.2)
+                raise _wrong(f"{place}, and the answer does not tell which came")
+            first, last = int(match[1]), int(match[2])
+            total = match[3]
+        elif status == HTTPStatus.OK:  # the whole object (RFC 9110, 15.3.1), which may begin with what was asked for
+            first, last = 0, end - 1
+            length = _NUMBER.fullmatch(headers.get("Content-Length", ""))
+            total = None if length is None else length[0]
+        else:
+            raise _wrong(f"{place}, and the server answered {status}")
+        if total is not None and int(total) != self._size:
+            raise self._changed(f"it has {total} bytes now, and not {self._size}")
+        told, certain = _validators(headers), total is not None
+        for name in _VALIDATORS:
+            known, new = self._validators.get(name), told.get(name)
+            if known and new and known != new:
+                raise self._changed("its version has changed")
+            if known and new:
+                certain = certain or name == "ETag"
+                break
+            if known or new:
+                certain = False
+        if status == HTTPStatus.OK and start:
+            raise self._without_ranges() from _WrongAnswer
+        if (first, last) != (start, end - 1):
+            raise _wrong(f"{place}, and the server answered with bytes {first} to {last + 1}")
+        coding = headers.get("Content-Encoding", "").strip()
+        if coding.lower() not in ("", "identity"):
+            raise _wrong(f"{place}, and the server answered with an encoding of them ({coding})")
+        return certain
 
     def _info(self) -> Mapping[str, Any]:
         try:
@@ -269,10 +338,10 @@ class RemoteSource:
         _behind_cache(self._fs).invalidate_cache(self.path)
         info = self._info()
         if info.get("size") != self._size or _version(info) != self.version:
-            raise self._changed()
+            raise self._changed("its size or version has changed")
 
-    def _changed(self) -> SourceChanged:
-        return SourceChanged(f"{self._address}: it is no longer what was opened: its size or version has changed")
+    def _changed(self, how: str) -> SourceChanged:
+        return SourceChanged(f"{self._address}: it is no longer what was opened: {how}")
 
     def _without_ranges(self) -> RemoteError:
         return RemoteError(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
@@ -285,8 +354,73 @@ class RemoteSource:
         return (_reopen, (self.url, self._options, self._neighbour))
 
 
-class _NoRanges(Exception):
-    """What fsspec says where a server ignores the range that was asked for."""
+class _WrongAnswer(Exception):
+    """Why an answer is not what was asked for: the server has understood, and would say the same again."""
+
+
+def _wrong(message: str) -> RemoteError:
+    error = RemoteError(message)
+    error.__cause__ = _WrongAnswer()
+    return error
+
+
+def _tried(attempt: Callable[[], _Answer], is_worth_it: Callable[[RemoteError], bool]) -> _Answer:
+    """What an attempt gives, made again after a pause where it fails and that is worth it; the last error else."""
+    for pause in _PAUSES:
+        try:
+            return attempt()
+        except RemoteError as error:
+            asked = _asked_pause(error)
+            if not is_worth_it(error) or asked > _LONGEST_PAUSE:
+                raise
+        wait(max(pause, asked))
+    return attempt()
+
+
+def _answered(error: BaseException) -> BaseException | None:
+    """The answer of a server that made an error; None where there was none."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(getattr(cause, "status", None), int):
+        cause = cause.__cause__
+    return cause
+
+
+def _asks_to_wait(error: RemoteError) -> bool:
+    """Whether the server itself says that it can't answer now."""
+    status: int = getattr(_answered(error), "status", 0)
+    return status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _may_pass(error: RemoteError) -> bool:
+    """Whether the same request may succeed: the server is in trouble, or there was none at the other end."""
+    if isinstance(error.__cause__, _WrongAnswer):
+        return False
+    status: int = getattr(_answered(error), "status", HTTPStatus.INTERNAL_SERVER_ERROR)
+    return _asks_to_wait(error) or status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _asked_pause(error: RemoteError) -> float:
+    """Seconds after which a server wants to be asked again (RFC 9110, 10.2.3); 0 where it does not say."""
+    headers = getattr(_answered(error), "headers", None)
+    text = (headers or {}).get("Retry-After", "").strip()
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _validators(headers: Mapping[str, Any]) -> dict[str, str]:
+    """What headers tell of the version; of an ETag what it compares by, weak or not (RFC 9110, 8.8.3.2).
+
+    Servers give a weak one for a file that was written in the last second, and a strong one with the same text later.
+    """
+    return {name: str(headers[name]).removeprefix("W/") for name in _VALIDATORS if headers.get(name)}
+
+
+def _counted(found: int, wanted: int) -> str:
+    return f"more than {wanted} bytes" if found > wanted else f"{found} bytes"
 
 
 def open_url(
