@@ -28,7 +28,7 @@ from vmvisor_image.framed import FramedReader
 from vmvisor_image.layers import LayerOptions, unwrap, xz, zstd
 from vmvisor_image.layers import gzip as gzip_layer
 from vmvisor_image.sequential import PIECE, SequentialReader
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.streams import BytesSource, open_stream
 
 NOISE = random.Random(5)
 DATA = b"".join(NOISE.randbytes(9000) + b"and some text that compresses " * 700 for _ in range(100))
@@ -249,6 +249,18 @@ def zlib_gzip(data: bytes) -> bytes:
     return made.compress(data) + made.flush()
 
 
+class _Unreadable:
+    """Bytes that can be read up to a place only, though it is not known that they end there."""
+
+    def __init__(self, data: bytes, end: int) -> None:
+        self.data, self.end, self.size = data, end, len(data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset + length > self.end:
+            raise CorruptImage("it can't be read", structure="test", offset=self.end)
+        return self.data[offset : offset + length]
+
+
 class TestDamage:
     @pytest.mark.parametrize("way", ["gzip", "xz", "xz -T2", "zstd frames"])
     @pytest.mark.parametrize("garbage", [b"garbage", b"\x01" * 5000])
@@ -266,6 +278,24 @@ class TestDamage:
         assert reader.read_at(0, len(data)) == data
         with pytest.raises(TruncatedImage, match="trailer"):
             _ = reader.size
+
+    @pytest.mark.parametrize("part", [0.3, 0.71, 0.999])
+    @pytest.mark.parametrize("way", ["gzip", "xz", "zstd", "zstd frames"])
+    def test_a_stream_over_what_is_cut_or_can_t_be_read_gives_as_much_as_the_tool(self, way: str, part: float) -> None:
+        cut = made(way)[: int(len(made(way)) * part)]
+        program = [require_tool(way.split(maxsplit=1)[0]), "-dc"]
+        whole = subprocess.run(program, input=cut, capture_output=True, check=False).stdout
+        assert DATA.startswith(whole)
+        unreadable = _Unreadable(made(way), len(cut))
+        for source in (BytesSource(cut), unreadable):
+            [layer] = unwrap(source, None, LayerOptions())
+            stream, found = open_stream(layer.source), bytearray()
+            with contextlib.suppress(CorruptImage):
+                while piece := stream.read(1000):
+                    found += piece
+                pytest.fail("damage is not the end")
+            assert found == DATA[: len(found)]
+            assert len(found) >= len(whole)
 
     def test_a_header_that_is_not_what_its_crc_says(self) -> None:
         reader = open_bytes(_NAMED + b"\0\0" + _deflated(b"x") + b"garbage")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import io
 import os
 import pickle
 import random
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -20,9 +23,18 @@ from hypothesis import strategies as st
 
 from vmvisor_image import Image
 from vmvisor_image.cli import main
-from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
+from vmvisor_image.errors import (
+    ClosedError,
+    CorruptImage,
+    InvalidArgument,
+    RemoteError,
+    SourceChanged,
+    SourceError,
+    TruncatedImage,
+)
 from vmvisor_image.fleet import scan_one
 from vmvisor_image.streams import (
+    BufferedStream,
     BytesSource,
     CheckedSource,
     FileObjectSource,
@@ -30,12 +42,14 @@ from vmvisor_image.streams import (
     ReadAt,
     ReadAtStream,
     Slice,
+    TextStream,
     check_range,
     open_stream,
     past_end,
     prefetch,
     read_up_to,
 )
+from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 DATA = random.Random(0).randbytes(10_000)
 
@@ -446,24 +460,23 @@ class TestHelpers:
 
 _SMALL = st.integers(-5, 300)
 _STEPS = st.one_of(
-    st.tuples(st.just("read"), st.integers(-1, 300)),
-    st.tuples(st.just("read1"), st.integers(0, 300)),
-    st.tuples(st.just("readinto"), st.integers(0, 300)),
-    st.tuples(st.just("readline"), st.just(-1)),
+    st.tuples(st.sampled_from(["read", "readline"]), st.one_of(st.none(), st.integers(-1, 300))),
+    st.tuples(st.sampled_from(["read1", "readinto", "readinto1"]), st.integers(0, 300)),
     st.tuples(st.sampled_from(["from start", "from here", "from end"]), _SMALL),
 )
 
 
-def _step(stream: io.BufferedReader | io.BytesIO, name: str, amount: int) -> object:
+def _step(stream: BinaryIO, name: str, amount: int | None) -> object:
     """What one step gives: its value and the position after it."""
-    if name == "readinto":
-        buffer = bytearray(amount)
-        count = stream.readinto(buffer)
+    if name.startswith("readinto"):
+        buffer = bytearray(amount or 0)
+        count = getattr(stream, name)(buffer)
         return bytes(buffer[:count]), stream.tell()
     if name.startswith("from "):
+        assert amount is not None
         whence = {"from start": os.SEEK_SET, "from here": os.SEEK_CUR, "from end": os.SEEK_END}[name]
         if whence != os.SEEK_END and amount + (stream.tell() if whence else 0) < 0:
-            with pytest.raises(ValueError):  # noqa: PT011  # the two say it differently
+            with pytest.raises((ValueError, OSError)):  # the two say it differently
                 stream.seek(amount, whence)
             return "refused"
         return stream.seek(amount, whence)
@@ -472,10 +485,13 @@ def _step(stream: io.BufferedReader | io.BytesIO, name: str, amount: int) -> obj
 
 class TestStream:
     @given(st.binary(min_size=5, max_size=200), st.lists(_STEPS, max_size=20))
-    def test_behaves_as_bytesio(self, data: bytes, steps: list[tuple[str, int]]) -> None:
-        stream, model = open_stream(BytesSource(data)), io.BytesIO(data)
-        for name, amount in steps:
-            assert _step(stream, name, amount) == _step(model, name, amount)
+    def test_behaves_as_a_file(self, data: bytes, steps: list[tuple[str, int | None]]) -> None:
+        with tempfile.TemporaryFile() as model:
+            model.write(data)
+            model.seek(0)
+            stream = open_stream(BytesSource(data))
+            for name, amount in steps:
+                assert _step(stream, name, amount) == _step(model, name, amount)
 
     @given(st.binary(max_size=200), st.integers(0, 250), st.integers(0, 250))
     def test_raw_reads_are_exact(self, data: bytes, position: int, length: int) -> None:
@@ -565,6 +581,179 @@ class TestStream:
         stream.readinto(buffer)
         assert [offset for offset, _ in source.prefetched] == [510]
         assert source.prefetched[0][1] > len(buffer)
+
+
+class Damaged:
+    """DATA, or other bytes, of which one can't be read."""
+
+    def __init__(self, data: bytes, at: int, error: type[Exception] = CorruptImage) -> None:
+        self.data, self.at, self.size = data, at, len(data)
+        self.error = error("bad", structure="test", offset=at) if error is CorruptImage else error("bad")
+        self.failed = 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset + length > self.size:
+            raise past_end("test", offset, length, self.size)
+        if offset <= self.at < offset + length:
+            self.failed += 1
+            raise self.error
+        return self.data[offset : offset + length]
+
+
+def _until_damage(read: Callable[[], Any]) -> list[Any]:
+    """All that reads give until one raises."""
+    found = []
+    with contextlib.suppress(CorruptImage):
+        while part := read():
+            found.append(part)
+        pytest.fail("damage is not the end")
+    return found
+
+
+def _readinto(stream: BinaryIO, size: int) -> bytes:
+    buffer = bytearray(size)
+    return bytes(buffer[: stream.readinto(buffer)])  # type: ignore[attr-defined]  # of every buffered stream
+
+
+def _readinto1(stream: BinaryIO, size: int) -> bytes:
+    buffer = bytearray(size)
+    return bytes(buffer[: stream.readinto1(buffer)])  # type: ignore[attr-defined]
+
+
+def _peeked(stream: BinaryIO, size: int) -> bytes:
+    data: bytes = stream.peek()[:size]  # type: ignore[attr-defined]
+    assert stream.read(len(data)) == data
+    return data
+
+
+_READS: dict[str, Callable[[BinaryIO, int], bytes]] = {
+    "read": lambda stream, size: stream.read(size),
+    "read1": lambda stream, size: stream.read1(size),  # type: ignore[attr-defined]
+    "readline": lambda stream, size: stream.readline(size),
+    "lines": lambda stream, size: next(stream, b""),
+    "readinto": _readinto,
+    "readinto1": _readinto1,
+    "peek": _peeked,
+}
+
+
+class TestStreamOverDamage:
+    """What is healthy before the damage comes first, the error at the next read."""
+
+    @pytest.mark.parametrize("at", [0, 1, 999, 1000, 65_535, 65_536, 65_537, 100_000, 199_999])
+    @pytest.mark.parametrize("size", [1, 1000, 65_536, 150_000])
+    @pytest.mark.parametrize("read", _READS)
+    def test_all_that_is_healthy_then_the_error(self, read: str, size: int, at: int) -> None:
+        data = random.Random(at).randbytes(200_000)
+        at = min(at, 5000) if size == 1 else at
+        stream = open_stream(Damaged(data, at))
+        assert b"".join(_until_damage(lambda: _READS[read](stream, size))) == data[:at]
+        assert stream.tell() == at
+        with pytest.raises(CorruptImage, match="bad"):
+            _READS[read](stream, size)
+        stream.seek(at + 1)
+        assert stream.read() == data[at + 1 :]
+        assert stream.read(1) == b"", "the end is no damage"
+
+    @given(st.integers(0, 299), st.lists(st.tuples(st.sampled_from(sorted(_READS)), st.integers(1, 80)), max_size=30))
+    def test_in_any_order(self, at: int, steps: list[tuple[str, int]]) -> None:
+        data = random.Random(at).randbytes(300)
+        stream = BufferedStream(Damaged(data, at), buffer_size=16)
+        done = 0
+        for name, size in steps:
+            if done == at:
+                with pytest.raises(CorruptImage):
+                    _READS[name](stream, size)
+                continue
+            part = _READS[name](stream, size)
+            assert part
+            assert part == data[done : done + len(part)]
+            done += len(part)
+            assert done <= at
+
+    def test_reading_all_is_all_or_an_error(self) -> None:
+        stream = open_stream(Damaged(DATA, 7000))
+        assert stream.read(10) == DATA[:10]
+        for size in (-1, None):
+            with pytest.raises(CorruptImage):
+                stream.read(size)
+            assert stream.tell() == 10
+        assert stream.read(8000) == DATA[10:7000], "nothing was lost"
+
+    def test_the_raw_stream_gives_what_is_healthy_first_too(self) -> None:
+        for raw in (ReadAtStream(Damaged(DATA, 7000)), open_stream(Damaged(DATA, 7000)).detach()):
+            buffer = bytearray(9000)
+            assert raw.readinto(buffer) == 7000
+            with pytest.raises(CorruptImage):
+                raw.readinto(buffer)
+
+    def test_nothing_is_asked_for_is_no_error(self) -> None:
+        stream = open_stream(Damaged(DATA, 0))
+        with pytest.raises(CorruptImage):
+            stream.read(1)
+        assert (stream.read(0), stream.readinto(bytearray()), stream.readline(0)) == (b"", 0, b"")
+
+    def test_a_place_that_can_t_be_read_is_damage_and_a_server_is_not(self) -> None:
+        stream = open_stream(Damaged(DATA, 5000, SourceError))
+        assert stream.read(9000) == DATA[:5000]
+        with pytest.raises(SourceError):
+            stream.read(1)
+        for error in (RemoteError, SourceChanged):
+            source = Damaged(DATA, 5000, error)
+            with pytest.raises(error):
+                open_stream(source).read(9000)
+            assert source.failed == 1, "it is asked once"
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "latin-1"])
+    @pytest.mark.parametrize("at", [*range(100, 116), 8191, 8192, 8193, 65_535, 65_536, 65_537, 65_538])
+    @pytest.mark.parametrize("read", ["lines", "read"])
+    def test_text(self, read: str, at: int, encoding: str) -> None:
+        data = (
+            "".join(f"{number} äöü\n" if encoding == "latin-1" else f"{number} ä€😀\n" for number in range(9000))
+        ).encode(encoding)
+        stream = TextStream(Damaged(data, at), None, encoding)
+        found = _until_damage(stream.readline if read == "lines" else lambda: stream.read(1000))
+        assert "".join(found) == data[:at].decode(encoding, "ignore")
+        with pytest.raises(CorruptImage):
+            stream.read(1)
+        with pytest.raises(CorruptImage):
+            next(stream)
+
+    def test_text_that_ends_within_a_character_is_an_error_of_its_own(self) -> None:
+        with pytest.raises(UnicodeDecodeError):
+            TextStream(BytesSource("€".encode()[:2]), None, "utf-8").read(5)
+
+    def test_all_of_a_text_or_an_error(self) -> None:
+        with pytest.raises(CorruptImage):
+            TextStream(Damaged(b"a\n" * 100, 150), None, "utf-8").read()
+        with pytest.raises(CorruptImage):
+            list(TextStream(Damaged(b"a\n" * 100, 150), None, "utf-8"))
+
+    def test_everywhere_a_stream_is_made(self) -> None:
+        """A disk whose file is damaged in the middle: through the disk, the partition, the file and fsspec."""
+        from vmvisor_image.fsspec import VmvisorFileSystem
+
+        text = b"0123456789abcde\n" * 20_000
+        raw = mbr_disk(
+            [ForgedPartition(1, 6, 64, 6000, content=fat_volume({"A.TXT": text}, sectors=6000))], sectors=6064
+        )
+        data = raw.read_at(0, raw.size)
+        at = data.index(text) + 200_003
+        with Image.open(CheckedSource(Damaged(data, at))) as image:
+            partition = image.partitions[1]
+            (file,) = [partition.files[name] for name in partition.files]
+            fs = VmvisorFileSystem(image)
+            streams: dict[str, tuple[Any, int]] = {
+                "image": (image.open(), at),
+                "partition": (partition.open(), at - partition.start),
+                "file": (file.open(), 200_003),
+                "text": (file.open("r"), 200_003),
+                "fsspec": (fs.open("1/A.TXT"), 200_003),
+            }
+            pieces = file.chunks(150_000)
+            assert [len(piece) for piece in _until_damage(lambda: next(pieces, b""))] == [150_000, 50_003]
+            for name, (stream, healthy) in streams.items():
+                assert sum(map(len, _until_damage(functools.partial(stream.read, 1000)))) == healthy, name
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")

@@ -200,7 +200,7 @@ class TestText:
     def test_a_stream_tells_what_it_is_of(self, files: FileTree) -> None:
         with files["sub/x.tgz"].open() as stream:
             assert (stream.name, stream.mode) == ("sub/x.tgz", "rb")
-            assert repr(stream) == "<_io.BufferedReader name='sub/x.tgz'>"
+            assert repr(stream) == "<BufferedStream name='sub/x.tgz'>"
 
 
 class TestNoPath:

@@ -28,7 +28,16 @@ from vmvisor_image.extraction import write_files
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import DEFAULT_LIMITS, Meter, check_deadline, passed
 from vmvisor_image.names import fold_name
-from vmvisor_image.streams import ReadAt, check_range, open_stream, past_end, prefetch, skip_zeros
+from vmvisor_image.streams import (
+    ReadAt,
+    TextStream,
+    check_range,
+    open_stream,
+    past_end,
+    prefetch,
+    read_healthy,
+    skip_zeros,
+)
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
     from vmvisor_image.archives import Archive
@@ -255,12 +264,19 @@ class File(_Entry):
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
     def chunks(self, size: int = _COPY_CHUNK) -> Iterator[bytes]:
-        """The content in pieces of at most `size` bytes, read one at a time."""
+        """The content in pieces of at most `size` bytes, read one at a time; all that is healthy before damage.
+
+        Raises:
+            CorruptImage: The next piece begins with damage.
+        """
         if size < 1:
             raise InvalidArgument(f"size must be at least 1, not {size}")
         self.prefetch(0, self._size)
-        for offset in range(0, self._size, size):
-            yield self.read_at(offset, min(size, self._size - offset))
+        offset = 0
+        while offset < self._size:
+            piece = read_healthy(self, offset, min(size, self._size - offset))
+            yield piece
+            offset += len(piece)
 
     # `Traversable.open()` gives text, this one bytes: only Any satisfies a type checker as to both.
     @overload
@@ -296,12 +312,11 @@ class File(_Entry):
         if mode not in ("rb", "r", "rt"):
             error = ReadOnly if set(mode) & _WRITING else InvalidArgument
             raise error(f"files of an image open as 'rb', 'r' or 'rt' only, not {mode!r}")
-        stream = open_stream(self, self.path)
         if mode != "rb":
-            return io.TextIOWrapper(stream, encoding=encoding or "utf-8", errors=errors, newline=newline)
+            return TextStream(self, self.path, encoding or "utf-8", errors, newline)
         if (encoding, errors, newline) != (None, None, None):
             raise InvalidArgument("bytes have no encoding and no lines: open as 'r' for text")
-        return stream
+        return open_stream(self, self.path)
 
     def sha256(self) -> str:
         """SHA-256 of the content, in hexadecimal."""

@@ -31,8 +31,8 @@ from vmvisor_image import (
     ReadAt,
     ReadOnly,
 )
+from vmvisor_image.streams import BufferedStream
 
-_BUFFER = 1 << 16
 _LONGEST_NUMBER = 10
 _Found = Directory | File | Partition
 """What a path leads to; a partition is one whose files can't be read, and stands for its bytes."""
@@ -253,13 +253,11 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return found
 
 
-class _Stream(io.BufferedReader):
+class _Stream(BufferedStream):
     """A file that is open; it keeps its file system, and tells of itself what fsspec's files do."""
 
     def __init__(self, file: File | Partition, fs: VmvisorFileSystem, path: str) -> None:
-        raw: Any = file.open("rb").detach() if isinstance(file, File) else file.open().detach()
-        raw.name = path
-        super().__init__(raw, _BUFFER)
+        super().__init__(file, path)
         self.fs = fs
         self.path = path
         self.size = file.size

@@ -6,6 +6,7 @@ A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file ins
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -13,7 +14,16 @@ import stat
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
-from vmvisor_image.errors import ClosedError, InvalidArgument, SourceChanged, SourceError, TruncatedImage
+from vmvisor_image.errors import (
+    ClosedError,
+    CorruptImage,
+    InvalidArgument,
+    RemoteError,
+    SourceChanged,
+    SourceError,
+    TruncatedImage,
+    VmvisorImageError,
+)
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 
@@ -22,6 +32,9 @@ _ZEROS = bytes(_COPY_CHUNK)
 _ATTEMPTS = 3
 _TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
 """Errors of a read after which it is tried again: failing media often gives a sector at a later try."""
+_BUFFER = 1 << 16
+_LONGEST_CHARACTER = 8
+"""Bytes of a character in any encoding, and more than that."""
 _READ_AHEAD = 128 << 20
 """Bytes announced to a source that is read in order: as a source that decodes bounds its work by itself, in blocks of
 which one may be 46 MB of zeros, this is only so that it need not stop at such ones."""
@@ -89,6 +102,32 @@ def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
         return data
     check_range(offset, length)
     return source.read_at(offset, min(length, source.size - offset)) if offset < source.size else b""
+
+
+def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
+    """The bytes from `offset` up to damage, at most `length`; fewer only there, and where the source ends.
+
+    Raises:
+        CorruptImage: The source is damaged at `offset` itself.
+        SourceError: It can't be read there.
+    """
+    try:
+        return read_up_to(source, offset, length)
+    except (RemoteError, SourceChanged):  # not a place in the data: nothing is asked again
+        raise
+    except (CorruptImage, SourceError):
+        parts: list[bytes] = []
+        while length > 1:  # the damage lies in so many bytes from `offset`
+            half = length // 2
+            try:
+                parts.append(read_up_to(source, offset, half))
+            except (CorruptImage, SourceError):
+                length = half
+            else:
+                offset, length = offset + half, length - half
+        if not parts:
+            raise
+        return b"".join(parts)
 
 
 def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
@@ -450,7 +489,10 @@ class KeptBeside:
 
 
 class ReadAtStream(io.RawIOBase):
-    """A read-only raw stream with a cursor over a `ReadAt`; closing it leaves the source open."""
+    """A read-only raw stream with a cursor over a `ReadAt`; closing it leaves the source open.
+
+    What is healthy before damage is given first; the read that begins at the damage raises.
+    """
 
     mode = "rb"
 
@@ -460,6 +502,10 @@ class ReadAtStream(io.RawIOBase):
             self.name = name
         self._position = 0
         self._last_end = -1
+        self._defers = False
+        """Whether `readinto` gives 0 bytes where it would raise, for a `BufferedStream`, which looks at `failure`."""
+        self.failure: VmvisorImageError | None = None
+        """What the last `readinto` did not raise."""
 
     def readable(self) -> bool:
         """True."""
@@ -492,22 +538,53 @@ class ReadAtStream(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: object) -> int:
-        """Fill `buffer` as far as the source goes; 0 at its end."""
+        """Fill `buffer` as far as the source goes, or up to damage; 0 at the source's end.
+
+        Raises:
+            CorruptImage: The source is damaged where the cursor is.
+        """
         self._check_open()
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed hides the buffer protocol here
-        data = self._read(len(view))
+        self.failure = None
+        try:
+            data = self._read(len(view))
+        except (CorruptImage, SourceError) as error:
+            if not self._defers:
+                raise
+            self.failure = error.with_traceback(None)  # which holds the data
+            return 0
         view[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        """Everything from the cursor to the end."""
+        """Everything from the cursor to the end.
+
+        Raises:
+            CorruptImage: Some of it is damaged; the cursor stays where it is.
+        """
         self._check_open()
-        return b"".join(iter(lambda: self._read(_COPY_CHUNK), b""))
+        start = self._position
+        try:
+            return b"".join(iter(lambda: self._read(_COPY_CHUNK), b""))
+        except BaseException:
+            self._position = start
+            raise
+
+    def healthy_ahead(self, most: int) -> int | None:
+        """How many bytes are healthy before damage, where that is within `most` bytes of the cursor; else None."""
+        count = 0
+        try:
+            count = len(read_healthy(self._source, self._position, most))
+            if count < most:
+                read_healthy(self._source, self._position + count, 1)
+        except (CorruptImage, SourceError):
+            return count
+        return None
 
     def _read(self, length: int) -> bytes:
         if self._position == self._last_end:  # the second read in a row: work ahead of the third
             prefetch(self._source, self._position, length + _READ_AHEAD)
-        data = read_up_to(self._source, self._position, length)
+        data = read_healthy(self._source, self._position, length)
         self._position += len(data)
         self._last_end = self._position
         return data
@@ -517,6 +594,107 @@ class ReadAtStream(io.RawIOBase):
             raise ClosedError("I/O operation on a closed stream")
 
 
-def open_stream(source: ReadAt, name: str | None = None) -> io.BufferedReader:
+class BufferedStream(io.BufferedReader):
+    """A buffered stream over a `ReadAt`: what is healthy before damage first, the error at the next read.
+
+    A read without a size is for all there is: it raises where some of that is damaged, and moves nothing.
+    `io.BufferedReader` itself forgets what it has read where a later part of the same read fails.
+    """
+
+    raw: ReadAtStream
+
+    def __init__(self, source: ReadAt, name: str | None = None, buffer_size: int = _BUFFER) -> None:
+        super().__init__(ReadAtStream(source, name), buffer_size)
+        self.raw._defers = True
+
+    def detach(self) -> ReadAtStream:
+        """The raw stream, which this one is of no more use for."""
+        raw = self.raw
+        super().detach()
+        raw._defers = False
+        return raw
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader.read`."""
+        if size is None or size < 0:
+            position = self.tell()
+            try:
+                return super().read(size)
+            except BaseException:
+                self.seek(position)
+                raise
+        return super().read(size) or self._nothing(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """See `io.BufferedReader.read1`."""
+        return super().read1(size) or self._nothing(size)
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """See `io.BufferedReader.peek`."""
+        return super().peek(size) or self._nothing(1)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader.readline`."""
+        return super().readline(size) or self._nothing(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """See `io.BufferedReader.readinto`."""
+        return super().readinto(buffer) or len(self._nothing(memoryview(buffer).nbytes))
+
+    def readinto1(self, buffer: Any, /) -> int:
+        """See `io.BufferedReader.readinto1`."""
+        return super().readinto1(buffer) or len(self._nothing(memoryview(buffer).nbytes))
+
+    def _nothing(self, size: int | None) -> bytes:
+        """No bytes, where that is the end and not damage."""
+        failure = self.raw.failure
+        if size == 0 or failure is None:
+            return b""
+        raise failure.with_traceback(None)
+
+
+class _TextSource(BufferedStream):
+    """What a `TextStream` reads: damage looks like the end to it."""
+
+    def __init__(self, source: ReadAt, name: str | None, encoding: str) -> None:
+        super().__init__(source, name)
+        self._encoding = encoding
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """The next bytes; before damage without the part of a character that is cut there."""
+        data = io.BufferedReader.read1(self, size)
+        if data and self.tell() == self.raw.tell():
+            ahead = self.raw.healthy_ahead(_LONGEST_CHARACTER)
+            if ahead is not None:
+                data += io.BufferedReader.read(self, ahead)
+                decoder = codecs.getincrementaldecoder(self._encoding)("ignore")
+                decoder.decode(data)
+                data = data[: len(data) - len(decoder.getstate()[0])]
+        return data
+
+
+class TextStream(io.TextIOWrapper):
+    """Text over a `ReadAt`: what is healthy before damage first, the error at the next read, as `BufferedStream`."""
+
+    def __init__(
+        self, source: ReadAt, name: str | None, encoding: str, errors: str | None = None, newline: str | None = None
+    ) -> None:
+        self._bytes = _TextSource(source, name, encoding)
+        super().__init__(self._bytes, encoding=encoding, errors=errors, newline=newline)
+
+    def read(self, size: int | None = -1, /) -> str:
+        """See `io.TextIOWrapper.read`."""
+        return super().read(size) or self._nothing(size)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed names the argument
+        """See `io.TextIOWrapper.readline`."""
+        return super().readline(size) or self._nothing(size)
+
+    def _nothing(self, size: int | None) -> str:
+        self._bytes._nothing(size)
+        return ""
+
+
+def open_stream(source: ReadAt, name: str | None = None) -> BufferedStream:
     """A buffered, seekable, read-only binary stream over `source`, with a cursor of its own; `name` is its own."""
-    return io.BufferedReader(ReadAtStream(source, name), buffer_size=1 << 16)
+    return BufferedStream(source, name)

@@ -20,7 +20,7 @@ from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.files import Extent
 from vmvisor_image.limits import meter_of
 from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.streams import ReadAt, open_stream, past_end, read_up_to
+from vmvisor_image.streams import ReadAt, open_stream, past_end, read_healthy, read_up_to
 
 KIND: Final = "zip"
 _MAGIC: Final = b"PK\3\4"
@@ -217,7 +217,7 @@ class DeflateDecoder:
         return made
 
     def _next_input(self) -> bytes:
-        data = read_up_to(self._source, self.position, min(_FEED, self._end - self.position))
+        data = read_healthy(self._source, self.position, min(_FEED, self._end - self.position))
         self.position += len(data)
         return data
 

@@ -12,7 +12,7 @@ from typing import Self
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.layers import LayerOptions
 from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, read_healthy, read_up_to
 
 KIND = "gzip"
 
@@ -119,7 +119,7 @@ class GzipDecoder:
             self.problems += (Problem("gzip source", "bytes follow the last member and are not gzip", self.position),)
 
     def _next_input(self) -> bytes:
-        data = read_up_to(self._source, self.position, _FEED)
+        data = read_healthy(self._source, self.position, _FEED)
         self.position += len(data)
         return data
 

@@ -16,7 +16,7 @@ from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.framed import Frame, FramedReader
 from vmvisor_image.layers import LayerOptions
 from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to
 
 KIND = "xz"
 
@@ -83,7 +83,7 @@ class _LzmaDecoder:
             data = b""
             if self._lzma.needs_input:
                 most = _FEED if end is None else min(_FEED, end - self.position)
-                data = read_up_to(self._source, self.position, most)
+                data = read_healthy(self._source, self.position, most)
                 if not data:
                     return b""
                 self.position += len(data)

@@ -251,7 +251,7 @@ class _ZstdDecoder:
         import zstandard
 
         try:
-            return self._frame.read(length)
+            return self._frame.read1(length)
         except zstandard.ZstdError as error:
             raise CorruptImage(f"it is damaged ({error})", structure="zstd frame", offset=self._frame_start) from error
 
