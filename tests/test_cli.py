@@ -440,5 +440,17 @@ def test_system_with_missing_modules_is_incomplete(tmp_path: Path, capsys: pytes
     text = "kernel=vmkernel.gz\nmodules=gone.tgz\nbuild=4.1.0-260247\nupdated=1\nbootstate=0\n"
     path = tmp_path / "disk"
     esx40_disk(boot={}, bank={"boot.cfg": text.encode(), "vmkernel.gz": b"kernel"}).write_to(path)
-    assert main(["system", str(path)]) == BAD_INPUT
-    assert "'gone.tgz' is not there" in one_error_line(capsys)
+    for options in ([], ["--json"], ["--files"]):
+        assert main(["system", str(path), *options]) == BAD_INPUT
+        assert "'gone.tgz' is not there" in one_error_line(capsys)
+
+
+def test_an_export_without_what_boot_cfg_names_is_incomplete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "kernel=vmkernel.gz\nmodules=gone.tgz\nbuild=4.1.0-260247\nupdated=1\nbootstate=0\n"
+    path = tmp_path / "disk"
+    esx40_disk(boot={"mboot.c32": b"loader"}, bank={"boot.cfg": text.encode(), "vmkernel.gz": b"kernel"}).write_to(path)
+    assert main(["pxe", str(path), str(tmp_path / "out")]) == BAD_INPUT
+    assert "boot.cfg names gone.tgz" in one_error_line(capsys)
+    assert (tmp_path / "out" / "vmkernel.gz").read_bytes() == b"kernel"

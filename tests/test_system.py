@@ -14,6 +14,7 @@ import pytest
 from tests.media import BANK_6, BANK_35, BANK_41, JOLIET, Media, module, small_disk
 from tests.support import run
 from vmvisor_image import CorruptImage, Image, PartitionNotFound, PathNotFound
+from vmvisor_image.cli import main
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
@@ -194,6 +195,39 @@ class TestWhichBank:
     def test_none(self) -> None:
         with Image.open(forge.mbr_disk([], sectors=4096)) as image, pytest.raises(PartitionNotFound):
             image.system()
+
+    @pytest.mark.parametrize(
+        "content",
+        [{}, {"boot.cfg": b"bootstate=3\nkernel=\nmodules=\nbuild=\nupdated=0\n"}, {"notes.txt": b"a file"}],
+    )
+    def test_an_empty_one_is_none_and_no_other_is_shown(
+        self, content: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        disk = esx5_disk(boot={}, bank=self.bank("5.1.0-1", 1), alternate_bank=content)
+        path = tmp_path / "disk"
+        disk.write_to(path)
+        with Image.open(path) as image, pytest.raises(PartitionNotFound, match="partition 6 holds no boot bank"):
+            image.system(6)
+        assert main(["system", str(path), "--bank", "6"]) == 2
+        assert capsys.readouterr().out == ""
+        assert main(["system", str(path), "--bank", "5"]) == 0
+        assert "build 1" in capsys.readouterr().out
+
+    def test_that_of_3_5_by_its_label(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        bank = {name: module(name) for name in BANK_35}
+        config = b"kernel=vmkernel.gz\nmodules=binmod.tgz\nbuild=3.5.0-67921\nupdated=1\nbootstate=0\n"
+        disk = forge.esx35_disk(boot={}, bank={**bank, "boot.cfg": config})
+        with Image.open(disk) as image:
+            [found] = image.partitions.banks
+            assert (found.uuid, found.obstacle, found.is_chosen_by_label) == (None, None, True)
+            assert image.partitions.active_bank is None
+            assert image.system("active").partition == 5
+            assert image.system().to_dict()["banks"][0]["chosen_by_label"]
+            assert "no marker: the label tells" in image.partitions[5].explain()
+        path = tmp_path / "disk"
+        disk.write_to(path)
+        assert main(["system", str(path)]) == 0
+        assert "partition 5: 3.5.0-67921, is chosen by its label\n" in capsys.readouterr().out
 
 
 def test_damage_in_a_module_is_told_and_costs_only_itself() -> None:

@@ -28,6 +28,7 @@ from vmvisor_image import (
     Partition,
     PartitionNotFound,
     PartitionReport,
+    PartitionTable,
     PathNotFound,
     Problem,
     Role,
@@ -41,6 +42,7 @@ from vmvisor_image import (
     open_datastore,
     verify,
 )
+from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.explanation import counted
 from vmvisor_image.limits import DEFAULT_LIMITS
@@ -630,7 +632,7 @@ def _pxe(options: argparse.Namespace) -> int:
     print(f"  append {_printable(export.append)}")
     for name in export.missing:
         print(f"vmvisor-image: boot.cfg names {_printable(name)}, which the boot bank lacks", file=sys.stderr)
-    return _DONE
+    return _BAD_INPUT if export.missing else _DONE
 
 
 def _bank(text: str | None) -> int | str | None:
@@ -640,6 +642,7 @@ def _bank(text: str | None) -> int | str | None:
 def _system(options: argparse.Namespace) -> int:
     with _image(options) as image:
         system = image.system(_bank(options.bank))
+        options.problems += system.problems
         if options.json:
             print(json.dumps(system.to_dict(hashes=True), indent=2))
             return _DONE
@@ -650,17 +653,24 @@ def _system(options: argparse.Namespace) -> int:
             return _DONE
         print(f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}")
         for bank in system.banks:
-            active = system.active_bank is not None and system.active_bank.number == bank.number
-            state = "starts" if active else bank.obstacle or "is the older one"
+            state = _state(bank, image.partitions)
             print(
                 f"  boot bank in partition {bank.number}: {_printable(bank.build or 'no build')}, {_printable(state)}"
             )
         for number, module in enumerate(system.modules):
             size = "missing" if module.size is None else f"{module.size} bytes"
-            if module.size is None:
-                options.problems.append(Problem("boot module", f"{module.name!r} is not there"))
             print(f"  {number:>3}  {_printable(module.name):14}  {size:>16}  {_printable(module.arguments)}".rstrip())
     return _DONE
+
+
+def _state(bank: BootBank, partitions: PartitionTable) -> str:
+    active = partitions.active_bank
+    if active is not None and active.number == bank.number:
+        return "starts"
+    if bank.is_chosen_by_label:
+        is_first = partitions[bank.number].role is Role.BOOTBANK
+        return "is chosen by its label" if is_first else "is not chosen, by its label"
+    return bank.obstacle or "is the older one"
 
 
 def _archive(options: argparse.Namespace) -> int:

@@ -403,9 +403,13 @@ def _assess_bank(
     else:
         evidence.append(Evidence("it has no boot.cfg that can be read", None))
     if chosen is None:
+        role = Role.BOOTBANK if is_first else Role.ALT_BOOTBANK
+        if any(bank.is_chosen_by_label for bank in banks):
+            evidence.append(Evidence("banks of ESX 3i 3.5 have no marker: the label tells which is the first", None))
+            return Purpose(role, tuple(evidence))
         reason = "" if own is None or own.obstacle is None else f" (this one not, for {own.obstacle})"
         evidence.append(Evidence(f"the boot loader's rule finds no bank to start{reason}; the label tells", None))
-        return Purpose(Role.BOOTBANK if is_first else Role.ALT_BOOTBANK, tuple(evidence))
+        return Purpose(role, tuple(evidence))
     if chosen.number == partition.number:
         evidence.append(Evidence("the boot loader starts this bank: no other valid one has a higher 'updated'", None))
         return Purpose(Role.BOOTBANK, tuple(evidence))

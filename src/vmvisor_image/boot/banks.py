@@ -5,6 +5,8 @@ every FAT volume with VMware's marker and a ``boot.cfg``, at most three of them 
 numbers. A bank can be started when its ``updated`` is above 0, its ``build`` is not empty, it was not for one quick
 boot, and its ``bootstate`` is 0 (valid) or 1 (upgraded, and never started). Of these, the highest ``updated`` wins,
 the first of equals.
+
+ESX 3i 3.5 is older than the marker: its banks have none, and which is the first is told by their labels.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ BANK_CONFIGURATION: Final = "boot.cfg"
 LARGEST_CONFIGURATION: Final = 1 << 16
 """Bytes of a boot.cfg that are looked at; real ones have a few hundred."""
 _MOST_BANKS: Final = 3
+_WITHOUT_MARKER: Final = "3."
+"""How versions begin whose banks have no marker."""
 
 
 class BootState(enum.Enum):
@@ -63,8 +67,15 @@ class BootBank:
     """Where its ``boot.cfg`` lies, in bytes from the start of the decoded disk."""
 
     @property
+    def is_chosen_by_label(self) -> bool:
+        """Whether it is of ESX 3i 3.5, whose banks have no marker: the first one is the one with the first label."""
+        return self.uuid is None and (self.build or "").startswith(_WITHOUT_MARKER)
+
+    @property
     def obstacle(self) -> str | None:
-        """Why the boot loader would not start it; None where it could."""
+        """Why the boot loader would not start it; None where it could, and where its rule is not known (3.5)."""
+        if self.is_chosen_by_label:
+            return None
         if self.uuid is None:
             return "it lacks VMware's marker"
         if self.updated is None or self.updated <= 0:

@@ -10,7 +10,7 @@ from vmvisor_image.archives import open_archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
-from vmvisor_image.errors import PartitionNotFound, PathNotFound
+from vmvisor_image.errors import CorruptImage, PartitionNotFound, PathNotFound
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.forking import cached_property
 from vmvisor_image.names import fold_name
@@ -56,6 +56,14 @@ class Bootable:
     def root_files(self) -> tuple[File, ...]:
         """The files of the root directory."""
         return tuple(entry for entry in self.files.root if isinstance(entry, File))
+
+    @property
+    def boots(self) -> bool:
+        """Whether anything is there that could be loaded: the alternate bank of a new host is empty."""
+        if self.is_installer or self.loads_by_configuration or any(map(self.find, ESX_35_MODULES)):
+            return True
+        # Last: it may lie behind all else, so that most of a compressed bank would be decoded for it.
+        return self.configuration is not None and self.configuration.kernel is not None
 
     @property
     def loads_by_configuration(self) -> bool:
@@ -135,7 +143,7 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
             bank), and for the active one of a disk with a GPT.
 
     Raises:
-        PartitionNotFound: There is no such bank.
+        PartitionNotFound: There is no such bank, or it is empty.
         CorruptImage: The image is damaged.
     """
     partitions = image.partitions
@@ -143,13 +151,20 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
         found = _labelled(image, BANK_LABELS) if partitions.scheme != "gpt" else None
         found = found or _active(image) or _labelled(image, BANK_LABELS) or _of_role(image, Role.BOOTBANK)
     else:
-        found = _active(image) if bank == "active" else partitions[bank]
+        found = _started(image) if bank == "active" else partitions[bank]
     if found is None and bank is None and (cd := _installer_volume(image)) is not None:
         return cd
     if found is None:
         known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in partitions)
         raise PartitionNotFound(f"no boot bank: there are {f'partitions {known}' if known else 'no partitions'}")
-    return Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
+    bootable = Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
+    if not bootable.boots:
+        for problem in found.files.problems:
+            raise CorruptImage(problem.message, structure=problem.structure, offset=problem.offset)
+        raise PartitionNotFound(
+            f"partition {found.number} holds no boot bank: no boot.cfg that names a kernel, no module that is known"
+        )
+    return bootable
 
 
 def find_installer(image: Image) -> Bootable | None:
@@ -184,6 +199,13 @@ def _labelled(image: Image, labels: tuple[str, ...]) -> Partition | None:
 def _active(image: Image) -> Partition | None:
     bank = image.partitions.active_bank
     return None if bank is None else image.partitions[bank.number]
+
+
+def _started(image: Image) -> Partition | None:
+    """The bank that the boot loader starts, by its rule or, of ESX 3i 3.5, by its label."""
+    if (found := _active(image)) is None and any(bank.is_chosen_by_label for bank in image.partitions.banks):
+        return _of_role(image, Role.BOOTBANK)
+    return found
 
 
 def _of_role(image: Image, role: Role) -> Partition | None:

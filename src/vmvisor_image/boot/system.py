@@ -41,6 +41,11 @@ class SystemModule:
         """Bytes, compressed as it is."""
         return None if self.file is None else self.file.size
 
+    @property
+    def missing(self) -> Problem:
+        """The problem that it is not there, where it is not."""
+        return Problem("boot module", f"{self.name!r} is not there")
+
     def sha256(self) -> str | None:
         """Hash of the file, in hexadecimal; reads it whole."""
         return None if self.file is None else self.file.sha256()
@@ -97,6 +102,15 @@ class System:
             for module in self._bootable.order
         )
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """A problem for each module whose file is missing.
+
+        Raises:
+            CorruptImage: The configuration can't be read.
+        """
+        return tuple(module.missing for module in self.modules if module.file is None)
+
     @cached_property
     def identity(self) -> tuple[str | None, str | None, str | None]:
         """Product, version and build: by ``boot.cfg``, else by the text in the first modules that are programs."""
@@ -150,6 +164,7 @@ class System:
                     "updated": bank.updated,
                     "state": bank.state.name.lower(),
                     "obstacle": bank.obstacle,
+                    "chosen_by_label": bank.is_chosen_by_label,
                 }
                 for bank in self.banks
             ],
@@ -276,7 +291,7 @@ class SystemTree(FileTree):
 
     def _open(self, module: SystemModule) -> Archive | None:
         if module.file is None:
-            self._found.setdefault(Problem("boot module", f"{module.name!r} is not there"))
+            self._found.setdefault(module.missing)
             return None
         try:
             if fold_name(module.file.name) in (STATE, LOCAL):
