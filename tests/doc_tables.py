@@ -11,7 +11,7 @@ from tests.support import REPOSITORY
 from vmvisor_image import PARTITION_TYPES, Image
 from vmvisor_image.partition_types import partition_type
 from vmvisor_image.purpose import LAYOUTS, ROLE_BY_TYPE
-from vmvisor_image.volumes.signatures import SIGNATURES
+from vmvisor_image.signatures import SIGNATURES
 
 _BEGIN, _END = "<!-- made by tests/doc_tables.py -->", "<!-- end -->"
 

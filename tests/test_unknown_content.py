@@ -5,12 +5,16 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import json
 import lzma
 import math
 import random
 import re
+import sqlite3
 import struct
+import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,12 +25,13 @@ from hypothesis import strategies as st
 
 from tests.support import Counting, run
 from tests.test_partitions import Recorder
-from vmvisor_image import Image, InvalidArgument, NotAFileSystem, Role, inspect
+from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAFileSystem, Role, inspect
 from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.cli import main
+from vmvisor_image.signatures import SIGNATURES, match_signature
 from vmvisor_image.streams import BytesSource, FileSource, find_data, skip_zeros
 from vmvisor_image.survey import entropy, find_strings, survey
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
-from vmvisor_image.volumes.signatures import SIGNATURES, match_signature
 
 MIB = 1 << 20
 
@@ -120,7 +125,7 @@ def test_containers(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: f"{signature.kind} at {signature.offset:#x}")
 def test_each_magic_is_found_where_it_belongs_and_nowhere_else(signature: object) -> None:
-    from vmvisor_image.volumes.signatures import Signature
+    from vmvisor_image.signatures import Signature
 
     assert isinstance(signature, Signature)
     content = bytearray(0x11000)
@@ -136,6 +141,108 @@ def test_each_magic_is_found_where_it_belongs_and_nowhere_else(signature: object
 def test_content_that_ends_before_a_magic() -> None:
     for size in (0, 1, 511, 0x438, 5000):
         assert match_signature(BytesSource(bytes(size))) is None
+
+
+def database() -> bytes:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table t (c)")
+        return connection.serialize()
+
+
+class TestNoDisk:
+    """What is no disk is told as what it most likely is, by every command, and never read as one in silence."""
+
+    @pytest.mark.parametrize("kind", ["vdi", "parallels", "qed", "qcow"])
+    @pytest.mark.parametrize("command", ["info", "ls", "verify"])
+    def test_virtual_disks_that_qemu_img_makes(
+        self, tmp_path: Path, kind: str, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "disk"
+        run("qemu-img", "create", "-q", "-f", kind, path, "4M")
+        assert json.loads(run("qemu-img", "info", "--output", "json", path))["format"] == kind
+        with pytest.raises(CorruptImage, match="is not read: make a raw disk of it") as raised:
+            Image.open(path)
+        assert kind in str(raised.value).lower()
+        assert main([command, str(path)]) == 1
+        assert "is not read" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("data", ["bzip2", "zlib", "raw"])
+    def test_an_apple_disk_image_by_its_end(self, tmp_path: Path, data: str) -> None:
+        content = {"bzip2": bz2.compress(bytes(MIB)), "zlib": zlib.compress(bytes(MIB)), "raw": bytes(MIB)}[data]
+        trailer = (b"koly" + struct.pack(">II", 4, 512)).ljust(512, b"\0")
+        path = tmp_path / "disk.dmg"
+        path.write_bytes(content + trailer)
+        with pytest.raises(CorruptImage, match=r"Apple disk image \(DMG\) is not read"):
+            Image.open(path)
+
+    @pytest.mark.parametrize(
+        ("magic", "name", "tool"),
+        [
+            (b"EVF\x09\x0d\x0a\xff\0", "E01", "ewfexport"),
+            (b"EVF2\x0d\x0a\x81\0", "Ex01", "ewfexport"),
+            (b"AFF10\r\n\0", "AFF", "affconvert"),
+        ],
+    )
+    def test_evidence_files(self, magic: bytes, name: str, tool: str) -> None:
+        with pytest.raises(CorruptImage, match=rf"\({name}\) is not read.*{tool}"):
+            Image.open(magic + bytes(4096))
+
+    @pytest.mark.parametrize(
+        ("content", "likeness", "by_file"),
+        [
+            (b"hello\n", "text", "ASCII text"),
+            ("größer ".encode() * 2000, "text", "UTF-8"),
+            ("größer".encode("utf-16"), "text", "UTF-16"),
+            (b"%PDF-1.7\n" + bytes(range(256)) * 40, "PDF", "PDF"),
+            (b"Rar!\x1a\x07\1\0" + bytes(600), "RAR", "RAR"),
+            (b"MSCF\0\0\0\0" + bytes(600), "cabinet", "Cabinet"),
+            (b"MSWIM\0\0\0" + bytes(600), "WIM", "WIM"),
+            (database(), "SQLite", "SQLite"),
+            (b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(600), "JPEG", "JPEG"),
+            (bytes(4096), "zeros", "data"),
+            (random.Random(1).randbytes(20_000), "noise", ""),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_other_files_as_file_names_them(
+        self, tmp_path: Path, content: bytes, likeness: str, by_file: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        assert by_file in run("file", "-b", path)
+        with Image.open(path) as image:
+            assert list(image.partitions) == []
+            [problem] = image.problems
+            assert "most likely" in problem.message
+            assert likeness in problem.message
+        for command in ("info", "ls", "verify"):
+            assert main([command, str(path)]) == 1
+            assert likeness in "".join(capsys.readouterr())
+
+    def test_programs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["info", sys.executable]) == 1
+        assert "ELF program" in capsys.readouterr().err
+
+    def test_what_nothing_is_known_of(self) -> None:
+        for content in (b"", b"\1\2\3", b"\1\2\3\xff" * 4096):
+            with Image.open(content) as image:
+                [problem] = image.problems
+                assert "most likely" not in problem.message
+
+    @pytest.mark.parametrize("label", ["dos", "gpt"])
+    def test_an_empty_table_is_a_disk(self, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "disk"
+        with path.open("wb") as file:
+            file.truncate(MIB)
+        run("sfdisk", "-q", path, stdin=f"label: {label}\n")
+        assert main(["info", str(path)]) == 0
+        assert capsys.readouterr().err == ""
+
+    def test_ls_names_partitions_without_files(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "disk"
+        in_partition(b"LUKS\xba\xbe" + bytes(4096)).write_to(path)
+        assert main(["ls", str(path)]) == 0
+        assert capsys.readouterr().out == "Partition 1  (crypto_LUKS): no files that can be read\n"
 
 
 class TestEmptyOrUnknown:

@@ -455,13 +455,10 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         _print_report(report, explain=options.explain)
+    if report.scheme == "none" and not report.partitions:
+        for problem in report.problems:
+            raise CorruptImage(problem.message, structure=problem.structure, offset=problem.offset)
     options.problems += report.problems
-    if not report.partitions and not report.problems:
-        raise CorruptImage(
-            "it is no disk image that is known: it has no partition table and holds no volume",
-            structure="image",
-            offset=0,
-        )
     return _check(options) if options.checksums else _DONE
 
 
@@ -562,11 +559,17 @@ def _ls(options: argparse.Namespace) -> int:
     with _image(options) as image:
         _check_partitions(image)
         for partition in image.partitions:
-            with contextlib.suppress(NotAFileSystem):
+            if partition.is_container:
+                continue
+            heading = f"Partition {partition.number} {_printable(partition.label or '')} ({partition.kind}):"
+            try:
                 files = partition.files
-                print(f"Partition {partition.number} {_printable(partition.label or '')} ({partition.kind}):")
-                _list_files(files)
-                _list_others(partition)
+            except NotAFileSystem:
+                print(f"{heading} no files that can be read")
+                continue
+            print(heading)
+            _list_files(files)
+            _list_others(partition)
     return _DONE
 
 

@@ -20,13 +20,13 @@ from vmvisor_image.names import fold_name
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
 from vmvisor_image.record import Record
+from vmvisor_image.signatures import Match, match_signature
 from vmvisor_image.streams import ReadAt, Slice, find_data, knows_size, open_stream, read_up_to, skip_zeros
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.tables.gpt import GptCheck, GptTable
 from vmvisor_image.volumes import Volume, has_files, open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
-from vmvisor_image.volumes.signatures import Match, match_signature
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
 
 _WHOLE_DISK = PartitionType(None, None, "whole disk")

@@ -29,13 +29,13 @@ from vmvisor_image.image import Image, Source
 from vmvisor_image.layers import Layer, Progress
 from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
+from vmvisor_image.signatures import match_signature
 from vmvisor_image.signed import ModuleSignature
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.gpt import GptCheck
 from vmvisor_image.volumes.fat import FatVolume
 from vmvisor_image.volumes.fat_check import FatFigures
 from vmvisor_image.volumes.iso9660 import IsoVolume
-from vmvisor_image.volumes.signatures import match_signature
 from vmvisor_image.volumes.vmfs import VmfsVolume
 from vmvisor_image.volumes.vmfs_check import VmfsFigures
 

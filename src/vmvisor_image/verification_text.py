@@ -47,7 +47,7 @@ def lines(report: VerificationReport) -> Iterator[str]:
     for text in report.not_checked:
         yield f"not checked: {text}"
     if not report.problems:
-        yield "no problems: all of it is sound"
+        yield "no problems: all that was checked is sound"
         return
     yield f"{counted(len(report.problems), 'problem')}:"
     for problem in report.problems:

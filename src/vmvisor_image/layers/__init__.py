@@ -25,6 +25,8 @@ Progress = Callable[[int, int | None], None]
 _HEAD = 512
 _COMPRESSIONS = {"bzip2": ".bz2", "gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
 """Suffix of each."""
+_FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
+"""How compressed data of an Apple disk image may begin that is read as a compression by itself."""
 _SHORT_SUFFIXES = (".tgz", ".tbz2", ".txz")
 """Of compressed tar archives."""
 
@@ -134,6 +136,8 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
             if not layers or options.member is not None:
                 raise
             break  # what is behind the damage can be read
+        if head.startswith(_FIRST_OF_DMG):  # before it is taken for a compressed disk
+            virtual.refuse_unread(inner, name, head)
         found = _peel(inner, name, options, head)
         if not found:
             found = virtual.open_disk(inner, name, options, head)

@@ -1,4 +1,4 @@
-"""Virtual disks around a disk: which of the formats one has."""
+"""Virtual disks around a disk: which of the formats one has; those that are not read are refused by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.layers import Layer, LayerOptions, qcow2, vhd, vhdx, vmdk
+from vmvisor_image.signatures import match_disk
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 _FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[ReadAt, LayerOptions], ReadAt]], ...]] = (
@@ -15,6 +17,9 @@ _FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[ReadAt, Laye
     (vhd.KIND, vhd.probe, vhd.open_layer),
     (vhdx.KIND, vhdx.probe, vhdx.open_layer),
 )
+_DMG_SUFFIXES: Final = (".dmg", ".cdr", ".img")
+_WRITERS: Final = {"ewf": "ewfexport", "ewf2": "ewfexport", "lvf": "ewfexport", "aff": "affconvert"}
+"""Programs that make raw disks of evidence files; qemu-img does of all others."""
 
 
 def open_disk(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
@@ -30,7 +35,33 @@ def open_disk(source: ReadAt, name: str | None, options: LayerOptions, head: byt
             return (Layer(kind, name, open_layer(source, options)),)
     if knows_size(source) and source.size >= vhd.FOOTER and _may_be_fixed(source, name):
         return (Layer(vhd.KIND, name, vhd.open_layer(source, replace(options, neighbour=None))),)
+    refuse_unread(source, name, head)
     return ()
+
+
+def refuse_unread(source: ReadAt, name: str | None, head: bytes) -> None:
+    """Refuse a virtual disk or evidence file of a format that is not read: its bytes are not those of the disk.
+
+    The end is looked at only where that needs no decoding and the name may be that of an Apple disk image.
+
+    Raises:
+        CorruptImage: It is one.
+    """
+
+    def read_end(length: int) -> bytes:
+        try:
+            return read_up_to(source, max(0, source.size - length), length)
+        except CorruptImage:
+            return b""  # what can't be read says nothing
+
+    has_end = (name or "").casefold().endswith(_DMG_SUFFIXES) and knows_size(source)
+    found = match_disk(head, read_end if has_end else None)
+    if found is not None and not any(probe(head) for _, probe, _ in _FORMATS):
+        raise CorruptImage(
+            f"{found.name} is not read: make a raw disk of it, such as with {_WRITERS.get(found.kind, 'qemu-img')}",
+            structure="virtual disk",
+            offset=found.offset,
+        )
 
 
 def _may_be_fixed(source: ReadAt, name: str | None) -> bool:

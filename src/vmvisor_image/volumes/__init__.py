@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeGuard
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent, FileHome, FileTree
 from vmvisor_image.record import Record
+from vmvisor_image.signatures import Match, match_signature
 from vmvisor_image.streams import ReadAt, read_up_to
-from vmvisor_image.volumes.signatures import Match, match_signature
 
 
 class Volume(Protocol):
@@ -89,10 +89,10 @@ def recognise(disk: ReadAt, start: int) -> Match | None:
     try:
         head = read_up_to(disk, start, fat.BOOT_SECTOR)
         if fat.is_boot_sector(head):
-            return Match("fat", "FAT volume", 0, head[:3])
+            return Match("fat", "FAT volume", 0, head[:3], "volume")
         found = vmfs.find_magic(disk, start)
         if found is not None:
-            return Match("vmfs", "VMFS volume", *found)
+            return Match("vmfs", "VMFS volume", *found, "volume")
     except CorruptImage:
         return match_signature(disk, start)
     return match_signature(disk, start)
