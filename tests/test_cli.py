@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import pickle
 import pty
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tests.media import BANK_35, ROCK_RIDGE, Media, module, small_disk, tgz
 from tests.support import run
@@ -220,6 +224,79 @@ def test_what_is_damaged_is_told_of_and_the_rest_is_listed(
         assert image.known_problems == ()  # nothing was looked at yet
         _ = image.problems
         assert set(image.known_problems) <= set(image.problems)
+
+
+COMMANDS = {
+    "ls": ["ls", "{source}"],
+    "ls of one": ["ls", "{source}", "P2"],
+    "info": ["info", "{source}"],
+    "info --json": ["info", "{source}", "--json"],
+    "info --explain": ["info", "{source}", "--explain"],
+    "cat": ["cat", "{source}", "P2", "vmkernel.gz"],
+    "extract": ["extract", "{source}", "P2", "{out}"],
+    "system": ["system", "{source}", "--bank", "P2"],
+    "system --json": ["system", "{source}", "--bank", "P2", "--json"],
+    "system --files": ["system", "{source}", "--bank", "P2", "--files"],
+    "module": ["module", "{source}", "P2", "vmkernel.gz"],
+    "pxe": ["pxe", "{source}", "{out}", "--bank", "P2"],
+    "convert": ["convert", "{source}", "{out}"],
+    "hexdump": ["hexdump", "{source}", "P2", "-n", "0x100000"],
+    "verify": ["verify", "{source}"],
+    "verify --json": ["verify", "{source}", "--json"],
+    "scan": ["scan", "{source}"],
+}
+PACKS: dict[str, Callable[[bytes], bytes]] = {
+    "bare": bytes,
+    "bzip2": bz2.compress,
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
+}
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """The content of a folder, or of a file in its place."""
+    if folder.is_file():
+        return {"": folder.read_bytes()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("pack", PACKS)
+def test_no_command_shows_or_writes_less_in_silence(
+    pack: str, command: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    tree = {f"F{number}.BIN": random.Random(number).randbytes(20_000) for number in range(3)}
+    tree["vmkernel.gz"] = gzip.compress(random.Random(8).randbytes(30_000), mtime=0)
+    tree["boot.cfg"] = b"kernel=vmkernel.gz\nmodules=\nbuild=4.1.0-260247\nupdated=1\nbootstate=0\n"
+    volumes = [fat_volume({"mboot.c32": b"loader"}, sectors=1024, label="Hypervisor0")]
+    volumes += [fat_volume(tree, sectors=1024, label=f"P{number}") for number in (2, 3)]
+    parts = [ForgedPartition(n, 6, 64 + (n - 1) * 1024, 1024, content=volume) for n, volume in enumerate(volumes, 1)]
+    disk = mbr_disk(parts, sectors=64 + 3 * 1024)
+    data = PACKS[pack](disk.read_at(0, disk.size))
+    source, out = tmp_path / "disk", tmp_path / "out"
+
+    def done(content: bytes) -> tuple[int, bytes, dict[str, bytes], bytes]:
+        source.write_bytes(content)
+        arguments = [argument.format(source=source, out=out) for argument in COMMANDS[command]]
+        status = main(arguments)
+        found = capfdbinary.readouterr()
+        files = written(out)
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        return status, found.out, files, found.err
+
+    whole = done(data)
+    assert whole[0] == DONE, whole
+    assert whole[3] == b""
+    for part in (0.001, 0.02, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 0.9999):
+        status, shown, files, told = done(data[: int(len(data) * part)])
+        if status == DONE:  # all of what was asked for lies before the cut
+            assert (shown, files, told) == whole[1:], part
+        else:
+            assert status == BAD_INPUT, (part, status, told)
+            assert told or command in ("verify", "verify --json", "scan"), part  # whose reports are of the damage
+            if command != "convert":  # what it has of a bare disk that is cut, it writes
+                assert all(whole[2].get(name) == content for name, content in files.items()), (part, [*files])
 
 
 def test_hexdump_ends_where_the_disk_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

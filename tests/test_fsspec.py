@@ -359,6 +359,18 @@ class TestChains:
             assert (stream.name, stream.path, stream.mode, stream.size) == (*["Hypervisor1/a.tgz"] * 2, "rb", 1)
 
 
+def test_what_is_damaged_is_known_without_reading(tmp_path: Path) -> None:
+    data = disk("Hypervisor1", "Hypervisor2")
+    path = tmp_path / "cut.dd"
+    path.write_bytes(data[: 6000 * 512])
+    fs = fsspec.filesystem("vmvisor", fo=str(path))
+    assert fs.problems == ()  # nothing was looked at yet
+    assert fs.ls("", detail=False) == ["Hypervisor1", "2"]
+    assert any("partition 2" in str(problem) for problem in fs.problems)
+    assert fs.problems == fs.image.known_problems
+    fs.close()
+
+
 class TestCosts:
     @pytest.mark.parametrize("link", ["", "simplecache::"])
     def test_of_listing_and_one_file(self, server: Server, tool_built_disk: ToolDisk, link: str) -> None:

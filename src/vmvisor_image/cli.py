@@ -48,6 +48,7 @@ from vmvisor_image.explanation import counted
 from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.remote import is_url, open_url
 from vmvisor_image.streams import FileSource, read_up_to
+from vmvisor_image.tables import find_table
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor
@@ -86,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
             status = status or _BAD_INPUT
     except (UsageError, *_MISUSED) as error:
-        return _fail(error, _MISUSE)
+        _fail(error, _MISUSE)
+        _complain([*dict.fromkeys(options.problems)], "the image is damaged: ")
+        return _BAD_INPUT if options.problems else _MISUSE
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE
@@ -371,8 +374,9 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
     ):
         try:
             yield image
-        except PartitionNotFound as error:  # where there are none at all, that is the image's fault
+        except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # it may be gone by damage
             _check_partitions(image, error)
+            options.problems += image.known_problems
             raise
         options.problems += image.known_problems
 
@@ -750,6 +754,8 @@ def _index(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     with _image(options) as image:
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
+        if find_table(image.disk).scheme != "none":  # of a disk that is cut, what is there was converted
+            options.problems += image.partitions.problems
     resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
     print(f"{_printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
     return _DONE

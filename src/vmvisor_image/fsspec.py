@@ -28,6 +28,7 @@ from vmvisor_image import (
     Partition,
     PartitionNotFound,
     PathNotFound,
+    Problem,
     ReadAt,
     ReadOnly,
 )
@@ -110,6 +111,14 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         """The image."""
         assert self._image is not None, "an object without one was not made"
         return self._image
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far of all that was listed and read: listings may be incomplete where there is any.
+
+        Reads nothing; see `Image.known_problems`.
+        """
+        return self.image.known_problems
 
     def close(self) -> None:
         """Close the image; later reads raise `ClosedError`. Done, too, when neither this nor a stream of it is left."""

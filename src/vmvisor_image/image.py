@@ -272,9 +272,9 @@ class Image:
 
     @property
     def known_problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far, of all that was read: `problems` without reading anything for it."""
+        """What was found damaged so far, of all that was read: `problems` without opening or reading anything."""
         table = self._table
-        return self._with_wrapping([] if table is None else table.known_problems)
+        return () if self._opened is None else self._with_wrapping([] if table is None else table.known_problems)
 
     def _with_wrapping(self, of_disk: Iterable[Problem]) -> tuple[Problem, ...]:
         """Problems of the disk, and those of what wraps it as far as it was read; each once."""
