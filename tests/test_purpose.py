@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmvisor_image import Generation, Image, Role
+from vmvisor_image import Generation, Image, Role, inspect
 from vmvisor_image.boot.banks import BootState
+from vmvisor_image.explanation import described_generation
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMKCORE
+from vmvisor_image.streams import find_data
 from vmvisor_image.testing.forge import (
     ESX_35,
     ForgedPartition,
@@ -281,3 +283,87 @@ def test_no_explanation_contradicts_the_table(make: Callable[..., SparseImage], 
             assert ("disagree" in text) == (told is not layout.generation)
             assert f"build={build}" in text
             assert image.scheme == "mbr" or not re.search(r"type 0x[0-9A-F]{2}\b", text)
+
+
+def contradictions(image: Image) -> list[str]:
+    """What the explanations of an image say that its table, its banks or its bytes say otherwise."""
+    table = image.partitions
+    layout = None if table.layout is None else table.layout.generation
+    wrong = []
+    for partition in table:
+        text = partition.explain()
+        is_zero = find_data(image.disk, partition.start, partition.start + partition.size) is None
+        facts = {
+            **{f"layout of {each.value}": each is layout for each in Generation},
+            **{f"disk of {each.value} by this": layout is not each is table.generation for each in Generation},
+            "The two disagree": layout is not None and table.generation not in (None, layout),
+            "this one has 0xFC": partition.type.code == 0xFC,
+            "its entry has type VMware VMKCORE (0xFC)": partition.type.code == 0xFC,
+            "there is no partition table": image.scheme == "none",
+            "It is all zeros, so no dump": partition.role is Role.COREDUMP and is_zero,
+            "It is used:": partition.role is Role.COREDUMP and not is_zero,
+            "it is all zeros": partition.kind == "empty",
+            "the boot loader starts this bank": table.active_bank is not None
+            and table.active_bank.number == partition.number,
+            "finds no bank to start": table.active_bank is None
+            and partition.role in BANKS.values()
+            and not any(bank.is_chosen_by_label for bank in table.banks),
+            "it has no boot.cfg that can be read": partition.role in BANKS.values()
+            and partition.number not in [bank.number for bank in table.banks],
+            "Nothing on the disk tells what it is for": partition.role is Role.UNKNOWN,
+        }
+        wrong += [f"{partition.number}: {words}" for words, right in facts.items() if (words in text) > right]
+        always = ("The two disagree", "the boot loader starts this bank", "Nothing on the disk tells what it is for")
+        wrong += [f"{partition.number}, not: {words}" for words in always if facts[words] and words not in text]
+        for number, build in re.findall(r"boot\.cfg of partition (\d+) has build=(\S+)", text):
+            wrong += [] if build in [b.build for b in table.banks if b.number == int(number)] else [build]
+    return wrong
+
+
+BUILDS = (None, "3.5.0-67921", "4.1.0-260247", "5.5.0-1331820", "6.7.0-8169922", "8.0.0-1.0.20513097", "9.0.0-1", "x")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((0x04, 0x06, 0x0B, 0x83, 0xFB, 0xFC)),
+            st.sampled_from((None, "Hypervisor0", "Hypervisor1", "Hypervisor2", "Hypervisor3", "BOOTBANK1", "OSDATA")),
+            st.sampled_from((*BUILDS, b"noise", bytes(512))),
+            st.integers(0, 2),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_no_explanation_contradicts_what_a_disk_holds(
+    chosen: list[tuple[int, str | None, str | bytes | None, int, bool]],
+) -> None:
+    """Any types, labels, builds and contents together, not only those that belong together."""
+    parts = []
+    for number, (kind, label, content, updated, is_marked) in enumerate(chosen, 1):
+        volume = SparseImage(1024 * 512, [(0, content)]) if isinstance(content, bytes) else None
+        if volume is None:
+            tree = {} if content is None else bank(str(content), updated)
+            marker = bytes(range(16)) if is_marked else None
+            volume = fat_volume(tree, sectors=1024, label=label, marker=marker)
+        parts.append(ForgedPartition(number, kind, 64 + 1024 * (number - 1), 1024, content=volume))
+    with Image.open(mbr_disk(parts, sectors=64 + 1024 * len(parts))) as image:
+        assert contradictions(image) == []
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("make", [esx35_disk, esx40_disk, esx5_disk, esx7_disk])
+def test_no_explanation_nor_heading_contradicts_a_layout(make: Callable[..., SparseImage], build: str | None) -> None:
+    content = {} if build is None else bank(build)
+    for banks in ({"bank": content}, {"bank": {}, "alternate_bank": content}, {"bank": content, "alternate_bank": {}}):
+        with Image.open(make(boot={}, **banks)) as image:
+            assert contradictions(image) == []
+            layout, generation = image.partitions.layout, image.partitions.generation
+            assert layout is not None
+            described = described_generation(layout.generation, generation)
+            assert described is not None
+            assert described.startswith(f"layout of {layout.generation.value}")
+            assert ("but disk of" in described) == (generation not in (None, layout.generation))
+            assert described in image.partitions._repr_html_()
+            assert inspect(image.source).layout is layout.generation

@@ -44,7 +44,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
-from vmvisor_image.explanation import counted
+from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.remote import is_url, open_url
 from vmvisor_image.streams import FileSource, read_up_to
@@ -483,8 +483,8 @@ def _print_report(report: ImageReport, *, explain: bool) -> None:
         print(f"  {kind} around {_printable(name or 'the disk')}")
     size = "unknown size" if report.size is None else f"{report.size} bytes ({report.size / (1 << 20):.1f} MiB)"
     print(f"  disk of {size}, partition table: {report.scheme}")
-    if report.generation is not None:
-        print(f"  layout of {report.generation.value}")
+    if (described := described_generation(report.layout, report.generation)) is not None:
+        print(f"  {described}")
     if report.active_bank is not None:
         print(f"  the boot loader starts partition {report.active_bank}")
     print(f"\n  [{_map(report)}]\n")

@@ -13,6 +13,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def described_generation(layout: Generation | None, generation: Generation | None) -> str | None:
+    """The layout of a disk's table and whose disk it is by all else, in a few words; None where nothing tells."""
+    if layout is None:
+        return None if generation is None else f"disk of {generation.value}, in no layout that is known"
+    if generation is None or generation is layout:
+        return f"layout of {layout.value}"
+    return f"layout of {layout.value}, but disk of {generation.value} by what else it says"
+
+
 PURPOSES: Final[Mapping[Role, str]] = {
     Role.BOOT: (
         "It holds the boot loader (syslinux and mboot.c32, from 5.0 on also one for UEFI), which starts the"

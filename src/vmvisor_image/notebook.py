@@ -23,6 +23,7 @@ from vmvisor_image import (
     Role,
     Survey,
 )
+from vmvisor_image.explanation import described_generation
 
 _COLORS: Final = {
     Role.BOOT: "#3b6ea5",
@@ -168,9 +169,11 @@ def _table_body(table: PartitionTable, disk_size: int | None) -> str:
     ]
     keys = [_COLORS.get(partition.role, "none") for partition in partitions]
     header = ("#", "Label", "Start", "Size", "Type", "Kind", "Role")
-    generation = table.generation
-    layout = "" if generation is None else f", layout of {generation.value}"
-    what = f"<p class='dim'>partition table: {table.scheme}, sectors of {table.sector_size} bytes{layout}</p>"
+    layout = table.layout
+    described = described_generation(None if layout is None else layout.generation, table.generation)
+    sectors = f"sectors of {table.sector_size} bytes"
+    told = ", ".join(filter(None, (f"partition table: {table.scheme}", sectors, described)))
+    what = f"<p class='dim'>{told}</p>"
     return (
         what
         + _disk_map(partitions, disk_size)

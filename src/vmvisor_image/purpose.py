@@ -367,7 +367,8 @@ def _assess_fat(
     except CorruptImage:
         names = set()
     own = next((bank for bank in banks if bank.number == partition.number), None)
-    if role is _BANK or (role is None and own is not None):
+    # Whatever a volume is called, what the loader starts is a bank.
+    if role is _BANK or (own is not None and (role is None or own is active_bank(banks))):
         return _assess_bank(partition, own, banks, evidence, is_first=is_first or role is None)
     if role is not None:
         return Purpose(role, tuple(evidence))

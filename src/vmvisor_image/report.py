@@ -75,8 +75,10 @@ class ImageReport:
     """Kind and name of each wrapping, outermost first."""
     scheme: str
     """"mbr", "gpt" or "none"."""
+    layout: Generation | None
+    """Whose layout its partition table has exactly."""
     generation: Generation | None
-    """Whose disk it is."""
+    """Whose disk it is, by its boot banks first."""
     active_bank: int | None
     """Number of the partition that the boot loader starts."""
     partitions: tuple[PartitionReport, ...]
@@ -158,12 +160,13 @@ def report(image: Image) -> ImageReport:
 def _report(image: Image) -> ImageReport:
     partitions = tuple(_partition_report(partition) for partition in image.partitions)
     problems = tuple(dict.fromkeys([*image.problems, *(found for each in partitions for found in each.problems)]))
-    active = image.partitions.active_bank
+    active, layout = image.partitions.active_bank, image.partitions.layout
     return ImageReport(
         name=image.path,
         size=image.known_size,
         layers=tuple((layer.kind, layer.name) for layer in image.layers),
         scheme=image.scheme,
+        layout=None if layout is None else layout.generation,
         generation=image.partitions.generation,
         active_bank=None if active is None else active.number,
         partitions=partitions,
