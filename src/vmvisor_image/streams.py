@@ -9,10 +9,11 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import operator
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, NoReturn, Protocol, SupportsIndex, runtime_checkable
 
 from vmvisor_image.errors import (
     ClosedError,
@@ -33,6 +34,8 @@ _ATTEMPTS = 3
 _TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
 """Errors of a read after which it is tried again: failing media often gives a sector at a later try."""
 _BUFFER = 1 << 16
+_FURTHEST = (1 << 63) - 1
+"""The largest position, in bytes: what `io.BufferedReader` counts in."""
 _LONGEST_CHARACTER = 8
 """Bytes of a character in any encoding, and more than that."""
 _READ_AHEAD = 128 << 20
@@ -508,25 +511,38 @@ class ReadAtStream(io.RawIOBase):
         """What the last `readinto` did not raise."""
 
     def readable(self) -> bool:
-        """True."""
+        """True, while it is open."""
+        self._check_open()
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """True, while it is open."""
+        self._check_open()
         return True
 
     def writable(self) -> bool:
-        """False, always."""
+        """False, while it is open."""
+        self._check_open()
         return False
+
+    def write(self, data: object) -> NoReturn:  # noqa: ARG002  # io's signature
+        """Refuse, as any stream that is not open for writing."""
+        self._check_open()
+        raise io.UnsupportedOperation("write")
 
     def tell(self) -> int:
         """Position in bytes from the start."""
         self._check_open()
         return self._position
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the cursor; `SEEK_END` needs the source's size."""
+    def seek(self, offset: SupportsIndex, whence: SupportsIndex = os.SEEK_SET) -> int:
+        """Move the cursor, also past the end, where there is nothing to read; `SEEK_END` needs the source's size.
+
+        Raises:
+            InvalidArgument: The position is before the start, or past what 63 bits count; the cursor stays.
+        """
         self._check_open()
+        offset, whence = operator.index(offset), operator.index(whence)
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
         if base is None:
             if whence != os.SEEK_END:
@@ -534,8 +550,14 @@ class ReadAtStream(io.RawIOBase):
             base = self._source.size
         if base + offset < 0:
             raise InvalidArgument(f"seek to negative position {base + offset}")
+        if base + offset > _FURTHEST:
+            raise InvalidArgument(f"seek to position {base + offset}, which is more than 63 bits count")
         self._position = base + offset
         return self._position
+
+    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
+        """See `io.RawIOBase.read`; None is for all there is, as of a file."""
+        return super().read(-1 if size is None else operator.index(size)) or b""
 
     def readinto(self, buffer: object) -> int:
         """Fill `buffer` as far as the source goes, or up to damage; 0 at the source's end.
@@ -545,6 +567,8 @@ class ReadAtStream(io.RawIOBase):
         """
         self._check_open()
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed hides the buffer protocol here
+        if view.readonly:  # before the cursor moves
+            raise TypeError("a buffer to read into must be writable")
         self.failure = None
         try:
             data = self._read(len(view))
@@ -569,6 +593,9 @@ class ReadAtStream(io.RawIOBase):
         except BaseException:
             self._position = start
             raise
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} can't be pickled or copied; what it reads from can, if it has a path")
 
     def healthy_ahead(self, most: int) -> int | None:
         """How many bytes are healthy before damage, where that is within `most` bytes of the cursor; else None."""
@@ -616,7 +643,8 @@ class BufferedStream(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """See `io.BufferedReader.read`."""
-        if size is None or size < 0:
+        size = -1 if size is None else operator.index(size)
+        if size < 0:
             position = self.tell()
             try:
                 return super().read(size)
@@ -675,6 +703,8 @@ class _TextSource(BufferedStream):
 
 class TextStream(io.TextIOWrapper):
     """Text over a `ReadAt`: what is healthy before damage first, the error at the next read, as `BufferedStream`."""
+
+    mode = "r"
 
     def __init__(
         self, source: ReadAt, name: str | None, encoding: str, errors: str | None = None, newline: str | None = None
