@@ -189,6 +189,7 @@ STATES: dict[str, Call] = {
     "closed": lambda stream: stream.close(),
 }
 MORE_STATES: dict[str, Call] = {**STATES, "iterated over": next, "detached": lambda stream: stream.detach()}
+CLOSING = (MORE_STATES["closed"], MORE_STATES["detached"])
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,8 @@ def _agree(ours: Any, model: Any, closed: bool = False) -> bool:
 def _differences(opens: Open, opens_model: Open, state: Call, calls: dict[str, Call]) -> list[str]:
     found = []
     for name, call in calls.items():
+        if name == "writable()" and state in CLOSING:
+            continue  # `io.BufferedReader` says False there; see below
         ours, model = opens(), opens_model()
         for stream in (ours, model):
             state(stream)
@@ -273,6 +276,10 @@ def test_what_only_a_file_of_the_system_has(mode: str) -> None:
     with pytest.raises(io.UnsupportedOperation):
         stream.fileno()
     assert stream.name == "a.txt"
+    assert not stream.writable()
+    stream.close()
+    with pytest.raises(ValueError, match="closed"):
+        stream.writable()
 
 
 def test_the_furthest_position() -> None:

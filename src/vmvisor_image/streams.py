@@ -641,6 +641,10 @@ class BufferedStream(io.BufferedReader):
         raw._defers = False
         return raw
 
+    def writable(self) -> bool:
+        """False, while it is open, as of `io.BytesIO`; `io.BufferedReader` says it of a closed one, too."""
+        return self.raw.writable()
+
     def read(self, size: int | None = -1, /) -> bytes:
         """See `io.BufferedReader.read`."""
         size = -1 if size is None else operator.index(size)
