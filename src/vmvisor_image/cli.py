@@ -46,7 +46,8 @@ from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.limits import DEFAULT_LIMITS
-from vmvisor_image.remote import is_url, open_url
+from vmvisor_image.pipes import PipeSource, taking_pipes
+from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
 from vmvisor_image.streams import FileSource, read_up_to
 from vmvisor_image.tables import find_table
 
@@ -63,6 +64,7 @@ _OVERLAID = "oem.tgz"
 """The module that is made for what others add."""
 _STRIP = " .:-=+*%@"
 """For entropy of 0 to 8 bits per byte."""
+_ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
 """What shtab completes in the place of an argument, by its name in the help."""
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
-        _add_source(added)
+        _add_source(added, takes_pipes=name == "convert")
         added.add_argument(
             "--index",
             metavar="FILE",
@@ -195,7 +197,12 @@ def _add_completion(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_archive(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
     archive = add_parser("archive", help=text, description=f"{_capitalized(text)}.")
-    archive.add_argument("source", metavar="SRC", help="path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660")
+    archive.add_argument(
+        "source",
+        metavar="SRC",
+        type=_source,
+        help=f"path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660; - for standard input{_ALSO_A_PIPE}",
+    )
     archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
     archive.set_defaults(run=_archive)
@@ -213,9 +220,15 @@ def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
         )
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="the disk image: a path or a URL")
+def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool) -> None:
+    text = f"the disk image: a path or a URL; - for standard input{_ALSO_A_PIPE if takes_pipes else ''}"
+    parser.add_argument("source", metavar="SRC", type=_source, help=text)
     parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
+
+
+def _source(text: str) -> str:
+    """A path or URL as it is given; that of standard input for "-"."""
+    return "/dev/stdin" if text == "-" else text
 
 
 def _add_member(parser: argparse.ArgumentParser) -> None:
@@ -301,7 +314,11 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "one row for each of many images, as they are done"
     scan = add_parser("scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem.")
     scan.add_argument(
-        "sources", metavar="SRC", nargs="+", help="an image, or a pattern in quotes, such as 'dir/**/*.bz2'"
+        "sources",
+        metavar="SRC",
+        nargs="+",
+        type=_source,
+        help=f"an image, or a pattern in quotes, such as 'dir/**/*.bz2'; - for standard input{_ALSO_A_PIPE}",
     )
     scan.add_argument(
         "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
@@ -318,7 +335,7 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_verify(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     text = "read all of an image once, and report every check of it, with the hash of every file"
     parser = add_parser("verify", help=text, description=f"{_capitalized(text)}; 1 when anything is wrong.")
-    _add_source(parser)
+    _add_source(parser, takes_pipes=True)
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     parser.add_argument(
         "--manifest",
@@ -681,8 +698,7 @@ def _state(bank: BootBank, partitions: PartitionTable) -> str:
 
 
 def _archive(options: argparse.Namespace) -> int:
-    source = open_url(options.source)[0] if is_url(options.source) else FileSource(options.source)
-    try:
+    with taking_pipes(options.source) as given, contextlib.closing(_as_it_is(given)) as source:
         archive = open_archive(source)
         for path in options.path[:-1]:
             archive = _file(archive, path).open_archive()
@@ -693,9 +709,14 @@ def _archive(options: argparse.Namespace) -> int:
             archive = file.open_archive()
         _list_archive(archive)
         options.problems += archive.problems
-    finally:
-        source.close()
     return _DONE
+
+
+def _as_it_is(source: str | PipeSource) -> PipeSource | RemoteSource | CachedSource | FileSource:
+    """The bytes of a source, with nothing taken off."""
+    if isinstance(source, PipeSource):
+        return source
+    return open_url(source)[0] if is_url(source) else FileSource(source)
 
 
 def _list_archive(archive: Archive) -> None:
@@ -752,7 +773,7 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    with _image(options) as image:
+    with taking_pipes(options.source, _limits(options)) as options.source, _image(options) as image:
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
         if find_table(image.disk).scheme != "none":  # of a disk that is cut, what is there was converted
             options.problems += image.partitions.problems

@@ -37,8 +37,10 @@ from vmvisor_image import (
 )
 from vmvisor_image.cores import available_cores
 from vmvisor_image.image import Source
+from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.remote import is_url
 from vmvisor_image.report import report as report_of
+from vmvisor_image.streams import descriptor_of, is_pipe
 
 Progress = Callable[[int, int], None]
 """Called with the images done and in all, from the thread that takes the rows."""
@@ -124,7 +126,7 @@ def scan_one(
     ``ray.remote(scan_one)``.
 
     Args:
-        source: See `Image.open`.
+        source: See `Image.open`; also a pipe, see `vmvisor_image.pipes.PipeSource`.
         threads: Threads that decode it; 1, as many images are read at once.
         detail: With the whole report, as JSON, in `Row.report`.
         limits: See `Image.open`; an image that passes one is a row that says so.
@@ -138,17 +140,18 @@ def scan_one(
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if path is None or not is_url(path):
         storage_options = None
-    image = Image(source, threads=threads, limits=limits, storage_options=storage_options)
-    try:
-        with image, image.limits.operation():
-            row.update(_described(report_of(image), detail=detail))
-            row["product"], row["version"], row["build"] = _identity(image)
-    except UsageError as error:
-        if path is None and not isinstance(error, LookupError | OSError):
-            raise
-        row.update(_failure(error))  # a URL that nothing here reads; what was looked for in the image is not there
-    except Exception as error:  # noqa: BLE001  # one image must not end a job of thousands, whatever happens to it
-        row.update(_failure(error))
+    with taking_pipes(source, limits) as given:
+        image = Image(given, threads=threads, limits=limits, storage_options=storage_options)
+        try:
+            with image, image.limits.operation():
+                row.update(_described(report_of(image), detail=detail))
+                row["product"], row["version"], row["build"] = _identity(image)
+        except UsageError as error:
+            if path is None and not isinstance(error, LookupError | OSError):
+                raise
+            row.update(_failure(error))  # a URL that nothing here reads; what was looked for in the image is not there
+        except Exception as error:  # noqa: BLE001  # one image must not end a job of thousands, whatever happens to it
+            row.update(_failure(error))
     row["ok"] = row["error"] is None
     row["seconds"] = time.perf_counter() - begun
     return cast("Row", {name: _storable(value) for name, value in row.items()})
@@ -168,12 +171,12 @@ def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, 
     found: list[Source] = []
     for source in given:
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-        if path is None or is_url(path):
+        if path is None or is_url(path) or descriptor_of(path) is not None:
             found.append(source)
         elif not glob.has_magic(path) or os.path.lexists(path):
             found.append(_absolute(path))
         else:
-            matches = [match for match in glob.iglob(path, recursive=True) if Path(match).is_file()]  # noqa: PTH207  # a pattern may be absolute
+            matches = [match for match in glob.iglob(path, recursive=True) if not Path(match).is_dir()]  # noqa: PTH207  # a pattern may be absolute
             if not matches:
                 raise PathNotFound(f"no file matches {path!r}")
             found += map(_absolute, sorted(matches))
@@ -211,16 +214,23 @@ def stream(
     """
     if workers is not None and workers < 1:
         raise InvalidArgument(f"workers must be at least 1, not {workers}")
-    images = expand(sources)
+    given = expand(sources)
     task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)
     workers = workers or available_cores()
+    # Open here and in no other process: pipes, and what standard input was redirected from.
+    own: list[Source] = []
+    images: list[Source] = []
+    for image in given:
+        (own if descriptor_of(image) is not None or is_pipe(image) else images).append(image)
     if executor is not None:
         rows = _on_executor(executor, task, images, workers)
     elif min(workers, len(images)) > 1:
         rows = _in_processes(task, images, min(workers, len(images)))
     else:
         rows = map(task, images)
-    return rows if progress is None else _told(rows, len(images), progress)
+    if own:
+        rows = _joined(map(task, own), rows)
+    return rows if progress is None else _told(rows, len(given), progress)
 
 
 def scan(
@@ -448,6 +458,12 @@ def _submit(executor: Executor, task: Callable[[Source], Row], source: Source) -
         future: Future[Row] = Future()
         future.set_exception(error)
         return future
+
+
+def _joined(*several: Iterable[Row]) -> Iterator[Row]:
+    """As `itertools.chain`, but closing it closes the one that it is at."""
+    for rows in several:
+        yield from rows
 
 
 def _told(rows: Iterable[Row], total: int, progress: Progress) -> Iterator[Row]:

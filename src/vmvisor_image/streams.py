@@ -11,6 +11,7 @@ import errno
 import io
 import operator
 import os
+import re
 import stat
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn, Protocol, SupportsIndex, runtime_checkable
@@ -33,6 +34,8 @@ _ZEROS = bytes(_COPY_CHUNK)
 _ATTEMPTS = 3
 _TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
 """Errors of a read after which it is tried again: failing media often gives a sector at a later try."""
+_PIPES = (stat.S_IFIFO, stat.S_IFSOCK)
+_DESCRIPTOR = re.compile(r"/dev/stdin|/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})")
 _BUFFER = 1 << 16
 _FURTHEST = (1 << 63) - 1
 """The largest position, in bytes: what `io.BufferedReader` counts in."""
@@ -191,13 +194,51 @@ class BytesSource:
         """Nothing to close."""
 
 
+def descriptor_of(source: object) -> int | None:
+    """The open descriptor that a path such as ``/dev/stdin`` or ``/dev/fd/3`` names; None of any other source."""
+    if hasattr(source, "read_at") or not isinstance(source, str | os.PathLike):  # files of images have no path
+        return None
+    found = _DESCRIPTOR.fullmatch(os.fspath(source))
+    return None if found is None else int(found[1] or found[2] or 0)
+
+
+def is_pipe(source: object) -> bool:
+    """Whether a source is open already and gives each byte once: a file object that can't seek, a pipe's descriptor."""
+    number = descriptor_of(source)
+    if number is not None:
+        try:
+            return stat.S_IFMT(os.fstat(number).st_mode) in _PIPES
+        except OSError:  # it is not open: who reads it says so
+            return False
+    if hasattr(source, "read_at") or not isinstance(source, _Seekable) or source.closed:
+        return False
+    return source.readable() and not source.seekable()
+
+
+@runtime_checkable
+class _Seekable(Protocol):
+    @property
+    def closed(self) -> bool: ...
+    def readable(self) -> bool: ...
+    def seekable(self) -> bool: ...
+
+
 def _open_at_once(path: str, flags: int) -> int:
     """Open without waiting for the other end of a pipe, as which a path may turn out."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    number = descriptor_of(path)
+    if number is None:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        return os.dup(number)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _no_positions(path: str) -> SourceError:
-    error = SourceError(f"{path}: a pipe or socket can't be read at any position; write it to a file first")
+    error = SourceError(
+        f"{path}: a pipe, socket or terminal can't be read at any position; write it to a file first, as"
+        " `vmvisor-image convert - FILE.zst` does (`verify`, `scan` and `archive` take `-`, too)"
+    )
     error.errno = errno.ESPIPE
     return error
 
@@ -210,13 +251,13 @@ class FileSource:
 
         Raises:
             OSError: The file can't be opened.
-            SourceError: It is a pipe or a socket.
+            SourceError: It is a pipe, a socket or a terminal.
         """
         self.path = os.fspath(path)
         # Unbuffered and never writable: nothing here can change what is being examined.
         self._file = io.FileIO(self.path, "rb", opener=_open_at_once)
-        kind = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode)
-        if kind in (stat.S_IFIFO, stat.S_IFSOCK):
+        is_pipe = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode) in _PIPES
+        if is_pipe or not self._file.seekable():
             self._file.close()
             raise _no_positions(self.path)
         self._lock = ForkSafeLock()
@@ -350,7 +391,9 @@ class FileObjectSource:
             InvalidArgument: The object can't be read or can't seek.
         """
         if not (file.readable() and file.seekable()):
-            raise InvalidArgument("a file object must be readable and seekable")
+            raise InvalidArgument(
+                "a file object must be readable and seekable; of a pipe, make a vmvisor_image.pipes.PipeSource"
+            )
         self._file = file
         self._lock = ForkSafeLock()
         self._process = os.getpid() if _has_descriptor(file) else None

@@ -29,6 +29,7 @@ from vmvisor_image.image import Image, Source
 from vmvisor_image.layers import Layer, Progress
 from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
+from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.signatures import match_signature
 from vmvisor_image.signed import ModuleSignature
 from vmvisor_image.streams import read_up_to
@@ -283,7 +284,7 @@ def verify(
     be hashed, and to be decoded. So are files whose bytes do not lie on the disk in order, or not as they are.
 
     Args:
-        source: See `Image.open`.
+        source: See `Image.open`; also a pipe, see `vmvisor_image.pipes.PipeSource`.
         threads: See `Image.open`; the report does not depend on it.
         algorithms: What to hash with: "sha256", which the manifest needs, "sha1", "md5".
         progress: See `Image.open`.
@@ -301,8 +302,9 @@ def verify(
     if unknown:
         raise InvalidArgument(f"algorithms are {', '.join(ALGORITHMS)}, not {', '.join(unknown)}")
     with (
+        taking_pipes(source, limits) as given,
         Image.open(
-            source,
+            given,
             threads=threads,
             progress=progress,
             member=member,
