@@ -89,7 +89,11 @@ class DestinationExists(UsageError, FileExistsError):
     errno = errno.EEXIST
 
 
-class DestinationFull(UsageError, OSError):
+class DestinationFailed(UsageError, OSError):
+    """What was to be written can't be: its folder is gone or read-only, or the system fails; see its `errno`."""
+
+
+class DestinationFull(DestinationFailed):
     """There is no room to write to; what was written before is whole."""
 
 

@@ -9,14 +9,37 @@ from vmvisor_image.streams import ReadAt, read_up_to
 _LOOKED_AT = 1 << 16
 
 
-def fingerprint(source: ReadAt) -> bytes:
-    """32 bytes that differ when the size, the first or last 64 KiB, the modification time or version of a source do."""
+def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
+    """32 bytes that differ when the size, the first or last 64 KiB, the modification time or version of a source do.
+
+    Of a member of a container they differ when those of the container do, too.
+
+    Args:
+        source: The source.
+        exact: They also differ for a file that was replaced by another one of the same time. A copy, or the same file
+            under another name, is then another source.
+    """
     digest = hashlib.sha256()
     modified: int | None = getattr(source, "modified_ns", None)
     version: str | None = getattr(source, "version", None)
     tail = max(0, source.size - _LOOKED_AT)
     digest.update(f"{source.size} {modified}\n".encode())
-    digest.update((version or "").encode())
+    digest.update((version or "").encode("utf-8", "surrogatepass"))
     digest.update(read_up_to(source, 0, _LOOKED_AT))
     digest.update(read_up_to(source, tail, _LOOKED_AT))
+    if exact:
+        digest.update(repr(getattr(source, "inode", None)).encode())
+    container: ReadAt | None = getattr(source, "container", None)
+    if container is not None:
+        digest.update(fingerprint(container, exact=exact))
     return digest.digest()
+
+
+def is_identified(source: ReadAt) -> bool:
+    """Whether a source, or the container it is a member of, has a time or version.
+
+    Of any other one the fingerprint is the same when only its middle changes.
+    """
+    container: ReadAt | None = getattr(source, "container", None)
+    known = source if container is None else container
+    return getattr(known, "modified_ns", None) is not None or getattr(known, "version", None) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -51,6 +52,8 @@ class _Opened:
     """What was given."""
     disk: ReadAt
     closers: tuple[Callable[[], None], ...]
+    neighbours: tuple[ReadAt, ...]
+    """Files beside the source that the disk lies in, too."""
 
 
 class _OpenImage(Protocol):
@@ -217,8 +220,18 @@ class Image:
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that tell whether what was opened is still the same; see `vmvisor_image.fingerprint`."""
-        return fingerprint(self._open().source)
+        """32 bytes that tell whether what was opened is still the same; see `vmvisor_image.fingerprint`.
+
+        Of a disk in several files it is that of all of them.
+        """
+        found = [fingerprint(source) for source in self.sources]
+        return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()
+
+    @property
+    def sources(self) -> tuple[ReadAt, ...]:
+        """`source`, and the files beside it that the disk lies in, too: the extents of a VMDK."""
+        opened = self._open()
+        return (opened.source, *opened.neighbours)
 
     @property
     def known_size(self) -> int | None:
@@ -337,8 +350,9 @@ class Image:
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, None
-        for close in opened.closers if opened is not None else ():
-            close()
+        with contextlib.ExitStack() as stack:  # all of them, also where one fails
+            for close in reversed(opened.closers if opened is not None else ()):
+                stack.callback(close)
 
     def _open(self) -> _Opened:
         opened = self._opened
@@ -371,7 +385,9 @@ class Image:
             source = FileObjectSource(cast("BinaryIO", given))
         else:
             raise InvalidArgument(f"an image is a path, a URL, bytes, a binary file object or a ReadAt, not {given!r}")
-        options = replace(self._options, neighbour=self._neighbour(source, closers), report=self._passed_over.append)
+        neighbours: list[ReadAt] = []
+        neighbour = self._neighbour(source, closers, neighbours)
+        options = replace(self._options, neighbour=neighbour, report=self._passed_over.append)
         try:
             layers = unwrap(source, name, options)
         except BaseException:
@@ -382,10 +398,14 @@ class Image:
             bridged = _bridge(layers[-1].source)
             layers = (*layers[:-1], replace(layers[-1], source=bridged))
         closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
-        return _Opened(layers, source, layers[-1].source if layers else source, tuple(reversed(closers)))
+        return _Opened(
+            layers, source, layers[-1].source if layers else source, tuple(reversed(closers)), (*neighbours,)
+        )
 
-    def _neighbour(self, source: ReadAt, closers: list[Callable[[], None]]) -> Callable[[str], ReadAt] | None:
-        """What opens files beside the one that was given."""
+    def _neighbour(
+        self, source: ReadAt, closers: list[Callable[[], None]], neighbours: list[ReadAt]
+    ) -> Callable[[str], ReadAt] | None:
+        """What opens files beside the one that was given, and adds them to `neighbours`."""
         if isinstance(source, File):
             return neighbour_of(source)
         path, options = self.path, self._storage_options
@@ -398,6 +418,7 @@ class Image:
             else:
                 found, _ = open_url(path, options, neighbour=name)
             closers.append(found.close)
+            neighbours.append(found)
             return found
 
         return open_neighbour

@@ -7,6 +7,8 @@ fsspec is optional and is imported when the first URL is opened. What fsspec has
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
 import re
 import threading
@@ -61,6 +63,7 @@ _PAUSES: Final = (0.1, 0.4)
 _LONGEST_PAUSE: Final = 30
 """Seconds that a server may ask for (Retry-After); where it asks for more, that is an error at once."""
 _NOTHING_AHEAD: Final = (0, 0)
+_HASHED: Final = 1 << 20
 _Answer = TypeVar("_Answer")
 
 
@@ -446,6 +449,14 @@ class CachedSource(KeptBeside):
         """Take the copy, which `close` closes, and the URL."""
         super().__init__(copy, url)
         self._copy = copy
+
+    @functools.cached_property
+    def version(self) -> str:
+        """What differs when the copy does: its SHA-256. Its time is that of the copying, which may be done anew."""
+        digest = hashlib.sha256()
+        for offset in range(0, self.size, _HASHED):
+            digest.update(self.read_at(offset, min(_HASHED, self.size - offset)))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the copy; fsspec decides when it is removed."""

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from vmvisor_image.cores import available_cores
-from vmvisor_image.errors import CorruptImage, DestinationExists, InvalidArgument
+from vmvisor_image.destination import check_replaceable, from_source, is_at, lock, writing
+from vmvisor_image.errors import CorruptImage, DestinationExists, InvalidArgument, SourceError
 from vmvisor_image.files import File
-from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.image import Image
 from vmvisor_image.layers.zstd import walk_frames
 from vmvisor_image.schemas.zstd import SeekTableEntry
-from vmvisor_image.streams import FileSource, ReadAt, prefetch, read_up_to
+from vmvisor_image.streams import FileObjectSource, ReadAt, prefetch, read_up_to
 from vmvisor_image.zstd_frames import compress_frame, decode_frame, seek_table
 
 FRAME_SIZE: Final = 1 << 18
@@ -62,8 +63,9 @@ def convert(  # each is one setting of the command
 ) -> Conversion:
     """Write a source as seekable zstd; it appears whole or not at all.
 
-    A run that is interrupted leaves ``DEST.….part``, and the next one goes on where that ends; all frames in it are
-    checked first.
+    A run that is interrupted leaves ``DEST.….part``, and the next one of the same source goes on where that ends; all
+    frames in it are checked first. Where a source has neither a time nor a version by which it is known, such as one of
+    the caller's own, they are held against what it gives, too.
 
     Args:
         source: What to write: an open image, or any `ReadAt`.
@@ -78,109 +80,129 @@ def convert(  # each is one setting of the command
         DestinationExists: `dest` is there.
         CorruptImage: The source is damaged; what is before the damage stays in the part.
         InvalidArgument: `level` or `frame_size` is out of range.
-        OSError: The file can't be written.
+        DestinationFull: There is no room left; what was written stays in the part.
+        DestinationFailed: The file can't be written for another reason.
+        SourceError: The source can't be read.
     """
     if not 4096 <= frame_size <= 1 << 30 or not 1 <= level <= 22:
         raise InvalidArgument(f"frame_size must be 4096 to 1 GiB and level 1 to 22, not {frame_size} and {level}")
     if threads is not None and threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     target = Path(dest)
-    if not overwrite and os.path.lexists(target):
-        raise DestinationExists(f"{target} is already there")
+    check_replaceable(target, overwrite=overwrite)
     part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
-    with _claimed(part) as file:
-        part = Path(file.name)
-        entries = _whole_frames(part, frame_size)
+    with _claimed(part) as (part, file):
+        entries = _whole_frames(file, frame_size)
+        if not all(map(is_identified, _sources(source))):
+            entries = _matching(entries, file, source, frame_size)
         resumed = len(entries) * frame_size
-        file.truncate(sum(entry.compressed for entry in entries))
-        file.seek(0, os.SEEK_END)
+        with writing(target):
+            file.truncate(sum(entry.compressed for entry in entries))
+            file.seek(0, os.SEEK_END)
         size = resumed
         for data, entry in _compress(source, resumed, frame_size, level, threads or available_cores()):
-            file.write(data)
+            with writing(target):
+                _write(file, data)
             entries.append(entry)
             size += entry.decompressed
             if progress is not None:
                 progress(size, None)
         if len(entries) > _MOST_FRAMES:
             raise InvalidArgument(f"{len(entries)} frames are more than a seek table may have: choose larger ones")
-        file.write(seek_table(entries))
-        compressed = file.tell()
-        file.flush()
-        if not _IS_WINDOWS:
-            part.replace(target)  # while nobody else can claim it
-    if _IS_WINDOWS:
-        part.replace(target)  # what is open can't be renamed there
+        with writing(target):
+            _write(file, seek_table(entries))
+            compressed = file.tell()
+            _publish(file, part, target, compressed)
     return Conversion(target, size, compressed, resumed)
+
+
+def _sources(source: Image | ReadAt) -> tuple[ReadAt, ...]:
+    """All that the bytes come from."""
+    return source.sources if isinstance(source, Image) else (source,)
 
 
 def _key(source: Image | ReadAt) -> str:
     """Of all that the bytes depend on; of an image what it was opened from and which way in, known without decoding."""
-    if not isinstance(source, Image):
-        return fingerprint(source).hex()[:16]
-    # A container's member by its path; any other layer by its reader, as what is salvaged has one of its own.
-    inside = [layer.source.path if isinstance(layer.source, File) else type(layer.source) for layer in source.layers]
-    way = [(layer.kind, layer.name, within) for layer, within in zip(source.layers, inside, strict=True)]
-    return hashlib.sha256(source.fingerprint + repr(way).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(fingerprint(part, exact=True) for part in _sources(source)))
+    if isinstance(source, Image):
+        # A container's member by its path; any other layer by its reader, as what is salvaged has one of its own.
+        inside = [
+            layer.source.path if isinstance(layer.source, File) else type(layer.source) for layer in source.layers
+        ]
+        way = [(layer.kind, layer.name, within) for layer, within in zip(source.layers, inside, strict=True)]
+        digest.update(repr(way).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager
-def _claimed(part: Path) -> Iterator[BinaryIO]:
+def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """An earlier run's part, or a new one, open for writing by nobody else; one of its own where another run has it.
 
     What a run of its own leaves behind when it ends early is removed: no other would find it.
     """
-    while True:
-        with part.open("a+b") as file:
-            if not _lock(file):
+    with contextlib.ExitStack() as stack:
+        while True:
+            with writing(part), contextlib.suppress(FileExistsError):
+                part.open("xb").close()
+            with writing(part):
+                file = stack.enter_context(part.open("r+b", buffering=0))
+            if not lock(file):
                 break
-            if _is_at(part, file):  # else the run that had it has just published it
-                with part.open("r+b") as whole:
-                    yield whole
+            if is_at(part, file):  # else the run that had it has just published it
+                yield part, file
                 return
+            file.close()
+        own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
+        with writing(own):
+            file = stack.enter_context(own.open("x+b", buffering=0))
+        try:
+            yield own, file
+        except BaseException:
+            file.close()  # Windows removes no file that is open
+            with contextlib.suppress(OSError):
+                own.unlink()
+            raise
+
+
+def _publish(file: BinaryIO, part: Path, target: Path, compressed: int) -> None:
+    """Give a part that is whole its name, while nobody else can claim it."""
+    if not _IS_WINDOWS:
+        part.replace(target)
+        return
+    file.close()  # what is open can't be renamed there
     own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
-    try:
-        with own.open("w+b") as file:
-            yield file
-    except BaseException:
-        own.unlink(missing_ok=True)
-        raise
+    part.rename(own)
+    if own.stat().st_size != compressed:
+        raise DestinationExists(f"{part} was taken over by another run; {target} was not written")
+    own.replace(target)
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Whether this run alone has the file from now on until it is closed; on Windows that is not asked."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another run has it, or the file system has no locks
-        return False
-    return True
+def _write(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
-def _is_at(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _whole_frames(part: Path, frame_size: int) -> list[SeekTableEntry]:
+def _whole_frames(file: BinaryIO, frame_size: int) -> list[SeekTableEntry]:
     """The frames at the start of an earlier run's part that are whole, and have the right size and checksum."""
     entries: list[SeekTableEntry] = []
-    if not part.exists():
-        return entries
-    source = FileSource(part)
-    try:
+    source = FileObjectSource(file)
+    with contextlib.suppress(CorruptImage):  # here the earlier run was interrupted
         for frame in walk_frames(source):
             if frame.size != frame_size or decode_frame(source.read_at(frame.start, frame.length), frame_size) is None:
                 break
             entries.append(SeekTableEntry(frame.length, frame_size))
-    except CorruptImage:
-        pass  # here the earlier run was interrupted
-    finally:
-        source.close()
+    return entries
+
+
+def _matching(entries: list[SeekTableEntry], file: BinaryIO, source: ReadAt, frame_size: int) -> list[SeekTableEntry]:
+    """Those of the first entries whose frames are what the source gives."""
+    frames, at = FileObjectSource(file), 0
+    given = from_source(read_up_to(source, number * frame_size, frame_size) for number in range(len(entries)))
+    for number, (entry, data) in enumerate(zip(entries, given, strict=True)):
+        if decode_frame(frames.read_at(at, entry.compressed), frame_size) != data:
+            return entries[:number]
+        at += entry.compressed
     return entries
 
 
@@ -205,13 +227,13 @@ def _compress(
                 return
 
     pending: deque[Future[tuple[bytes, SeekTableEntry]]] = deque()
-    failure: CorruptImage | OSError | None = None
-    coming = frames()
+    failure: CorruptImage | SourceError | None = None
+    coming = from_source(frames())
     with ThreadPoolExecutor(threads, thread_name_prefix="zstd") as pool:
         while True:
             try:
                 data = next(coming, None)
-            except (CorruptImage, OSError) as error:  # what was read before is written first
+            except (CorruptImage, SourceError) as error:  # what was read before is written first
                 failure = error
                 break
             if data is None:

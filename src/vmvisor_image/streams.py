@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import io
 import operator
 import os
@@ -182,6 +183,11 @@ class BytesSource:
         """Number of bytes."""
         return len(self._data)
 
+    @property
+    def version(self) -> str:
+        """What differs when the bytes do: their SHA-256."""
+        return hashlib.sha256(self._data).hexdigest()
+
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         check_range(offset, length)
@@ -281,6 +287,16 @@ class FileSource:
             return os.fstat(self._file.fileno()).st_mtime_ns
         finally:
             self._leave()
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """Its number in the file system, and when that entry last changed, in nanoseconds since 1970."""
+        self._enter()
+        try:
+            found = os.fstat(self._file.fileno())
+        finally:
+            self._leave()
+        return found.st_ino, found.st_ctime_ns
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.
@@ -405,6 +421,15 @@ class FileObjectSource:
         """Number of bytes, as it was when the object was taken."""
         return self._size
 
+    @property
+    def modified_ns(self) -> int | None:
+        """When its file was last written, in nanoseconds since 1970; None where it is no file."""
+        try:
+            found = os.fstat(self._file.fileno())
+        except (AttributeError, OSError, TypeError, ValueError):
+            return None
+        return found.st_mtime_ns if stat.S_ISREG(found.st_mode) else None
+
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         check_range(offset, length)
@@ -514,11 +539,23 @@ class Slice:
 class KeptBeside:
     """A `ReadAt` about which things may be kept beside a path: a member of a container, beside the container."""
 
-    def __init__(self, source: ReadAt, path: str) -> None:
-        """Take the source and a path, which need not exist."""
+    def __init__(
+        self, source: ReadAt, path: str, *, container: ReadAt | None = None, version: str | None = None
+    ) -> None:
+        """Take the source and a path, which need not exist.
+
+        Args:
+            source: The source.
+            path: Where things may be kept, with a suffix behind it.
+            container: What the source is a member of.
+            version: What tells it from all others, in that container or at all; None where nothing does.
+        """
         self._source = source
         self.kept_beside = path
         """See `FileSource.kept_beside`."""
+        self.container = container
+        """What it is a member of; None where it is none."""
+        self._version = version
 
     @property
     def size(self) -> int:
@@ -528,6 +565,11 @@ class KeptBeside:
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
         return self._source.read_at(offset, length)
+
+    @property
+    def version(self) -> str | None:
+        """What tells it from all others; None where nothing does."""
+        return self._version
 
     def prefetch(self, offset: int, length: int) -> None:
         """See `prefetch`."""

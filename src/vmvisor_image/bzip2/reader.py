@@ -30,7 +30,7 @@ from vmvisor_image.bzip2.walk import BlockWalk
 from vmvisor_image.cores import available_cores
 from vmvisor_image.decoded_cache import DecodedCache
 from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
-from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.forking import restart_in_child
 from vmvisor_image.limits import Meter
 from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
@@ -98,6 +98,7 @@ class Bzip2Reader:
                 rejected and made anew; see `index_rejection`.
             cache: A folder to keep what is decoded in, as zstd, for the next time; True for the usual places of a
                 source that is a file, as with `index`. An index is kept too, in that folder or where "auto" has it.
+                Nothing is kept of a source that has neither a time nor a version, as it could not be told from another.
 
         Raises:
             CorruptImage: The source is not bzip2.
@@ -107,6 +108,7 @@ class Bzip2Reader:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
         self._source = source
         self._given_threads, self._given_index, self._given_cache = threads, index, cache
+        cache = cache if cache and is_identified(source) else None
         self._fingerprint = fingerprint(source) if index is not None or cache else None
         if cache and index is None:
             name = f"{(self._fingerprint or b'').hex()[:16]}{INDEX_SUFFIX}"

@@ -7,6 +7,7 @@ Compressions (bzip2, gzip, xz, zstd), virtual disks (qcow2, VMDK, VHD, VHDX), an
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ _COMPRESSIONS = {"bzip2": ".bz2", "gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
 """Suffix of each."""
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
 """How compressed data of an Apple disk image may begin that is read as a compression by itself."""
+_WAY_DIGITS = 16
+"""Hexadecimal digits of the name by which a member of a container is kept."""
 _SHORT_SUFFIXES = (".tgz", ".tbz2", ".txz")
 """Of compressed tar archives."""
 
@@ -158,7 +161,10 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
             name = inner.path
             options = replace(options, member=None, neighbour=neighbour_of(inner))
             if beside is not None:
-                inner = KeptBeside(inner, f"{beside}.{inner.name}")
+                # By all the way in: the container may hold others of that name, in other folders or archives.
+                way = repr([(layer.kind, getattr(layer.source, "path", None)) for layer in layers])
+                name_of_way = hashlib.sha256(way.encode("utf-8", "surrogatepass")).hexdigest()[:_WAY_DIGITS]
+                inner = KeptBeside(inner, f"{beside}.{name_of_way}", container=source, version=way)
     if options.member is not None:
         raise MemberNotFound(f"there is no container that could hold {options.member!r}")
     return tuple(layers)

@@ -1,0 +1,137 @@
+"""What all that writes has in common: whose error it is when that fails, and who else may be at it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from vmvisor_image.errors import (
+    DestinationExists,
+    DestinationFailed,
+    DestinationFull,
+    SourceError,
+    VmvisorImageError,
+)
+
+_FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+_TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK))
+"""Of a lock that somebody else has; any other error is that of a file system without locks."""
+_LOCKED_BYTE: Final = 0x7FFF_FFFF
+"""Where Windows locks: a lock keeps others from that byte, and this is one that nobody reads."""
+
+
+@contextlib.contextmanager
+def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
+    """The system's errors of what is done inside, as errors of writing `dest`; those of this library stay as they are.
+
+    Args:
+        dest: What is written.
+        state: What more there is to say, behind the reason.
+
+    Raises:
+        DestinationFull: There is no room left.
+        DestinationFailed: It can't be written for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, VmvisorImageError):
+            raise
+        reason = f"({error.strerror or error})"
+        if error.errno in _FULL:
+            failed: DestinationFailed = DestinationFull(f"{os.fspath(dest)}: there is no room left {reason}{state}")
+        else:
+            failed = DestinationFailed(f"{os.fspath(dest)}: it can't be written {reason}{state}")
+        failed.errno = error.errno
+        raise failed from error
+
+
+def from_source(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What a source gives; the system's errors there are errors of the source, not of what is written.
+
+    Raises:
+        SourceError: It can't be read.
+    """
+    try:
+        yield from chunks
+    except OSError as error:
+        if isinstance(error, VmvisorImageError):
+            raise
+        failed = SourceError(f"what was to be written could not be read: {error}")
+        failed.errno = error.errno
+        raise failed from error
+
+
+def check_replaceable(dest: Path, *, overwrite: bool) -> None:
+    """Refuse a destination that is there, unless it is a file, or a link, and may be replaced.
+
+    Raises:
+        DestinationExists: It is there.
+        DestinationFailed: That can't be found out.
+    """
+    with writing(dest):
+        try:
+            mode = dest.lstat().st_mode
+        except FileNotFoundError:
+            return
+    if not overwrite:
+        raise DestinationExists(f"{dest} is already there")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise DestinationExists(f"{dest} is in the way: it is no file that could be replaced")
+
+
+def lock(file: BinaryIO) -> bool | None:
+    """Whether this handle alone has the lock of a file, until it is closed; None where the file system has none.
+
+    Nothing but this function minds the lock. Moves the file's position.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in _TAKEN else None
+    return True
+
+
+def is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def write_whole(dest: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all; what is no regular file, such as a pipe, is written to as it is.
+
+    Raises:
+        DestinationFull: There is no room left.
+        DestinationFailed: It can't be written for another reason.
+    """
+    with writing(dest):
+        if dest.exists() and not dest.is_file():
+            with dest.open("wb") as output:
+                output.write(data)
+            return
+        temporary = dest.with_name(f".{os.urandom(8).hex()}.part")
+        try:
+            with temporary.open("xb") as output:
+                output.write(data)
+            temporary.replace(dest)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
