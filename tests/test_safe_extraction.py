@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -25,6 +26,7 @@ from vmvisor_image import (
     LimitExceeded,
     Limits,
     PartialExtraction,
+    SourceError,
     UnsafeName,
     extraction,
 )
@@ -451,3 +453,85 @@ def test_a_resumed_extraction_knows_files_without_a_date_by_their_content(tmp_pa
     (tmp_path / "b").write_bytes(b"x" * 100)
     with pytest.raises(DestinationExists):
         write_files(files, tmp_path, resume=True)
+
+
+class TestResumed:
+    """What is there counts as written where it has the content, whatever else is alike."""
+
+    def volumes(self) -> list[bytes]:
+        """Two volumes whose files have the same names, sizes and times, and one of which is the same file."""
+        made = []
+        for letter in "xy":
+            files = {"OTHER": letter.encode() * 70_000, "SAME": b"s" * 70_000}
+            volume = fat_volume(files, sectors=8192, sectors_per_cluster=4)
+            made.append(volume.read_at(0, volume.size))
+        return made
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_files_of_another_disk(self, tmp_path: Path, overwrite: bool) -> None:
+        first, second = self.volumes()
+        with Image.open(first) as image:
+            image.partitions[1].files.extract(tmp_path)
+        before = {path.name: path.stat() for path in tmp_path.iterdir()}
+        with Image.open(second) as image:
+            files = image.partitions[1].files
+            assert {name: file.timestamp for name, file in files.items()} == {
+                name: found.st_mtime for name, found in before.items()
+            }
+            if not overwrite:
+                with pytest.raises(DestinationExists, match="OTHER is already there"):
+                    files.extract(tmp_path, resume=True)
+                return
+            paths = files.extract(tmp_path, resume=True, overwrite=True)
+        assert {path.name: path.read_bytes()[:1] for path in paths} == {"OTHER": b"y", "SAME": b"s"}
+        assert (tmp_path / "SAME").stat().st_ino == before["SAME"].st_ino
+        assert (tmp_path / "OTHER").stat().st_ino != before["OTHER"].st_ino
+
+    def test_a_time_that_is_missing_is_set(self, tmp_path: Path) -> None:
+        files: list[tuple[str, Extractable]] = [("a", Content(b"content"))]
+        (tmp_path / "a").write_bytes(b"content")
+        write_files(files, tmp_path, resume=True)
+        assert (tmp_path / "a").stat().st_mtime == files[0][1].timestamp
+
+    def test_links_are_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").write_bytes(b"content")
+        os.utime(tmp_path / "elsewhere", (5, 5))
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "a").symlink_to(tmp_path / "elsewhere")
+        files: list[tuple[str, Extractable]] = [("a", Content(b"content"))]
+        with pytest.raises(DestinationExists):
+            write_files(files, out, resume=True)
+        assert (tmp_path / "elsewhere").stat().st_mtime == 5
+        (out / "folder").symlink_to(tmp_path)
+        with pytest.raises(DestinationExists, match="link"):
+            write_files([("folder/elsewhere", Content(b"content"))], out, resume=True)
+
+    def test_what_is_no_file_is_not_opened(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a")
+        with pytest.raises(DestinationExists):
+            write_files([("a", Content(b""))], tmp_path, resume=True)
+
+    def test_files_are_compared_in_disk_order(self, tmp_path: Path) -> None:
+        reads: list[int] = []
+
+        class Noted(Content):
+            def read_at(self, offset: int, length: int) -> bytes:
+                reads.append(self.place)
+                return super().read_at(offset, length)
+
+        files: list[tuple[str, Extractable]] = [(str(place), Noted(b"content", place=place)) for place in (3, 1, 2)]
+        write_files(files, tmp_path)
+        reads.clear()
+        assert [path.name for path in write_files(files, tmp_path, resume=True)] == ["3", "1", "2"]
+        assert reads == [1, 2, 3]
+
+    def test_a_source_that_fails_is_no_other_file(self, tmp_path: Path) -> None:
+        class Failing(Content):
+            def read_at(self, offset: int, length: int) -> bytes:
+                raise OSError(errno.EIO, "Input/output error")
+
+        (tmp_path / "a").write_bytes(b"content")
+        with pytest.raises(SourceError, match="Input/output error") as caught:
+            write_files([("a", Failing(b"content"))], tmp_path, resume=True)
+        assert caught.value.errno == errno.EIO

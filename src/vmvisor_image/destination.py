@@ -19,7 +19,8 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 
-_FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""What the system says where there is no room left: of the disk, of the user's share, in the file."""
 _TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK))
 """Of a lock that somebody else has; any other error is that of a file system without locks."""
 _LOCKED_BYTE: Final = 0x7FFF_FFFF
@@ -44,7 +45,7 @@ def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
         if isinstance(error, VmvisorImageError):
             raise
         reason = f"({error.strerror or error})"
-        if error.errno in _FULL:
+        if error.errno in FULL:
             failed: DestinationFailed = DestinationFull(f"{os.fspath(dest)}: there is no room left {reason}{state}")
         else:
             failed = DestinationFailed(f"{os.fspath(dest)}: it can't be written {reason}{state}")

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
+from vmvisor_image.destination import FULL, from_source, writing
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
-    DestinationFull,
+    DestinationFailed,
     PartialExtraction,
     UnsafeName,
-    VmvisorImageError,
 )
 from vmvisor_image.limits import passed
 from vmvisor_image.names import fold_name
@@ -40,8 +40,8 @@ _FOLDER_ONLY: int = getattr(os, "O_DIRECTORY", 0)
 _NOT_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 _FOLDS_FULLY = sys.platform == "darwin"
 """Whether the system's file systems take ``straße`` and ``strasse`` for one name, which Windows' and FAT do not."""
-_FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
-_ZEROS = bytes(1 << 20)
+_CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
 _FORBIDDEN = frozenset('/\\:*?"<>|') | {chr(code) for code in range(32)} | {"\x7f"}
 
 
@@ -121,20 +121,23 @@ def write_files(  # each is one thing that is asked for
         made: Relative POSIX path of more files, and what makes the content of each, piece by piece; made and written
             last, so that they stand only beside whole files and may depend on what the files hold.
         overwrite: Replace files that are already there.
-        resume: Take files that are already there with the size and time of those to be written for what they are.
+        resume: Leave files as they are that are already there with the content of those to be written, and set their
+            times.
         most_bytes: Bytes that all `files` may have together; None for any number.
         refused: Path and reason of each file that can't be written and is not among `files`.
         skip_unsafe: An unsafe name, or the second of two that collide, costs only its own file, unless there is no
             other file.
 
     Returns:
-        The paths written, and those taken for written, in the order given.
+        The paths written, and those that were there, in the order given.
 
     Raises:
         UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system; nothing was
             written. With `skip_unsafe` only where that is so of all files.
         DestinationExists: Something is in the way.
         DestinationFull: There is no room left.
+        DestinationFailed: The destination can't be written for another reason.
+        SourceError: A file can't be read.
         LimitExceeded: The files have more bytes than `most_bytes`; nothing was written.
         PartialExtraction: Some files are damaged, or their names longer than the system takes, or with `skip_unsafe`
             unsafe; the others, and none of `made`, were written.
@@ -151,23 +154,16 @@ def write_files(  # each is one thing that is asked for
     total = sum(file.size for _, file in files)
     if most_bytes is not None and total > most_bytes:
         raise passed("extracted_bytes", f"{total} bytes are to be written, more than {most_bytes}")
-    done = {path for path, file in files if resume and _is_written(root / path, file)}
-    _check_destination(root, [path for path in paths if path not in done], overwrite=overwrite)
-    failed: list[tuple[str, CorruptImage]] = []
-    readable: list[tuple[int, int]] = []
-    for number, (path, file) in enumerate(files):
-        if path in done:
-            continue
-        try:
-            extents = file.extents
-        except CorruptImage as error:
-            failed.append((path, error))
-            continue
-        readable.append((extents[0].offset if extents else 0, number))
+    with writing(root):
+        reachable = _check_folders(root, paths)
+    done = _written(root, files) if resume else frozenset()
+    with writing(root):
+        _check_free(root, [path for path in reachable if path not in done], overwrite=overwrite)
+    ordered, failed = _in_disk_order([(path, file) for path, file in files if path not in done])
+    for _, file in ordered:
         prefetch(file, 0, file.size)
     with _Destination(root, overwrite=overwrite) as destination:
-        for _, number in sorted(readable):  # in disk order: a compressed image is decoded once, front to back
-            path, file = files[number]
+        for path, file in ordered:
             try:
                 destination.write(path, file.chunks(), file.timestamp)
             except CorruptImage as error:
@@ -180,24 +176,76 @@ def write_files(  # each is one thing that is asked for
     return tuple(root / path for path in paths)
 
 
+def _in_disk_order(
+    files: Iterable[tuple[str, Extractable]],
+) -> tuple[list[tuple[str, Extractable]], list[tuple[str, CorruptImage]]]:
+    """The files by where they begin, so that a compressed image is decoded front to back; and the damaged ones."""
+    found: list[tuple[int, int, tuple[str, Extractable]]] = []
+    failed: list[tuple[str, CorruptImage]] = []
+    for number, (path, file) in enumerate(files):
+        try:
+            extents = file.extents
+        except CorruptImage as error:
+            failed.append((path, error))
+        else:
+            found.append((extents[0].offset if extents else 0, number, (path, file)))
+    return [file for _, _, file in sorted(found, key=lambda place: place[:2])], failed
+
+
+def _written(root: Path, files: Iterable[tuple[str, Extractable]]) -> frozenset[str]:
+    """The paths of those files that are there."""
+    return frozenset(path for path, file in _in_disk_order(files)[0] if _is_written(root / path, file))
+
+
 def _is_written(target: Path, file: Extractable) -> bool:
-    """Whether what is at `target` is the file, as far as size and time tell; files appear only whole.
+    """Whether what is at `target` has the file's content; its time is set then.
 
-    Where the file has no time, its content tells.
+    Size and time would not tell it from a file of another disk.
     """
-    timestamp = file.timestamp
     try:
-        found = target.stat(follow_symlinks=False)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
+        if not stat.S_ISREG(target.lstat().st_mode):
             return False
-        return _has_content(target, file) if timestamp is None else found.st_mtime == timestamp
-    except (OSError, CorruptImage):
+        written = io.FileIO(target, "rb", opener=_open_file)
+    except OSError:
         return False
+    with written:
+        try:
+            if not _has_content(written, file):
+                return False
+        except CorruptImage:
+            return False
+        if os.fstat(written.fileno()).st_mtime != file.timestamp:
+            _set_time(written.fileno() if _HAS_TIMES_OF_DESCRIPTORS else str(target), file.timestamp)
+    return True
 
 
-def _has_content(target: Path, file: Extractable) -> bool:
-    with target.open("rb") as written:
-        return all(written.read(len(chunk)) == chunk for chunk in file.chunks())
+def _open_file(path: str, flags: int) -> int:
+    """Open without following a link, or waiting for the other end of a pipe."""
+    return os.open(path, flags | _NOT_A_LINK | getattr(os, "O_NONBLOCK", 0))
+
+
+def _has_content(written: io.FileIO, file: Extractable) -> bool:
+    """Whether the rest of a file that is open is what the image's has.
+
+    Raises:
+        CorruptImage: The image's file is damaged.
+        SourceError: It can't be read.
+    """
+    if os.fstat(written.fileno()).st_size != file.size:
+        return False
+    prefetch(file, 0, file.size)
+    starts = range(0, file.size, _CHUNK)
+    for data in from_source(file.read_at(at, min(_CHUNK, file.size - at)) for at in starts):
+        view = memoryview(data)
+        while view:
+            try:
+                found = written.read(len(view))
+            except OSError:
+                return False
+            if not found or view[: len(found)] != found:
+                return False
+            view = view[len(found) :]
+    return True
 
 
 def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptImage]]) -> NoReturn:
@@ -254,11 +302,13 @@ def _claim_name(spellings: dict[tuple[int, str], str], folder: int, parts: list[
     spellings[key] = part
 
 
-def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> None:
+def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
+    """Refuse what is in the way of a folder, such as a link; gives the paths whose folder is there."""
     if os.path.lexists(root) and not root.is_dir():
         raise DestinationExists(f"{root} is in the way: it is no directory")
     folders: dict[tuple[int, str], int] = {}
     """Numbers of the directories, by the number of the one they are in and their names; 0 of those that are missing."""
+    reachable: list[str] = []
     for path in paths:
         folder, start, end = 0, 0, path.find("/")
         while end >= 0:
@@ -268,7 +318,15 @@ def _check_destination(root: Path, paths: Sequence[str], *, overwrite: bool) -> 
             if not folders[key]:
                 break
             folder, start, end = folders[key], end + 1, path.find("/", end + 1)
-        mode = None if end >= 0 else _mode(root / path)
+        if end < 0:
+            reachable.append(path)
+    return reachable
+
+
+def _check_free(root: Path, paths: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse what is in the way of a file."""
+    for path in paths:
+        mode = _mode(root / path)
         if mode is not None and stat.S_ISDIR(mode):
             raise DestinationExists(f"{root / path} is in the way: it is a directory")
         if mode is not None and not overwrite:
@@ -289,7 +347,7 @@ def _mode(path: Path) -> int | None:
     try:
         return path.lstat().st_mode
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise
         return None
 
@@ -298,11 +356,12 @@ class _Destination:
     """A folder that is open, in which files are made one by one."""
 
     def __init__(self, root: Path, *, overwrite: bool) -> None:
-        root.mkdir(parents=True, exist_ok=True)
         self._root = root
         self._overwrite = overwrite
         self._written = 0
-        self._fd = os.open(root, os.O_RDONLY | _FOLDER_ONLY) if _HAS_DIRECTORY_DESCRIPTORS else None
+        with writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(root, os.O_RDONLY | _FOLDER_ONLY) if _HAS_DIRECTORY_DESCRIPTORS else None
 
     def __enter__(self) -> Self:
         return self
@@ -317,21 +376,19 @@ class _Destination:
         Raises:
             DestinationExists: Something is in the way.
             DestinationFull: There is no room left.
+            DestinationFailed: It can't be written for another reason.
+            SourceError: The content can't be read.
             UnsafeName: The name, or the path, is longer than the system takes.
         """
         try:
-            self._check_length(path)
-            with self._folder(path) as folder:
-                folder.write(chunks, timestamp, overwrite=self._overwrite)
-        except OSError as error:
+            with writing(self._root / path, f"; the {self._written} files written before are whole"):
+                self._check_length(path)
+                with self._folder(path) as folder:
+                    folder.write(from_source(chunks), timestamp, overwrite=self._overwrite)
+        except DestinationFailed as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise UnsafeName(f"{path!r} is longer than the system takes", structure="file name") from error
-            if error.errno not in _FULL or isinstance(error, VmvisorImageError):
-                raise
-            raise DestinationFull(
-                f"{self._root / path}: there is no room left ({error.strerror});"
-                f" the {self._written} files written before are whole"
-            ) from error
+            raise
         self._written += 1
 
     def _check_length(self, path: str) -> None:
@@ -407,7 +464,7 @@ class _Folder:
             else:
                 self._link(temporary)
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self._fd)
 
     def _open_unnamed(self) -> int | None:
@@ -428,7 +485,7 @@ class _Folder:
         try:
             os.replace(temporary, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self._fd)
             raise
 
@@ -445,7 +502,7 @@ class _Folder:
             message = f"{self._target} appeared while it was being written; it was left as it is"
             raise DestinationExists(message) from None
         except (OSError, NotImplementedError) as error:  # a file system without links
-            if is_unnamed or (isinstance(error, OSError) and error.errno in _FULL):
+            if is_unnamed or (isinstance(error, OSError) and error.errno in FULL):
                 raise
             os.rename(source, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 

@@ -746,14 +746,15 @@ class FileTree(Mapping[str, File]):
         Args:
             dest: Directory to write to; made where it is missing.
             overwrite: Replace files that are already there.
-            resume: Go on with an extraction that was ended: files that are already there with the right size and time
-                are taken for written, as they appear only whole.
+            resume: Go on with an extraction that was ended: files that are already there with the right content are
+                left as they are. To know, they and the image are read; size and time would not tell disks apart.
 
         Raises:
             UnsafeName: A name would leave `dest`, is a device name, or collides with another one: of a volume's files
                 all of them, of an archive's any.
             DestinationExists: A file is already there and `overwrite` is False.
             DestinationFull: There is no room left; what was written is whole.
+            DestinationFailed: The destination can't be written for another reason; what was written is whole.
             PartialExtraction: Some files are damaged, or have unsafe names; the others were written.
             LimitExceeded: There is too much of it; what was written before is whole.
         """
