@@ -22,7 +22,7 @@ import fsspec
 import pytest
 
 from tests.support import require_tool, run
-from vmvisor_image import Image, convert, destination, seekable_zstd
+from vmvisor_image import Image, convert, destination
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.streams import BytesSource, FileSource, ReadAt
@@ -360,7 +360,7 @@ class TestLocks:
         assert taken == [0x7FFF_FFFF]
 
     def test_windows_publishes_what_nobody_took_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(seekable_zstd, "_IS_WINDOWS", True)
+        monkeypatch.setattr(destination, "_IS_WINDOWS", True)
         convert(BytesSource(HALVES[0]), tmp_path / "out.zst")
         assert decoded_by_zstd(tmp_path / "out.zst") == sha256(HALVES[0])
         assert list(tmp_path.iterdir()) == [tmp_path / "out.zst"]

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from vmvisor_image import (
@@ -16,6 +17,8 @@ from vmvisor_image import (
     CorruptImage,
     Datastore,
     DestinationExists,
+    DestinationFailed,
+    DestinationFull,
     File,
     FileTree,
     Hexdump,
@@ -44,6 +47,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
+from vmvisor_image.destination import FULL, write_whole
 from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.pipes import PipeSource, taking_pipes
@@ -88,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.problems:
             _complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
             status = status or _BAD_INPUT
+    except DestinationFailed as error:  # no misuse: the disk is full, or the folder is gone
+        return _fail(error, _BAD_INPUT)
     except (UsageError, *_MISUSED) as error:
         _fail(error, _MISUSE)
         _complain([*dict.fromkeys(options.problems)], "the image is damaged: ")
@@ -96,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE
     except (CorruptImage, LimitExceeded, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:  # all else is named
+            error = DestinationFull("standard output: there is no room left")
         return _fail(error, _BAD_INPUT)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -816,8 +824,7 @@ def _verify(options: argparse.Namespace) -> int:
             limits=_limits(options),
         )
     if options.manifest is not None:
-        with open(options.manifest, "wb") as manifest:  # noqa: PTH123  # it may be /dev/stdout
-            manifest.write(report.manifest())
+        write_whole(Path(options.manifest), report.manifest())
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:

@@ -285,6 +285,7 @@ class _SegmentWriter:
             self._write(SkippableFrameHeader(MAP_FRAME_MAGIC, len(content)).build() + content)
             self._frames.append(SeekTableEntry(SkippableFrameHeader.length() + len(content), 0))
             self._write(seek_table(self._frames))
+            self._file.truncate(self._end)  # an interrupted write may have left more
             self._file.close()
             self._path.replace(self._path.with_suffix(".zst"))
         except BaseException:

@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 from vmvisor_image.errors import (
     DestinationExists,
@@ -19,10 +19,12 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 
+_T = TypeVar("_T")
 FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """What the system says where there is no room left: of the disk, of the user's share, in the file."""
 _TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK))
 """Of a lock that somebody else has; any other error is that of a file system without locks."""
+_IS_WINDOWS: Final = sys.platform == "win32"
 _LOCKED_BYTE: Final = 0x7FFF_FFFF
 """Where Windows locks: a lock keeps others from that byte, and this is one that nobody reads."""
 
@@ -44,7 +46,7 @@ def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
     except OSError as error:
         if isinstance(error, VmvisorImageError):
             raise
-        reason = f"({error.strerror or error})"
+        reason = f"({error if error.errno is None else os.strerror(error.errno)})"
         if error.errno in FULL:
             failed: DestinationFailed = DestinationFull(f"{os.fspath(dest)}: there is no room left {reason}{state}")
         else:
@@ -53,8 +55,8 @@ def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
         raise failed from error
 
 
-def from_source(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What a source gives; the system's errors there are errors of the source, not of what is written.
+def from_source(chunks: Iterable[_T]) -> Iterator[_T]:
+    """What a source gives, piece by piece; the system's errors there are errors of the source, not of what is written.
 
     Raises:
         SourceError: It can't be read.
@@ -70,7 +72,7 @@ def from_source(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def check_replaceable(dest: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that is there, unless it is a file, or a link, and may be replaced.
+    """Refuse a destination that is there, unless it is a file, or a link to one, and may be replaced.
 
     Raises:
         DestinationExists: It is there.
@@ -78,12 +80,17 @@ def check_replaceable(dest: Path, *, overwrite: bool) -> None:
     """
     with writing(dest):
         try:
-            mode = dest.lstat().st_mode
+            is_link = stat.S_ISLNK(dest.lstat().st_mode)
         except FileNotFoundError:
             return
     if not overwrite:
         raise DestinationExists(f"{dest} is already there")
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+    with writing(dest):
+        try:
+            is_file = stat.S_ISREG(dest.stat().st_mode)
+        except FileNotFoundError:  # a link that leads nowhere
+            is_file = is_link
+    if not is_file:
         raise DestinationExists(f"{dest} is in the way: it is no file that could be replaced")
 
 
@@ -115,15 +122,41 @@ def is_at(path: Path, file: BinaryIO) -> bool:
         return False
 
 
+def publish(file: BinaryIO, part: Path, target: Path) -> None:
+    """Give a file that is whole, and that nobody else may write, its name.
+
+    Raises:
+        DestinationExists: Another run took it over: only where what is open can't be renamed.
+    """
+    with writing(target):
+        if not _IS_WINDOWS:
+            part.replace(target)
+            return
+        size = os.fstat(file.fileno()).st_size
+        file.close()
+        own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
+        part.rename(own)
+        if own.stat().st_size != size:
+            raise DestinationExists(f"{part} was taken over by another run; {target} was not written")
+        own.replace(target)
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write to a file without a buffer, which may take less than it is given."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
 def write_whole(dest: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all; what is no regular file, such as a pipe, is written to as it is.
+    """Write a file that appears whole or not at all; a link, and what is no file, such as a pipe, are written to.
 
     Raises:
         DestinationFull: There is no room left.
         DestinationFailed: It can't be written for another reason.
     """
     with writing(dest):
-        if dest.exists() and not dest.is_file():
+        if dest.is_symlink() or (dest.exists() and not dest.is_file()):
             with dest.open("wb") as output:
                 output.write(data)
             return

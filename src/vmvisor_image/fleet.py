@@ -7,7 +7,9 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import io
 import itertools
 import json
 import multiprocessing
@@ -22,11 +24,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypedDict, TypeVar, cast, get_args, get_type_hints
+from typing import Any, BinaryIO, Final, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 from vmvisor_image import (
     CorruptImage,
     DestinationExists,
+    DestinationFailed,
     Image,
     ImageReport,
     InvalidArgument,
@@ -36,6 +39,7 @@ from vmvisor_image import (
     UsageError,
 )
 from vmvisor_image.cores import available_cores
+from vmvisor_image.destination import check_replaceable, is_at, lock, publish, write_all, writing
 from vmvisor_image.image import Source
 from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.remote import is_url
@@ -162,7 +166,8 @@ def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, 
 
     Args:
         sources: One path, pattern or URL, or any number of sources. A local path with ``*``, ``?`` or ``[`` that is no
-            file is a pattern, in which ``**`` matches any number of folders. URLs and what is no path stay as they are.
+            file is a pattern, in which ``**`` matches any number of folders. It matches all but folders: what can't be
+            read, such as a link that leads nowhere, has a row. URLs and what is no path stay as they are.
 
     Raises:
         PathNotFound: A pattern matches no file. (A path that is no pattern is not looked up: its row says so.)
@@ -176,7 +181,7 @@ def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, 
         elif not glob.has_magic(path) or os.path.lexists(path):
             found.append(_absolute(path))
         else:
-            matches = [match for match in glob.iglob(path, recursive=True) if not Path(match).is_dir()]  # noqa: PTH207  # a pattern may be absolute
+            matches = [match for match in glob.iglob(path, recursive=True) if not os.path.isdir(match)]  # noqa: PTH112, PTH207  # a pattern may be absolute, and Path.is_dir may raise
             if not matches:
                 raise PathNotFound(f"no file matches {path!r}")
             found += map(_absolute, sorted(matches))
@@ -278,8 +283,9 @@ def write(
 ) -> Tally:
     """Write rows as they come, whatever their number: JSON Lines (``.jsonl``, ``.ndjson``) or Parquet (``.parquet``).
 
-    JSON Lines can be read while it grows. Parquet, which needs ``vmvisor-image[parquet]``, is whole once this returns;
-    when it is interrupted, it holds the rows so far.
+    JSON Lines can be read while it grows, and ends with a whole row unless this process is killed. Parquet, which needs
+    ``vmvisor-image[parquet]``, grows as ``DEST.part`` and gets its name when this returns, or is interrupted, then with
+    the rows so far. Where it is killed, or the rows can't be written, there is none, or the one that was there.
 
     Args:
         rows: From `stream`, or a computed bag.
@@ -288,20 +294,20 @@ def write(
         rows_per_group: Rows of a Parquet row group, which are kept in memory.
 
     Raises:
-        DestinationExists: The file is there.
+        DestinationExists: The file is there, or is no file that could be replaced, or another run writes it.
+        DestinationFull: There is no room left.
+        DestinationFailed: The file can't be written for another reason.
         InvalidArgument: The suffix is another one.
         UsageError: pyarrow is not installed.
-        OSError: The file can't be written.
     """
     path = Path(dest)
     if path.suffix in _JSON_LINES:
-        put: Callable[[Path, Iterator[Row]], None] = _write_json_lines
+        put: Callable[[Path, Iterator[Row]], None] = partial(_write_json_lines, overwrite=overwrite)
     elif path.suffix == _PARQUET:
-        put = _parquet_writer(rows_per_group)
+        put = _parquet_writer(rows_per_group, overwrite=overwrite)
     else:
         raise InvalidArgument(f"the name must end in {', '.join((*_JSON_LINES, _PARQUET))}: {str(path)!r}")
-    if path.exists() and not overwrite:
-        raise DestinationExists(f"{str(path)!r} is already there")
+    check_replaceable(path, overwrite=overwrite)
     images = bad = 0
 
     def counted() -> Iterator[Row]:
@@ -315,19 +321,48 @@ def write(
     return Tally(images, bad)
 
 
-def _write_json_lines(path: Path, rows: Iterator[Row]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+def _write_json_lines(path: Path, rows: Iterator[Row], *, overwrite: bool) -> None:
+    with _claimed(path, overwrite=overwrite) as file:
+        with writing(path):
+            file.truncate(0)
         for row in rows:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
+            end = file.tell()
+            with writing(path):
+                try:
+                    write_all(file, f"{json.dumps(row)}\n".encode())
+                except OSError:
+                    file.truncate(end)  # whole rows, and no part of one
+                    raise
+        with writing(path):
+            path.stat()  # its folder may have been removed, where it was written to without an error
 
 
-def _parquet_writer(rows_per_group: int) -> Callable[[Path, Iterator[Row]], None]:
+@contextlib.contextmanager
+def _claimed(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """The file at `path`, made where it is missing, which is written by nobody else.
+
+    Raises:
+        DestinationExists: It is there and is not to be overwritten, or another run writes it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | (0 if overwrite else os.O_EXCL)
+    with writing(path):
+        try:
+            file = io.FileIO(os.open(path, flags, 0o666), "r+b")
+        except FileExistsError as error:
+            raise DestinationExists(f"{path} is already there") from error
+    with file:
+        if lock(file) is False or not is_at(path, file):
+            raise DestinationExists(f"{path} is being written by another run")
+        file.seek(0)
+        yield file
+
+
+def _parquet_writer(rows_per_group: int, *, overwrite: bool) -> Callable[[Path, Iterator[Row]], None]:
     if rows_per_group < 1:
         raise InvalidArgument(f"rows_per_group must be at least 1, not {rows_per_group}")
     try:
         import pyarrow
-        from pyarrow.parquet import ParquetWriter
+        import pyarrow.parquet
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'vmvisor-image[parquet]'") from error
     types = {
@@ -339,19 +374,47 @@ def _parquet_writer(rows_per_group: int) -> Callable[[Path, Iterator[Row]], None
     schema = pyarrow.schema([(name, types[dtype]) for name, dtype in COLUMNS.items()])
 
     def put(path: Path, rows: Iterator[Row]) -> None:
-        group: list[Row] = []
-        with ParquetWriter(path, schema) as writer:
+        target = Path(os.path.realpath(path))
+        part = target.with_name(f"{target.name}.part")
+        with _claimed(part, overwrite=True) as file:
+            check_replaceable(target, overwrite=overwrite)  # again: another run may have ended meanwhile
             try:
-                for row in rows:
-                    group.append(row)
-                    if len(group) == rows_per_group:
-                        writer.write_table(pyarrow.Table.from_pylist(group, schema))
-                        group.clear()
-            finally:
-                if group:
-                    writer.write_table(pyarrow.Table.from_pylist(group, schema))
+                _grow_parquet(part, rows, schema, rows_per_group)
+            except DestinationFailed:
+                file.close()  # Windows removes no file that is open
+                with contextlib.suppress(OSError):
+                    part.unlink()
+                raise
+            except BaseException:
+                publish(file, part, target)
+                raise
+            publish(file, part, target)
 
     return put
+
+
+def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: int) -> None:
+    """Write the rows, or where that is interrupted those so far."""
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetWriter
+
+    group: list[Row] = []
+    with writing(part):
+        writer = ParquetWriter(part, schema)
+    try:
+        for row in rows:
+            group.append(row)
+            if len(group) == rows_per_group:
+                with writing(part):
+                    writer.write_table(Table.from_pylist(group, schema))
+                group.clear()
+    finally:
+        with writing(part):
+            try:
+                if group:
+                    writer.write_table(Table.from_pylist(group, schema))
+            finally:
+                writer.close()
 
 
 def _task(threads: int, **options: Any) -> Callable[[Source], Row]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from vmvisor_image.cores import available_cores
-from vmvisor_image.destination import check_replaceable, from_source, is_at, lock, writing
-from vmvisor_image.errors import CorruptImage, DestinationExists, InvalidArgument, SourceError
+from vmvisor_image.destination import check_replaceable, from_source, is_at, lock, publish, write_all, writing
+from vmvisor_image.errors import CorruptImage, InvalidArgument, SourceError
 from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.image import Image
@@ -33,7 +32,6 @@ FRAME_SIZE: Final = 1 << 18
 LEVEL: Final = 3
 _MOST_FRAMES: Final = 0x8000000
 """As many as a seek table may have (ZSTD_SEEKABLE_MAXFRAMES)."""
-_IS_WINDOWS: Final = sys.platform == "win32"
 _READ: Final = 16
 """Frames read at once."""
 
@@ -102,7 +100,7 @@ def convert(  # each is one setting of the command
         size = resumed
         for data, entry in _compress(source, resumed, frame_size, level, threads or available_cores()):
             with writing(target):
-                _write(file, data)
+                write_all(file, data)
             entries.append(entry)
             size += entry.decompressed
             if progress is not None:
@@ -110,9 +108,9 @@ def convert(  # each is one setting of the command
         if len(entries) > _MOST_FRAMES:
             raise InvalidArgument(f"{len(entries)} frames are more than a seek table may have: choose larger ones")
         with writing(target):
-            _write(file, seek_table(entries))
+            write_all(file, seek_table(entries))
             compressed = file.tell()
-            _publish(file, part, target, compressed)
+            publish(file, part, target)
     return Conversion(target, size, compressed, resumed)
 
 
@@ -162,25 +160,6 @@ def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
             with contextlib.suppress(OSError):
                 own.unlink()
             raise
-
-
-def _publish(file: BinaryIO, part: Path, target: Path, compressed: int) -> None:
-    """Give a part that is whole its name, while nobody else can claim it."""
-    if not _IS_WINDOWS:
-        part.replace(target)
-        return
-    file.close()  # what is open can't be renamed there
-    own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
-    part.rename(own)
-    if own.stat().st_size != compressed:
-        raise DestinationExists(f"{part} was taken over by another run; {target} was not written")
-    own.replace(target)
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _whole_frames(file: BinaryIO, frame_size: int) -> list[SeekTableEntry]:

@@ -37,6 +37,8 @@ _TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
 """Errors of a read after which it is tried again: failing media often gives a sector at a later try."""
 _PIPES = (stat.S_IFIFO, stat.S_IFSOCK)
 _DESCRIPTOR = re.compile(r"/dev/stdin|/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})")
+_NOT_OPENED = frozenset(getattr(errno, name) for name in ("ENXIO", "EOPNOTSUPP") if hasattr(errno, name))
+"""What systems say when a socket is opened by its path."""
 _BUFFER = 1 << 16
 _FURTHEST = (1 << 63) - 1
 """The largest position, in bytes: what `io.BufferedReader` counts in."""
@@ -233,20 +235,33 @@ def _open_at_once(path: str, flags: int) -> int:
     """Open without waiting for the other end of a pipe, as which a path may turn out."""
     number = descriptor_of(path)
     if number is None:
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        try:
+            return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno in _NOT_OPENED and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116  # as open has it
+                raise _no_positions(path, "a pipe or socket") from error
+            raise
     try:
         return os.dup(number)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
 
 
-def _no_positions(path: str) -> SourceError:
+def _no_positions(path: str, what: str) -> SourceError:
     error = SourceError(
-        f"{path}: a pipe, socket or terminal can't be read at any position; write it to a file first, as"
+        f"{path}: {what} can't be read at any position; write it to a file first, as"
         " `vmvisor-image convert - FILE.zst` does (`verify`, `scan` and `archive` take `-`, too)"
     )
     error.errno = errno.ESPIPE
     return error
+
+
+def _has_end(file: io.FileIO) -> bool:
+    """Whether a character device has positions up to an end, as disks are on some systems."""
+    try:
+        return file.seek(0, os.SEEK_END) > 0
+    except OSError:
+        return False
 
 
 class FileSource:
@@ -257,15 +272,15 @@ class FileSource:
 
         Raises:
             OSError: The file can't be opened.
-            SourceError: It is a pipe, a socket or a terminal.
+            SourceError: It is a pipe, a socket, or a device without positions, such as a terminal.
         """
         self.path = os.fspath(path)
         # Unbuffered and never writable: nothing here can change what is being examined.
         self._file = io.FileIO(self.path, "rb", opener=_open_at_once)
-        is_pipe = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode) in _PIPES
-        if is_pipe or not self._file.seekable():
+        kind = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode)
+        if kind in _PIPES or (kind == stat.S_IFCHR and not _has_end(self._file)):
             self._file.close()
-            raise _no_positions(self.path)
+            raise _no_positions(self.path, "a character device" if kind == stat.S_IFCHR else "a pipe or socket")
         self._lock = ForkSafeLock()
         self._readers = 0
         """Reads that are going on, for which the descriptor has to stay what it is."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from vmvisor_image.archives import Archive, ArchiveMember
+from vmvisor_image.destination import from_source
 from vmvisor_image.errors import CorruptImage, InvalidArgument
 from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, VISOR_MAGIC
 
@@ -36,6 +37,7 @@ def build_module(folder: str | os.PathLike[str], name: str, *, base: Archive | N
 
     Raises:
         InvalidArgument: The folder is none, holds what no module can hold, or the name is none of these.
+        SourceError: Something in the folder can't be read.
     """
     is_vmtar = bool(_VMTAR_NAMES.fullmatch(name))
     if not is_vmtar and not _TAR_NAMES.fullmatch(name):
@@ -43,8 +45,8 @@ def build_module(folder: str | os.PathLike[str], name: str, *, base: Archive | N
     root = Path(folder)
     if not root.is_dir():
         raise InvalidArgument(f"{root} is no folder")
-    own = {path.relative_to(root).as_posix(): path for path in _walk(root)}
-    return _compress(_archive(own, base, is_vmtar=is_vmtar))
+    own = {path.relative_to(root).as_posix(): path for path in from_source(_walk(root))}
+    return _compress(from_source(_archive(own, base, is_vmtar=is_vmtar)))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

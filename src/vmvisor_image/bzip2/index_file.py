@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import os
+import stat
 import sys
 from array import array
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from vmvisor_image.bzip2.index import BlockEntry, Place, largest_size
+from vmvisor_image.destination import check_replaceable, write_whole, writing
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.bzip2_index import MAGIC, VERSION, Bzip2IndexHeader
 
@@ -30,6 +33,8 @@ _COLUMNS = 5
 _ZERO_FLAG = 0x10
 """Beside the level of a block whose bytes are all zeros."""
 _COMPRESSION_LEVEL = 9
+_SLACK = 1 << 16
+"""Bytes by which a table that can't be compressed may grow."""
 
 
 class IndexRejected(CorruptImage):
@@ -67,7 +72,7 @@ def load_index(path: str | os.PathLike[str], fingerprint: bytes, source_size: in
         OSError: The file can't be read.
         IndexRejected: It is not an index of that source.
     """
-    data = Path(path).read_bytes()
+    data = _read(path, Bzip2IndexHeader.length() + source_size * 8 // _LEAST_BLOCK_BITS * _COLUMNS * 8 + _SLACK)
     if len(data) < Bzip2IndexHeader.length() or data[: len(MAGIC)] != MAGIC:
         error = _rejected("it is not an index")
         error.is_foreign = True
@@ -93,7 +98,9 @@ def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: byt
     """Write an index file; it appears whole or not at all, also where two processes write at once.
 
     Raises:
-        OSError: It can't be written.
+        DestinationExists: What is there is no file.
+        DestinationFull: There is no room left.
+        DestinationFailed: It can't be written for another reason.
     """
     payload = _pack(index.entries)
     place = index.place
@@ -112,30 +119,43 @@ def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: byt
     )
     header = dataclasses.replace(header, digest=_digest(header, payload))
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.urandom(8).hex()}.part")
-    try:
-        temporary.write_bytes(header.build() + payload)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    check_replaceable(target, overwrite=True)
+    write_whole(target, header.build() + payload)
+
+
+def _read(path: str | os.PathLike[str], most: int) -> bytes:
+    """A file of at most `most` bytes; anything longer or of another kind is no index, and is not waited for."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with io.FileIO(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        return file.readall() if stat.S_ISREG(found.st_mode) and found.st_size <= most else b""
 
 
 def default_paths(source_path: str | os.PathLike[str], suffix: str = INDEX_SUFFIX) -> tuple[Path, ...]:
     """Where the index of a file is kept unless a place is named: beside it, else in the user's cache folder.
 
-    There is nothing beside a URL: its index is kept in the cache folder only.
+    There is nothing beside a URL: its index is kept in the cache folder only. Where the user has no home there is none.
     """
     text = os.fspath(source_path)
-    if "://" in text:
-        return (cache_folder() / (hashlib.sha256(os.fsencode(text)).hexdigest()[:32] + suffix),)
-    path = Path(os.path.abspath(text))  # noqa: PTH100  # links are kept: the index lies beside the name used
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    return path.with_name(path.name + suffix), cache_folder() / (name + suffix)
+    beside: tuple[Path, ...] = ()
+    if "://" not in text:
+        path = Path(os.path.abspath(text))  # noqa: PTH100  # links are kept: the index lies beside the name used
+        beside, text = (path.with_name(path.name + suffix),), os.fspath(path)
+    try:
+        folder = cache_folder()
+    except RuntimeError:
+        return beside
+    return (*beside, folder / (hashlib.sha256(os.fsencode(text)).hexdigest()[:32] + suffix))
 
 
 def cache_folder() -> Path:
-    """This library's folder among the user's caches."""
+    """This library's folder among the user's caches.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local"
     elif sys.platform == "darwin":

@@ -29,7 +29,7 @@ from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
 from vmvisor_image.cores import available_cores
 from vmvisor_image.decoded_cache import DecodedCache
-from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
 from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.forking import restart_in_child
 from vmvisor_image.limits import Meter
@@ -103,6 +103,7 @@ class Bzip2Reader:
         Raises:
             CorruptImage: The source is not bzip2.
             InvalidArgument: `threads` is below 1, or `index` names a file that is no index.
+            DestinationFailed: What `index` names can't be read.
         """
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
@@ -280,7 +281,7 @@ class Bzip2Reader:
         """Write what is known so far of where the blocks are; it appears whole or not at all.
 
         Raises:
-            OSError: It can't be written.
+            DestinationFailed: It can't be written.
         """
         with self._walk_lock:
             saved = self._walk.snapshot()
@@ -292,7 +293,7 @@ class Bzip2Reader:
         The source stays open.
 
         Raises:
-            OSError: The index can't be written.
+            DestinationFailed: The index can't be written.
         """
         with self._lock:
             was_closed, self._closed = self._closed, True
@@ -347,9 +348,11 @@ class Bzip2Reader:
                 if error.is_foreign and not self._index_is_optional:
                     raise InvalidArgument(f"{os.fspath(path)} is no index, and would be overwritten") from error
                 self.index_rejection = copy.copy(error)
-            except OSError:
+            except OSError as error:
                 if not self._index_is_optional:
-                    raise
+                    failed = DestinationFailed(f"{os.fspath(path)}: the index can't be read ({error.strerror})")
+                    failed.errno = error.errno
+                    raise failed from error
             else:
                 self.index_path = os.fspath(path)
                 return saved
