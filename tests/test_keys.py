@@ -165,6 +165,15 @@ class TestSources:
             assert read(io.BytesIO(data), bz2.decompress(data), cache=tmp_path / "kept") > 0
         assert not (tmp_path / "kept").exists()
 
+    def test_the_time_of_a_device_says_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is written to a disk does not change the time of its file in /dev."""
+        monkeypatch.setattr(FileSource, "_find_state", lambda _: None)  # as of a device
+        (tmp_path / "disk").write_bytes(ONE)
+        source = FileSource(tmp_path / "disk")
+        assert source.modified_ns is None
+        assert not is_identified(source)
+        source.close()
+
 
 class Interrupted(Exception):
     pass
@@ -319,6 +328,38 @@ class TestTwoProcesses:
             first.communicate("go on\n")
         assert decoded_by_zstd(out) == sha256(HALVES[0])
         assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out.zst"]
+
+
+_KEEPS = """
+import sys
+from vmvisor_image import Image
+with Image.open(sys.argv[1], cache=True) as image:
+    image.read_at(0, 100_000)
+    print("read", flush=True)
+    sys.stdin.readline()
+"""
+
+
+class TestSegments:
+    def test_one_that_is_still_written_is_not_removed(
+        self, tmp_path: Path, processes: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        """Also where its process has not read for days."""
+        path = tmp_path / "disk.bz2"
+        path.write_bytes(ONE)
+        keeping = processes(_KEEPS, path)
+        assert keeping.stdout is not None
+        assert keeping.stdout.readline() == "read\n"
+        [part] = tmp_path.glob("*.vmvisor-cache/*.part")
+        os.utime(part, (0, 0))
+        assert read(path, bz2.decompress(ONE)) > 0
+        assert part.exists()
+        keeping.communicate("\n")
+        assert len(list(tmp_path.glob("*.vmvisor-cache/*.zst"))) == 2
+        part.write_bytes(b"")  # one that nobody has
+        os.utime(part, (0, 0))
+        read(path, bz2.decompress(ONE))
+        assert not part.exists()
 
 
 class TestLocks:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vmvisor_image.destination import lock
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.schemas.decoded_cache import MAGIC, MAP_FRAME_MAGIC, VERSION, DecodedMapEntry, DecodedMapHeader
@@ -35,7 +36,7 @@ _LEVEL: Final = 1
 _SEGMENT = re.compile(r"([0-9a-f]{16})-[0-9a-f]{16}\.zst")
 _PART = re.compile(r"([0-9a-f]{16})-[0-9a-f]{16}\.part")
 _ABANDONED: Final = 86_400
-"""Seconds after which a segment that was never finished is taken for that of a process that died."""
+"""Seconds after which a segment that nobody finished, or has, is taken for that of a process that died."""
 _FRAMES_IN_MEMORY: Final = 16
 _LARGEST_MAP: Final = 1 << 28
 
@@ -166,7 +167,7 @@ class DecodedCache:
             found, part = _SEGMENT.fullmatch(name), _PART.fullmatch(name)
             with contextlib.suppress(OSError):
                 if part is not None:
-                    useless = time.time() - path.stat().st_mtime > _ABANDONED
+                    useless = time.time() - path.stat().st_mtime > _ABANDONED and not _is_being_written(path)
                 elif found is not None and found[1] == self._prefix:
                     useless = not self._load_segment(path)
                 else:
@@ -258,6 +259,7 @@ class _SegmentWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{prefix}-{os.urandom(8).hex()}.part"
         self._file = self._path.open("x+b", buffering=0)
+        lock(self._file)
         self._end = 0
         self._frames: list[SeekTableEntry] = []
         self.entries: list[DecodedMapEntry] = []
@@ -317,6 +319,12 @@ def _stretches_of(start: int, segments: tuple[bytes | mmap.mmap | int, ...]) -> 
             data = segment[at : at + _FRAME_SIZE]
             yield start, len(data), data
             start += len(data)
+
+
+def _is_being_written(part: Path) -> bool:
+    """Whether the process that began a segment still has it, however long ago it wrote last."""
+    with part.open("r+b", buffering=0) as file:
+        return lock(file) is False
 
 
 def _digest(header: DecodedMapHeader, table: bytes) -> bytes:

@@ -295,11 +295,11 @@ class FileSource:
         return self._size
 
     @property
-    def modified_ns(self) -> int:
-        """When the file was last written, in nanoseconds since 1970."""
+    def modified_ns(self) -> int | None:
+        """When the file was last written, in nanoseconds since 1970; None of a device, whose time does not tell."""
         self._enter()
         try:
-            return os.fstat(self._file.fileno()).st_mtime_ns
+            return None if self._state is None else os.fstat(self._file.fileno()).st_mtime_ns
         finally:
             self._leave()
 
