@@ -26,6 +26,7 @@ from vmvisor_image import (
     DestinationFailed,
     DestinationFull,
     Image,
+    PathNotFound,
     SourceError,
     convert,
     fleet,
@@ -343,6 +344,20 @@ class TestKeptThings:
         with default_paths(image)[0].open("wb") as file:
             file.truncate(1 << 40)
         assert self.read(image) > 0
+
+    @pytest.mark.parametrize("place", ["file", "file/below"])
+    def test_a_cache_folder_that_can_t_be_made(self, image: Path, tmp_path: Path, place: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        with Image.open(image, cache=tmp_path / place) as opened:
+            assert opened.read_at(0, len(DATA)) == DATA
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_what_went_wrong_first_is_told(self, image: Path, tmp_path: Path) -> None:
+        opened = Image.open(image, index=tmp_path / "folder" / "index")
+        opened.read_at(0, 5)
+        (tmp_path / "folder").write_text("in the way")
+        with pytest.raises(PathNotFound, match="no such thing"), opened:
+            raise PathNotFound("no such thing")
 
     def test_all_is_closed_where_the_index_can_t_be_written(self, image: Path, tmp_path: Path) -> None:
         opened = Image.open(image, index=tmp_path / "folder" / "index")

@@ -151,6 +151,17 @@ class TestSources:
             assert (read(data, bz2.decompress(data), cache=tmp_path / "kept") == 0) == (visit == 1)
         assert fingerprint(BytesSource(ONE)) != fingerprint(BytesSource(OTHER))
 
+    def test_a_member_of_a_container_without_a_path(self, tmp_path: Path) -> None:
+        for number, data in enumerate((ONE, OTHER)):
+            path = tmp_path / "one.tar"
+            write_tar(path, {"disk.dd.bz2": data})
+            os.utime(path, ns=(0, number))
+            for visit in range(2):
+                expected = bz2.decompress(data)
+                assert (read(path.read_bytes(), expected, cache=tmp_path / "kept") == 0) == (visit == 1)
+                with path.open("rb") as file:
+                    assert (read(file, expected, cache=tmp_path / "others") == 0) == (visit == 1)
+
     def test_a_file_object_is_known_by_its_file(self, tmp_path: Path) -> None:
         path = tmp_path / "disk"
         for number, data in enumerate((ONE, OTHER)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, overload
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.checksums import Checksum, check_beside
-from vmvisor_image.errors import ClosedError, CorruptImage, InvalidArgument, Problem
+from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
 from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.forking import ForkSafeLock
@@ -426,8 +426,12 @@ class Image:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except DestinationFailed:  # the index can't be written: second to what went wrong before, if anything did
+            if kind is None:
+                raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         given: Source | None = self.path

@@ -552,16 +552,16 @@ class Slice:
 
 
 class KeptBeside:
-    """A `ReadAt` about which things may be kept beside a path: a member of a container, beside the container."""
+    """A `ReadAt` about which things may be kept: a member of a container, beside that where it has a path."""
 
     def __init__(
-        self, source: ReadAt, path: str, *, container: ReadAt | None = None, version: str | None = None
+        self, source: ReadAt, path: str | None, *, container: ReadAt | None = None, version: str | None = None
     ) -> None:
         """Take the source and a path, which need not exist.
 
         Args:
             source: The source.
-            path: Where things may be kept, with a suffix behind it.
+            path: Where things may be kept, with a suffix behind it; None where there is no such place.
             container: What the source is a member of.
             version: What tells it from all others, in that container or at all; None where nothing does.
         """

@@ -121,7 +121,7 @@ class Bzip2Reader:
         self._total = source.size if progress is not None and knows_size(source) else None
         self._announced = (0, 0)
         self._index_paths: tuple[str | os.PathLike[str], ...] = ()
-        self._index_is_optional = index == "auto"
+        self._index_is_optional = index == "auto" or self._given_index is None
         if index == "auto":
             path = getattr(source, "kept_beside", None)
             self._index_paths = () if path is None else default_paths(path)

@@ -160,11 +160,11 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         if isinstance(inner, File):
             name = inner.path
             options = replace(options, member=None, neighbour=neighbour_of(inner))
-            if beside is not None:
-                # By all the way in: the container may hold others of that name, in other folders or archives.
-                way = repr([(layer.kind, getattr(layer.source, "path", None)) for layer in layers])
-                name_of_way = hashlib.sha256(way.encode("utf-8", "surrogatepass")).hexdigest()[:_WAY_DIGITS]
-                inner = KeptBeside(inner, f"{beside}.{name_of_way}", container=source, version=way)
+            # By all the way in: the container may hold others of that name, in other folders or archives.
+            way = repr([(layer.kind, getattr(layer.source, "path", None)) for layer in layers])
+            name_of_way = hashlib.sha256(way.encode("utf-8", "surrogatepass")).hexdigest()[:_WAY_DIGITS]
+            path = None if beside is None else f"{beside}.{name_of_way}"
+            inner = KeptBeside(inner, path, container=source, version=way)
     if options.member is not None:
         raise MemberNotFound(f"there is no container that could hold {options.member!r}")
     return tuple(layers)
