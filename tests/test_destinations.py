@@ -125,6 +125,94 @@ class TestCommands:
         assert (tmp_path / "file").read_text() == "mine"
 
 
+_AT_EACH_SIZE = """
+import bz2, json, random, resource, shutil, sys
+from pathlib import Path
+import pyarrow.parquet
+from vmvisor_image import DestinationFull, Image, convert, fleet
+from vmvisor_image.streams import BytesSource
+from vmvisor_image.testing.forge import fat_volume
+
+folder = Path(sys.argv[1])
+data = random.Random(1).randbytes(60_000) + bytes(50_000) + random.Random(2).randbytes(30_000)
+contents = {"A": data[:20_000], "B": data[:90_000], "C": data[-3:]}
+volume = fat_volume(contents, sectors=8192, sectors_per_cluster=4)
+disk = Image.open(volume.read_at(0, volume.size))
+(folder / "image").write_bytes(data)
+row = fleet.scan_one(folder / "image", detail=True)
+compressed = folder / "image.bz2"
+compressed.write_bytes(bz2.compress(data, 1))
+(folder / "out").mkdir()
+out = folder / "out" / "x"
+
+def converts():
+    try:
+        convert(BytesSource(data), out, frame_size=4096, threads=1)
+    finally:
+        for part in out.parent.glob("*.part"):
+            part.unlink()  # another run could go on with it
+
+def is_converted():
+    with Image.open(out) as image:
+        return image.read_at(0, len(data)) == data
+
+def extracts():
+    disk.partitions[1].files.extract(out)
+
+def is_extracted():
+    return {path.name: path.read_bytes() for path in out.iterdir()}.items() <= contents.items()
+
+def writes(suffix):
+    return lambda: fleet.write(iter([row] * 40), out.with_suffix(suffix), rows_per_group=7)
+
+def is_parquet():
+    return pyarrow.parquet.read_table(out.with_suffix(".parquet")).num_rows == 40
+
+def is_json():
+    text = out.with_suffix(".jsonl").read_text()
+    return all(json.loads(line) == row for line in text.splitlines()) and text[-1:] in ("", "\\n")
+
+def keeps():
+    with Image.open(compressed, cache=out) as image:
+        assert image.read_at(0, len(data)) == data
+
+def is_kept():
+    keeps()
+    return not list(out.glob("*.part"))
+
+full = whole = 0
+for write, check in ((converts, is_converted), (extracts, is_extracted), (writes(".parquet"), is_parquet),
+                     (writes(".jsonl"), is_json), (keeps, is_kept)):
+    for limit in [*range(0, 100, 20), *range(100, 120_000, 4_000), 1 << 30]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            write()
+        except DestinationFull:
+            full += 1
+        else:
+            whole += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        made = list(out.parent.iterdir())
+        assert len(made) <= 1, made
+        if made:
+            assert check(), (write, limit)
+            shutil.rmtree(made[0]) if made[0].is_dir() else made[0].unlink()
+print(full, whole)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no limits")
+def test_room_that_ends_at_any_size(tmp_path: Path) -> None:
+    """What has its name is whole: of rows and files those that are there; what can't be kept is decoded again."""
+    done = subprocess.run([sys.executable, "-c", _AT_EACH_SIZE, tmp_path], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    full, whole = map(int, done.stdout.split())
+    assert full + whole == 5 * 36
+    assert full > 80
+    assert whole > 36 + 4
+
+
 class TestWhatIsWrittenMeanwhile:
     def rows(self, path: Path, count: int) -> Iterator[fleet.Row]:
         row = scan_one(path)

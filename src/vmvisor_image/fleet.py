@@ -379,42 +379,54 @@ def _parquet_writer(rows_per_group: int, *, overwrite: bool) -> Callable[[Path, 
         with _claimed(part, overwrite=True) as file:
             check_replaceable(target, overwrite=overwrite)  # again: another run may have ended meanwhile
             try:
-                _grow_parquet(part, rows, schema, rows_per_group)
-            except DestinationFailed:
+                interruption = _grow_parquet(part, rows, schema, rows_per_group)
+            except BaseException:
                 file.close()  # Windows removes no file that is open
                 with contextlib.suppress(OSError):
                     part.unlink()
                 raise
-            except BaseException:
-                publish(file, part, target)
-                raise
             publish(file, part, target)
+            if interruption is not None:
+                raise interruption
 
     return put
 
 
-def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: int) -> None:
-    """Write the rows, or where that is interrupted those so far."""
+def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: int) -> BaseException | None:
+    """Write the rows; gives what interrupted that, where the rows so far are written.
+
+    Raises:
+        DestinationFailed: They can't be.
+    """
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
 
     group: list[Row] = []
+
+    def put() -> None:
+        with writing(part):
+            writer.write_table(Table.from_pylist(group, schema))
+        group.clear()
+
+    interruption: BaseException | None = None
     with writing(part):
         writer = ParquetWriter(part, schema)
     try:
         for row in rows:
             group.append(row)
             if len(group) == rows_per_group:
-                with writing(part):
-                    writer.write_table(Table.from_pylist(group, schema))
-                group.clear()
-    finally:
-        with writing(part):
-            try:
-                if group:
-                    writer.write_table(Table.from_pylist(group, schema))
-            finally:
-                writer.close()
+                put()
+    except DestinationFailed:
+        with contextlib.suppress(Exception):  # it has said what is wrong
+            writer.close()
+        raise
+    except BaseException as error:  # noqa: BLE001  # Ctrl-C, too
+        interruption = error
+    if group:
+        put()
+    with writing(part):
+        writer.close()
+    return interruption
 
 
 def _task(threads: int, **options: Any) -> Callable[[Source], Row]:
