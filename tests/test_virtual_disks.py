@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from vmvisor_image.layers.mapped import MappedDisk
 from vmvisor_image.layers.vhdx import crc32c
 from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
 from vmvisor_image.streams import BytesSource
+from vmvisor_image.testing.forge_virtual import vmdk_disk
 
 SIZE = 20 << 20
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -273,6 +275,31 @@ def test_one_vhdx_header_is_enough(raw: bytes, disks: dict[str, Path]) -> None:
         Image.open(bytes(whole))
 
 
+def _with_entries(disk: bytearray, table: int, count: int) -> bytes:
+    """With another number of entries in the region table that begins at `table`, and its check sum."""
+    disk[table + 8 : table + 12] = count.to_bytes(4, "little")
+    disk[table + 4 : table + 8] = bytes(4)
+    disk[table + 4 : table + 8] = crc32c(bytes(disk[table : table + 0x10000])).to_bytes(4, "little")
+    return bytes(disk)
+
+
+def test_vhdx_tables_with_more_entries_than_they_have_room_for(raw: bytes, disks: dict[str, Path]) -> None:
+    whole = bytearray(disks["vhdx"].read_bytes())
+    with Image.open(_with_entries(whole, 0x30000, 2047)) as image:
+        assert image.read_at(0, SIZE) == raw
+        assert not [problem for problem in image.problems if problem.structure.startswith("VHDX")]
+    with Image.open(_with_entries(whole, 0x30000, 2048)) as image:
+        assert image.read_at(0, SIZE) == raw
+        assert "2048 entries, and there is room for 2047" in str(image.problems)
+    with pytest.raises(CorruptImage, match="both region tables"):
+        Image.open(_with_entries(whole, 0x40000, 2048))
+    whole = bytearray(disks["vhdx"].read_bytes())
+    at = whole.index(b"metadata")
+    whole[at + 10 : at + 12] = (2048).to_bytes(2, "little")
+    with pytest.raises(CorruptImage, match="2048 entries, and there is room for 2047"):
+        Image.open(bytes(whole))
+
+
 def test_crc32c_is_that_of_rfc_3720() -> None:
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"123456789") == 0xE3069283
@@ -307,6 +334,113 @@ def test_more_extents_than_are_read_are_an_error() -> None:
     text = "# Disk DescriptorFile\nparentCID=ffffffff\n" + 'RW 1 FLAT "f" 0\n' * ((1 << 16) + 1)
     with pytest.raises(CorruptImage, match="65537 extents"):
         parse_descriptor(text.encode())
+
+
+def test_as_many_extents_as_are_read() -> None:
+    text = "# Disk DescriptorFile\nparentCID=ffffffff\n" + 'RW 1 FLAT "f" 0\n' * (1 << 16)
+    assert len(parse_descriptor(text.encode()).extents) == 1 << 16
+
+
+@pytest.mark.parametrize("behind", ["", "\0" * 512])
+def test_a_descriptor_is_read_up_to_its_largest_size(behind: str, tmp_path: Path) -> None:
+    """What is behind the first MiB counts, too; one byte more than is read is an error that says so."""
+    most = 1 << 24
+    (tmp_path / "f").write_bytes(b"1" * 512 + b"2" * 512)
+    head, tail = '# Disk DescriptorFile\nRW 1 FLAT "f" 0\n', 'RW 1 FLAT "f" 1\n'
+    for size in (1 << 20, most - 1, most):
+        text = head + "#" * (size - len(head) - len(tail) - 1) + "\n" + tail
+        (tmp_path / "disk.vmdk").write_text(text + behind * (size < most))
+        with Image.open(tmp_path / "disk.vmdk") as image:
+            assert image.read_at(0, image.size) == b"1" * 512 + b"2" * 512
+    (tmp_path / "disk.vmdk").write_text(head + "#" * (most - len(head) - len(tail)) + "\n" + tail + behind)
+    with pytest.raises(CorruptImage, match=f"more than the {most} bytes"):
+        Image.open(tmp_path / "disk.vmdk")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RW",
+        'RW 1 "f" 0',
+        'RW x FLAT "f" 0',
+        'RW -1 FLAT "f" 0',
+        'RW 1 FLAT "f" -1',
+        'RW 1 FLAT "f 0',
+        'RW 1 FLAT "f" 0 9',
+        'rw 1 FLAT "f" 0',
+        f'RW {10**18} FLAT "f" 0',
+        f'RW 1 FLAT "f" {10**18}',
+        "NOACCESS 1",
+        "\tRW 1 FLAT f 0",
+    ],
+)
+def test_no_line_about_an_extent_is_passed_over(line: str) -> None:
+    descriptor = parse_descriptor(f"# Disk DescriptorFile\nRW 1 ZERO\n{line}\nRW 1 ZERO\n".encode())
+    assert descriptor.unread == (line.strip(),)
+    with pytest.raises(CorruptImage, match="makes no sense"):
+        join_extents(descriptor, None)
+
+
+def test_what_is_no_line_about_an_extent_is_passed_over() -> None:
+    lines = (
+        '# RW 1 FLAT "f" 0',
+        "rw = 1",
+        "RWX 1",
+        "ddb.rw = 2",
+        "text",
+        'RW 1 FLAT "a\x85\u2028b" 0',
+        "NOACCESS 7 ZERO",
+    )
+    descriptor = parse_descriptor("\r\n".join(("# Disk DescriptorFile", *lines)).encode())
+    assert descriptor.unread == ()
+    assert [extent.name for extent in descriptor.extents] == ["a\x85\u2028b", None]
+    device = parse_descriptor(b'RW 16 FLAT "disk" 63 partitionUUID "one of them"')
+    assert [(extent.sectors, extent.offset) for extent in device.extents] == [(16, 63)]
+
+
+def test_text_behind_a_nul_is_an_error() -> None:
+    head = b"# Disk DescriptorFile\nRW 1 ZERO\n"
+    with Image.open(head + bytes(600)) as image:
+        assert image.size == 512
+    with pytest.raises(CorruptImage, match=f"behind a NUL at byte {len(head):#x}"):
+        Image.open(head + bytes(600) + b"RW 1 ZERO\n")
+
+
+def _with_embedded(disk: bytes, text: bytes, claimed: int | None = None) -> bytes:
+    """A sparse extent with a descriptor behind its data."""
+    at = -(-len(disk) // 512)
+    size = -(-len(text) // 512) if claimed is None else claimed
+    whole = bytearray(disk.ljust(at * 512, b"\0") + text)
+    whole[28:44] = at.to_bytes(8, "little") + size.to_bytes(8, "little")
+    return bytes(whole)
+
+
+def test_what_an_extent_says_of_the_whole_disk() -> None:
+    disk, content = vmdk_disk(b"data" * 4096), b"data" * 4096
+    for text, claimed, message in (
+        (b'RW 32 SPARSE "disk.vmdk"\nRW nonsense\n', None, None),
+        (b'RW 32 SPARSE "a.vmdk"\nRW 8 SPARSE "b.vmdk"\n', None, "its 2 extents have 40 sectors, this one 32"),
+        (b"#" * (1 << 24), None, None),
+        (b"#" * (1 << 24) + b"#", None, f"only the first {1 << 24} bytes of it are read"),
+        (b"# \0", 1 << 40, None),
+    ):
+        with Image.open(_with_embedded(disk, text, claimed)) as image:
+            assert image.read_at(0, image.size) == content
+            found = [p.message for p in image.problems if p.structure == "VMDK descriptor"]
+            assert found == ([] if message is None else [message])
+
+
+def test_a_grain_that_decodes_to_more_than_itself_is_an_error() -> None:
+    """As QEMU has it, for which that is an input/output error."""
+    packed, longer = zlib.compress(b"x" * 4096), zlib.compress(b"x" * 4097)
+    disk = bytearray(vmdk_disk(b"x" * 4096, compressed=True))
+    at = disk.index(packed)
+    disk[at - 4 : at + len(longer)] = len(longer).to_bytes(4, "little") + longer
+    with Image.open(bytes(disk)) as image, pytest.raises(CorruptImage, match="more than a grain"):
+        image.read_at(0, 512)
+    disk[at + len(longer) - 1] ^= 1  # its check sum
+    with Image.open(bytes(disk)) as image, pytest.raises(CorruptImage, match="damaged"):
+        image.read_at(0, 512)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ from vmvisor_image.streams import ReadAt, read_up_to
 
 KIND: Final = "vhdx"
 _MIB: Final = 1 << 20
+_MOST_ENTRIES: Final = 2047
+"""Entries for which a region table or a metadata table has room ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
 _STATE: Final = 0x7
 _BITMAP_BITS: Final = 1 << 23
 """Sectors that one block of a sector bitmap is for."""
@@ -108,6 +110,10 @@ class _Reader:
             data = read_up_to(self._source, at, TABLE_SIZE)
             if len(data) == TABLE_SIZE and data[:4] == REGION_MAGIC and _checksum_is_right(data):
                 header = RegionTableHeader.parse(data, base=at)
+                if header.entry_count > _MOST_ENTRIES:
+                    message = f"it has {header.entry_count} entries, and there is room for {_MOST_ENTRIES}"
+                    self.problems.append(Problem("VHDX region table", message, at))
+                    continue
                 entries = data[RegionTableHeader.length() :][: header.entry_count * RegionTableEntry.length()]
                 found = RegionTableEntry.parse_all(entries, base=at + RegionTableHeader.length())
                 return {entry.region_id: entry for entry in found}
@@ -119,6 +125,8 @@ class _Reader:
         if data[:8] != METADATA_MAGIC:
             raise self._bad("it is none")
         header = MetadataTableHeader.parse(data, base=self._metadata)
+        if header.entry_count > _MOST_ENTRIES:
+            raise self._bad(f"it has {header.entry_count} entries, and there is room for {_MOST_ENTRIES}")
         start = MetadataTableHeader.length()
         entries = data[start:][: header.entry_count * MetadataTableEntry.length()]
         return {entry.item_id: entry for entry in MetadataTableEntry.parse_all(entries, base=self._metadata + start)}

@@ -32,7 +32,8 @@ from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch, read_
 
 KIND: Final = "vmdk"
 _SECTOR: Final = 512
-_LARGEST_DESCRIPTOR: Final = 1 << 20
+_LARGEST_DESCRIPTOR: Final = 1 << 24
+"""Bytes: as many extents as are read, with names of 200 characters."""
 _LARGEST_GRAIN: Final = 1 << 14
 """Sectors: 8 MiB. The specification's default is 128."""
 _MOST_TABLES: Final = 1 << 22
@@ -44,7 +45,12 @@ _NOT_READ: Final = {
 _MOST_EXTENTS: Final = 1 << 16
 """Extents of 2 GB as hosted products write them are 128 TB then."""
 _NO_PARENT: Final = 0xFFFFFFFF
-_EXTENT: Final = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18}))?')
+_ACCESS: Final = re.compile(r"\s*(RW|RDONLY|NOACCESS)\b(?!\s*=)", re.IGNORECASE)
+"""What a line about an extent begins with."""
+_EXTENT: Final = re.compile(
+    r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18})(?:\s+[A-Za-z].*)?)?', re.ASCII
+)
+"""All of such a line; behind the offset hosted products name the device of a disk that is one."""
 _SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
 
 
@@ -76,6 +82,8 @@ class Descriptor:
     """Content id of the disk that this one is a difference to; None where it stands alone."""
     extents: tuple[DescribedExtent, ...]
     """In the order of the disk."""
+    unread: tuple[str, ...] = ()
+    """Lines about extents that make no sense: where they lie in the disk is not known."""
 
 
 def probe(head: bytes) -> bool:
@@ -91,9 +99,20 @@ def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:
     """
     head = read_up_to(source, 0, _SECTOR)
     if head.startswith(DESCRIPTOR_MAGIC):
-        descriptor = parse_descriptor(source.read_at(0, min(source.size, _LARGEST_DESCRIPTOR)))
-        return join_extents(descriptor, options.neighbour)
+        text, is_whole = _read_descriptor(source, 0, source.size)
+        if not is_whole:
+            raise _refused(f"it has more than the {_LARGEST_DESCRIPTOR} bytes that are read")
+        rest = read_up_to(source, len(text), _LARGEST_DESCRIPTOR).strip(b"\0")
+        if rest:  # QEMU stops there, too; but extents may be behind it
+            raise _refused(f"its text goes on behind a NUL at byte {len(text):#x}")
+        return join_extents(parse_descriptor(text), options.neighbour)
     return open_sparse(source)
+
+
+def _read_descriptor(source: ReadAt, offset: int, length: int) -> tuple[bytes, bool]:
+    """The text there, which ends after `length` bytes or before the first NUL, and whether that is all of it."""
+    text = read_up_to(source, offset, min(length, _LARGEST_DESCRIPTOR)).partition(b"\0")[0]
+    return text, len(text) < _LARGEST_DESCRIPTOR or length <= _LARGEST_DESCRIPTOR
 
 
 def parse_descriptor(data: bytes) -> Descriptor:
@@ -104,20 +123,24 @@ def parse_descriptor(data: bytes) -> Descriptor:
     """
     settings: dict[str, str] = {}
     extents = []
-    for line in data.partition(b"\0")[0].decode("utf-8", "replace").splitlines():
-        if match := _EXTENT.match(line.strip()):
+    unread = []
+    for line in re.split(r"[\r\n]+", data.partition(b"\0")[0].decode("utf-8", "replace")):
+        if match := _EXTENT.fullmatch(line.strip()):
             access, sectors, kind, name, offset = match.groups()
             extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
+        elif _ACCESS.match(line):
+            unread.append(line.strip())
         elif not line.startswith("#") and (match := _SETTING.fullmatch(line)):
             settings[match.group(1).casefold()] = match.group(2)
     if len(extents) > _MOST_EXTENTS:
-        raise CorruptImage(f"it has {len(extents)} extents, which are not read", structure="vmdk descriptor", offset=0)
+        raise _refused(f"it has {len(extents)} extents, more than the {_MOST_EXTENTS} that are read")
     parent = _hexadecimal(settings.get("parentcid"))
     return Descriptor(
         settings.get("createtype"),
         _hexadecimal(settings.get("cid")),
         None if parent == _NO_PARENT else parent,
         tuple(extents),
+        tuple(unread),
     )
 
 
@@ -129,11 +152,13 @@ def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | No
         neighbour: Opens a file beside it; None where that can't be.
 
     Raises:
-        CorruptImage: An extent is of a kind that is not read, or is not there.
+        CorruptImage: An extent is of a kind that is not read, or is not there, or a line about one makes no sense.
         UnsafeName: An extent's name would lead elsewhere.
     """
     if descriptor.parent_content_id is not None:
         raise _refused("the disk is the difference to another one, which is not read")
+    if descriptor.unread:  # without them the disk would be another one
+        raise _refused(f"a line about an extent makes no sense: {descriptor.unread[0]!r:.200}")
     if not descriptor.extents:
         raise _refused("it names no extents")
     parts: list[tuple[int, ReadAt | None, int]] = []
@@ -263,12 +288,23 @@ class _SparseReader:
             raise _bad("capacity", f"{header.capacity} sectors need more than {_MOST_TABLES} grain tables", at + 12)
         if header.unclean_shutdown:
             self.problems += (Problem("VMDK extent header", "the disk was in use when the image was made", at + 72),)
-        size = min(header.descriptor_size * _SECTOR, _LARGEST_DESCRIPTOR)
-        if header.descriptor_offset and size:
-            embedded = parse_descriptor(read_up_to(self._source, header.descriptor_offset * _SECTOR, size))
-            if embedded.parent_content_id is not None:
-                raise _refused("the disk is the difference to another one, which is not read")
+        if header.descriptor_offset and header.descriptor_size:
+            self._check_embedded(header, header.descriptor_offset * _SECTOR)
         return header
+
+    def _check_embedded(self, header: SparseExtentHeader, at: int) -> None:
+        """Whether the descriptor in the extent says that it is all of a disk."""
+        text, is_whole = _read_descriptor(self._source, at, header.descriptor_size * _SECTOR)
+        if not is_whole:
+            message = f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read"
+            self.problems += (Problem("VMDK descriptor", message, at),)
+        embedded = parse_descriptor(text)
+        if embedded.parent_content_id is not None:
+            raise _refused("the disk is the difference to another one, which is not read")
+        sectors = sum(extent.sectors for extent in embedded.extents)
+        if len(embedded.extents) > 1 and sectors > header.capacity:
+            message = f"its {len(embedded.extents)} extents have {sectors} sectors, this one {header.capacity}"
+            self.problems += (Problem("VMDK descriptor", message, at),)
 
     def _usable_directory(self) -> int:
         """Sector of the grain directory: the first one's, or that of the second where the first leads nowhere."""
@@ -317,12 +353,14 @@ class _SparseReader:
             )
         data = self._source.read_at(start + GrainMarker.length(), marker.size)
         try:
-            found = zlib.decompressobj().decompress(data, self._grain)
+            found = zlib.decompressobj().decompress(data, self._grain + 1)
         except zlib.error as error:
             raise CorruptImage(f"it is damaged ({error})", structure="VMDK grain", offset=start) from error
         last = self.header.capacity - sector
         if len(found) < min(self._grain, last * _SECTOR):
             raise CorruptImage("it decodes to too little", structure="VMDK grain", offset=start)
+        if len(found) > self._grain:
+            raise CorruptImage("it decodes to more than a grain", structure="VMDK grain", offset=start)
         return found
 
 
