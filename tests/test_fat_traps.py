@@ -399,3 +399,53 @@ def test_ranges_across_extents() -> None:
     assert len(file.extents) == 5
     for offset, length in ranges(len(data)):
         assert file.read_at(offset, length) == data[offset : offset + length]
+
+
+def with_directory(entries: bytes, *, fragmented: bool = False) -> bytearray:
+    """A FAT16 volume with clusters of 512 bytes and a directory "D" of these entries behind its dots."""
+    dots = b".          \x10" + bytes(20) + b"..         \x10" + bytes(20)
+    volume = fat_volume({"D": ForgedFile(dots + entries, fragmented=fragmented), "z": b"z"}, sectors=40000)
+    whole = bytearray(volume.read_at(0, volume.size))
+    at = whole.index(b"D          \x20")
+    whole[at + 11] = 0x10
+    whole[at + 28 : at + 32] = bytes(4)
+    return whole
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+@pytest.mark.parametrize(("count", "goes_on"), [(65535, False), (65536, False), (65537, True), (65600, True)])
+def test_a_directory_is_read_up_to_its_largest_size(
+    count: int,
+    goes_on: bool,  # noqa: FBT001  # a parameter
+    fragmented: bool,  # noqa: FBT001  # a parameter
+    tmp_path: Path,
+) -> None:
+    """Linux stops at 65,536 entries, too (FAT_MAX_DIR_ENTRIES); the two of dots are among them."""
+    entries = b"".join(b"%08X   \x20" % number + bytes(20) for number in range(count - 2))
+    volume = with_directory(entries, fragmented=fragmented)
+    with Image.open(volume) as image:
+        partition = image.partitions[1]
+        assert len(partition.files) == min(count, 65536) - 2 + 1
+        messages = [problem.message for problem in partition.problems]
+        assert messages == (["'D' goes on past 65,536 entries"] if goes_on else [])
+        if goes_on:
+            [offset] = [problem.offset for problem in partition.problems]
+            assert image.read_at(offset or 0, 8) == b"%08X" % (65536 - 2)
+    if not goes_on:
+        (tmp_path / "volume").write_bytes(volume)
+        assert len(run("mdir", "-b", "-i", tmp_path / "volume", "::D").splitlines()) == count - 2
+
+
+@pytest.mark.parametrize("target", [0, 1, 2, 5])
+def test_a_directory_whose_chain_comes_back_is_read_once(target: int) -> None:
+    """Into the middle of a run of clusters, too."""
+    volume = with_directory(b"".join(b"%08X   \x20" % number + bytes(20) for number in range(6 * 16 - 2)))
+    fat, last = 512, 2 + 5
+    for copy in (0, 1):
+        at = fat + copy * int.from_bytes(volume[22:24], "little") * 512 + 2 * last
+        assert volume[at : at + 2] == b"\xff\xff"
+        volume[at : at + 2] = (2 + target).to_bytes(2, "little")
+    with Image.open(volume) as image:
+        assert len(image.partitions[1].files) == 6 * 16 - 2 + 1
+        [problem] = image.partitions[1].problems
+        assert "the chain loops" in problem.message

@@ -469,20 +469,22 @@ class FatVolume:
         if not path and geometry.bits != 32:  # FAT32's root is a chain like any other
             yield self._start + geometry.root_offset, self._source.read_at(geometry.root_offset, geometry.root_size)
             return
-        left = min(_LARGEST_DIRECTORY, geometry.cluster_count * geometry.cluster_size)
+        left = _LARGEST_DIRECTORY // geometry.cluster_size
         passed: set[int] = set()
         try:
             for first, count in self._fat.runs(cluster, None, entry_offset):
-                if first in passed:
-                    continue  # a chain that loops, which `runs` finds out some rounds later
+                # A chain that loops comes back to what was read, which `runs` finds out some rounds later.
+                run = range(first, first + min(count, left + 1))
+                new = next((index for index, each in enumerate(run) if each in passed), len(run))
+                passed.update(run[:new])
                 offset = self._cluster_offset(first)
-                if left <= 0:
-                    self._note_at(self._start + offset, "FAT directory", f"{path or '/'!r} goes on past 65,536 entries")
+                if new and left:
+                    yield self._start + offset, self._source.read_at(offset, min(new, left) * geometry.cluster_size)
+                if new > left:
+                    at = self._start + offset + left * geometry.cluster_size
+                    self._note_at(at, "FAT directory", f"{path or '/'!r} goes on past 65,536 entries")
                     return
-                length = min(left, count * geometry.cluster_size)
-                passed.update(range(first, first + -(-length // geometry.cluster_size)))
-                yield self._start + offset, self._source.read_at(offset, length)
-                left -= length
+                left -= new
         except CorruptImage as error:
             self._problems.setdefault(Problem.of(error))
 
