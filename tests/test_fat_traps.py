@@ -416,8 +416,8 @@ def with_directory(entries: bytes, *, fragmented: bool = False) -> bytearray:
 @pytest.mark.parametrize(("count", "goes_on"), [(65535, False), (65536, False), (65537, True), (65600, True)])
 def test_a_directory_is_read_up_to_its_largest_size(
     count: int,
-    goes_on: bool,  # noqa: FBT001  # a parameter
-    fragmented: bool,  # noqa: FBT001  # a parameter
+    goes_on: bool,  # a parameter
+    fragmented: bool,  # a parameter
     tmp_path: Path,
 ) -> None:
     """Linux stops at 65,536 entries, too (FAT_MAX_DIR_ENTRIES); the two of dots are among them."""
