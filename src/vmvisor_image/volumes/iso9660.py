@@ -5,6 +5,7 @@ Directories are read when they are first listed. A damaged record costs itself a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -42,6 +43,7 @@ MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
 _MOST_DESCRIPTORS: Final = 64
 _LARGEST_DIRECTORY: Final = 64 << 20
 _MOST_CONTINUATIONS: Final = 32
+"""Of one system use area; Linux follows as many."""
 _HEAD: Final = DirectoryRecord.length()
 _IS_LINK: Final = 0o120000
 _PATH_RECORD: Final = 8
@@ -126,10 +128,10 @@ class IsoVolume:
 
     @property
     def label(self) -> str | None:
-        """The volume identifier."""
-        if self.joliet is not None:
-            return self.joliet.volume_identifier.decode("utf-16-be", "replace").strip(" \0") or None
-        return _text(self.primary.volume_identifier) or None
+        """The volume identifier: Joliet's, and what it has no room for of the primary descriptor's."""
+        joliet = None if self.joliet is None else self.joliet.volume_identifier
+        found = _whole_label(self.primary.volume_identifier, joliet)
+        return found.partition("\0")[0].rstrip() or None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -201,8 +203,16 @@ class IsoVolume:
     def _path_table(self, descriptor: VolumeDescriptor, at: int, order: Literal["little", "big"]) -> set[int]:
         """First blocks of the directories in the path table whose own block is written at `at` (9.4)."""
         block = int.from_bytes(descriptor.path_tables[at : at + 4], order)
-        length = min(descriptor.path_table_size, _LARGEST_DIRECTORY)
-        data = self._disk.read_at(self._start + block * descriptor.block_size, length)
+        if descriptor.path_table_size > _LARGEST_DIRECTORY:
+            raise CorruptImage(
+                "more than is read",
+                structure="ISO 9660 volume descriptor",
+                offset=descriptor.source_offset,
+                field="path_table_size",
+                expected=f"at most {_LARGEST_DIRECTORY}",
+                found=descriptor.path_table_size,
+            )
+        data = self._disk.read_at(self._start + block * descriptor.block_size, descriptor.path_table_size)
         found, place = set(), 0
         while place + _PATH_RECORD <= len(data) and data[place]:
             found.add(int.from_bytes(data[place + 2 : place + 6], order) + data[place + 1])
@@ -252,6 +262,9 @@ class IsoVolume:
                 boot = BootRecord.parse(data, base=at)
                 if boot.system_identifier.startswith(EL_TORITO):
                     self.boot_record = boot
+        else:
+            message = f"there is no last one among the first {_MOST_DESCRIPTORS}, and no more are read"
+            self._note(at + SECTOR, "ISO 9660 volume descriptor", message)
         if primary is None:
             raise CorruptImage(
                 "there is no primary one",
@@ -279,8 +292,9 @@ class IsoVolume:
     def _find_rock_ridge(self, root: _Entry) -> int | None:
         """Bytes to pass over in system use areas; the root's own entry says so (SUSP, 5.3)."""
         block, _ = root.pieces[0]
+        at = self._start + block * self.primary.block_size
         try:
-            sector = self._disk.read_at(self._start + block * self.primary.block_size, SECTOR)
+            sector = self._disk.read_at(at, SECTOR)
         except CorruptImage:
             return None  # listing the root directory says so
         if sector[0] < _HEAD + 1 or sector[32] != 1:
@@ -288,7 +302,7 @@ class IsoVolume:
         area = sector[_HEAD + 1 : sector[0]]
         if area[:2] != b"SP" or area[4:6] != b"\xbe\xef":
             return None
-        fields = self._system_use(area, 0, self._start)
+        fields = self._system_use(area, 0, at)
         has_names = any(signature in (b"PX", b"RR", b"NM") for signature, _ in fields)
         return area[6] if has_names else None
 
@@ -350,6 +364,8 @@ class IsoVolume:
             elif entry is not None:
                 self._path_bytes += len(entry.name)
                 yield entry
+        if pieces:
+            self._note(directory.offset, "ISO 9660 directory", f"{path or '/'!r} ends before its last file does")
 
     def _entry(
         self, record: DirectoryRecord, name: bytes, area: bytes, pieces: tuple[tuple[int, int], ...], at: int
@@ -364,6 +380,8 @@ class IsoVolume:
         ridge = _RockRidge()
         for signature, data in self._system_use(area, self._rock_ridge_skip, at):
             ridge.take(signature, data)
+        if ridge.is_cut:
+            self._note(at, "Rock Ridge SL entry", "a part of the link's target is longer than the entry")
         if ridge.is_relocated:
             return None  # it is shown where it belongs
         if ridge.is_compressed:
@@ -395,9 +413,8 @@ class IsoVolume:
         block, length = directory.pieces[0]
         start = self._start + block * self.primary.block_size
         if length > _LARGEST_DIRECTORY:
-            self._note(
-                directory.offset, "ISO 9660 directory", f"{path or '/'!r} has {length} bytes: only the first are read"
-            )
+            message = f"{path or '/'!r} has {length} bytes: only the first {_LARGEST_DIRECTORY} are read"
+            self._note(directory.offset, "ISO 9660 directory", message)
             length = _LARGEST_DIRECTORY
         for base in range(start, start + length, SECTOR):
             self._sector_count += 1
@@ -425,11 +442,13 @@ class IsoVolume:
     def _system_use(self, area: bytes, skip: int, at: int) -> Iterator[tuple[bytes, bytes]]:
         """Signature and data of each entry of a system use area and of those that go on with it."""
         area = area[skip:]
-        for _ in range(_MOST_CONTINUATIONS):
+        for continued in range(_MOST_CONTINUATIONS + 1):
             following = None
             while len(area) >= SystemUseEntry.length():
                 head = SystemUseEntry.parse(area)
                 if head.entry_length < SystemUseEntry.length() or head.entry_length > len(area):
+                    if any(area):  # else it is padding
+                        self._note(at, "Rock Ridge system use area", "an entry's length makes no sense")
                     break
                 data = area[SystemUseEntry.length() : head.entry_length]
                 area = area[head.entry_length :]
@@ -441,7 +460,12 @@ class IsoVolume:
                     yield head.signature, data
             if following is None:
                 return
+            if continued == _MOST_CONTINUATIONS:
+                break
             place = self._start + following.block * self.primary.block_size + following.offset
+            if following.length_of_area > SECTOR:
+                message = f"it goes on with {following.length_of_area} bytes, of which {SECTOR} are read"
+                self._note(at, "Rock Ridge system use area", message)
             try:
                 area = self._disk.read_at(place, min(following.length_of_area, SECTOR))
             except CorruptImage as error:
@@ -450,8 +474,11 @@ class IsoVolume:
         self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
 
     def _note(self, offset: int, structure: str, message: str) -> None:
-        if len(self._problems) < MOST_PROBLEMS:
-            self._problems.setdefault(Problem(structure, message, offset))
+        problem = Problem(structure, message, offset)
+        if len(self._problems) >= MOST_PROBLEMS and problem not in self._problems:
+            message = f"there are more than {MOST_PROBLEMS} problems; the others are not listed"
+            problem = Problem("ISO 9660 volume", message, self._start)
+        self._problems.setdefault(problem)
 
     def _note_rest(self) -> None:
         message = "there are more files and directories than there can be, or than are read: the rest is left out"
@@ -471,6 +498,8 @@ class _RockRidge:
         """Block of the directory that this one was relocated to."""
         self.is_relocated = False
         self.is_compressed = False
+        self.is_cut = False
+        """Whether a part of a link's target lacks its end."""
 
     @property
     def name(self) -> str:
@@ -505,6 +534,7 @@ class _RockRidge:
         while len(components) >= 2:
             flags, length = components[0], components[1]
             text = components[2 : 2 + length]
+            self.is_cut |= len(text) < length
             components = components[2 + length :]
             special = {0x2: b".", 0x4: b"..", 0x8: b""}.get(flags & 0xE)
             part = text if special is None else special
@@ -548,6 +578,39 @@ def _first_block(record: DirectoryRecord) -> int:
 
 def _text(raw: bytes) -> str:
     return raw.decode("latin-1").strip(" \0")
+
+
+def _whole_label(primary: bytes, joliet: bytes | None) -> str:
+    """The volume identifier: Joliet's, of 16 characters, with the rest of the primary one where it begins that."""
+    # The standard has capital letters only; xorriso writes UTF-8, and "_" for each byte of it into Joliet's.
+    text = primary.decode("latin-1")
+    with contextlib.suppress(UnicodeDecodeError):
+        text = primary.decode("utf-8")
+    if joliet is None:
+        return text
+    shown = joliet.decode("utf-16-be", "replace")
+    merged = _merge(shown, text)
+    if merged is None and (merged := _merge(shown, primary.decode("latin-1"))) is not None:
+        with contextlib.suppress(UnicodeError):
+            merged = merged.encode("latin-1").decode("utf-8")
+    return shown if merged is None else merged
+
+
+def _merge(joliet: str, primary: str) -> str | None:
+    """The primary volume identifier with what only Joliet's tells of its characters; None where that is another one.
+
+    As libblkid has it: each may have "_" for what its character set lacks, and the primary one lacks small letters. It
+    compares bytes, so that a primary one in UTF-8 is always another one to it.
+    """
+    found = []
+    for one, other in zip(joliet, primary, strict=False):
+        if "_" in (one, other):
+            found.append(one if other == "_" else other)
+        elif one == other or (one.isascii() and one.upper() == other.upper()):
+            found.append(one if other.isupper() else other)
+        else:
+            return None
+    return "".join(found) + primary[len(found) :]
 
 
 def _short_time(raw: bytes) -> datetime | None:
