@@ -15,7 +15,7 @@ from vmvisor_image.schemas.vmfs import EXTENT_SIZE, LvmVolume
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
-from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
+from vmvisor_image.testing.forge_vmfs_files import VmfsLink, vmfs_volume
 from vmvisor_image.volumes.vmfs import VmfsVolume
 
 TABLES = {"vmfs3": 0x100200, "vmfs5": 0x100200, "vmfs6": 0x101000}
@@ -195,3 +195,39 @@ def test_a_fat_tree_has_the_caller_s_limits_whoever_asks_first() -> None:
         assert isinstance(volume, FatVolume)
         with pytest.raises(LimitExceeded):
             list(volume.files)
+
+
+@pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs6"])
+@pytest.mark.parametrize("length", [1, 4095, 4096, 4097, 70_000])
+def test_a_link_is_read_up_to_its_longest_target(kind: str, length: int) -> None:
+    """A longer one is left out, not cut; what lies beside it is there."""
+    (source,) = vmfs_volume({"before": b"1", "link": VmfsLink("x" * length), "behind": b"2"}, kind)  # type: ignore[arg-type]
+    with Image.open(source) as image:
+        assert [path for path in image.partitions[1].files if path[0] != "."] == ["before", "behind"]
+        assert volume_of(image).links == ({"link": "x" * length} if length <= 4096 else {})
+        messages = [problem.message for problem in image.problems]
+    if length <= 4096:
+        assert messages == []
+    else:
+        assert messages == [f"link: a link's target has {length} bytes, more than the 4096 that are read"]
+
+
+@pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs6"])
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_a_directory_is_read_up_to_its_largest_size(kind: str, over: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is set to what it has, less or more an entry of 140 bytes, or one of the blocks that VMFS 6 has of them."""
+    names = [f"{number:02}" for number in range(40)]
+    (source,) = vmfs_volume({f"dir/{name}": b"" for name in names}, kind)  # type: ignore[arg-type]
+    step = 4096 if kind == "vmfs6" else 140
+    size = 0x14000 if kind == "vmfs6" else (len(names) + 2) * step
+    monkeypatch.setattr("vmvisor_image.volumes.vmfs_files._LARGEST_DIRECTORY", size - over * step)
+    with Image.open(source) as image:
+        found = [file.name for path, file in image.partitions[1].files.items() if path.startswith("dir/")]
+        messages = [problem.message for problem in image.problems]
+    if over <= 0:
+        assert (found, messages) == (names, [])
+        return
+    assert found == names[: len(found)]
+    assert len(names) - 14 <= len(found) < len(names)  # one entry, or one block
+    lost = ["1 of its blocks of entries lie behind the 3 that it has or are read"] if kind == "vmfs6" else []
+    assert messages == [f"'dir' has {size} bytes: only the first {size - step} are read", *lost]

@@ -33,7 +33,9 @@ from vmvisor_image.volumes.vmfs_blocks import ROOT, Descriptor, Report, VmfsBloc
 DIRECTORY, REGULAR, LINK, SYSTEM, RAW_DEVICE = 2, 3, 4, 5, 6
 """`FileMetadata.type`."""
 _LARGEST_DIRECTORY: Final = 256 << 20
+"""Bytes of a directory that are read: those of 1.9 million entries."""
 _LONGEST_TARGET: Final = 4096
+"""Bytes of a symbolic link's target, which is a path: no host takes a longer one."""
 _ENTRIES_AT_ONCE: Final = 1024
 _BLOCKS_AT_ONCE: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -127,7 +129,10 @@ class VmfsTree:
         if _is_directory(metadata):
             return Directory(path, _time(metadata.modified), lambda: self._list(path, address, home), fold_case=False)
         if metadata.type == LINK:
-            target = self._blocks.content(descriptor).read_at(0, min(metadata.size, _LONGEST_TARGET))
+            if metadata.size > _LONGEST_TARGET:
+                message = f"a link's target has {metadata.size} bytes, more than the {_LONGEST_TARGET} that are read"
+                raise descriptor.bad(message)
+            target = self._blocks.content(descriptor).read_at(0, metadata.size)
             self.links[path] = target.partition(b"\0")[0].decode("utf-8", "surrogateescape")
             return None
         if metadata.type == RAW_DEVICE:
@@ -149,7 +154,11 @@ class VmfsTree:
         content = self._blocks.content(descriptor)
         size = min(content.size, _LARGEST_DIRECTORY)
         hashed = self._blocks.is_6 and size >= DIRECTORY_ENTRIES_OFFSET
-        if hashed and int.from_bytes(content.read_at(0, 4), "little") in DIRECTORY_VERSIONS:
+        hashed = hashed and int.from_bytes(content.read_at(0, 4), "little") in DIRECTORY_VERSIONS
+        if content.size > size:
+            message = f"{path or '/'!r} has {content.size} bytes: only the first {size} are read"
+            self._report(Problem("VMFS directory", message, descriptor.metadata.source_offset))
+        if hashed:
             room = max(size, min(self._blocks.allocated(descriptor), _LARGEST_DIRECTORY))
             found = self._hashed_entries(self._blocks.content(descriptor, room), size)
         else:
@@ -208,7 +217,7 @@ class VmfsTree:
         count, room = ((length - DIRECTORY_ENTRIES_OFFSET) // block for length in (size, content.size))
         head = DirectoryHeader.parse(content.read_at(0, DirectoryHeader.length()))
         per_map = 2 * (block - header)
-        behind = 0
+        behind = lost = 0
         for first in range(0, room, per_map):
             if first >= count and first // per_map >= head.map_count:
                 break
@@ -221,15 +230,20 @@ class VmfsTree:
                     )
                     yield from blocks
                 continue
-            for at in range(first, min(first + per_map, room)):
-                pair = types[(at - first) // 2]
-                if (pair & 0xF if (at - first) & 1 else pair >> 4) & 3 == DIRECTORY_BLOCK_ENTRIES:
+            kinds = (kind & 3 for pair in types.rstrip(b"\0") for kind in (pair >> 4, pair))
+            for at, kind in enumerate(kinds, first):
+                if kind == DIRECTORY_BLOCK_ENTRIES and at >= room:
+                    lost += 1
+                elif kind == DIRECTORY_BLOCK_ENTRIES:
                     behind += at >= count
                     yield at
         if behind:
             self._report(
                 Problem("VMFS directory", f"{behind} of its blocks of entries lie behind its end, and are read")
             )
+        if lost:
+            message = f"{lost} of its blocks of entries lie behind the {room} that it has or are read"
+            self._report(Problem("VMFS directory", message))
 
     def _block_map(self, content: ReadAt, head: DirectoryHeader, number: int, count: int) -> bytes | None:
         """The map of that number of a directory of `count` blocks, four bits a block; None where it is damaged."""
