@@ -28,7 +28,9 @@ from vmvisor_image import (
     export_pxe,
     inspect,
     open_archive,
+    verify,
 )
+from vmvisor_image.boot.bootable import find_installer
 from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing import forge
@@ -351,6 +353,44 @@ def test_a_checksum_file_without_a_checksum(tmp_path: Path) -> None:
         pytest.raises(CorruptImage, match=r"'imagedd\.md5' holds no md5"),
     ):
         image.checksums()
+
+
+@pytest.mark.parametrize("size", [(1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_a_checksum_file_is_read_up_to_its_largest_size(size: int, tmp_path: Path) -> None:
+    """Its last line counts; of a larger one `verify` tells, and of all else."""
+    media = Media(tmp_path, "4.1", DISK, ROCK_RIDGE)
+    line = media.read("imagedd.md5").split()[0] + b"  imagedd.bz2\n"
+    others = b"0" * 32 + b"  another.bz2\n"
+    text = others + b"#" * (size - len(others) - len(line) - 1) + b"\n" + line
+    (media.folder / "imagedd.md5").write_bytes(text)
+    assert len(text) == size
+    path = iso(media.folder, tmp_path / "a.iso")
+    with Image.open(path) as image:
+        if size <= 1 << 20:
+            assert [checked.is_right for checked in image.checksums()] == [True]
+        else:
+            with pytest.raises(CorruptImage, match=f"'imagedd.md5' is too large .expected at most {1 << 20} bytes"):
+                image.checksums()
+    report = verify(path)
+    assert [problem.message for problem in report.problems if problem.structure == "checksum file"] == (
+        [] if size <= 1 << 20 else [f"'imagedd.md5' is too large (expected at most {1 << 20} bytes, found {size})"]
+    )
+    assert report.partitions
+
+
+@pytest.mark.parametrize("size", [65536, 65537])
+def test_the_configuration_of_a_cd_is_read_up_to_its_largest_size(size: int, tmp_path: Path) -> None:
+    media = Media(tmp_path, "4.1", DISK, ROCK_RIDGE)
+    text = media.read("isolinux.cfg")
+    (media.folder / "isolinux.cfg").write_bytes(b"#" * (size - len(text) - 1) + b"\n" + text)
+    with Image.open(iso(media.folder, tmp_path / "a.iso")) as image:
+        installer = find_installer(image)
+        assert installer is not None
+        if size <= 65536:
+            assert [module.name for module in installer.order][:2] == ["vmkboot.gz", "vmkernel.gz"]
+        else:
+            with pytest.raises(CorruptImage, match=r"'isolinux\.cfg' is larger .* at most 65536 bytes, found 65537"):
+                _ = installer.order
 
 
 def test_a_cut_cd_still_says_what_it_can(tmp_path: Path) -> None:

@@ -107,6 +107,26 @@ def test_a_kernel() -> None:
     assert module.content.size == len(gzip.decompress(data)) - 284
 
 
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 1000, 65535])
+def test_every_program_header_counts(count: int) -> None:
+    """The segment that is loaded lowest is that of the last of them."""
+    whole = bytearray(forge.kernel_elf(0x1BADB005.to_bytes(4, "little")))
+    segment, start = bytes(whole[52:84]), len(whole)
+    body = bytes(whole[0x1000:])
+    whole[28:32] = start.to_bytes(4, "little")
+    whole[44:46] = count.to_bytes(2, "little")
+    data = bytes(whole) + (b"\1" + bytes(31)) * (count - 1)
+    lowest = segment[:4] + len(data + segment).to_bytes(4, "little") + bytes(8) + segment[16:]
+    kernel = Module(BytesSource(data + lowest + body)).kernel
+    assert kernel is not None
+    assert kernel.esx_boot_info == len(data + lowest) + 16
+    with pytest.raises(CorruptImage, match="bytes wanted"):
+        _ = Module(BytesSource(data + lowest[:-1])).kernel
+    whole[42:44] = (31).to_bytes(2, "little")
+    with pytest.raises(CorruptImage, match=r"program_header_size.*at least 32, found 31"):
+        _ = Module(BytesSource(bytes(whole))).kernel
+
+
 def test_a_kernel_without_a_header_is_none_that_multiboot_loads() -> None:
     module = Module(BytesSource(forge.kernel_elf(multiboot=False)))
     assert module.kernel is not None
@@ -183,6 +203,17 @@ class TestState:
     def test_encrypted(self, name: str) -> None:
         encrypted = forge.encrypt(self.LOCAL, self.INFO)
         assert self.open({"local.tgz.ve": encrypted, name: self.INFO})["etc/passwd"] == b"root"
+
+    @pytest.mark.parametrize("size", [65535, 65536, 65537])
+    def test_what_the_key_is_derived_from_is_read_up_to_its_largest_size(self, size: int) -> None:
+        encrypted = forge.encrypt(self.LOCAL, self.INFO)
+        info = b"#".ljust(size - len(self.INFO) - 1) + b"\n" + self.INFO
+        files = {"local.tgz.ve": encrypted, "encryption.info": info}
+        if size <= 65536:
+            assert self.open(files)["etc/passwd"] == b"root"
+        else:
+            with pytest.raises(CorruptImage, match="at most 65536 bytes, found 65537"):
+                self.open(files)
 
     def test_with_a_key(self) -> None:
         encrypted = forge.encrypt(self.LOCAL, self.INFO)

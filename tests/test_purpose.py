@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmvisor_image import Generation, Image, Role, inspect
+from vmvisor_image import CorruptImage, Generation, Image, Problem, Role, inspect, verify
 from vmvisor_image.boot.banks import BootState
 from vmvisor_image.explanation import described_generation
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMKCORE
@@ -177,6 +177,10 @@ def disk_with(first: Tree, second: Tree, *, marker: bool = True) -> SparseImage:
     return SparseImage(disk.size, [(at, data) for at, data in disk.pieces if not data.startswith(b"VMWARE FAT16")])
 
 
+def about_configuration(problems: tuple[Problem, ...]) -> list[Problem]:
+    return [problem for problem in problems if problem.structure == "boot configuration"]
+
+
 class TestActiveBank:
     """Rules of esx-boot's safeboot."""
 
@@ -227,6 +231,29 @@ class TestActiveBank:
             assert offset is not None
             assert image.read_at(offset, 10) == b"bootstate="
             assert found.uuid == image.partitions[5].records["VMware marker"].raw[16:]
+
+    @pytest.mark.parametrize("size", [65535, 65536, 65537, 1 << 20])
+    def test_a_configuration_is_read_up_to_its_largest_size(self, size: int) -> None:
+        """A larger one is a problem of its partition, and costs no other bank."""
+        length = len(dict(bank("4.1.0-1", 1, extra="#"))["boot.cfg"])  # type: ignore[arg-type]  # a mapping
+        disk = disk_with(bank("4.1.0-1", 1, extra="#" * (size - length + 1)), bank("4.1.0-2", 2))
+        with Image.open(disk) as image:
+            assert image.partitions["Hypervisor1"].files["boot.cfg"].size == size
+            banks = {found.number: found.build for found in image.partitions.banks}
+            said = about_configuration(image.problems)
+            offset = image.partitions[5].files["boot.cfg"].extents[0].offset
+        assert said == about_configuration(verify(disk).problems) == about_configuration(inspect(disk).problems)
+        if size <= 65536:
+            assert (banks, said) == ({5: "4.1.0-1", 6: "4.1.0-2"}, [])
+            return
+        assert banks == {6: "4.1.0-2"}
+        assert [problem.offset for problem in said] == [offset]
+        assert f"at most 65536 bytes, found {size}" in said[0].message
+        with Image.open(disk) as image:
+            assert about_configuration(image.problems) == said  # nothing was read before
+            with pytest.raises(CorruptImage, match="at most 65536 bytes"):
+                _ = image.system(5).modules
+            assert image.system(6).version == "4.1.0"
 
     @given(
         st.lists(

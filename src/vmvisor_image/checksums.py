@@ -14,7 +14,8 @@ from vmvisor_image.names import fold_name
 
 _ALGORITHMS: Final = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 """Suffixes, which are hashlib's names, and hexadecimal digits of each."""
-_LARGEST: Final = 1 << 16
+_LARGEST: Final = 1 << 20
+"""Bytes of a checksum file that is read: some ten thousand lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
     the image as it was called before it was put on the CD.
 
     Raises:
-        CorruptImage: A checksum file holds no checksum, or what is to be read is damaged.
+        CorruptImage: A checksum file holds no checksum or is too large, or what is to be read is damaged.
     """
     folder = file.path[: -len(file.name)]
     stem = file.name.partition(".")[0]
@@ -52,7 +53,14 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
             listed = next((f for f in files.values() if fold_name(f.path) == fold_name(f"{folder}{name}")), None)
             if listed is None:
                 continue
-            lines = _lines(listed.read_at(0, min(listed.size, _LARGEST)), digits)
+            if listed.size > _LARGEST:
+                raise CorruptImage(
+                    f"{listed.path!r} is too large",
+                    structure="checksum file",
+                    expected=f"at most {_LARGEST} bytes",
+                    found=listed.size,
+                )
+            lines = _lines(listed.read_bytes(), digits)
             if not lines:
                 raise CorruptImage(f"{listed.path!r} holds no {algorithm} checksum", structure="checksum file")
             expected = _expected(lines, file.name)

@@ -276,6 +276,7 @@ class Image:
             with self.limits.operation():
                 table = self.partitions
                 found += table.problems
+                _ = table.banks  # a boot.cfg that can't be read is a problem of its partition
                 for partition in table:
                     _ = partition.label
                     found += partition.problems
@@ -316,6 +317,9 @@ class Image:
         """Whether what was taken out of containers is what the checksum files beside it say; reads it whole.
 
         The installer of ESXi 4.1 has an ``imagedd.md5`` beside its ``imagedd.bz2``.
+
+        Raises:
+            CorruptImage: A checksum file holds no checksum or is too large, or what is to be read is damaged.
         """
         found: list[Checksum] = []
         with self.limits.operation():

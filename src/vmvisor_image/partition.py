@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
-from vmvisor_image.boot.banks import BootBank, active_bank, find_banks
+from vmvisor_image.boot.banks import BootBank, active_bank, read_bank
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.files import Extent, FileTree
@@ -464,7 +464,13 @@ class PartitionTable:
         """The boot banks, by partition number; reads the root directory of each FAT volume and each ``boot.cfg``."""
         with self._lock:
             if self._banks is None:
-                self._banks = find_banks(self)
+                found = []
+                for partition in sorted(self, key=lambda partition: partition.number):
+                    try:
+                        found.append(read_bank(partition))
+                    except CorruptImage as error:
+                        partition._report(error)
+                self._banks = tuple(bank for bank in found if bank is not None)
             return self._banks
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vmvisor_image.archives import Archive
-from vmvisor_image.boot.banks import BANK_CONFIGURATION
+from vmvisor_image.boot.banks import BANK_CONFIGURATION, CONFIGURATION
 from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.bzip2 import Bzip2Reader
@@ -384,7 +384,11 @@ class _Verification:
         found = [*table_problems, *_bad_copies(gpt)]
         found += itertools.chain.from_iterable(each.problems for each in layers)
         found += itertools.chain.from_iterable(each.problems for each in partitions)
-        checksums = self._image.checksums()
+        checksums: tuple[Checksum, ...] = ()
+        try:
+            checksums = self._image.checksums()
+        except CorruptImage as error:
+            found.append(Problem.of(error))
         found += [
             Problem("checksum file", f"{c.path} is not what {c.listed_in} says") for c in checksums if not c.is_right
         ]
@@ -556,8 +560,9 @@ class _Verification:
             for module in (*(() if kernel is None else (kernel,)), *bootable.configuration.modules):
                 if bootable.find_module(module.name) is None:
                     yield Problem(BANK_CONFIGURATION, f"{module.name!r}, which it names, is not there", offset)
-        except CorruptImage:
-            return  # what can't be read of it is told of its file, or of its directory
+        except CorruptImage as error:
+            if error.structure == CONFIGURATION:  # else it is told of its file, or of its directory
+                yield Problem.of(error)
 
     def _kind(self, partition: Partition, content: NonZero) -> str:
         """`Partition.kind`, without reading the partition once more to tell whether it is empty."""

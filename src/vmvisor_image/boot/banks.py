@@ -26,8 +26,11 @@ from vmvisor_image.volumes.fat import FatVolume
 BANK_CONFIGURATION: Final = "boot.cfg"
 """The file in the boot bank's root that names kernel and modules."""
 LARGEST_CONFIGURATION: Final = 1 << 16
-"""Bytes of a boot.cfg that are looked at; real ones have a few hundred."""
+"""Bytes of a boot loader's configuration that is read; real ones have a few hundred."""
+CONFIGURATION: Final = "boot configuration"
+"""What an error about one as such names."""
 _MOST_BANKS: Final = 3
+"""More than these the loader does not look at either."""
 _WITHOUT_MARKER: Final = "3."
 """How versions begin whose banks have no marker."""
 
@@ -103,19 +106,37 @@ class BankPartition(Protocol):
         ...
 
 
+def read_configuration(file: File) -> bytes:
+    """A boot loader's configuration, as it is.
+
+    Raises:
+        CorruptImage: It can't be read, or has more bytes than are read.
+    """
+    if file.size > LARGEST_CONFIGURATION:
+        raise CorruptImage(
+            f"{file.path!r} is larger than any boot loader's configuration",
+            structure=CONFIGURATION,
+            offset=file.extents[0].offset,
+            expected=f"at most {LARGEST_CONFIGURATION} bytes",
+            found=file.size,
+        )
+    return file.read_bytes()
+
+
 def read_bank(partition: BankPartition) -> BootBank | None:
-    """The boot bank in a partition; None where there is no FAT volume with a ``boot.cfg`` that can be read."""
+    """The boot bank in a partition; None where there is no FAT volume with a ``boot.cfg``.
+
+    Raises:
+        CorruptImage: It can't be read.
+    """
     volume = partition.volume
     if not isinstance(volume, FatVolume):
         return None
-    try:
-        found = next((entry for entry in volume.files.root if fold_name(entry.name) == BANK_CONFIGURATION), None)
-        if not isinstance(found, File):
-            return None
-        configuration = BootConfig.parse(found.read_at(0, min(found.size, LARGEST_CONFIGURATION)))
-        extents = found.extents
-    except CorruptImage:
+    found = next((entry for entry in volume.files.root if fold_name(entry.name) == BANK_CONFIGURATION), None)
+    if not isinstance(found, File):
         return None
+    configuration = BootConfig.parse(read_configuration(found))
+    extents = found.extents
     updated = configuration.number("updated")
     state = configuration.number("bootstate") if "bootstate" in configuration.values else 0
     return BootBank(
@@ -127,12 +148,6 @@ def read_bank(partition: BankPartition) -> BootBank | None:
         configuration=configuration,
         configuration_offset=extents[0].offset if extents else None,
     )
-
-
-def find_banks(partitions: Iterable[BankPartition]) -> tuple[BootBank, ...]:
-    """The boot banks of a disk, by the number of their partition; reads each FAT volume's root directory."""
-    ordered = sorted(partitions, key=lambda partition: partition.number)
-    return tuple(bank for partition in ordered if (bank := read_bank(partition)) is not None)
 
 
 def active_bank(banks: Iterable[BootBank]) -> BootBank | None:

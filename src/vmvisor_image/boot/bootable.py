@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.archives import open_archive
-from vmvisor_image.boot.banks import BANK_CONFIGURATION, LARGEST_CONFIGURATION
+from vmvisor_image.boot.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.errors import CorruptImage, PartitionNotFound, PathNotFound
@@ -85,15 +85,18 @@ class Bootable:
             CorruptImage: It can't be read.
         """
         file = self.find(BANK_CONFIGURATION)
-        return None if file is None else BootConfig.parse(file.read_at(0, min(file.size, LARGEST_CONFIGURATION)))
+        return None if file is None else BootConfig.parse(read_configuration(file))
 
     @cached_property
     def isolinux_entry(self) -> BootEntry | None:
-        """What the CD's boot loader loads; None where there is no such entry."""
+        """What the CD's boot loader loads; None where there is no such entry.
+
+        Raises:
+            CorruptImage: Its configuration can't be read.
+        """
         for name in _ISOLINUX:
             if (file := self.find(name)) is not None:
-                data = file.read_at(0, min(file.size, LARGEST_CONFIGURATION))
-                return SyslinuxConfig.parse(data).multiboot_entry()
+                return SyslinuxConfig.parse(read_configuration(file)).multiboot_entry()
         return None
 
     @cached_property

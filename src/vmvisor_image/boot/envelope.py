@@ -156,8 +156,10 @@ def decrypt(source: ReadAt, key: bytes) -> bytes:
     found = hashlib.sha256(CIPHER.encode() + key).digest()
     if envelope.attributes.get("vmware.keyHash", found) != found or len(key) != 32:
         raise KeyUnavailable(f"the configuration is encrypted with another key: {envelope.key_id}")
-    if not 3 * ENVELOPE_BLOCK <= source.size <= _LARGEST:
+    if source.size < 3 * ENVELOPE_BLOCK:
         raise TruncatedImage(f"{source.size} bytes are no size of one", structure="configuration envelope", offset=0)
+    if source.size > _LARGEST:
+        raise _damaged(0, f"{source.size} bytes are more than the {_LARGEST} that are decrypted")
     initial = envelope.attributes.get("vmware.iv", b"")
     if not isinstance(initial, bytes) or not 8 <= len(initial) <= 128:
         raise _damaged(_ATTRIBUTES, "it has no initialisation vector")

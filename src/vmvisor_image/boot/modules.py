@@ -33,7 +33,6 @@ ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", 
 
 _MACHINES: Final = {3: "x86", 62: "x86-64", 183: "AArch64"}
 _LOADED: Final = 1
-_MOST_PROGRAM_HEADERS: Final = 256
 _CHUNK: Final = 1 << 20
 _OVERLAP: Final = 256
 _BUILD: Final = re.compile(rb"build-([0-9]{3,12})(?![0-9])")
@@ -206,13 +205,20 @@ def _find_esx_boot_info(source: ReadAt, rest: Elf32Rest | Elf64Rest) -> int | No
     """Where the header lies in the segment that is loaded lowest."""
     kind: type[Elf32ProgramHeader] | type[Elf64ProgramHeader]
     kind = Elf32ProgramHeader if isinstance(rest, Elf32Rest) else Elf64ProgramHeader
-    count = min(rest.program_header_count, _MOST_PROGRAM_HEADERS)
+    size = rest.program_header_size
+    if rest.program_header_count and size < kind.length():
+        raise CorruptImage(
+            "too small for one",
+            structure="ELF header",
+            field="program_header_size",
+            offset=rest.source_offset,
+            expected=f"at least {kind.length()}",
+            found=size,
+        )
     segments = []
-    for number in range(count):
-        at = rest.program_headers + number * rest.program_header_size
-        data = read_up_to(source, at, kind.length())
-        if len(data) < kind.length() or rest.program_header_size < kind.length():
-            break
+    for number in range(rest.program_header_count):  # at most 65,535
+        at = rest.program_headers + number * size
+        data = source.read_at(at, kind.length())
         segment = kind.parse(data, base=at)
         if segment.segment_type == _LOADED and segment.file_size:
             segments.append(segment)

@@ -6,7 +6,7 @@ from typing import Final
 
 from vmvisor_image.archives import Archive, open_archive
 from vmvisor_image.boot.envelope import decrypt, key_of
-from vmvisor_image.errors import KeyUnavailable, PathNotFound
+from vmvisor_image.errors import CorruptImage, KeyUnavailable, PathNotFound
 from vmvisor_image.files import File
 from vmvisor_image.streams import BytesSource
 
@@ -15,7 +15,7 @@ LOCAL: Final = "local.tgz"
 ENCRYPTED: Final = "local.tgz.ve"
 ENCRYPTION_INFO: Final = "encryption.info"
 _LARGEST_INFO: Final = 1 << 16
-"""Bytes of an `ENCRYPTION_INFO` that are read; it has some hundred."""
+"""Bytes of an `ENCRYPTION_INFO` that is read; it has some hundred."""
 
 
 def open_state(file: File, *, key: bytes | None = None) -> Archive:
@@ -45,5 +45,12 @@ def _find_key(outer: Archive) -> bytes:
     for name in (ENCRYPTION_INFO, f".#{ENCRYPTION_INFO}"):
         if name in outer:
             file = outer[name]
-            return key_of(file.read_at(0, min(file.size, _LARGEST_INFO)))
+            if file.size > _LARGEST_INFO:
+                raise CorruptImage(
+                    "it is larger than any",
+                    structure=name,
+                    expected=f"at most {_LARGEST_INFO} bytes",
+                    found=file.size,
+                )
+            return key_of(file.read_bytes())
     raise KeyUnavailable(f"{ENCRYPTED} is encrypted, and {ENCRYPTION_INFO} is not beside it: the key is in a TPM")
