@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from PIL import Image as Picture
@@ -16,10 +16,13 @@ from rich.console import Console
 
 from tests import notebook_page
 from tests.test_purpose import BOOT, DISKS, bank
-from vmvisor_image import Hexdump, Image
+from vmvisor_image import Hexdump, Image, notebook
 from vmvisor_image.notebook import _COLORS
 from vmvisor_image.partition_types import BASIC_DATA
+from vmvisor_image.record import U8, Array, Record, record
 from vmvisor_image.schemas.gpt import GptHeader
+from vmvisor_image.streams import BytesSource
+from vmvisor_image.survey import survey
 from vmvisor_image.testing.forge import esx35_disk, fat_volume
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import vmfs_headers
@@ -257,3 +260,57 @@ def test_a_compressed_image_is_not_decoded_for_its_size(tmp_path: Path) -> None:
         assert not image.size_is_known
         head = check(image.partitions._repr_html_()).text
         assert "Hypervisor3" in head
+
+
+@pytest.mark.parametrize("count", [199, 200, 201, 1500])
+def test_a_last_row_says_how_many_more_files_there_are(count: int) -> None:
+    volume = fat_volume({f"F{n:04}E": b"" for n in range(count)}, sectors=4000, root_entries=2048)
+    with Image.open(volume) as image:
+        tree = image.partitions[1].files
+        shown, text = check(tree._repr_html_()).text, terminal(tree)
+    for found in (shown, text):
+        assert ("F0199E" in found) == (count > 199)
+        assert "F0200E" not in found
+        assert re.findall("… and ([0-9,]+) more", found) == ([] if count <= 200 else [f"{count - 200:,}"])
+
+
+@record
+class One(Record):
+    """A field."""
+
+    value: U8
+    """A number."""
+
+
+@record
+class Full(Record):
+    """A structure of as many fields as a table shows."""
+
+    fields: Annotated[tuple[One, ...], Array(200)]
+    """Each."""
+
+
+@record
+class Over(Record):
+    """A structure of one field more."""
+
+    fields: Annotated[tuple[One, ...], Array(201)]
+    """Each."""
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(Full, []), (Over, ["1"])])
+def test_a_last_row_says_how_many_more_fields_there_are(kind: type[Record], expected: list[str]) -> None:
+    found = kind.parse(bytes(range(kind.length())), base=0)
+    assert re.findall("… and ([0-9,]+) more", check(notebook.record_html(found)).text) == 2 * expected  # and a legend
+    assert re.findall("… and ([0-9,]+) more", check(Hexdump.of(found)._repr_html_()).text) == expected
+    assert re.findall("… and ([0-9,]+) more", terminal(found)) == expected
+
+
+def test_a_strip_of_entropy_says_what_it_is_of() -> None:
+    source = BytesSource(bytes(8192) + b"x" * 4096)
+    whole, part = survey(source, blocks=1, sample=None), survey(source, blocks=1)
+    first = survey(source, blocks=1, exact=False)
+    assert "1 blocks of 12,288 bytes, mean" in check(whole._repr_html_()).text
+    for found, zeros in ((part, "0% of the blocks are zeros"), (first, "100% of the blocks are zeros, as far as they")):
+        assert f"12,288 bytes (4,096 of each), mean 0.00 of 8 bits per byte; {zeros}" in check(found._repr_html_()).text
+    assert [found.exact for found in (whole, part, first)] == [True, True, False]

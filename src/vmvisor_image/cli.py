@@ -547,7 +547,9 @@ def _print_partition(partition: Partition) -> None:
     found = partition.survey(blocks=_MAP_WIDTH)
     strip = "".join("?" if entropy is None else _STRIP[math.ceil(entropy)] for entropy in found.entropies)
     print(f"\n  [{strip}]")
-    print(f"  entropy by {found.block_size} bytes, from {_STRIP[0]!r} for zeros to {_STRIP[-1]!r} for random bytes")
+    sampled = f" ({found.sampled} of each)" if found.sampled < found.block_size else ""
+    scale = f"from {_STRIP[0]!r} for zeros to {_STRIP[-1]!r} for random bytes"
+    print(f"  entropy by {found.block_size} bytes{sampled}, {scale}")
     for name, record in partition.records.items():
         dump = Hexdump.of(record)
         print(f"\n{name} at byte {dump.offset:#x}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import islice
 from typing import Final
 
 from vmvisor_image import (
@@ -104,13 +103,13 @@ def partition_html(partition: Partition) -> str:
 def tree_html(tree: FileTree) -> str:
     """What lies in a volume's root directory."""
     rows = []
-    for entry in islice(tree.root, _MOST_ENTRIES):
+    entries = list(tree.root)
+    for entry in entries[:_MOST_ENTRIES]:
         is_directory = isinstance(entry, Directory)
         modified = "" if entry.modified is None else entry.modified.isoformat(" ")
         size = "" if isinstance(entry, Directory) else f"{entry.size:,}"
         rows.append((f"{entry.name}/" if is_directory else entry.name, size, modified))
-    more = "" if len(rows) < _MOST_ENTRIES else "<p class='dim'>… and more</p>"
-    return _wrap(_table(("Name", "Bytes", "Modified"), rows, numbers=(1,)) + more)
+    return _wrap(_table(("Name", "Bytes", "Modified"), rows, numbers=(1,)) + _more(entries))
 
 
 def record_html(record: Record) -> str:
@@ -143,9 +142,11 @@ def survey_svg(found: Survey) -> str:
         )
     known = [entropy for entropy in found.entropies if entropy is not None]
     mean = sum(known) / len(known) if known else 0.0
+    sampled = f" ({found.sampled:,} of each)" if found.sampled < found.block_size else ""
+    looked_at = "" if found.exact else ", as far as they were looked at"
     note = (
-        f"entropy of {len(found.entropies)} blocks of {found.block_size:,} bytes, mean {mean:.2f} of 8 bits per byte;"
-        f" {found.zero_ratio:.0%} of the blocks are zeros"
+        f"entropy of {len(found.entropies)} blocks of {found.block_size:,} bytes{sampled}, mean {mean:.2f} of 8 bits"
+        f" per byte; {found.zero_ratio:.0%} of the blocks are zeros{looked_at}"
     )
     return (
         f"<svg viewBox='0 0 {_WIDTH} 46' role='img' aria-label='{note}'>{''.join(cells)}"
@@ -221,8 +222,13 @@ def _record_table(name: str, record: Record) -> str:
     rows = [(f"{mark.start - dump.offset:#x}", mark.field, mark.value) for mark in dump.marks[:_MOST_ENTRIES]]
     return (
         f"<details open><summary><b>{_text(name)}</b> <span class='dim'>{type(record).__name__}{at}</span></summary>"
-        f"{_table(('Offset', 'Field', 'Value'), rows, numbers=(0,))}</details>"
+        f"{_table(('Offset', 'Field', 'Value'), rows, numbers=(0,))}{_more(dump.marks)}</details>"
     )
+
+
+def _more(rows: Sequence[object]) -> str:
+    """What stands in the place of the rows that are not shown; empty where all are."""
+    return f"<p class='dim'>… and {len(rows) - _MOST_ENTRIES:,} more</p>" if len(rows) > _MOST_ENTRIES else ""
 
 
 def _hexdump_body(dump: Hexdump) -> str:
@@ -244,7 +250,7 @@ def _hexdump_body(dump: Hexdump) -> str:
     ]
     keys = [f"var(--m{number % _MARK_COLORS})" for number in range(len(rows))]
     legend = _table(("Offset", "Bytes", "Structure", "Field", "Value"), rows, keys=keys, numbers=(0, 1)) if rows else ""
-    return f"<pre>{chr(10).join(lines)}</pre>{legend}"
+    return f"<pre>{chr(10).join(lines)}</pre>{legend}{_more(dump.marks)}"
 
 
 def _runs(dump: Hexdump, numbers: Sequence[int | None], cells: Sequence[str]) -> str:

@@ -31,6 +31,8 @@ class Survey:
     """Blocks of which all that was looked at is zeros."""
     sampled: int
     """Bytes of each block whose entropy this is."""
+    exact: bool = True
+    """Whether each block was looked at as a whole, but for its entropy; else `zero_blocks` may be too many."""
 
     @property
     def zero_ratio(self) -> float:
@@ -83,7 +85,8 @@ def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096, exac
             entropies.append(entropy(source.read_at(at, (end if sample is None else min(at + sample, end)) - at)))
         except CorruptImage:
             entropies.append(None)
-    return Survey(size, block_size, tuple(entropies), zeros, min(sample or block_size, block_size))
+    sampled = min(sample or block_size, block_size)
+    return Survey(size, block_size, tuple(entropies), zeros, sampled, exact=exact or sample is None)
 
 
 def find_strings(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -25,6 +24,7 @@ _STYLES: Final = {
 }
 _MAP_WIDTH: Final = 72
 _MOST_ENTRIES: Final = 200
+"""Files or fields in a table; a last row says how many more there are."""
 
 
 def image_table(image: Image) -> RenderableType:
@@ -79,13 +79,14 @@ def partition_text(partition: Partition) -> RenderableType:
 def tree_table(tree: FileTree) -> Table:
     """What lies in a volume's root directory."""
     shown = Table("Name", "Bytes", "Modified")
-    for entry in islice(tree.root, _MOST_ENTRIES):
+    entries = list(tree.root)
+    for entry in entries[:_MOST_ENTRIES]:
         modified = "" if entry.modified is None else entry.modified.isoformat(" ")
         if isinstance(entry, Directory):
             shown.add_row(_text(f"{entry.name}/"), "", modified)
         else:
             shown.add_row(_text(entry.name), str(entry.size), modified)
-    return shown
+    return _with_more(shown, entries)
 
 
 def record_table(record: Record, name: str | None = None) -> Table:
@@ -95,6 +96,13 @@ def record_table(record: Record, name: str | None = None) -> Table:
     dump = Hexdump.of(record)
     for mark in dump.marks[:_MOST_ENTRIES]:
         shown.add_row(f"{mark.start - dump.offset:#x}", mark.field, _text(mark.value))
+    return _with_more(shown, dump.marks)
+
+
+def _with_more(shown: Table, rows: Sequence[object]) -> Table:
+    """A table with a last row that says how many are not shown, where that are any."""
+    if len(rows) > _MOST_ENTRIES:
+        shown.add_row(f"… and {len(rows) - _MOST_ENTRIES:,} more")
     return shown
 
 
