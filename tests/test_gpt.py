@@ -6,7 +6,10 @@ import json
 import random
 import re
 import subprocess
+import zlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -14,11 +17,13 @@ import pytest
 
 from tests.support import require_tool, run
 from tests.test_partitions import Recorder
-from vmvisor_image import PARTITION_TYPES, Image, verify
+from vmvisor_image import PARTITION_TYPES, Image, Partition, Problem, verify
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
+from vmvisor_image.purpose import Layout, find_layout
+from vmvisor_image.schemas.gpt import GptEntry, GptHeader
 from vmvisor_image.schemas.mbr import PartitionEntry
 from vmvisor_image.tables.gpt import GptTable
-from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
+from vmvisor_image.testing.forge_gpt import GptPartition, esx7_disk, gpt_disk, sealed
 
 TYPES = (BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE, UUID("0fc63daf-8483-4772-8e79-3d69d8477de4"))
 NAMES = ("", "BOOT", "BOOTBANK1", "größer & <i>", "名前", "x" * 36)
@@ -301,3 +306,83 @@ def test_damage_is_told_by_verify_where_sgdisk_tells_it(tmp_path: Path, sector_s
         assert not is_told or ours, f"byte {place:#x}: {done.stdout}"
         assert is_told or not ours or 446 <= place < 512, f"byte {place:#x}: {ours}"
     assert told > 80
+
+
+def with_entries(count: int, slots: tuple[int, ...], *, claimed: int | None = None) -> bytes:
+    """A disk of 24 MiB whose two tables have room for so many entries, with a partition of one sector in some slots."""
+    sectors = 48 << 11
+    held = -(-count * GptEntry.length() // 512)
+    [header] = GptHeader.parse_all(gpt_disk([], sectors=sectors).read_at(512, GptHeader.length()))
+    table = bytearray(held * 512)
+    for slot in slots:
+        at = 48 << 10
+        entry = GptEntry(BASIC_DATA.bytes_le, UUID(int=slot).bytes_le, at + slot, at + slot, 0, bytes(72)).build()
+        table[(slot - 1) * len(entry) : slot * len(entry)] = entry
+    header = replace(
+        header,
+        entry_count=count if claimed is None else claimed,
+        entries_crc=zlib.crc32(table[: count * GptEntry.length()]),
+        first_usable_lba=2 + held,
+        last_usable_lba=sectors - 2 - held,
+    )
+    backup = replace(header, my_lba=sectors - 1, alternate_lba=1, entries_lba=sectors - 1 - held)
+    data = bytearray(gpt_disk([], sectors=sectors).read_at(0, sectors * 512))
+    for at, part in (
+        (512, sealed(header)),
+        (1024, table),
+        (backup.entries_lba * 512, table),
+        (backup.my_lba * 512, sealed(backup)),
+    ):
+        data[at : at + len(part)] = part
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [128, 4096, 32767, 32768])
+def test_all_entries_of_a_large_table_are_read(count: int, tmp_path: Path) -> None:
+    slots = (1, 2, count - 1, count)
+    data = with_entries(count, slots)
+    (tmp_path / "disk").write_bytes(data)
+    listed = re.findall(r"^ *([0-9]+) ", run("sgdisk", "-p", tmp_path / "disk"), re.MULTILINE)
+    with Image.open(data) as image:
+        assert [partition.number for partition in image.partitions] == [int(number) for number in listed]
+        assert [partition.number for partition in image.partitions] == list(slots)
+        assert image.problems == ()
+
+
+def test_of_more_entries_than_are_read_the_first_are_there() -> None:
+    with Image.open(with_entries(32769, (1, 2, 32768, 32769))) as image:
+        assert image.scheme == "gpt"
+        assert [partition.number for partition in image.partitions] == [1, 2, 32768]
+        message = "entry_count: 32769 entries of 128 bytes are more than the 4194304 read"
+        assert Problem("primary GPT header", message, 512 + 80) in image.problems
+
+
+def test_a_count_that_nothing_vouches_for_makes_no_partitions_of_data() -> None:
+    """A damaged header's table is not read past what is its own; the other one's is."""
+    data = bytearray(with_entries(128, (1, 2)))
+    data[512 + 80 : 512 + 84] = b"\xff" * 4
+    with Image.open(bytes(data)) as image:
+        assert [partition.number for partition in image.partitions] == [1, 2]
+        assert "more than the 4194304 read" in str(image.problems)
+    data[-512 + 80 : -512 + 84] = b"\xff" * 4
+    with Image.open(bytes(data)) as image:
+        assert image.scheme == "mbr"
+        assert "more than the 4194304 read" in str(image.problems)
+
+
+def test_a_tables_layout_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many partitions are explained: looking for it goes through all of them."""
+    calls = []
+
+    def counted(partitions: Iterable[Partition]) -> Layout | None:
+        calls.append(partitions)
+        return find_layout(partitions)
+
+    monkeypatch.setattr("vmvisor_image.partition.find_layout", counted)
+    with Image.open(with_entries(128, tuple(range(1, 129)))) as image:
+        assert len([partition.explain() for partition in image.partitions]) == 128
+        assert image.partitions.layout is None
+    assert len(calls) == 1
+    with Image.open(esx7_disk(boot={"a": b"x"}, bank={"b": b"x"})) as image:
+        assert image.partitions.layout is image.partitions.layout is find_layout(image.partitions)
+        assert image.partitions.layout is not None

@@ -430,3 +430,30 @@ def test_kinds_are_told_apart() -> None:
         assert found == [way.split()[0]]
         for length in range(3):
             assert not any(kind.probe(head[:length]) for kind in (gzip_layer, xz, zstd))
+
+
+@pytest.mark.parametrize("flag", [8, 16])
+@pytest.mark.parametrize("length", [1, 65535, 65536])
+def test_a_name_of_gzip_is_read_up_to_the_longest(flag: int, length: int) -> None:
+    """A longer name or comment, which gzip itself passes over, is an error that says so."""
+    plain = bytearray(gzip.compress(b"content", mtime=0))
+    plain[3] |= flag
+    data = bytes(plain[:10]) + b"n" * length + b"\0" + bytes(plain[10:])
+    judged = subprocess.run([require_tool("gzip"), "-dc"], input=data, capture_output=True, check=True).stdout
+    assert judged == b"content"
+    if length < 65536:
+        assert gzip_layer.open_layer(BytesSource(data), LayerOptions()).read_at(0, 7) == b"content"
+    else:
+        with pytest.raises(CorruptImage, match="no end in the first 65536 bytes"):
+            gzip_layer.open_layer(BytesSource(data), LayerOptions()).read_at(0, 7)
+
+
+@pytest.mark.parametrize("over", [0, 4])
+def test_an_index_of_xz_past_the_largest_costs_nothing(over: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data is decoded to its end then."""
+    data = lzma.compress(b"content")
+    length = (int.from_bytes(data[-8:-4], "little") + 1) * 4
+    monkeypatch.setattr(xz, "_LARGEST_INDEX", length - over)
+    layer = xz.open_layer(BytesSource(data), LayerOptions())
+    assert (layer.read_at(0, 7), layer.size) == (b"content", 7)
+    assert layer.problems == ()

@@ -239,6 +239,17 @@ class TestState:
         with pytest.raises(NotAnArchive, match="encrypted"):
             module.open_archive()
 
+    @pytest.mark.parametrize("over", [0, 1])
+    def test_an_envelope_is_decrypted_up_to_the_largest_size(self, over: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        encrypted = forge.encrypt(self.LOCAL, self.INFO)
+        key = envelope.key_of(self.INFO)
+        monkeypatch.setattr(envelope, "_LARGEST", len(encrypted) - over)
+        if not over:
+            assert envelope.decrypt(BytesSource(encrypted), key) == self.LOCAL
+        else:
+            with pytest.raises(CorruptImage, match=f"more than the {len(encrypted) - 1} that are decrypted"):
+                envelope.decrypt(BytesSource(encrypted), key)
+
     def test_any_damage(self) -> None:
         encrypted = forge.encrypt(self.LOCAL, self.INFO)
         key = envelope.key_of(self.INFO)

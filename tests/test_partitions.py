@@ -24,6 +24,7 @@ from vmvisor_image import (
     InvalidArgument,
     NotAFileSystem,
     PartitionNotFound,
+    Problem,
     Role,
     TruncatedImage,
     inspect,
@@ -396,3 +397,25 @@ def test_a_file_asks_its_volume_for_holes_once() -> None:
     file = File(home, "f", 6, None, 0)
     assert [file.read_at(at, 1) for at in range(3)] == [b"a", b"b", b"c"]
     assert home.asked == 1
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 1100])
+def test_a_chain_of_logical_partitions_is_read_up_to_the_most(count: int) -> None:
+    """One of more records than are read is told of where it goes on; what is before that is there."""
+
+    def record(*entries: tuple[int, int, int]) -> bytes:
+        table = b"".join(
+            bytes((0, 0, 0, 0, kind, 0, 0, 0)) + first.to_bytes(4, "little") + sectors.to_bytes(4, "little")
+            for kind, first, sectors in entries
+        )
+        return (bytes(446) + table).ljust(510, b"\0") + b"\x55\xaa"
+
+    disk = record((5, 1, 2 * count))
+    for number in range(count):
+        link = [(5, 2 * (number + 1), 2)] if number < count - 1 else []
+        disk += record((0x83, 1, 1), *link) + bytes(512)
+    with Image.open(disk) as image:
+        assert [partition.number for partition in image.partitions] == [1, *range(5, 5 + min(count, 1024))]
+        found = [problem for problem in image.problems if problem.structure == "extended boot record"]
+        told = Problem("extended boot record", "the chain goes on past 1024 records", 512 + 1024 * 1024)
+        assert found == ([told] if count > 1024 else [])

@@ -266,9 +266,11 @@ def test_no_more_than_a_thousand_lost_chains_are_listed() -> None:
         at = geometry.fat_offset + 2 * cluster
         data[at : at + 2] = b"\xff\xff"
     data[geometry.data_offset + 9 * 512] = data[geometry.data_offset + 8 * 512] = 1  # clusters 11, free, and 10, lost
-    found = only(verify(bytes(data)))
+    report = verify(bytes(data))
+    found = only(report)
     assert found.fat is not None
     assert (found.fat.lost_clusters, found.fat.lost_chains, len(found.fat.lost)) == (2500, 2500, 1000)
+    assert "    and 1500 lost chains more, which are not listed" in list(report.lines())
     assert found.fat.lost[0].offset == geometry.data_offset + 8 * 512
     assert found.free is not None
     assert (found.free.bytes, found.free.nonzero) == (found.fat.free_clusters * 512, 1)

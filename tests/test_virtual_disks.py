@@ -20,7 +20,7 @@ from vmvisor_image.layers.mapped import MappedDisk
 from vmvisor_image.layers.vhdx import crc32c
 from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
 from vmvisor_image.streams import BytesSource
-from vmvisor_image.testing.forge_virtual import vmdk_disk
+from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vmdk_disk
 
 SIZE = 20 << 20
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -298,6 +298,50 @@ def test_vhdx_tables_with_more_entries_than_they_have_room_for(raw: bytes, disks
     whole[at + 10 : at + 12] = (2048).to_bytes(2, "little")
     with pytest.raises(CorruptImage, match="2048 entries, and there is room for 2047"):
         Image.open(bytes(whole))
+
+
+def test_a_first_table_of_qcow2_is_read_up_to_the_most() -> None:
+    disk = bytearray(qcow2_disk(b"data" * 4096))
+    for entries in (1 << 22, (1 << 22) + 1):
+        disk[36:40] = entries.to_bytes(4, "big")
+        if entries == 1 << 22:
+            with Image.open(bytes(disk)) as image:
+                assert image.read_at(0, 8) == b"data" * 2
+        else:
+            with pytest.raises(CorruptImage, match=f"{entries} entries, more than the {1 << 22} of QEMU"):
+                Image.open(bytes(disk))
+
+
+def test_grain_tables_of_vmdk_are_read_up_to_the_most() -> None:
+    disk = bytearray(vmdk_disk(b"data" * 4096))
+    for sectors in ((1 << 22) * 512 * 8, (1 << 22) * 512 * 8 + 1):
+        disk[12:20] = sectors.to_bytes(8, "little")
+        if sectors % 2 == 0:
+            with Image.open(bytes(disk)) as image:
+                assert (image.size, image.read_at(0, 8)) == (sectors * 512, b"data" * 2)
+        else:
+            with pytest.raises(CorruptImage, match=f"need more than {1 << 22} grain tables"):
+                Image.open(bytes(disk))
+
+
+def test_blocks_of_vhd_are_read_up_to_the_most() -> None:
+    whole = vhd_disk(b"data" * 4096)
+    for size in ((1 << 22) * 4096, (1 << 22) * 4096 + 512):
+        disk = bytearray(whole)
+        disk[512 + 28 : 512 + 32] = ((1 << 22) + 1).to_bytes(4, "big")
+        header = disk[512:1536]
+        header[36:40] = bytes(4)
+        disk[512 + 36 : 512 + 40] = (~sum(header) & 0xFFFFFFFF).to_bytes(4, "big")
+        for at in (0, len(disk) - 512):
+            disk[at + 48 : at + 56] = size.to_bytes(8, "big")
+            disk[at + 64 : at + 68] = bytes(4)
+            disk[at + 64 : at + 68] = (~sum(disk[at : at + 512]) & 0xFFFFFFFF).to_bytes(4, "big")
+        if size == (1 << 22) * 4096:
+            with Image.open(bytes(disk)) as image:
+                assert (image.size, image.read_at(0, 8)) == (size, b"data" * 2)
+        else:
+            with pytest.raises(CorruptImage, match=f"{size} bytes are more than {1 << 22} blocks"):
+                Image.open(bytes(disk))
 
 
 def test_crc32c_is_that_of_rfc_3720() -> None:

@@ -13,7 +13,7 @@ from vmvisor_image.boot.banks import BootBank, active_bank, read_bank
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.files import Extent, FileTree
-from vmvisor_image.forking import ForkSafeLock, restart_in_child
+from vmvisor_image.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import fold_name
@@ -478,7 +478,7 @@ class PartitionTable:
         """The bank that the boot loader starts, by its own rule; None where it would start none."""
         return active_bank(self.banks)
 
-    @property
+    @cached_property
     def layout(self) -> Layout | None:
         """The generation's layout that the table has exactly; None where it has none. Reads nothing but the table."""
         return find_layout(self)

@@ -100,6 +100,8 @@ def _fat(fat: FatFigures) -> Iterator[str]:
     )
     for chain in fat.lost:
         yield f"    lost chain at byte {chain.offset:#x}: {chain.clusters} clusters"
+    if fat.lost_chains > len(fat.lost):
+        yield f"    and {fat.lost_chains - len(fat.lost)} lost chains more, which are not listed"
 
 
 def _vmfs(vmfs: VmfsFigures) -> Iterator[str]:

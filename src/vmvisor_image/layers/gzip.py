@@ -147,7 +147,11 @@ def _after_header(source: ReadAt, start: int) -> int:
         at += 2 + int.from_bytes(read_up_to(source, at, 2), "little")
     for flag in (_NAME, _COMMENT):
         if flags & flag:
-            end = read_up_to(source, at, _LONGEST_TEXT).find(b"\0")
+            text = read_up_to(source, at, _LONGEST_TEXT)
+            end = text.find(b"\0")
+            if end < 0 and len(text) == _LONGEST_TEXT:
+                message = f"a name or comment has no end in the first {_LONGEST_TEXT} bytes, and no more are read"
+                raise CorruptImage(message, structure="gzip member", offset=at)
             if end < 0:
                 raise TruncatedImage("a name or comment has no end", structure="gzip member", offset=at)
             at += end + 1

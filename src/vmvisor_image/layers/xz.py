@@ -241,7 +241,10 @@ def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, in
         raise CorruptImage("it is damaged", structure="xz stream footer", offset=end - _FOOTER)
     index_length = (int.from_bytes(footer[4:8], "little") + 1) * 4
     index_start = end - _FOOTER - index_length
-    if index_start < _HEADER or index_length > _LARGEST_INDEX:
+    if index_length > _LARGEST_INDEX:
+        message = f"its index has {index_length} bytes, more than the {_LARGEST_INDEX} that are read"
+        raise CorruptImage(message, structure="xz stream footer", offset=end - _FOOTER)
+    if index_start < _HEADER:
         raise CorruptImage("its index is longer than the stream", structure="xz stream footer", offset=end - _FOOTER)
     records = _parse_index(source.read_at(index_start, index_length), index_start)
     start = index_start - sum(_padded(unpadded) for unpadded, _ in records) - _HEADER

@@ -246,8 +246,7 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy 
     problems: list[Problem] = []
 
     def note(field: str, message: str) -> None:
-        offset = next(part.offset for part in GptHeader.layout() if part.name == field)
-        problems.append(Problem(structure, f"{field}: {message}", at + offset))
+        problems.append(_of_field(header, structure, field, message))
 
     found = _header_crc(header, raw)
     if found is None:
@@ -262,21 +261,35 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy 
         return problems[-1] if len(problems) == 1 else Problem(structure, _join(problems), at)
     length = header.entry_count * size
     if length > _LARGEST_ENTRIES:
+        is_sound = not problems
         note("entry_count", f"{header.entry_count} entries of {size} bytes are more than the {_LARGEST_ENTRIES} read")
-        return problems[-1] if len(problems) == 1 else Problem(structure, _join(problems), at)
-    entries_at = header.entries_lba * sector_size
+        if not is_sound:  # the count is no more to be believed than the rest: partitions would be read from data
+            return Problem(structure, _join(problems), at)
+    entries, damage = _read_raw(disk, header, sector_size, which)
+    return _Copy(which, header, sector_size, entries, (*problems, *damage))
+
+
+def _read_raw(disk: ReadAt, header: GptHeader, unit: int, which: _Which) -> tuple[bytes, tuple[Problem, ...]]:
+    """The entries, as far as they are there and are read, and what is damaged in them."""
+    at, whole = header.entries_lba * unit, header.entry_count * header.entry_size
+    length = min(whole, _LARGEST_ENTRIES)
     try:
-        entries = read_up_to(disk, entries_at, length)
+        entries = read_up_to(disk, at, length)
     except CorruptImage as error:
-        problems.append(Problem(f"{which} GPT entries", f"they can't be read: {error}", entries_at))
-        entries = b""
-    else:
-        if len(entries) < length:
-            message = f"the disk ends after {len(entries)} of their {length} bytes"
-            problems.append(Problem(f"{which} GPT entries", message, entries_at))
-        elif (found := zlib.crc32(entries)) != header.entries_crc:
-            note("entries_crc", f"it should be {found:#010x} and is {header.entries_crc:#010x}")
-    return _Copy(which, header, sector_size, entries, tuple(problems))
+        return b"", (Problem(f"{which} GPT entries", f"they can't be read: {error}", at),)
+    if len(entries) < length:
+        message = f"the disk ends after {len(entries)} of their {length} bytes"
+        return entries, (Problem(f"{which} GPT entries", message, at),)
+    found = zlib.crc32(entries)
+    if length == whole and found != header.entries_crc:
+        message = f"it should be {found:#010x} and is {header.entries_crc:#010x}"
+        return entries, (_of_field(header, f"{which} GPT header", "entries_crc", message),)
+    return entries, ()
+
+
+def _of_field(header: GptHeader, structure: str, field: str, message: str) -> Problem:
+    offset = next(part.offset for part in GptHeader.layout() if part.name == field)
+    return Problem(structure, f"{field}: {message}", (header.source_offset or 0) + offset)
 
 
 def _check_copy(disk: ReadAt, at: int, unit: int, which: _Which) -> GptCheck:

@@ -359,7 +359,7 @@ class IsoVolume:
                 self._note_rest()
                 return
             if entry is not None and len(path) + len(entry.name) >= LONGEST_PATH:
-                message = f"a path of {len(path) + 1 + len(entry.name)} characters is left out"
+                message = f"a path of {len(path) + 1 + len(entry.name)} characters is left out: at most {LONGEST_PATH}"
                 self._note(at, "ISO 9660 directory record", message)
             elif entry is not None:
                 self._path_bytes += len(entry.name)
@@ -481,7 +481,10 @@ class IsoVolume:
         self._problems.setdefault(problem)
 
     def _note_rest(self) -> None:
-        message = "there are more files and directories than there can be, or than are read: the rest is left out"
+        message = (
+            f"there are more files and directories than the disk has room for, more than {MOST_MEMBERS}, or more than"
+            f" {MOST_PATH_BYTES} bytes of paths: the rest is left out"
+        )
         self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
 
 
