@@ -85,13 +85,9 @@ class TestTar:
             names = ["bin", "etc", "empty", "empty-folder"]
         run("tar", f"--format={kind}", "--sort=name", "-cf", tmp_path / "a.tar", "-C", tree, *names)
         data = (tmp_path / "a.tar").read_bytes()
-        if kind == "v7":
-            with pytest.raises(NotAnArchive):
-                open_archive(BytesSource(data))
-            return
         archive = open_archive(BytesSource(data))
         wanted = expected(tree)
-        if kind == "ustar":
+        if kind in ("ustar", "v7"):
             wanted = {path: content for path, content in wanted.items() if path.split("/")[0] in names}
         assert contents(archive) == wanted
         assert archive.links == {"bin/ls": "busybox"}
@@ -117,9 +113,6 @@ class TestTar:
         run("tar", f"--format={kind}", "-S", "-cf", tmp_path / "a.tar", "-C", tmp_path, "disk", "after")
         archive = open_archive(BytesSource((tmp_path / "a.tar").read_bytes()))
         assert archive["after"].read_bytes() == b"after it"
-        if kind == "pax":
-            assert "sparse" in archive.problems[0].message
-            return
         file = archive["disk"]
         data = (tmp_path / "disk").read_bytes()
         assert (file.size, file.read_bytes()) == (5_000_000, data)

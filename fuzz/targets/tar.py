@@ -25,6 +25,16 @@ def seeds() -> list[bytes]:
                 info.type, info.linkname = flag, "x"
                 archive.addfile(info)
         made.append(file.getvalue())
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for version in ("0", "1"):
+            info = tarfile.TarInfo("sparse")
+            info.pax_headers = {"GNU.sparse.major": version, "GNU.sparse.minor": "0", "GNU.sparse.size": "99"}
+            info.pax_headers |= {} if version == "1" else {"GNU.sparse.map": "3,5,50,0"}
+            content = b"2\n3\n5\n50\n0\n".ljust(512, b"\0") + b"12345" if version == "1" else b"12345"
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    made.append(file.getvalue())
     return made
 
 

@@ -165,7 +165,7 @@ class ArchiveHome:
             return None
         if real.content is not None:
             extents = (Extent(0, real.size),) if real.size else ()
-            return File(MemberHome(self, real.path), member.path, real.size, member.modified, extents)
+            return File(MemberHome(self, member.path), member.path, real.size, member.modified, extents)
         return File(self, member.path, real.size, member.modified, real.extents)
 
     def _open(self) -> tuple[ReadAt, tuple[str, ...], str, Reader]:
@@ -205,8 +205,10 @@ class ArchiveHome:
                     problems.append(Problem.of(error))
                 tree = MemberTree(members, self._file)
                 for member in tree.by_path.values():
-                    if tree.real(member) is None:
-                        report(Problem("hard link", f"{member.path!r} leads nowhere: {member.target!r}", member.offset))
+                    real = tree.real(member)
+                    if real is None or (member.kind == "hardlink" and real.kind == "directory"):
+                        where = "nowhere" if real is None else "to a directory"
+                        report(Problem("hard link", f"{member.path!r} leads {where}: {member.target!r}", member.offset))
                 self._read = (tuple(members), tuple(problems), tree)
             return self._read
 
@@ -294,6 +296,8 @@ class MemberTree:
         self._file_of = file_of
         self._children: dict[str, dict[str, str | None]] = {"": {}}
         """Names in each directory, in archive order; the value is the path of a directory, None for anything else."""
+        self._linked: dict[str, ArchiveMember] = {}
+        """What the hard link at a path leads to: what was at its target when the link came."""
         for member in members:
             self._add(member)
 
@@ -312,17 +316,19 @@ class MemberTree:
         for _ in range(_MOST_LINKS):
             if found is None or found.kind != "hardlink":
                 return found
-            found = self.by_path.get(found.target or "")
+            is_last = self.by_path.get(found.path) is found
+            linked = self._linked.get(found.path) if is_last else None
+            found = self.by_path.get(found.target or "") if linked is None else linked
         return None
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Where each symbolic link leads to, by its path."""
+        """Where each symbolic link leads to, by its path; a hard link to one is one, too."""
         return MappingProxyType(
             {
-                path: member.target or ""
+                path: real.target or ""
                 for path, member in self.by_path.items()
-                if member.kind == "symlink" and self.get(path) is member
+                if (real := self.real(member)) is not None and real.kind == "symlink" and self.get(path) is member
             }
         )
 
@@ -349,6 +355,12 @@ class MemberTree:
         return True
 
     def _add(self, member: ArchiveMember) -> None:
+        linked = None
+        if member.kind == "hardlink":
+            there = self.get(member.target or "")
+            linked = None if there is None else self.real(there)
+            if linked is not None and member.target == member.path:
+                return  # GNU tar writes a file that is named twice so: it stays as it is
         parts = member.path.split("/")
         above = ""
         for part in parts[:-1]:
@@ -362,6 +374,10 @@ class MemberTree:
             siblings[parts[-1]] = None  # also in the place of a directory
             self._children.pop(member.path, None)
         self.by_path[member.path] = member
+        if linked is not None:
+            self._linked[member.path] = linked
+        else:
+            self._linked.pop(member.path, None)
 
 
 class MemberHome:
@@ -379,10 +395,12 @@ class MemberHome:
         Raises:
             CorruptImage: The archive was opened again, and is another one.
         """
-        member = self._archive.tree.by_path.get(self._path)
-        if member is None or member.content is None:
+        tree = self._archive.tree
+        member = tree.by_path.get(self._path)
+        real = None if member is None else tree.real(member)
+        if real is None or real.content is None:
             raise CorruptImage(f"{self._path!r} is not in it any more", structure="archive")
-        return member.content
+        return real.content
 
     @property
     def meter(self) -> Meter:

@@ -1,4 +1,4 @@
-"""Tar archives (POSIX, GNU and pax) and vmtar, VMware's variant of it.
+"""Tar archives (V7, POSIX, GNU and pax) and vmtar, VMware's variant of it.
 
 A vmtar has the same headers with another magic. In the usual variant all headers come first and say where the data
 is; in the other one, which payloads of VIBs have, the data follows each header as in a tar.
@@ -6,45 +6,72 @@ is; in the other one, which payloads of VIBs have, the data follows each header 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vmvisor_image.archives import ArchiveMember, MemberKind
+from vmvisor_image.archives.tar_sparse import (
+    MOST_ENTRIES,
+    SparseMember,
+    SparseTable,
+    TableInData,
+    pairs,
+    read_number,
+)
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent
 from vmvisor_image.schemas.tar import (
     BLOCK,
     CHECKSUM,
+    GNU_MAGIC,
     POSIX_MAGIC,
     VISOR_MAGIC,
     MemberHeader,
     TarTail,
     VmtarTail,
 )
-from vmvisor_image.streams import ReadAt, check_range, knows_size, past_end, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 KIND: Final = "tar"
 _MAGIC_AT: Final = slice(257, 265)
-_LONGEST_NAME: Final = 1 << 16
-"""Bytes of a long name or of a pax header: far over what any system takes for a path."""
+_LARGEST_EXTRA: Final = 16 << 20
+"""Bytes of a long name or of a pax header: the latter may have the table of a sparse file, and extended attributes."""
 _LONG_NAME, _LONG_TARGET, _PAX, _PAX_GLOBAL, _GNU_SPARSE = b"L", b"K", b"x", b"g", b"S"
+_PAX_OF_SOLARIS: Final = b"X"
+_CONTINUED: Final = b"M"
+_EXTRAS: Final = (_LONG_NAME, _LONG_TARGET, _PAX, _PAX_OF_SOLARIS, _PAX_GLOBAL)
 _KINDS: Final[dict[bytes, MemberKind]] = {
     b"0": "file",
     b"\0": "file",
     b"7": "file",
-    b"S": "file",
+    _GNU_SPARSE: "file",
     b"1": "hardlink",
     b"2": "symlink",
     b"3": "device",
     b"4": "device",
     b"5": "directory",
     b"6": "fifo",
+    b"D": "directory",  # GNU's dumpdir: its data are the names that are in it
 }
+_WITHOUT_DATA: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+_NO_MEMBERS: Final = {
+    b"V": None,  # GNU: the archive's label
+    b"A": None,  # Solaris: the access control list of the next member
+    b"N": "names that an old GNU tar shortened are listed here and not read: members have the short ones",
+}
+"""What is none, though it has a header and data; with what is to be said of it."""
+_PAX_KEYS: Final = frozenset((b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid"))
+_SPARSE_PREFIX: Final = "GNU.sparse."
+_IN_TABLE: Final = ("GNU.sparse.offset", "GNU.sparse.numbytes")
+"""Of format 0.0, once for each piece, alternately."""
 _EMPTY: Final = bytes(BLOCK)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_OCTAL: Final = re.compile(rb"\0?[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
+_RECORD: Final = re.compile(rb"([0-9]{1,20}) ")
 _SPARSE_TABLE: Final = 386 - 345
 """Where GNU's old format has the table of a sparse file, in bytes from the start of a header's tail."""
 _REAL_SIZE: Final = slice(483 - 345, 495 - 345)
@@ -57,9 +84,14 @@ Report = Callable[[Problem], None]
 
 
 def probe(head: bytes) -> bool:
-    """Whether a source that begins with `head` is a tar or vmtar: a header with a magic and the right checksum."""
-    magic = head[_MAGIC_AT]
-    return (magic[:5] == b"ustar" or magic == VISOR_MAGIC) and _has_checksum(head[:BLOCK])
+    """Whether a source that begins with `head` is a tar or vmtar: a header with the right checksum.
+
+    V7 has no magic: what has none has to have a name and numbers where a header has them, too.
+    """
+    block = head[:BLOCK]
+    if not _has_checksum(block):
+        return False
+    return block[_MAGIC_AT] == VISOR_MAGIC or block[_MAGIC_AT][:5] == POSIX_MAGIC[:5] or _has_numbers(block)
 
 
 def probe_empty(head: bytes) -> bool:
@@ -78,43 +110,7 @@ def read_members(source: ReadAt, report: Report) -> Iterator[ArchiveMember]:
     Raises:
         CorruptImage: The source is damaged.
     """
-    is_vmtar = read_up_to(source, 0, BLOCK)[_MAGIC_AT] == VISOR_MAGIC
-    at = 0
-    extra = _Extra()
-    lost: int | None = None
-    """Where headers began to be damaged."""
-    while True:
-        block = read_up_to(source, at, BLOCK)
-        if len(block) < BLOCK:
-            if lost is None and (block or (knows_size(source) and at > source.size)):
-                report(Problem("tar archive", "it ends within a member", source.size))
-            return
-        if not _has_checksum(block) or (is_vmtar and block[_MAGIC_AT] != VISOR_MAGIC):
-            if lost is None:
-                if block == _EMPTY or is_vmtar:
-                    return
-                lost = at
-                report(Problem("tar header", "its checksum is wrong; what follows is searched for the next one", at))
-            at += BLOCK
-            continue
-        try:
-            header = _Header.parse(source, block, at)
-        except CorruptImage as error:
-            report(Problem.of(error))
-            lost = at
-            at += BLOCK
-            continue
-        lost = None
-        at = header.next
-        if header.type_flag in (_LONG_NAME, _LONG_TARGET, _PAX, _PAX_GLOBAL):
-            extra.take(source, header, report)
-            continue
-        member = _member_or_problem(source, header, extra, report)
-        if extra.size is not None and header.data_follows:
-            at = header.start + _padded(extra.size)
-        extra = _Extra(extra.everywhere)
-        if member is not None:
-            yield member
+    return _Reader(source, report).members()
 
 
 @dataclass(slots=True)
@@ -139,9 +135,7 @@ class _Header:
         tail = (VmtarTail if is_vmtar else TarTail).parse(block, MemberHeader.length(), base=at)
         elsewhere = tail.data_offset if isinstance(tail, VmtarTail) else 0
         type_flag = bytes((record.type_flag,))
-        size = _number(record.size, at, "size")
-        if _KINDS.get(type_flag, "file") != "file":
-            size = 0
+        size = 0 if type_flag in _WITHOUT_DATA else _number(record.size, at, "size")
         start, after = at + BLOCK, at + BLOCK
         if elsewhere:
             start = elsewhere
@@ -152,9 +146,16 @@ class _Header:
         return cls(record, tail, type_flag, size, start, not elsewhere, after)
 
     @property
+    def at(self) -> int:
+        """Where it lies, in bytes from the archive's start."""
+        return self.record.source_offset or 0
+
+    @property
     def path(self) -> str:
         name = _text(self.record.name)
-        if self.record.magic in (VISOR_MAGIC, POSIX_MAGIC):
+        magic = self.record.magic
+        # GNU's old format has times and the table of a sparse file in the prefix's place, V7 nothing.
+        if magic == VISOR_MAGIC or (magic[:5] == POSIX_MAGIC[:5] and magic != GNU_MAGIC):
             prefix = _text(self.tail.prefix)
             return f"{prefix}/{name}" if prefix else name
         return name
@@ -163,84 +164,263 @@ class _Header:
 class _Extra:
     """What headers before a member's own say of it."""
 
-    def __init__(self, everywhere: dict[str, str] | None = None) -> None:
+    def __init__(self, everywhere: dict[str, bytes] | None = None) -> None:
         self.everywhere = everywhere or {}
         """What a global pax header says of all members."""
-        self._own: dict[str, str] = {}
+        self._own: dict[str, bytes] = {}
+        self._sparse_table: list[tuple[str, bytes]] = []
+        """Of format 0.0: keyword and value of each offset and length, in order."""
+        self.is_left_out = False
+        """Whether one of them was not read, so that neither the member's name nor its size is known."""
 
-    def take(self, source: ReadAt, header: _Header, report: Report) -> None:
-        """Read the data of such a header."""
-        at = header.record.source_offset
-        if header.size > _LONGEST_NAME:
-            report(Problem("tar header", f"a name or pax header of {header.size} bytes is left out", at))
-            return
-        data = source.read_at(header.start, header.size)
+    def take(self, header: _Header, data: bytes) -> None:
+        """Take the data of such a header.
+
+        Raises:
+            CorruptImage: It is damaged; what came before that was taken.
+        """
         if header.type_flag == _LONG_NAME:
-            self._own["path"] = _text(data)
+            self._own["path"] = data.partition(b"\0")[0]
         elif header.type_flag == _LONG_TARGET:
-            self._own["linkpath"] = _text(data)
+            self._own["linkpath"] = data.partition(b"\0")[0]
         else:
-            (self.everywhere if header.type_flag == _PAX_GLOBAL else self._own).update(_pax(data))
+            for key, value in _records(data, header.start):
+                self._take_pax(key, value, is_global=header.type_flag == _PAX_GLOBAL)
+
+    def _take_pax(self, key: bytes, value: bytes, *, is_global: bool) -> None:
+        """Keep a value that something is made of; of several of one keyword the last one counts, but in tables."""
+        text = key.decode("utf-8", "surrogateescape")
+        if key in _PAX_KEYS:
+            (self.everywhere if is_global else self._own)[text] = value
+        elif text.startswith(_SPARSE_PREFIX) and not is_global:
+            if text in _IN_TABLE:
+                self._sparse_table.append((text, value))
+            self._own[text] = value
 
     def get(self, key: str) -> str | None:
-        """The value of a pax keyword."""
-        return self._own.get(key, self.everywhere.get(key))
+        """The value of a pax keyword; None where there is none or an empty one, which takes back an earlier one."""
+        value = self._own.get(key, self.everywhere.get(key))
+        return value.decode("utf-8", "surrogateescape") if value else None
 
-    @property
-    def size(self) -> int | None:
-        """Bytes of data, where it is said."""
-        text = self.get("size") or ""
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    def number(self, key: str, at: int) -> int | None:
+        """The value of a pax keyword that is a decimal number; None where there is none.
+
+        Raises:
+            CorruptImage: It is no number, or more than a file's size can be.
+        """
+        text = self.get(key)
+        if text is None:
+            return None
+        digits = text.lstrip("0") or "0"
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            message = "it is out of range" if digits.isascii() and digits.isdigit() else "it is no number"
+            raise CorruptImage(
+                message, structure="pax header", offset=at, field=key, expected="digits", found=repr(text[:40])
+            )
+        return int(digits)
 
     @property
     def is_sparse(self) -> bool:
         """Whether the data is GNU's pax variant of a sparse file."""
-        return any(key.startswith("GNU.sparse") for key in self._own)
+        return any(key.startswith(_SPARSE_PREFIX) for key in self._own)
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the table of a sparse file is here (formats 0.0 and 0.1), and not in its data (1.0)."""
+        return self.get("GNU.sparse.major") in (None, "0")
+
+    def table(self) -> list[int]:
+        """Offset and length of each piece of a sparse file, alternately."""
+        text = self._own.get("GNU.sparse.map")
+        if text is not None:
+            return [read_number(part) for part in text.split(b",")] if text else []
+        if any(key != wanted for (key, _), wanted in zip(self._sparse_table, itertools.cycle(_IN_TABLE), strict=False)):
+            raise CorruptImage("its table of a sparse file is not in order", structure="pax header")
+        return [read_number(value) for _, value in self._sparse_table]
 
 
-def _member_or_problem(source: ReadAt, header: _Header, extra: _Extra, report: Report) -> ArchiveMember | None:
-    try:
-        return _member(source, header, extra, report)
-    except CorruptImage as error:
-        report(Problem.of(error))
-        return None
+class _Reader:
+    """Reads the headers of one archive from its beginning."""
 
+    def __init__(self, source: ReadAt, report: Report) -> None:
+        self._source, self._report = source, report
+        self._is_vmtar = read_up_to(source, 0, BLOCK)[_MAGIC_AT] == VISOR_MAGIC
+        self._extra = _Extra()
+        self._entries_left = MOST_ENTRIES
+        self._data_start: int | None = None
+        """Where the data of a vmtar begins that has all its headers first, as far as they say."""
 
-def _member(source: ReadAt, header: _Header, extra: _Extra, report: Report) -> ArchiveMember | None:
-    record, at = header.record, header.record.source_offset or 0
-    path = _clean(extra.get("path") or header.path)
-    found = _KINDS.get(header.type_flag, "file")
-    if header.type_flag == b"\0" and (extra.get("path") or header.path).endswith("/"):
-        found = "directory"  # as tar before POSIX wrote them
-    if not path:
-        if found != "directory":  # "./" is the root itself
-            report(Problem("tar header", "a member has no name and is left out", at))
-        return None
-    size = header.size if extra.size is None or found != "file" else extra.size
-    extents: tuple[Extent, ...] = ()
-    content: ReadAt | None = None
-    if found == "file":
-        if extra.is_sparse:
-            report(Problem("tar header", f"{path!r} is a sparse file of pax format, which is not read", at))
+    def members(self) -> Iterator[ArchiveMember]:
+        """The members, in order."""
+        at = 0
+        is_lost = False
+        """Whether headers are damaged here."""
+        while True:
+            block = read_up_to(self._source, at, BLOCK)
+            if len(block) < BLOCK:
+                if not is_lost and (block or (knows_size(self._source) and at > self._source.size)):
+                    self._report(Problem("tar archive", "it ends within a member", self._source.size))
+                return
+            if not _has_checksum(block) or (self._is_vmtar and block[_MAGIC_AT] != VISOR_MAGIC):
+                if self._data_start is not None and at >= self._data_start:
+                    return
+                if not is_lost:
+                    if block == _EMPTY:
+                        return
+                    is_lost = True
+                    message = "its checksum is wrong; what follows is searched for the next one"
+                    self._report(Problem("tar header", message, at))
+                at += BLOCK
+                continue
+            try:
+                header = _Header.parse(self._source, block, at)
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+                is_lost = True
+                at += BLOCK
+                continue
+            is_lost = False
+            at = header.next
+            if not header.data_follows:
+                self._data_start = min(header.start, self._data_start or header.start)
+            if header.type_flag in _EXTRAS:
+                self._take(header)
+                continue
+            size = self._size(header)
+            if size != header.size and header.data_follows:
+                at = header.start + _padded(size)
+            member = self._member_or_problem(header, size)
+            self._extra = _Extra(self._extra.everywhere)
+            if member is not None:
+                yield member
+
+    def _take(self, header: _Header) -> None:
+        """Read a header that says something of the next one, or of all that follow."""
+        if header.size > _LARGEST_EXTRA:
+            message = f"a name or pax header of {header.size} bytes is left out"
+            if header.type_flag != _PAX_GLOBAL:
+                self._extra.is_left_out = True
+                message += ", as is the member that it is of"
+            self._report(Problem("tar header", message, header.at))
+            return
+        data = self._source.read_at(header.start, header.size)
+        try:
+            self._extra.take(header, data)
+        except CorruptImage as error:
+            self._report(_placed(error, header.at))
+
+    def _size(self, header: _Header) -> int:
+        """Bytes of data that a member has in the archive."""
+        return 0 if header.type_flag in _WITHOUT_DATA else self._number("size", header, header.size)
+
+    def _number(self, key: str, header: _Header, otherwise: int) -> int:
+        """What a pax header says, for numbers that the member's own header has no room for."""
+        try:
+            found = self._extra.number(key, header.at)
+        except CorruptImage as error:
+            self._report(Problem.of(error))
+            found = None
+        return otherwise if found is None else found
+
+    def _member_or_problem(self, header: _Header, size: int) -> ArchiveMember | None:
+        try:
+            return self._member(header, size)
+        except CorruptImage as error:
+            self._report(_placed(error, header.at))
             return None
-        if header.type_flag == _GNU_SPARSE:
-            content = _sparse(source, header)
+
+    def _member(self, header: _Header, size: int) -> ArchiveMember | None:
+        record, at, extra = header.record, header.at, self._extra
+        if extra.is_left_out:
+            return None
+        if header.type_flag in _NO_MEMBERS:
+            remark = _NO_MEMBERS[header.type_flag]
+            if remark is not None:
+                self._report(Problem("tar header", remark, at))
+            return None
+        written = extra.get("GNU.sparse.name") or extra.get("path") or header.path
+        path = _clean(written)
+        found = _KINDS.get(header.type_flag, "file")
+        if header.type_flag in (b"\0", b"0", b"7") and written.endswith("/"):
+            found = "directory"  # as tar before POSIX wrote them
+        if not path:
+            if found != "directory":  # "./" is the root itself
+                self._report(Problem("tar header", "a member has no name and is left out", at))
+            return None
+        if header.type_flag == _CONTINUED:
+            message = f"{path!r} is the rest of a file whose beginning is in another volume, and is left out"
+            raise CorruptImage(message, structure="tar header", offset=at)
+        if header.type_flag not in _KINDS:
+            message = f"{path!r} is of the unknown type {header.type_flag!r} and is read as a file"
+            self._report(Problem("tar header", message, at))
+        extents: tuple[Extent, ...] = ()
+        content: SparseMember | None = None
+        if found != "file":
+            size = 0
+        elif header.type_flag == _GNU_SPARSE or extra.is_sparse:
+            content = self._sparse(header, size)
             size = content.size
         elif size:
             extents = (Extent(header.start, size),)
-    return ArchiveMember(
-        path,
-        found,
-        size,
-        _time(extra.get("mtime"), record.modified, at),
-        _number(record.mode, at, "mode") & 0o7777,
-        _number(record.owner, at, "owner"),
-        _number(record.group, at, "group"),
-        _target(extra.get("linkpath") or _text(record.target), found),
-        at,
-        extents,
-        content,
-    )
+        return ArchiveMember(
+            path,
+            found,
+            size,
+            _time(extra.get("mtime"), record.modified, at),
+            _number(record.mode, at, "mode") & 0o7777,
+            self._number("uid", header, _number(record.owner, at, "owner")),
+            self._number("gid", header, _number(record.group, at, "group")),
+            _target(extra.get("linkpath") or _text(record.target), found),
+            at,
+            extents,
+            content,
+        )
+
+    def _sparse(self, header: _Header, stored: int) -> SparseMember:
+        """A sparse file, whose pieces take `stored` bytes, their table included where that is among them."""
+        extra, at, start = self._extra, header.at, header.start
+        if header.type_flag == _GNU_SPARSE:
+            size = _number(header.tail.raw[_REAL_SIZE], at, "real size")
+            table = self._table(size, _old_table(self._source, header))
+        else:
+            real = extra.number("GNU.sparse.realsize", at)
+            known = extra.number("GNU.sparse.size", at) if real is None else real
+            if known is None:
+                raise CorruptImage("the size of its sparse file is missing", structure="pax header", offset=at)
+            if extra.has_table:
+                table = self._table(known, extra.table())
+                count = extra.number("GNU.sparse.numblocks", at)
+                if count not in (None, table.entries):
+                    message = f"its table of a sparse file has {table.entries} entries, and says {count}"
+                    raise CorruptImage(message, structure="pax header", offset=at)
+            elif (extra.get("GNU.sparse.major"), extra.get("GNU.sparse.minor")) == ("1", "0"):
+                inside = TableInData(self._source, start, start + stored)
+                table = self._table(known, inside.numbers())
+                start = inside.pieces_start
+            else:
+                version = f"{extra.get('GNU.sparse.major')}.{extra.get('GNU.sparse.minor')}"
+                message = f"its sparse file is of version {version}, which is not read"
+                raise CorruptImage(message, structure="pax header", offset=at)
+        if start + table.stored != header.start + stored:
+            raise CorruptImage(
+                "its table of a sparse file does not fit its data",
+                structure="tar header",
+                offset=at,
+                expected=f"{header.start + stored - start} bytes",
+                found=f"{table.stored}",
+            )
+        return SparseMember(self._source, start, table)
+
+    def _table(self, size: int, numbers: Iterable[int]) -> SparseTable:
+        table = SparseTable(size, pairs(numbers), most=self._entries_left)
+        self._entries_left -= table.entries
+        return table
+
+
+def _placed(error: CorruptImage, at: int) -> Problem:
+    """The problem of an error that was found where it was not known what is read."""
+    problem = Problem.of(error)
+    return problem if problem.offset is not None else Problem(problem.structure, problem.message, at)
 
 
 def _target(text: str, found: MemberKind) -> str | None:
@@ -265,51 +445,75 @@ def _padded(size: int) -> int:
 def _has_checksum(block: bytes) -> bool:
     if len(block) < BLOCK:
         return False
-    raw = block[CHECKSUM].strip(b" \0")
-    if not re.fullmatch(rb"[0-7]{1,7}", raw):
+    match = _OCTAL.fullmatch(block[CHECKSUM])
+    if match is None or not match[1]:
         return False
-    value = int(raw, 8)
+    value = int(match[1], 8)
     rest = block[: CHECKSUM.start] + b" " * 8 + block[CHECKSUM.stop :]
     # Some old programs summed signed characters.
     return value == sum(rest) or value == sum(byte - 256 if byte > 127 else byte for byte in rest)
 
 
+def _has_numbers(block: bytes) -> bool:
+    """Whether a block has a name, and numbers where those of a header are; a label of GNU's has only a time."""
+    record = MemberHeader.parse(block)
+    numbers = (record.mode, record.owner, record.group, record.size, record.modified)
+    try:
+        for raw in numbers:
+            _number(raw, 0, "number")
+    except CorruptImage:
+        return False
+    return record.name[0] != 0 and any(b"".join(numbers).strip(b" \0"))
+
+
 def _number(raw: bytes, at: int, field: str) -> int:
-    """A number of a header: octal digits, or base 256."""
+    """A number of a header: octal digits up to a space or NUL, or base 256."""
     if raw[0] & 0x80:
         value = int.from_bytes(bytes((raw[0] & 0x7F,)) + raw[1:], "big")
-        if raw[0] == 0xFF or value >> 63:
+        if raw[0] & 0x40 or value >> 63:
             raise CorruptImage("it is negative or out of range", structure="tar header", offset=at, field=field)
         return value
-    digits = raw.partition(b"\0")[0].strip()
-    if not re.fullmatch(rb"[0-7]*", digits):
+    match = _OCTAL.fullmatch(raw)
+    if match is None:
         raise CorruptImage(
             "it is no number", structure="tar header", offset=at, field=field, expected="octal digits", found=repr(raw)
         )
-    return int(digits or b"0", 8)
+    return int(match[1] or b"0", 8)
 
 
 def _time(precise: str | None, raw: bytes, at: int) -> datetime | None:
+    if precise is not None:
+        try:
+            return _EPOCH + timedelta(seconds=float(precise))
+        except (ValueError, OverflowError):
+            pass  # then to the second, as the header has it
     try:
-        seconds = float(precise) if precise is not None else _number(raw, at, "modified")
+        # Before 1970 it is negative, in base 256.
+        seconds = int.from_bytes(raw, "big", signed=True) if raw[0] == 0xFF else _number(raw, at, "modified")
         return _EPOCH + timedelta(seconds=seconds)
-    except (ValueError, OverflowError, CorruptImage):
+    except (OverflowError, CorruptImage):
         return None
 
 
-def _pax(data: bytes) -> dict[str, str]:
-    """Keywords and values of a pax header: lines of a length, a space, and ``keyword=value``."""
-    found = {}
-    at = 0
-    while match := re.compile(rb"([0-9]{1,6}) ").match(data, at):
-        end = at + int(match.group(1))
-        if end <= match.end() or end > len(data):
-            break
-        key, separator, value = data[match.end() : end - 1].partition(b"=")
-        if separator:
-            found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        at = end
-    return found
+def _records(data: bytes, start: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keywords and values of a pax header: lines of a length, a space, and ``keyword=value``.
+
+    Raises:
+        CorruptImage: A line is damaged; those before it are given first.
+    """
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        match = _RECORD.match(data, at)
+        following = 0 if match is None else at + int(match[1])
+        if match is None or not match.end() < following <= len(data) or data[following - 1] != 0x0A:
+            raise CorruptImage(
+                "its length is wrong; it and what follows is left out", structure="pax header", offset=start + at
+            )
+        key, separator, value = data[match.end() : following - 1].partition(b"=")
+        if not separator:
+            raise CorruptImage("it has no '='; what follows is left out", structure="pax header", offset=start + at)
+        yield key, value
+        at = following
 
 
 def _after_sparse_table(source: ReadAt, block: bytes, at: int) -> int:
@@ -324,51 +528,14 @@ def _after_sparse_table(source: ReadAt, block: bytes, at: int) -> int:
     return after
 
 
-def _sparse(source: ReadAt, header: _Header) -> SparseMember:
-    at = header.record.source_offset or 0
-    first = header.tail.raw
-    table = first[_SPARSE_TABLE : _SPARSE_TABLE + _SPARSE_ENTRIES * _SPARSE_ENTRY]
-    for block in range(at + BLOCK, header.start, BLOCK):
-        table += source.read_at(block, 21 * _SPARSE_ENTRY)
-    pieces = []
-    start, end = header.start, 0
-    for place in range(0, len(table), _SPARSE_ENTRY):
-        offset, length = (_number(table[p : p + 12], at, "sparse table") for p in (place, place + 12))
-        if length == 0:
-            continue
-        if offset < end:
-            raise CorruptImage("its table of a sparse file is not in order", structure="tar header", offset=at)
-        pieces.append((offset, start, length))
-        start, end = start + length, offset + length
-    size = _number(first[_REAL_SIZE], at, "real size")
-    if end > size or start > header.start + header.size:
-        raise CorruptImage("its table of a sparse file passes its end", structure="tar header", offset=at)
-    return SparseMember(source, size, tuple(pieces))
-
-
-class SparseMember:
-    """A sparse file in a tar of GNU's old format: its holes are not in the archive."""
-
-    def __init__(self, source: ReadAt, size: int, pieces: tuple[tuple[int, int, int], ...]) -> None:
-        """Take the pieces that are there: offset in the file, offset in the archive, and length of each, in order."""
-        self._source = source
-        self.size = size
-        """Bytes of the file."""
-        self._pieces = pieces
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`."""
-        check_range(offset, length)
-        if offset + length > self.size:
-            raise past_end("sparse member", offset, length, self.size)
-        found = bytearray(length)
-        for at, place, count in self._pieces:
-            first, last = max(at, offset), min(at + count, offset + length)
-            if first < last:
-                found[first - offset : last - offset] = self._source.read_at(place + first - at, last - first)
-        return bytes(found)
-
-    def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
-        following = (max(at, offset) for at, _, count in self._pieces if at + count > offset)
-        return min(next(following, end), end)
+def _old_table(source: ReadAt, header: _Header) -> Iterator[int]:
+    """Offset and length of each piece of a sparse file of GNU's old format, alternately."""
+    table = header.tail.raw[_SPARSE_TABLE : _SPARSE_TABLE + _SPARSE_ENTRIES * _SPARSE_ENTRY]
+    at = header.at + BLOCK
+    while True:
+        for place in range(0, len(table), 12):
+            yield _number(table[place : place + 12], header.at, "sparse table")
+        if at >= header.start:
+            return
+        table = source.read_at(at, 21 * _SPARSE_ENTRY)
+        at += BLOCK

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -63,17 +64,21 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _archive(own: dict[str, Path], base: Archive | None, *, is_vmtar: bool) -> Iterator[bytes]:
     for path, member in {} if base is None else base.tree.by_path.items():
         if path not in own and base is not None and base.tree.get(path) is member:
-            yield from _kept(member, base, is_vmtar=is_vmtar)
+            yield from _kept(member, base, own, is_vmtar=is_vmtar)
     for path, source in own.items():
         yield from _added(path, source, is_vmtar=is_vmtar)
     yield bytes(2 * BLOCK)
 
 
-def _kept(member: ArchiveMember, base: Archive, *, is_vmtar: bool) -> Iterator[bytes]:
+def _kept(member: ArchiveMember, base: Archive, replaced: Container[str], *, is_vmtar: bool) -> Iterator[bytes]:
     if member.kind in ("device", "fifo"):
         raise CorruptImage(
             f"{member.path!r} is a {member.kind}, which can't be kept", structure="boot module", offset=member.offset
         )
+    if member.kind == "hardlink" and (real := base.tree.real(member)) is not None:
+        there = base.tree.by_path.get(member.target or "")
+        if there is None or there.path in replaced or base.tree.real(there) is not real:
+            member = dataclasses.replace(real, path=member.path)  # what it leads to is replaced by something else
     info = tarfile.TarInfo(member.path)
     info.type = _TYPES.get(member.kind, tarfile.REGTYPE)
     info.size, info.mode, info.uid, info.gid = member.size, member.mode, member.owner, member.group

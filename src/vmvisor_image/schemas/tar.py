@@ -17,6 +17,8 @@ BLOCK: Final = 512
 """Bytes in a block: a header takes one, and data of a tar is padded to a multiple of it."""
 POSIX_MAGIC: Final = b"ustar\x0000"
 """Magic and version of POSIX archives."""
+GNU_MAGIC: Final = b"ustar  \0"
+"""Magic and version of GNU's own format; its pax archives have POSIX's."""
 VISOR_MAGIC: Final = b"visor  \0"
 """Magic and version of vmtar."""
 CHECKSUM: Final = slice(0x94, 0x9C)

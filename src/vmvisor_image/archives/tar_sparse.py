@@ -1,0 +1,165 @@
+"""Sparse files in tar archives, whose holes are not there: GNU's old format, and 0.0, 0.1 and 1.0 of GNU's pax formats.
+
+Source: GNU tar manual, "Storing Sparse Files", and "Basic Tar Format" for the old format. All of them say which pieces
+of the file there are, and the archive has these one behind the other.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.schemas.tar import BLOCK
+from vmvisor_image.streams import ReadAt, check_range, past_end, read_healthy
+
+MOST_ENTRIES: Final = 1 << 20
+"""Entries of the tables of all sparse files of an archive, together."""
+_MOST_BYTES: Final = (1 << 63) - 1
+"""Of a file: POSIX's off_t."""
+_FEED: Final = 1 << 16
+_NUMBER: Final = re.compile(rb"[0-9]{1,20}")
+
+
+class SparseTable:
+    """Which pieces of a sparse file there are: 24 bytes of memory for each."""
+
+    def __init__(self, size: int, pieces: Iterable[tuple[int, int]], *, most: int) -> None:
+        """Take the pieces of a file of `size` bytes.
+
+        Args:
+            size: Bytes of the file.
+            pieces: Offset in the file and length of each, in bytes, in order.
+            most: Entries that are read.
+
+        Raises:
+            CorruptImage: They are not in order, pass the file's end, or are too many.
+        """
+        self.size = size
+        """Bytes of the file."""
+        self.offsets, self.places, self.lengths = array("Q"), array("Q"), array("Q")
+        self.stored = 0
+        """Bytes of all pieces; of each its place counts from the first one."""
+        self.entries = 0
+        """Pieces, those without a byte included."""
+        end = 0
+        for offset, length in pieces:
+            self.entries += 1
+            if self.entries > most:
+                message = f"the tables of sparse files have more than {MOST_ENTRIES} entries, and it is left out"
+                raise CorruptImage(message, structure="tar header")
+            if not length:
+                continue
+            if offset < end:
+                raise CorruptImage("its table of a sparse file is not in order", structure="tar header")
+            end = offset + length
+            if end > min(size, _MOST_BYTES):
+                raise CorruptImage("its table of a sparse file passes its end", structure="tar header")
+            self.offsets.append(offset)
+            self.places.append(self.stored)
+            self.lengths.append(length)
+            self.stored += length
+
+    def first_behind(self, offset: int) -> int:
+        """Number of the first piece that ends behind a byte of the file."""
+        number = max(0, bisect_right(self.offsets, offset) - 1)
+        is_before = number < len(self.offsets) and self.offsets[number] + self.lengths[number] <= offset
+        return number + 1 if is_before else number
+
+
+class SparseMember:
+    """A sparse file in a tar: its holes are not in the archive."""
+
+    def __init__(self, source: ReadAt, start: int, table: SparseTable) -> None:
+        """Take the pieces that are there, one behind the other from byte `start` of `source`."""
+        self._source = source
+        self._start = start
+        self._table = table
+        self.size = table.size
+        """Bytes of the file."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        if offset + length > self.size:
+            raise past_end("sparse member", offset, length, self.size)
+        found, table = bytearray(length), self._table
+        for number in range(table.first_behind(offset), len(table.offsets)):
+            at = table.offsets[number]
+            first, last = max(at, offset), min(at + table.lengths[number], offset + length)
+            if first >= last:
+                break
+            place = self._start + table.places[number] + first - at
+            found[first - offset : last - offset] = self._source.read_at(place, last - first)
+        return bytes(found)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.skip_zeros`."""
+        number = self._table.first_behind(offset)
+        return end if number == len(self._table.offsets) else min(max(self._table.offsets[number], offset), end)
+
+
+def pairs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Offset and length of each piece, which follow each other.
+
+    Raises:
+        CorruptImage: The last length is missing.
+    """
+    each = iter(numbers)
+    for offset in each:
+        length = next(each, None)
+        if length is None:
+            raise CorruptImage("its table of a sparse file ends within an entry", structure="tar header")
+        yield offset, length
+
+
+def read_number(raw: bytes) -> int:
+    """A decimal number of a table.
+
+    Raises:
+        CorruptImage: It is none.
+    """
+    if not _NUMBER.fullmatch(raw):
+        raise CorruptImage(f"its table of a sparse file has {raw[:24]!r} for a number", structure="tar header")
+    return int(raw)
+
+
+class TableInData:
+    """The table of format 1.0, in the data before the first piece: a number in each line, the count of pieces first."""
+
+    def __init__(self, source: ReadAt, start: int, end: int) -> None:
+        """Take where the data lies in the archive."""
+        self._source = source
+        self._start, self._end = start, end
+        self._length = 0
+        """Bytes of it so far."""
+
+    def numbers(self) -> Iterator[int]:
+        """Offset and length of each piece, alternately.
+
+        Raises:
+            CorruptImage: The table is damaged.
+        """
+        lines = self._lines()
+        for _ in range(2 * read_number(next(lines))):
+            yield read_number(next(lines))
+
+    @property
+    def pieces_start(self) -> int:
+        """Where the first piece lies, once all numbers were read: the table is padded to whole blocks."""
+        return self._start + -(-self._length // BLOCK) * BLOCK
+
+    def _lines(self) -> Iterator[bytes]:
+        at, rest = self._start, b""
+        while data := read_healthy(self._source, at, min(_FEED, self._end - at)):
+            at += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._length += len(line) + 1
+                yield line
+            if len(rest) > _FEED:
+                break
+        raise CorruptImage("its table of a sparse file has no end", structure="tar header", offset=self._start)
