@@ -347,14 +347,22 @@ class TestZip:
         with pytest.raises(CorruptImage, match="CRC"):
             file.read_bytes()
 
-    def test_encrypted_and_unknown_methods_cost_themselves(self) -> None:
+    def test_encrypted_and_unknown_methods_cost_themselves(self, tmp_path: Path) -> None:
         made = io.BytesIO()
         with zipfile.ZipFile(made, "w") as archive:
             archive.writestr("good", b"fine")
-            archive.writestr("squeezed", b"x" * 1000, zipfile.ZIP_LZMA)
-        ours = open_archive(BytesSource(made.getvalue()))
+            archive.writestr("squeezed", b"x" * 1000)
+        data = bytearray(made.getvalue())
+        struct.pack_into("<H", data, data.rindex(b"PK\1\2") + 10, 98)
+        ours = open_archive(BytesSource(data))
         assert contents(ours) == {"good": b"fine"}
-        assert "method 14" in ours.problems[0].message
+        assert "method 98" in ours.problems[0].message
+        write_tree(tmp_path, {"secret": b"x" * 1000, "good": b"fine"})
+        run("7z", "a", "-tzip", "-psecret", tmp_path / "a.zip", tmp_path / "secret")
+        run("7z", "a", "-tzip", tmp_path / "a.zip", tmp_path / "good")
+        ours = open_archive(BytesSource((tmp_path / "a.zip").read_bytes()))
+        assert contents(ours) == {"good": b"fine"}
+        assert "encrypted" in ours.problems[0].message
 
 
 def test_a_vib_is_an_ar_archive(tmp_path: Path) -> None:

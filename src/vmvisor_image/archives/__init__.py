@@ -15,7 +15,7 @@ from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.layers import LayerOptions, peel
 from vmvisor_image.limits import Meter, meter_of
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
@@ -28,6 +28,8 @@ usual system take."""
 MOST_PROBLEMS: Final = 1000
 _MOST_LINKS: Final = 32
 """Hard links from one to the next: archivers write one."""
+_PROGRAMS: Final = (b"MZ", b"\x7fELF", b"#!")
+"""What programs begin with: Windows', Linux' and scripts; archives that extract themselves are such ones."""
 HEAD: Final = 1024
 """Bytes from its start by which an archive is known, ISO 9660 apart."""
 
@@ -107,9 +109,10 @@ class Archive(FileTree):
 class ArchiveHome:
     """Opens an archive when it is first used, and reads its headers when one is first asked for."""
 
-    def __init__(self, given: ReadAt) -> None:
-        """Take `given`, which may be compressed."""
+    def __init__(self, given: ReadAt, *, looks_at_end: bool = True) -> None:
+        """Take `given`, which may be compressed; for the other argument see `find_reader`."""
         self.given = given
+        self._looks_at_end = looks_at_end
         self.meter = meter_of(given)
         """Counts what is decoded; that of the image that it lies in."""
         self._lock = ForkSafeLock()
@@ -173,7 +176,7 @@ class ArchiveHome:
             if self._opened is None:
                 layers = peel(self.given, None, LayerOptions(meter=self.meter))
                 inner = layers[-1].source if layers else self.given
-                kind, reader = find_reader(inner)
+                kind, reader = find_reader(inner, looks_at_end=self._looks_at_end)
                 self._opened = (inner, tuple(layer.kind for layer in layers), kind, reader)
             return self._opened
 
@@ -255,8 +258,13 @@ def open_archive(source: ReadAt) -> Archive:
     return Archive(home.kind, home)
 
 
-def find_reader(source: ReadAt) -> tuple[str, Reader]:
+def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Reader]:
     """Kind of the archive that `source` is, and what reads it.
+
+    Args:
+        source: What may be one.
+        looks_at_end: Whether it may be a zip archive behind anything, which costs a read at its end; where that is
+            known only after decoding, and where this is False, it may be one behind a program only.
 
     Raises:
         NotAnArchive: It is none.
@@ -272,6 +280,9 @@ def find_reader(source: ReadAt) -> tuple[str, Reader]:
             return module.KIND, module.read_members
     if iso9660.probe(source, 0):
         return iso9660.KIND, iso9660.read_members
+    is_program = head.startswith(_PROGRAMS)
+    if (is_program or (looks_at_end and knows_size(source))) and zip.probe_end(source, may_go_on=is_program):
+        return zip.KIND, zip.read_members
     if tar.probe_empty(head):
         return tar.KIND, tar.read_members
     if head.startswith(ENVELOPE_MAGIC):

@@ -1,36 +1,72 @@
 """Zip archives: offline bundles of ESXi, and images that were zipped for a download.
 
 The standard library's zipfile reads the directory; members are read by us, so that any part of one can be had without
-what is before it where it is stored, and with checkpoints where it is deflated.
+what is before it where it is stored, and with checkpoints where it is deflated. bzip2, LZMA and zstd are decoded
+forward by the libraries there are.
+
+Source: APPNOTE.TXT 6.3.10.
 """
 
 from __future__ import annotations
 
+import bz2
+import errno
 import functools
 import io
+import lzma
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Final, Self, cast
+from typing import IO, Final, Protocol, Self, cast
 
 from vmvisor_image.archives import ArchiveMember
-from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
+from vmvisor_image.errors import (
+    CorruptImage,
+    InvalidArgument,
+    Problem,
+    RemoteError,
+    SourceChanged,
+    SourceError,
+    TruncatedImage,
+)
 from vmvisor_image.files import Extent
+from vmvisor_image.layers.zstd import ZstdDecoder
 from vmvisor_image.limits import meter_of
 from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.streams import ReadAt, open_stream, past_end, read_healthy, read_up_to
+from vmvisor_image.streams import ReadAt, Slice, open_stream, past_end, read_healthy, read_up_to
 
 KIND: Final = "zip"
 _MAGIC: Final = b"PK\3\4"
 _MAGIC_EMPTY: Final = b"PK\5\6"
+_SPLIT_MARKS: Final = (b"PK00", b"PK\7\x08")
+"""What a writer that may split an archive puts before the first member (8.5.4, 8.5.5)."""
+_ENTRY_MAGIC: Final = b"PK\1\2"
+_LOCATOR_MAGIC: Final = b"PK\6\7"
+_LOCATOR: Final = 20
+"""Bytes of the zip64 end record's locator, which lies before the end record (4.3.15)."""
+_END: Final = struct.Struct("<4sHHHHIIH")
+"""Magic, this disk, the directory's disk, entries on this disk and in all, bytes of the directory, its offset, bytes of
+the comment (4.3.16)."""
+_LONGEST_COMMENT: Final = 0xFFFF
+_IN_ZIP64: Final = 0xFFFF
+"""A disk's number that is in the zip64 end record."""
 _LOCAL_HEADER: Final = 30
-"""Bytes of a local file header before the name (APPNOTE.TXT 6.3.10, 4.3.7)."""
+"""Bytes of a local file header before the name (4.3.7)."""
 _FEED: Final = 1 << 16
-_ENCRYPTED: Final = 0x1
+_ENCRYPTED, _HAS_END_MARK, _UTF8 = 0x1, 0x2, 0x800
+"""Flags: 4.4.4; the second one is LZMA's."""
+_BZIP2, _LZMA, _OLD_ZSTD, _ZSTD = 12, 14, 20, 93
+"""Methods: 4.4.5."""
+_LZMA_MEMORY: Final = 256 << 20
+"""Bytes that a decoder may take."""
 _IS_LINK: Final = 0o120000
 _LONGEST_TARGET: Final = 4096
+_LONGEST_CHARACTER: Final = 4
+"""Bytes of one in UTF-8."""
 _LARGEST_DIRECTORY: Final = 64 << 20
 """Bytes: some 600,000 members."""
 _ESCAPES: Final = (
@@ -42,7 +78,42 @@ _ESCAPES: Final = (
 
 def probe(head: bytes) -> bool:
     """Whether a source that begins with `head` is a zip archive."""
-    return head[:4] in (_MAGIC, _MAGIC_EMPTY)
+    return head[:4] in (_MAGIC, _MAGIC_EMPTY) or (head[:4] in _SPLIT_MARKS and head[4:8] == _MAGIC)
+
+
+def probe_end(source: ReadAt, *, may_go_on: bool) -> bool:
+    """Whether a source ends as a zip archive does, whatever it begins with: that of a self-extractor, say.
+
+    An end record is one where the directory is in front of it, or the locator of a zip64 one. Bytes behind it, such as
+    the signature of a program, are for `may_go_on` only: a disk that ends within a zip archive is a disk.
+    """
+    try:
+        found = _find_end(source)
+        if found is None:
+            return False
+        at, (_, _, _, _, _, length, _, comment) = found
+        is_at_end = at + _END.size + comment == source.size
+        if not (is_at_end or (may_go_on and length)):
+            return False
+        if read_up_to(source, max(0, at - _LOCATOR), 4) == _LOCATOR_MAGIC:
+            return True
+        return length <= at and (not length or read_up_to(source, at - length, 4) == _ENTRY_MAGIC)
+    except (RemoteError, SourceChanged):
+        raise
+    except (CorruptImage, SourceError):
+        return False  # what can't be read at its end is told of when it is read
+
+
+def _find_end(source: ReadAt) -> tuple[int, tuple[bytes, int, int, int, int, int, int, int]] | None:
+    """Where the end record lies, and its fields; the last one counts, as zipfile has it."""
+    size = source.size
+    for length in (_END.size, _END.size + _LONGEST_COMMENT):
+        start = max(0, size - length)
+        tail = read_up_to(source, start, size - start)
+        at = tail.rfind(_MAGIC_EMPTY, 0, len(tail) - _END.size + len(_MAGIC_EMPTY))
+        if at >= 0:
+            return start + at, _END.unpack_from(tail, at)
+    return None
 
 
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
@@ -58,50 +129,61 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         raise
     except _ESCAPES as error:
         raise CorruptImage(f"it can't be read ({error})", structure="zip directory") from error
+    end = _find_end(source)
+    disk = 0 if end is None or end[1][1] == _IN_ZIP64 else end[1][1]
     for entry in entries:
-        path = "/".join(part for part in entry.filename.split("/") if part not in ("", "."))
-        if not path:
-            continue
-        mode = entry.external_attr >> 16
-        try:
-            modified = datetime(*entry.date_time)  # noqa: DTZ001  # zip knows no zone
-        except ValueError:
-            modified = None
-        if entry.is_dir():
-            yield ArchiveMember(path, "directory", 0, modified, mode & 0o7777 or 0o755, offset=entry.header_offset)
+        if disk and entry.volume != disk:
+            message = f"{entry.filename!r} is in part {entry.volume + 1} of {disk + 1} of a split archive"
+            report(Problem("zip directory", f"{message} and is left out: join the parts first"))
             continue
         try:
-            extents, content = _content(source, entry, report)
-            target = None
-            if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:
-                raw = content if content is not None else source
-                start = 0 if content is not None or not extents else extents[0].offset
-                target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
+            member = _member(source, entry, report)
         except CorruptImage as error:
             report(Problem.of(error))
             continue
-        if target is not None:
-            yield ArchiveMember(path, "symlink", 0, modified, mode & 0o7777, target=target, offset=entry.header_offset)
-            continue
-        yield ArchiveMember(
-            path,
-            "file",
-            entry.file_size,
-            modified,
-            mode & 0o7777 or 0o644,
-            offset=entry.header_offset,
-            extents=extents,
-            content=content,
-            crc32=entry.CRC,
-        )
+        if member is not None:
+            yield member
+
+
+def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]) -> ArchiveMember | None:
+    path, at = "/".join(part for part in entry.filename.split("/") if part not in ("", ".")), entry.header_offset
+    if not path:
+        if not entry.is_dir():
+            report(Problem("zip directory", "a member has no name and is left out", at))
+        return None
+    mode = entry.external_attr >> 16
+    try:
+        modified = datetime(*entry.date_time)  # noqa: DTZ001  # zip knows no zone
+    except ValueError:
+        modified = None
+    if entry.is_dir():
+        return ArchiveMember(path, "directory", 0, modified, mode & 0o7777 or 0o755, offset=at)
+    extents, content = _content(source, entry, report)
+    if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:
+        raw = content if content is not None else source
+        start = 0 if content is not None or not extents else extents[0].offset
+        target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
+        return ArchiveMember(path, "symlink", 0, modified, mode & 0o7777, target=target, offset=at)
+    return ArchiveMember(
+        path,
+        "file",
+        entry.file_size,
+        modified,
+        mode & 0o7777 or 0o644,
+        offset=at,
+        extents=extents,
+        content=content,
+        crc32=entry.CRC,
+    )
 
 
 def _content(
     source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]
 ) -> tuple[tuple[Extent, ...], ReadAt | None]:
-    """Where a stored member lies, or what inflates one."""
+    """Where a stored member lies, or what decompresses one."""
     at = entry.header_offset
-    header = read_up_to(source, at, _LOCAL_HEADER) if at >= 0 else b""
+    longest_name = len(entry.orig_filename) * _LONGEST_CHARACTER
+    header = read_up_to(source, at, _LOCAL_HEADER + longest_name) if at >= 0 else b""
     if len(header) < _LOCAL_HEADER or header[:4] != _MAGIC:
         raise CorruptImage(
             f"{entry.filename!r} has none here",
@@ -112,19 +194,29 @@ def _content(
         )
     if entry.flag_bits & _ENCRYPTED:
         raise CorruptImage(f"{entry.filename!r} is encrypted", structure="zip member", offset=at)
-    name_length, extra_length = struct.unpack_from("<HH", header, 26)
+    flags, name_length, extra_length = (*struct.unpack_from("<H", header, 6), *struct.unpack_from("<HH", header, 26))
+    name = header[_LOCAL_HEADER : _LOCAL_HEADER + name_length]
+    if entry.orig_filename not in (_decoded(name, flags), _decoded(name, entry.flag_bits)):
+        message = f"{entry.filename!r} has another name in its local header: {_decoded(name, flags)!r}"
+        report(Problem("zip local header", message, at))
     start = at + _LOCAL_HEADER + name_length + extra_length
     if entry.compress_type == zipfile.ZIP_STORED:
         _check_stored_sizes(entry, header, report)
         return ((Extent(start, entry.file_size),) if entry.file_size else ()), None
-    if entry.compress_type == zipfile.ZIP_DEFLATED:
-        decoder = functools.partial(DeflateDecoder, source, start, entry.compress_size, entry.CRC, entry.file_size)
-        return (), InflatedMember(SequentialReader("zip member", decoder, meter=meter_of(source)), entry.file_size)
+    make = _DECODERS.get(entry.compress_type)
+    if make is not None:
+        member = _Packed(source, start, entry.compress_size, entry.CRC, entry.file_size, entry.flag_bits)
+        reader = SequentialReader("zip member", functools.partial(make, member), meter=meter_of(source))
+        return (), DecompressedMember(reader, entry.file_size)
     raise CorruptImage(
         f"{entry.filename!r} is compressed by method {entry.compress_type}, which is not read",
         structure="zip member",
         offset=at,
     )
+
+
+def _decoded(name: bytes, flags: int) -> str:
+    return name.decode("utf-8", "replace") if flags & _UTF8 else name.decode("cp437")
 
 
 def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
@@ -145,8 +237,14 @@ class _Bounded:
     """A stream that refuses to read very much at once: zipfile reads a directory of any claimed size into memory."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
-        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+        self.tell, self.close = stream.tell, stream.close
         self._stream = stream
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._stream.seek(offset, whence)
+        except InvalidArgument as error:  # zipfile looks in front of a small archive, and expects a file's error
+            raise OSError(errno.EINVAL, str(error)) from None
 
     def read(self, length: int = -1) -> bytes:
         if length > _LARGEST_DIRECTORY:
@@ -154,16 +252,16 @@ class _Bounded:
         return self._stream.read(length)
 
 
-class InflatedMember:
-    """A deflated member, of the size that the directory says."""
+class DecompressedMember:
+    """A compressed member, of the size that the directory says."""
 
     def __init__(self, data: SequentialReader, size: int) -> None:
-        """Take what inflates it."""
+        """Take what decompresses it."""
         self._data = data
         self.meter = data.meter
         """Counts what is decoded."""
         self.size = size
-        """Bytes, known without inflating it."""
+        """Bytes, known without decompressing it."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
@@ -175,39 +273,84 @@ class InflatedMember:
         return data
 
 
-class DeflateDecoder:
-    """Inflates one member and checks its CRC and its size."""
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """The compressed data of a member."""
 
-    def __init__(self, source: ReadAt, start: int, length: int, crc: int, size: int) -> None:
-        """Read `length` bytes from byte `start` of `source`; `crc` and `size` are of the data."""
-        self._source = source
-        self.position = start
-        self._end = start + length
-        self._expected = (crc, size)
+    source: ReadAt
+    start: int
+    """Its first byte, in bytes from the archive's start."""
+    length: int
+    """Bytes of it."""
+    crc: int
+    """CRC-32 of the data, as the directory says."""
+    size: int
+    """Bytes of the data, as the directory says."""
+    flags: int
+    """See APPNOTE.TXT, 4.4.4."""
+
+
+class _MemberDecoder:
+    """Decompresses one member forward, and checks its CRC and its size."""
+
+    def __init__(self, member: _Packed) -> None:
+        self._member = member
+        self.position = member.start
         self._crc = self._size = 0
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self.problems: tuple[Problem, ...] = ()
 
     def read(self, length: int) -> bytes:
         """See `Decoder.read`."""
-        while not self._inflate.eof:
-            data = self._inflate.unconsumed_tail or self._next_input()
-            try:
-                found = self._inflate.decompress(data, length)
-            except zlib.error as error:
-                message = f"its data is damaged ({error})"
-                raise CorruptImage(message, structure="zip member", offset=self.position) from error
-            if found:
-                self._crc = zlib.crc32(found, self._crc)
-                self._size += len(found)
-                if self._size > self._expected[1]:
-                    raise self._mismatch()
-                return found
-            if not data and not self._inflate.eof:  # it may have held output when its input ended
-                raise TruncatedImage("its data has no end", structure="zip member", offset=self.position)
-        if (self._crc, self._size) != self._expected:
-            raise self._mismatch()
-        return b""
+        found = self._decode(length)
+        if found:
+            self._crc = zlib.crc32(found, self._crc)
+            self._size += len(found)
+        if self._size > self._member.size or (not found and (self._crc, self._size) != self._expected):
+            raise CorruptImage(
+                "its data is not what the directory says",
+                structure="zip member",
+                offset=self.position,
+                expected=f"CRC {self._member.crc:#010x} and {self._member.size} bytes",
+                found=f"{self._crc:#010x} and {self._size}",
+            )
+        return found
+
+    def copy(self) -> Self | None:
+        """None: most libraries can't copy their state."""
+        return None
+
+    @property
+    def _expected(self) -> tuple[int, int]:
+        return self._member.crc, self._member.size
+
+    def _decode(self, length: int) -> bytes:
+        """At most `length` of the next bytes; none only at the end.
+
+        Raises:
+            CorruptImage: The data is damaged.
+        """
+        raise NotImplementedError
+
+    def _next_input(self) -> bytes:
+        most = self._member.start + self._member.length - self.position
+        data = read_healthy(self._member.source, self.position, min(_FEED, most))
+        self.position += len(data)
+        return data
+
+    def _no_end(self) -> TruncatedImage:
+        return TruncatedImage("its data has no end", structure="zip member", offset=self.position)
+
+    def _damaged(self, error: Exception) -> CorruptImage:
+        message = f"its data is damaged ({str(error) or 'out of memory'})"
+        return CorruptImage(message, structure="zip member", offset=self.position)
+
+
+class DeflateDecoder(_MemberDecoder):
+    """Inflates one member."""
+
+    def __init__(self, member: _Packed) -> None:
+        super().__init__(member)
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
 
     def copy(self) -> Self:
         """See `Decoder.copy`."""
@@ -216,16 +359,110 @@ class DeflateDecoder:
         made._inflate = self._inflate.copy()
         return made
 
-    def _next_input(self) -> bytes:
-        data = read_healthy(self._source, self.position, min(_FEED, self._end - self.position))
-        self.position += len(data)
-        return data
+    def _decode(self, length: int) -> bytes:
+        while not self._inflate.eof:
+            data = self._inflate.unconsumed_tail or self._next_input()
+            try:
+                found = self._inflate.decompress(data, length)
+            except zlib.error as error:
+                raise self._damaged(error) from error
+            if found:
+                return found
+            if not data and not self._inflate.eof:  # it may have held output when its input ended
+                raise self._no_end()
+        return b""
 
-    def _mismatch(self) -> CorruptImage:
-        return CorruptImage(
-            "its data is not what the directory says",
-            structure="zip member",
-            offset=self.position,
-            expected=f"CRC {self._expected[0]:#010x} and {self._expected[1]} bytes",
-            found=f"{self._crc:#010x} and {self._size}",
+
+class _Library(Protocol):
+    """What `bz2` and `lzma` decompress with."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _LibraryDecoder(_MemberDecoder):
+    """Decompresses one member with a library that holds the input it was given."""
+
+    _library: _Library
+
+    def _decode(self, length: int) -> bytes:
+        while not self._library.eof:
+            needs_input = self._library.needs_input
+            data = self._next_input() if needs_input else b""
+            found = self._decompress(data, length)
+            if found:
+                return found
+            if needs_input and not data and not self._library.eof:  # it may have held output when its input ended
+                raise self._no_end()
+        return b""
+
+    def _decompress(self, data: bytes, length: int) -> bytes:
+        try:
+            return self._library.decompress(data, length)
+        except (OSError, ValueError, lzma.LZMAError, MemoryError) as error:  # the last: a memory limit that is passed
+            raise self._damaged(error) from None
+
+
+class Bzip2Decoder(_LibraryDecoder):
+    """Decompresses one member of method 12."""
+
+    def __init__(self, member: _Packed) -> None:
+        super().__init__(member)
+        self._library = bz2.BZ2Decompressor()
+
+
+class LzmaDecoder(_LibraryDecoder):
+    """Decompresses one member of method 14: four bytes say how many bytes of properties follow (5.8.8).
+
+    Properties are what a ``.lzma`` file begins with, but for the size of its data, so liblzma is given one of these.
+    """
+
+    def __init__(self, member: _Packed) -> None:
+        super().__init__(member)
+        head = read_up_to(member.source, member.start, min(9, member.length))
+        if len(head) < 9 or head[2:4] != b"\5\0":
+            raise CorruptImage("its LZMA header makes no sense", structure="zip member", offset=member.start)
+        # No distance is longer than the data: a larger dictionary would take memory for nothing.
+        dictionary = min(int.from_bytes(head[5:], "little"), max(member.size, 1 << 12))
+        size = (1 << 64) - 1 if member.flags & _HAS_END_MARK else member.size
+        self._library = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
+        self._decompress(head[4:5] + dictionary.to_bytes(4, "little") + size.to_bytes(8, "little"), 0)
+        self.position += len(head)
+
+
+class ZstdMemberDecoder(_MemberDecoder):
+    """Decompresses one member of method 93, or 20 as it was before 6.3.8."""
+
+    def __init__(self, member: _Packed) -> None:
+        super().__init__(member)
+        try:
+            self._frames = ZstdDecoder(Slice(member.source, member.start, member.length, "zip member"))
+        except CorruptImage as error:
+            raise self._in_archive(error) from error
+
+    def _decode(self, length: int) -> bytes:
+        try:
+            found = self._frames.read(length)
+        except CorruptImage as error:
+            raise self._in_archive(error) from error
+        self.position = self._member.start + self._frames.position
+        return found
+
+    def _in_archive(self, error: CorruptImage) -> CorruptImage:
+        """The error with its place in the archive."""
+        at = self._member.start + (error.offset or 0)
+        return type(error)(
+            f"its data is damaged ({error.structure}: {error.message})", structure="zip member", offset=at
         )
+
+
+_DECODERS: Final[dict[int, Callable[[_Packed], _MemberDecoder]]] = {
+    zipfile.ZIP_DEFLATED: DeflateDecoder,
+    _BZIP2: Bzip2Decoder,
+    _LZMA: LzmaDecoder,
+    _ZSTD: ZstdMemberDecoder,
+    _OLD_ZSTD: ZstdMemberDecoder,
+}

@@ -83,7 +83,7 @@ class Module:
         if head == ENVELOPE_MAGIC:
             return "envelope"
         try:
-            return find_reader(self._inner)[0]  # type: ignore[return-value]  # every one of them is in ModuleKind
+            return find_reader(self._inner, looks_at_end=False)[0]  # type: ignore[return-value]  # every one of them is in ModuleKind
         except NotAnArchive:
             return "unknown"
 

@@ -146,7 +146,8 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
             found = virtual.open_disk(inner, name, options, head)
         is_named_cd = name is not None and name.casefold().endswith(".iso")
         if not found and (options.member is not None or is_named_cd or not _has_table(head)):
-            found = containers.open_container(inner, name, options)
+            # The end of what is decoded may cost much to read, and a disk without a table is a disk.
+            found = containers.open_container(inner, name, options, looks_at_end=not layers)
         if not found:
             break
         layers += found

@@ -49,17 +49,20 @@ class _Candidate:
     """From the container to the file."""
 
 
-def open_container(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
+def open_container(
+    source: ReadAt, name: str | None, options: LayerOptions, *, looks_at_end: bool = True
+) -> tuple[Layer, ...]:
     """The container that `source` is, and those in it, up to the disk; empty where it is none.
 
-    An ISO 9660 volume that holds no disk is none: it is the disk itself.
+    An ISO 9660 volume that holds no disk is none: it is the disk itself. For `looks_at_end` see
+    `vmvisor_image.archives.find_reader`.
 
     Raises:
         NoDiskImage: An archive holds no disk.
         SeveralImages: It holds more than one, and `options.member` names none.
         MemberNotFound: It holds no `options.member`.
     """
-    opened = _open(source)
+    opened = _open(source, looks_at_end=looks_at_end)
     if opened is None:
         return ()
     kind, files = opened
@@ -86,11 +89,11 @@ def open_container(source: ReadAt, name: str | None, options: LayerOptions) -> t
     raise several
 
 
-def _open(source: ReadAt) -> tuple[str, FileTree] | None:
-    from vmvisor_image.archives import HEAD, open_archive
+def _open(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, FileTree] | None:
+    from vmvisor_image.archives import HEAD, ArchiveHome
 
     try:
-        archive = open_archive(source)
+        archive = ArchiveHome(source, looks_at_end=looks_at_end).files
     except CorruptImage:
         return None  # a source that is damaged where containers are known by says so when it is read as a disk
     if archive.kind == "tar" and not any(read_up_to(source, 0, HEAD)):

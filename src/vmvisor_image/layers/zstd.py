@@ -222,6 +222,7 @@ class _ZstdDecoder:
 
     def __init__(self, source: ReadAt) -> None:
         self._source = source
+        self._input_start, self._input = 0, open_stream(source)
         self.problems: tuple[Problem, ...] = ()
 
     @property
