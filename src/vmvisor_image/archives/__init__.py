@@ -26,6 +26,9 @@ MOST_PATH_BYTES: Final = 256 << 20
 """Bytes of all paths, of those of the directories above them, and of what links lead to: what 700,000 members of a
 usual system take."""
 MOST_PROBLEMS: Final = 1000
+"""Problems of one archive or CD that are kept; of more the number is told."""
+_MOST_COUNTED: Final = 100_000
+"""Of what is left out: counting it reads it."""
 _MOST_LINKS: Final = 32
 """Hard links from one to the next: archivers write one."""
 _PROGRAMS: Final = (b"MZ", b"\x7fELF", b"#!")
@@ -61,6 +64,36 @@ class ArchiveMember:
     """A file's data, for one whose bytes do not."""
     crc32: int | None = None
     """CRC-32 of a file's data as the archive says; zip only."""
+
+
+class ProblemList:
+    """Different problems up to a number; how many more there were is the last one."""
+
+    def __init__(self, structure: str, most: int) -> None:
+        """Keep `most` problems; that of those left out is one of `structure`."""
+        self._structure, self._most = structure, most
+        self._kept: dict[Problem, None] = {}
+        self._left_out: set[int] = set()
+
+    def add(self, problem: Problem) -> None:
+        """Keep a problem, or count it."""
+        if problem in self._kept:
+            return
+        if len(self._kept) < self._most:
+            self._kept[problem] = None
+        elif len(self._left_out) < _MOST_COUNTED:
+            self._left_out.add(hash(problem))
+
+    @property
+    def found(self) -> tuple[Problem, ...]:
+        """The problems, in the order in which they came."""
+        if not self._left_out:
+            return tuple(self._kept)
+        return (*self._kept, Problem(self._structure, f"{_counted(len(self._left_out))} more problems are left out"))
+
+
+def _counted(number: int) -> str:
+    return f"{number} or more" if number >= _MOST_COUNTED else f"{number}"
 
 
 class Archive(FileTree):
@@ -185,34 +218,36 @@ class ArchiveHome:
             if self._read is None:
                 source, _, _, reader = self._open()
                 members: list[ArchiveMember] = []
-                problems: list[Problem] = []
-                path_bytes = 0
-
-                def report(problem: Problem) -> None:
-                    if len(problems) < MOST_PROBLEMS:
-                        problems.append(problem)
-
+                problems = ProblemList("archive", MOST_PROBLEMS + 1)  # of a CD one tells of those left out
+                last: list[Problem] = []
+                path_bytes = left_out = 0
+                most = min(MOST_MEMBERS, self.meter.limits.entries)
                 try:
-                    for member in reader(_Metered(source, self.meter), report):
+                    for member in reader(_Metered(source, self.meter), problems.add):
+                        if len(members) == most or path_bytes > MOST_PATH_BYTES:
+                            left_out += 1
+                            if left_out == _MOST_COUNTED:
+                                break
+                            continue
                         if len(member.path) > LONGEST_PATH:
                             message = f"a member whose path has {len(member.path)} characters is left out"
-                            report(Problem("archive", message, member.offset))
+                            problems.add(Problem("archive", message, member.offset))
                             continue
                         members.append(member)  # what was read before damage is kept
                         path_bytes += len(member.path) * (member.path.count("/") + 1) + len(member.target or "")
-                        most = min(MOST_MEMBERS, self.meter.limits.entries)
-                        if len(members) == most or path_bytes > MOST_PATH_BYTES:
-                            problems.append(Problem("archive", f"members after the first {len(members)} are left out"))
-                            break
                 except CorruptImage as error:
-                    problems.append(Problem.of(error))
+                    last.append(Problem.of(error))
+                if left_out:
+                    message = f"{_counted(left_out)} members after the first {len(members)} are left out"
+                    last.append(Problem("archive", message))
                 tree = MemberTree(members, self._file)
                 for member in tree.by_path.values():
                     real = tree.real(member)
                     if real is None or (member.kind == "hardlink" and real.kind == "directory"):
                         where = "nowhere" if real is None else "to a directory"
-                        report(Problem("hard link", f"{member.path!r} leads {where}: {member.target!r}", member.offset))
-                self._read = (tuple(members), tuple(problems), tree)
+                        message = f"{member.path!r} leads {where}: {member.target!r}"
+                        problems.add(Problem("hard link", message, member.offset))
+                self._read = (tuple(members), tuple(dict.fromkeys((*problems.found, *last))), tree)
             return self._read
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -15,10 +15,12 @@ from vmvisor_image.archives import ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent
 from vmvisor_image.schemas.ar import MAGIC, MEMBER_END, MemberHeader
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 KIND: Final = "ar"
 _LONGEST_NAME: Final = 1 << 16
+_LARGEST_TABLE: Final = 16 << 20
+"""Bytes of the table of long names."""
 
 
 def probe(head: bytes) -> bool:
@@ -26,7 +28,7 @@ def probe(head: bytes) -> bool:
     return head[: len(MAGIC)] == MAGIC
 
 
-def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:  # noqa: ARG001
+def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
     """The members, in archive order.
 
     Raises:
@@ -50,7 +52,10 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         following = start + size + size % 2
         name = header.name.rstrip(b" ")
         if name == b"//":
-            names = read_up_to(source, start, min(size, _LONGEST_NAME))
+            if size > _LARGEST_TABLE:
+                message = f"of {size} bytes of long names the first {_LARGEST_TABLE} are read"
+                report(Problem("ar header", message, at))
+            names = read_up_to(source, start, min(size, _LARGEST_TABLE))
         elif name.startswith(b"#1/"):
             length = _number(name[3:], at, "name")
             if length > min(size, _LONGEST_NAME):
@@ -59,9 +64,15 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             start, size = start + length, size - length
         elif name[:1] == b"/" and name[1:].isdigit():
             name = names[int(name[1:]) :].partition(b"\n")[0]
-        if name not in (b"/", b"//", b"/SYM64/") and (member := _member(header, name, start, size)) is not None:
-            yield member
+        if name not in (b"/", b"//", b"/SYM64/"):
+            member = _member(header, name, start, size)
+            if member is None:
+                report(Problem("ar header", f"the member {header.name!r} has no name and is left out", at))
+            else:
+                yield member
         at = following
+        if knows_size(source) and start + size > source.size:
+            report(Problem("ar archive", "it ends within a member", source.size))
 
 
 def _member(header: MemberHeader, name: bytes, start: int, size: int) -> ArchiveMember | None:

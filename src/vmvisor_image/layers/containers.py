@@ -7,7 +7,7 @@ file whose name says that it is a disk, or the only file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,8 @@ _MOST_ARCHIVES: Final = 8
 """Archives in a container that are looked into."""
 _DEEPEST: Final = 3
 _MOST_NAMES: Final = 20
+_MOST_REMARKS: Final = 3
+"""Problems that an error tells of."""
 
 Report = Callable[[Problem], None]
 
@@ -68,7 +70,11 @@ def open_container(
     kind, files = opened
     if options.member is not None:
         return _named(kind, name, files, options.member)
-    found = list(_candidates(kind, name, files, 0, options.report))
+    passed_over: dict[Problem, None] = {}
+    found = list(_candidates(kind, name, files, 0, passed_over.setdefault))
+    if options.report is not None and len(found) <= 1:
+        for problem in passed_over:
+            options.report(problem)
     if len(found) == 1:
         return found[0].layers
     if not found and kind == "iso9660":
@@ -77,12 +83,16 @@ def open_container(
     if not found:
         damage = "".join(f"; it is damaged: {problem}" for problem in files.problems[:1])
         none = NoDiskImage(
-            f"it holds nothing that looks like a disk image: {_listing(list(files))}{damage}", structure=structure
+            f"it holds nothing that looks like a disk image: {_listing(list(files))}{damage}"
+            + _remarks((*files.problems[1:], *passed_over)),
+            structure=structure,
         )
         none.members = tuple(list(files)[:_MOST_NAMES])
         raise none
     several = SeveralImages(
-        "it holds several disk images, name one as member: " + _listing([candidate.name for candidate in found]),
+        "it holds several disk images, name one as member: "
+        + _listing([candidate.name for candidate in found])
+        + _remarks(passed_over),
         structure=structure,
     )
     several.members = tuple(candidate.name for candidate in found)
@@ -101,9 +111,7 @@ def _open(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, FileTree] 
     return archive.kind, archive
 
 
-def _candidates(
-    kind: str, name: str | None, files: FileTree, depth: int, report: Report | None = None
-) -> Iterator[_Candidate]:
+def _candidates(kind: str, name: str | None, files: FileTree, depth: int, report: Report) -> Iterator[_Candidate]:
     found = [file for file in files.values() if any(rule.fullmatch(file.path) for rule in INSTALLER_IMAGES)]
     if not found:
         for archive in INSTALLER_ARCHIVES:
@@ -121,9 +129,15 @@ def _candidates(
             found = whole
     for file in found:
         yield _Candidate(file.path, (Layer(kind, name, file, files),))
-    if not found and depth < _DEEPEST:
-        for file in [file for file in files.values() if _ARCHIVE.fullmatch(file.path)][:_MOST_ARCHIVES]:
-            yield from _inside(kind, name, files, file, depth, report)
+    if found:
+        return
+    archives = [file for file in files.values() if _ARCHIVE.fullmatch(file.path)]
+    most = _MOST_ARCHIVES if depth < _DEEPEST else 0
+    for file in archives[:most]:
+        yield from _inside(kind, name, files, file, depth, report)
+    if len(archives) > most:
+        where = f"after the first {most}" if most else f"more than {_DEEPEST} deep in each other"
+        report(Problem("container", f"archives {where} are not looked into: {len(archives) - most}"))
 
 
 def _disks(files: FileTree) -> list[File]:
@@ -139,20 +153,24 @@ def _disks(files: FileTree) -> list[File]:
 
 
 def _inside(
-    kind: str, name: str | None, files: FileTree, file: File, depth: int, report: Report | None = None
+    kind: str, name: str | None, files: FileTree, file: File, depth: int, report: Report
 ) -> Iterator[_Candidate]:
     """The candidates in an archive of the container; `report` is told why it can't be looked into."""
     way = _way_into(kind, name, files, file)
     if way is None:
-        if report is not None:
-            report(Problem("container", f"{file.path!r} is no archive that can be opened, and is passed over"))
+        report(Problem("container", f"{file.path!r} is no archive that can be opened, and is passed over"))
         return
     layers, inner_kind, inner_name, inner = way
-    if report is not None:
-        len(inner)  # reads it, and finds what is damaged
-        for problem in inner.problems:
-            report(problem)
-    for candidate in _candidates(inner_kind, inner_name, inner, depth + 1):
+
+    def report_inside(problem: Problem) -> None:
+        report(Problem(problem.structure, f"in {file.path!r}: {problem.message}", problem.offset))
+
+    found = list(_candidates(inner_kind, inner_name, inner, depth + 1, report_inside))
+    if not found:  # of an archive on the way to the disk its layers tell
+        for damaged in (*(layer.source for layer in layers[1:]), inner):
+            for problem in getattr(damaged, "problems", ()):
+                report_inside(problem)
+    for candidate in found:
         yield _Candidate(f"{file.path}/{candidate.name}", (*layers, *candidate.layers))
 
 
@@ -192,6 +210,13 @@ def _get(files: FileTree, path: str) -> File | None:
     except PathNotFound:
         wanted = fold_name(path)
         return next((file for file in files.values() if fold_name(file.path) == wanted), None)
+
+
+def _remarks(problems: Iterable[Problem]) -> str:
+    """What was not looked at, or is damaged there, behind a message."""
+    shown = [str(problem) for problem in problems]
+    more = f"; and {len(shown) - _MOST_REMARKS} more problems" if len(shown) > _MOST_REMARKS else ""
+    return "".join(f"; {remark}" for remark in shown[:_MOST_REMARKS]) + more
 
 
 def _listing(names: list[str]) -> str:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, Literal
 
-from vmvisor_image.archives import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
+from vmvisor_image.archives import (
+    LONGEST_PATH,
+    MOST_MEMBERS,
+    MOST_PATH_BYTES,
+    MOST_PROBLEMS,
+    ArchiveMember,
+    ProblemList,
+)
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
@@ -93,7 +100,7 @@ class IsoVolume:
         """
         self._disk, self._start = disk, start
         self._lock = ForkSafeLock()
-        self._problems: dict[Problem, None] = {}
+        self._problems = ProblemList("ISO 9660 volume", MOST_PROBLEMS)
         self._listed: dict[int, str] = {}
         """Path of each directory that was listed, by its first block."""
         self._entry_count = 0
@@ -136,7 +143,7 @@ class IsoVolume:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
-        return tuple(self._problems)
+        return self._problems.found
 
     @property
     def names(self) -> str:
@@ -424,7 +431,7 @@ class IsoVolume:
             try:
                 sector = self._disk.read_at(base, min(SECTOR, start + length - base))
             except CorruptImage as error:
-                self._problems.setdefault(Problem.of(error))
+                self._problems.add(Problem.of(error))
                 return
             at = 0
             while at < len(sector) and (size := sector[at]):
@@ -469,16 +476,12 @@ class IsoVolume:
             try:
                 area = self._disk.read_at(place, min(following.length_of_area, SECTOR))
             except CorruptImage as error:
-                self._problems.setdefault(Problem.of(error))
+                self._problems.add(Problem.of(error))
                 return
         self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
 
     def _note(self, offset: int, structure: str, message: str) -> None:
-        problem = Problem(structure, message, offset)
-        if len(self._problems) >= MOST_PROBLEMS and problem not in self._problems:
-            message = f"there are more than {MOST_PROBLEMS} problems; the others are not listed"
-            problem = Problem("ISO 9660 volume", message, self._start)
-        self._problems.setdefault(problem)
+        self._problems.add(Problem(structure, message, offset))
 
     def _note_rest(self) -> None:
         message = (
@@ -551,9 +554,11 @@ class _RockRidge:
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
     """Everything in the volume that begins at the source's first byte."""
     volume = IsoVolume(source, 0, _Nowhere(source))
-    yield from volume.members()
-    for problem in volume.problems:
-        report(problem)
+    try:
+        yield from volume.members()
+    finally:  # also where the reader has had enough
+        for problem in volume.problems:
+            report(problem)
 
 
 @dataclass(frozen=True, slots=True)
