@@ -204,6 +204,16 @@ class TestCommands:
         assert done.returncode == 1
         assert b"longer than 0.5 seconds" in done.stderr + done.stdout
 
+    def test_a_destination_that_is_there_is_told_before_anything_comes(self, tmp_path: Path) -> None:
+        (tmp_path / "out").write_bytes(b"x")
+        reading, writing = os.pipe()
+        try:
+            done = command("convert", "-", "out", cwd=tmp_path, stdin=reading)
+        finally:
+            os.close(reading)
+            os.close(writing)
+        assert (done.returncode, done.stderr) == (2, b"vmvisor-image: out is already there\n")
+
     def test_too_much(self, tmp_path: Path) -> None:
         with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as yes:
             done = command("verify", "-", "--max-decoded", "3000000", cwd=tmp_path, stdin=yes.stdout)

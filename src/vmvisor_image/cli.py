@@ -783,6 +783,8 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    if not options.force and os.path.lexists(options.dest):  # before a pipe is waited for
+        raise DestinationExists(f"{options.dest} is already there")
     with taking_pipes(options.source, _limits(options)) as options.source, _image(options) as image:
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
         if find_table(image.disk).scheme != "none":  # of a disk that is cut, what is there was converted
