@@ -174,7 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
     extract = command("extract", _extract, "extract every file of a partition to a folder")
     partition_argument(extract)
-    extract.add_argument("--resume", action="store_true", help="go on with an extraction that was ended")
+    resuming = "go on with an extraction that was ended: what is there with the right content stays"
+    extract.add_argument("--resume", action="store_true", help=resuming)
     _add_device_option(ls, cat, extract)
     pxe = command("pxe", _pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
