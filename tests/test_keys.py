@@ -133,6 +133,19 @@ class TestMembers:
 
 
 class TestSources:
+    @pytest.mark.parametrize("is_member", [False, True])
+    def test_a_file_that_was_replaced_by_one_of_its_time(self, tmp_path: Path, is_member: bool) -> None:
+        path = tmp_path / "disk"
+        for data in (ONE, OTHER):
+            if is_member:  # with more before and behind it than is looked at
+                ends = {name: bytes(1 << 17) for name in ("before", "behind")}
+                write_tar(path, {"before": ends["before"], "disk.dd.bz2": data, "behind": ends["behind"]})
+            else:
+                path.write_bytes(data)
+            os.utime(path, ns=(0, 0))
+            assert read(path, bz2.decompress(data)) > 0
+            assert read(path, bz2.decompress(data)) == 0
+
     def test_a_copy_of_an_object_that_changed(self, tmp_path: Path) -> None:
         """Each copy is made anew: its time says nothing, its bytes do."""
         memory, numbers = fsspec.filesystem("memory"), itertools.count()

@@ -16,8 +16,8 @@ def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
 
     Args:
         source: The source.
-        exact: They also differ for a file that was replaced by another one of the same time. A copy, or the same file
-            under another name, is then another source.
+        exact: They also differ for a file that was replaced by another one of the same modification time. A copy, or
+            the same file under another name, is then another source.
     """
     digest = hashlib.sha256()
     modified: int | None = getattr(source, "modified_ns", None)
@@ -28,7 +28,7 @@ def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
     digest.update(read_up_to(source, 0, _LOOKED_AT))
     digest.update(read_up_to(source, tail, _LOOKED_AT))
     if exact:
-        digest.update(repr(getattr(source, "inode", None)).encode())
+        digest.update(f"{getattr(source, 'changed_ns', None)}\n".encode())
     container: ReadAt | None = getattr(source, "container", None)
     if container is not None:
         digest.update(fingerprint(container, exact=exact))

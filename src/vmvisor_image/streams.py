@@ -304,14 +304,13 @@ class FileSource:
             self._leave()
 
     @property
-    def inode(self) -> tuple[int, int]:
-        """Its number in the file system, and when that entry last changed, in nanoseconds since 1970."""
+    def changed_ns(self) -> int:
+        """When its content, name or owner last changed, in nanoseconds since 1970; on Windows, when it was made."""
         self._enter()
         try:
-            found = os.fstat(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_ctime_ns
         finally:
             self._leave()
-        return found.st_ino, found.st_ctime_ns
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.

@@ -325,9 +325,9 @@ class Bzip2Reader:
     def _open_cache(self, cache: str | os.PathLike[str] | bool | None) -> DecodedCache | None:
         if cache is None or cache is False:
             return None
-        assert self._fingerprint is not None, "it was made for this"
+        key = fingerprint(self._source, exact=True)  # unlike the index, it is not held against the source
         if cache is not True:
-            return DecodedCache(cache, self._fingerprint)
+            return DecodedCache(cache, key)
         path = getattr(self._source, "kept_beside", None)
         if path is None:
             return None
@@ -335,7 +335,7 @@ class Bzip2Reader:
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 if os.access(folder, os.W_OK):
-                    return DecodedCache(folder, self._fingerprint, exclusive=True)
+                    return DecodedCache(folder, key, exclusive=True)
         return None
 
     def _load_index(self) -> SavedIndex | None:
