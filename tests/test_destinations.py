@@ -535,6 +535,20 @@ class TestWhatMayBeReplaced:
         (tmp_path / "nowhere").symlink_to("missing")
         check_replaceable(tmp_path / "nowhere", overwrite=True)
 
+    @pytest.mark.parametrize("arguments", [["convert", "SRC", "DEST"], ["verify", "SRC", "--manifest", "DEST"]])
+    @pytest.mark.parametrize("link", [False, True])
+    def test_never_the_image(
+        self, tmp_path: Path, arguments: list[str], link: bool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        image, dest = tmp_path / "image", tmp_path / "link" if link else tmp_path / "image"
+        image.write_bytes(DATA)
+        if link:
+            dest.symlink_to("image")
+        named = [part.replace("SRC", str(image)).replace("DEST", str(dest)) for part in arguments]
+        assert main([*named, "--force"]) == 2
+        check_line(capsys.readouterr().err, "is the image itself")
+        assert image.read_bytes() == DATA
+
     def test_a_link_is_written_through(self, tmp_path: Path) -> None:
         """Such as /dev/stdout, which is one to a file where the shell sends it there."""
         (tmp_path / "file").write_bytes(b"before")

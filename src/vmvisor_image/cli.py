@@ -47,7 +47,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
-from vmvisor_image.destination import FULL, write_whole
+from vmvisor_image.destination import FULL, check_apart, write_whole
 from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.pipes import PipeSource, taking_pipes
@@ -819,6 +819,8 @@ def _hexdump(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     if options.manifest is not None and not options.force and os.path.lexists(options.manifest):
         raise DestinationExists(f"{options.manifest} is already there")
+    if options.manifest is not None and not is_url(options.source):
+        check_apart(Path(options.manifest), options.source)
     with _progress("verifying") as progress:
         report = verify(
             options.source,

@@ -94,6 +94,20 @@ def check_replaceable(dest: Path, *, overwrite: bool) -> None:
         raise DestinationExists(f"{dest} is in the way: it is no file that could be replaced")
 
 
+def check_apart(dest: Path, source: str | os.PathLike[str]) -> None:
+    """Refuse a destination that is the image itself, which is never written, whatever may be replaced.
+
+    Raises:
+        DestinationExists: It is.
+    """
+    try:
+        is_same = dest.samefile(source)
+    except OSError:  # one of them is not there
+        return
+    if is_same:
+        raise DestinationExists(f"{dest} is the image itself")
+
+
 def lock(file: BinaryIO) -> bool | None:
     """Whether this handle alone has the lock of a file, until it is closed; None where the file system has none.
 

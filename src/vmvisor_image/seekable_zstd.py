@@ -17,14 +17,23 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from vmvisor_image.cores import available_cores
-from vmvisor_image.destination import check_replaceable, from_source, is_at, lock, publish, write_all, writing
+from vmvisor_image.destination import (
+    check_apart,
+    check_replaceable,
+    from_source,
+    is_at,
+    lock,
+    publish,
+    write_all,
+    writing,
+)
 from vmvisor_image.errors import CorruptImage, InvalidArgument, SourceError
 from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.image import Image
 from vmvisor_image.layers.zstd import walk_frames
 from vmvisor_image.schemas.zstd import SeekTableEntry
-from vmvisor_image.streams import FileObjectSource, ReadAt, prefetch, read_up_to
+from vmvisor_image.streams import FileObjectSource, FileSource, ReadAt, prefetch, read_up_to
 from vmvisor_image.zstd_frames import compress_frame, decode_frame, seek_table
 
 FRAME_SIZE: Final = 1 << 18
@@ -75,7 +84,7 @@ def convert(  # each is one setting of the command
         progress: Called with the decoded bytes written, and in all where that is known.
 
     Raises:
-        DestinationExists: `dest` is there.
+        DestinationExists: `dest` is there, or is no file that could be replaced, or the image itself.
         CorruptImage: The source is damaged; what is before the damage stays in the part.
         InvalidArgument: `level` or `frame_size` is out of range.
         DestinationFull: There is no room left; what was written stays in the part.
@@ -88,6 +97,9 @@ def convert(  # each is one setting of the command
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     target = Path(dest)
     check_replaceable(target, overwrite=overwrite)
+    for given in _sources(source):
+        if isinstance(given, FileSource):
+            check_apart(target, given.path)
     part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
     with _claimed(part) as (part, file):
         entries = _whole_frames(file, frame_size)
