@@ -113,7 +113,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 
 def require_oracle() -> Path:
-    """The Python that has dissect.vmfs, another reader of VMFS, in an environment of its own; see the Makefile."""
+    """The Python that has other readers (dissect's, which are AGPL) in an environment of its own; see the Makefile."""
     python = REPOSITORY / "build/venv/oracle/bin/python"
     if not python.is_file():
         unavailable(f"{python} is not there: make setup")

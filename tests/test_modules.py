@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.media import small_disk
-from tests.support import require_tool, run
+from tests.support import REPOSITORY, require_oracle, require_tool, run
 from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAnArchive, PathNotFound, open_archive
 from vmvisor_image.boot import envelope
 from vmvisor_image.boot.modules import Module
@@ -214,6 +215,44 @@ class TestState:
         else:
             with pytest.raises(CorruptImage, match="at most 65536 bytes, found 65537"):
                 self.open(files)
+
+    @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 94_293])
+    def test_what_is_forged_is_what_dissect_decrypts(self, size: int, tmp_path: Path) -> None:
+        """94,293 bytes are the content of the real file whose layout this is; the padding of that is 4,011 bytes."""
+        content = random.Random(size).randbytes(size)
+        encrypted = forge.encrypt(content, self.INFO)
+        assert len(encrypted) == 3 * 4096 + size + -size % 4096
+        (tmp_path / "local.tgz.ve").write_bytes(encrypted)
+        (tmp_path / "encryption.info").write_bytes(self.INFO)
+        command = [require_oracle(), REPOSITORY / "tests" / "dissect_envelope.py"]
+        files = [tmp_path / "local.tgz.ve", tmp_path / "encryption.info"]
+        assert subprocess.run([*command, *files], capture_output=True, check=True).stdout == content
+        assert envelope.decrypt(BytesSource(encrypted), envelope.key_of(self.INFO)) == content
+
+    def test_the_last_block_is_random_but_for_its_last_512_bytes(self) -> None:
+        """As in a real file: the record's magic begins 512 bytes before the end, the padding's length 8 bytes."""
+        encrypted = forge.encrypt(b"content", self.INFO, initial=bytes(12))
+        sealed = encrypted[4096:-4096] + encrypted[-4096 + 32 : -4096 + 48]
+        key = envelope.key_of(self.INFO)
+        plain = AESGCM(key).decrypt(bytes(12), sealed, encrypted[:4096] + b"ESXConfiguration")
+        assert plain[-512:-487] == b"DataTransformCryptoFooter"
+        assert (int.from_bytes(plain[-8:-4], "little"), int.from_bytes(plain[-4:], "little")) == (4089, 2)
+        assert any(plain[-4096:-512])
+        assert encrypted[0x1F8:0x200] == bytes.fromhex("000e000002000000")
+        assert encrypted[-8:] == bytes.fromhex("1000000001000000")
+
+    @pytest.mark.parametrize("padding", [4097, 8193, 0xFFFFFFFF])
+    def test_a_last_block_that_tells_of_more_than_there_is(self, padding: int) -> None:
+        key = envelope.key_of(self.INFO)
+        header = forge.encrypt(b"", self.INFO, initial=bytes(12))[:4096]
+        plain = bytes(4096 + 3584) + b"DataTransformCryptoFooter".ljust(504, b"\0")
+        sealed = AESGCM(key).encrypt(
+            bytes(12), plain + padding.to_bytes(4, "little") + b"\2\0\0\0", header + b"ESXConfiguration"
+        )
+        footer = b"DataTransformAeadFooter".ljust(32, b"\0") + sealed[-16:]
+        damaged = header + sealed[:-16] + footer.ljust(4088, b"\0") + bytes.fromhex("1000000001000000")
+        with pytest.raises(CorruptImage, match="how long the content is"):
+            envelope.decrypt(BytesSource(damaged), key)
 
     def test_with_a_key(self) -> None:
         encrypted = forge.encrypt(self.LOCAL, self.INFO)

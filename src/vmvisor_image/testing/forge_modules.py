@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import struct
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
@@ -13,6 +12,7 @@ from urllib.parse import quote
 from vmvisor_image.boot.envelope import CIPHER, key_of
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.schemas.module import (
+    ENVELOPE_ATTRIBUTES,
     ENVELOPE_BLOCK,
     ENVELOPE_FOOTER_MAGIC,
     ENVELOPE_MAGIC,
@@ -197,18 +197,22 @@ def encrypt(data: bytes, info: bytes, *, initial: bytes | None = None) -> bytes:
 
     key = key_of(info)
     vector = os.urandom(12) if initial is None else initial
-    header = EnvelopeHeader(ENVELOPE_MAGIC, bytes(483), ENVELOPE_BLOCK, 2).build()
+    header = EnvelopeHeader(ENVELOPE_MAGIC, bytes(483), ENVELOPE_ATTRIBUTES, 2).build()
+    header += _bytes_attribute("vmware.iv", vector)
     header += _text_attribute("vmware.keyInfo", "00010203-0405-0607-0809-0a0b0c0d0e0f")
     header += _text_attribute("vmware.cipherName", CIPHER)
     header += _bytes_attribute("vmware.keyHash", hashlib.sha256(CIPHER.encode() + key).digest())
-    header += _bytes_attribute("vmware.iv", vector)
     header = header.ljust(ENVELOPE_BLOCK, b"\0")
     padding = -len(data) % ENVELOPE_BLOCK
-    end = EnvelopePadding(ENVELOPE_PADDING_MAGIC, bytes(479), padding, 1).build().ljust(ENVELOPE_BLOCK, b"\0")
-    encrypted = AESGCM(key).encrypt(vector, data + bytes(padding) + end, header + b"ESXConfiguration")
-    footer = EnvelopeFooter(ENVELOPE_FOOTER_MAGIC, bytes(9), encrypted[-16:]).build()
-    footer = footer.ljust(ENVELOPE_BLOCK - 8, b"\0") + struct.pack("<II", ENVELOPE_BLOCK, 1)
-    return header + encrypted[:-16] + footer
+    end = EnvelopePadding(ENVELOPE_PADDING_MAGIC, bytes(479), padding, 2).build()
+    filler = hashlib.shake_256(data).digest(padding + ENVELOPE_BLOCK - len(end))
+    encrypted = AESGCM(key).encrypt(vector, data + filler + end, header + b"ESXConfiguration")
+    tag = encrypted[-16:]
+    return (
+        header
+        + encrypted[:-16]
+        + EnvelopeFooter(ENVELOPE_FOOTER_MAGIC, bytes(9), tag, bytes(4040), len(tag), 1).build()
+    )
 
 
 def _text_attribute(name: str, value: str) -> bytes:
