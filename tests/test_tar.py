@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import random
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Counting, run
+from tests.support import Counting, require_tool, run
 from vmvisor_image import Archive, CorruptImage, NotAnArchive, TruncatedImage, open_archive
 from vmvisor_image.archives import tar_sparse
 from vmvisor_image.archives.tar import _LARGEST_EXTRA
@@ -372,6 +373,15 @@ class TestHardLinks:
         found = contents(read(members + END))
         assert found == {"a": b"second", "b": bytes(500) + b"abc" + bytes(497)}
 
+    def test_to_what_comes_later_is_told(self) -> None:
+        """Others refuse it: when they come to the link there is nothing to link to."""
+        data = header(b"b", 0, b"1", target=b"a") + file(b"a", b"later") + END
+        archive = read(data)
+        assert contents(archive) == {"b": b"later", "a": b"later"}
+        assert ["behind it" in problem.message for problem in archive.problems] == [True]
+        with pytest.raises(KeyError):
+            by_tarfile(data)
+
     def test_to_a_directory_is_told(self) -> None:
         archive = read(header(b"d/", 0, b"5") + header(b"b", 0, b"1", target=b"d") + END)
         assert list(archive) == []
@@ -580,3 +590,62 @@ class TestVmtarHeaders:
 def test_a_tar_in_memory_of_many_members() -> None:
     files = {f"{number:05}": b"" for number in range(2000)}
     assert contents(read(tar_archive(files))) == files
+
+
+NAMES = (b"a", b"b", b"c", b"d/x", b"d/y", b"./a", b"e/f/g")
+
+
+def some_member(chosen: random.Random, letter: bytes) -> bytes:
+    """One member of any kind, with the headers before it, as other writers make them."""
+    name, target = chosen.choice(NAMES), chosen.choice(NAMES)
+    data = letter * chosen.choice([0, 1, 511, 512, 513, 2000])
+    sized = [record("size", "0" * chosen.randrange(5) + str(len(data)))] if chosen.random() < 0.5 else []
+    named = [record("path", chosen.choice([name.decode(), "long/" + name.decode()])), record("comment", "x" * 700)]
+    piece, hole = data or b"z", chosen.randrange(50)
+    table = [(100, len(piece)), (100 + len(piece) + hole, 0)]
+    return chosen.choice(
+        [
+            file(name, data),
+            file(name, data, b"\0", V7),
+            file(name, data, b"0", GNU),
+            pax(*sized, *named) + header(name, chosen.choice([0, len(data)]) if sized else len(data)) + padded(data),
+            pax(*named, kind=b"X") + file(name, data),
+            header(name, 0, b"1", target=target),
+            header(name, 0, b"2", target=target),
+            header(name + b"d/", 0, b"5"),
+            header(name + b"s/", 0, b"0"),
+            file(name + b"D/", b"Yf\0\0", b"D", GNU),
+            sparse_archive(chosen.choice(["0.0", "0.1", "1.0"]), table, piece, 100 + len(piece) + hole),
+            file(b"././@LongLink", b"lo" + name + b"\0", b"L", GNU) + file(name, data, b"0", GNU),
+            file(name, data) + header(name, 0, b"1", target=name),
+            pax(record("comment", "all"), kind=b"g"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_archives_are_what_gnu_tar_makes_of_them(seed: int, tmp_path: Path) -> None:
+    chosen = random.Random(seed)
+    for number in range(40):
+        letters = b"ABCDEF"[: chosen.randrange(1, 7)]
+        data = b"".join(some_member(chosen, bytes((letter,))) for letter in letters) + END
+        folder, path = tmp_path / str(number), tmp_path / f"{number}.tar"
+        folder.mkdir()
+        path.write_bytes(data)
+        done = subprocess.run(
+            [require_tool("tar"), "-xf", str(path), "-C", str(folder)], capture_output=True, text=True, check=False
+        )
+        below = sorted(folder.rglob("*"))
+        archive = read(data)
+        files, links = contents(archive), dict(archive.links)
+        if archive.problems:
+            assert done.returncode, (seed, number, archive.problems)
+            continue  # else the same, also where GNU tar complains of what a later member has replaced
+        links_there = {
+            each.relative_to(folder).as_posix(): os.readlink(each)  # noqa: PTH115  # as it is written
+            for each in below
+            if each.is_symlink()
+        }
+        assert links == links_there, (seed, number)
+        there = [each for each in below if each.is_file() and not each.is_symlink()]
+        assert files == {each.relative_to(folder).as_posix(): each.read_bytes() for each in there}, (seed, number)

@@ -192,6 +192,12 @@ class TestMethods:
         assert caught.value.structure == "zip member"
 
     @methods
+    def test_a_size_of_nothing_that_has_a_checksum(self, method: int) -> None:
+        archive = read(packed(PACKERS[method](b"data"), method, b"data", FLAGS.get(method, 0), size=0))
+        assert list(archive) == []
+        assert ["no bytes" in problem.message for problem in archive.problems] == [True]
+
+    @methods
     def test_every_cut_and_many_damages(self, method: int) -> None:
         data = b"some text, " * 20 + NOISE[:300]
         whole = PACKERS[method](data)
@@ -334,6 +340,12 @@ class TestSomethingBefore:
         with pytest.raises(NotAnArchive):
             read((tmp_path / "a.z02").read_bytes())
 
+    def test_a_number_of_a_disk_that_is_damaged_costs_nothing(self) -> None:
+        data = bytearray(zipped(SMALL))
+        data[data.rindex(b"PK\5\6") + 4] = 7
+        archive = read(bytes(data))
+        assert (contents(archive), archive.problems) == (SMALL, ())
+
     @pytest.mark.parametrize(
         "data",
         [
@@ -413,3 +425,56 @@ class TestLocalHeaders:
         archive = read(zipped({"//.": b"x", "a": b"1"}))
         assert contents(archive) == {"a": b"1"}
         assert ["no name" in problem.message for problem in archive.problems] == [True]
+
+
+def by_zipfile(data: bytes) -> dict[str, bytes | None] | None:
+    """The files as the standard library reads them, None for a damaged one; None where it reads no directory."""
+    found: dict[str, bytes | None] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                path = "/".join(part for part in info.filename.split("/") if part not in ("", "."))
+                if info.is_dir():
+                    continue
+                try:
+                    found[path] = archive.read(info)
+                except Exception:  # noqa: BLE001  # it raises many
+                    found[path] = None
+    except Exception:  # noqa: BLE001  # as above
+        return None
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_archives_and_damaged_ones(seed: int) -> None:
+    """What zipfile reads is read, or is told to be damaged; nothing compressed is read whose CRC is wrong."""
+    chosen = random.Random(seed)
+    for number in range(200):
+        made = io.BytesIO(b"MZ" + bytes(chosen.randrange(40)) if chosen.random() < 0.5 else b"")
+        with zipfile.ZipFile(made, "a") as archive:
+            for name in range(chosen.randrange(1, 5)):
+                content = chosen.choice([b"", b"x" * chosen.randrange(3000), NOISE[: chosen.randrange(400)]])
+                path = "d/" * chosen.randrange(3) + str(name)
+                archive.writestr(zipfile.ZipInfo(path), content, chosen.choice([0, DEFLATE, BZIP2, LZMA]))
+        data = bytearray(b"MZ" + bytes(20) if chosen.random() < 0.3 else b"") + made.getvalue()
+        for _ in range(chosen.randrange(3)):
+            data[chosen.randrange(len(data))] ^= 1 << chosen.randrange(8)
+        theirs = by_zipfile(bytes(data))
+        try:
+            ours = read(bytes(data))
+            members = {member.path: member for member in ours.members}
+        except NotAnArchive:
+            assert not theirs or bytes(data[:2]) not in (b"MZ", b"PK"), (seed, number)
+            continue
+        found: dict[str, bytes | None] = {}
+        for each in ours.values():
+            try:
+                found[each.path] = each.read_bytes()
+            except CorruptImage:
+                found[each.path] = None
+        for path, right in (theirs or {}).items():
+            told = bool(ours.problems) or (path in found and found[path] is None)
+            assert right is None or found.get(path) == right or told, (seed, number, path)
+        for path, read_content in found.items():
+            if read_content is not None and members[path].content is not None:
+                assert zlib.crc32(read_content) == members[path].crc32, (seed, number, path)

@@ -242,9 +242,7 @@ class ArchiveHome:
                     last.append(Problem("archive", message))
                 tree = MemberTree(members, self._file)
                 for member in tree.by_path.values():
-                    real = tree.real(member)
-                    if real is None or (member.kind == "hardlink" and real.kind == "directory"):
-                        where = "nowhere" if real is None else "to a directory"
+                    if (where := tree.fault_of_link(member)) is not None:
                         message = f"{member.path!r} leads {where}: {member.target!r}"
                         problems.add(Problem("hard link", message, member.offset))
                 self._read = (tuple(members), tuple(dict.fromkeys((*problems.found, *last))), tree)
@@ -366,6 +364,15 @@ class MemberTree:
             linked = self._linked.get(found.path) if is_last else None
             found = self.by_path.get(found.target or "") if linked is None else linked
         return None
+
+    def fault_of_link(self, member: ArchiveMember) -> str | None:
+        """Where the hard link at a path leads, where that is no place for one to lead to."""
+        if member.kind != "hardlink":
+            return None
+        real = self.real(member)
+        if real is None or real.kind == "directory":
+            return "nowhere" if real is None else "to a directory"
+        return None if member.path in self._linked else "to what comes only behind it"
 
     @property
     def links(self) -> Mapping[str, str]:

@@ -132,7 +132,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
     end = _find_end(source)
     disk = 0 if end is None or end[1][1] == _IN_ZIP64 else end[1][1]
     for entry in entries:
-        if disk and entry.volume != disk:
+        if disk and entry.volume != disk and not _has_own_header(source, entry):
             message = f"{entry.filename!r} is in part {entry.volume + 1} of {disk + 1} of a split archive"
             report(Problem("zip directory", f"{message} and is left out: join the parts first"))
             continue
@@ -182,8 +182,7 @@ def _content(
 ) -> tuple[tuple[Extent, ...], ReadAt | None]:
     """Where a stored member lies, or what decompresses one."""
     at = entry.header_offset
-    longest_name = len(entry.orig_filename) * _LONGEST_CHARACTER
-    header = read_up_to(source, at, _LOCAL_HEADER + longest_name) if at >= 0 else b""
+    header, name = _local_header(source, entry)
     if len(header) < _LOCAL_HEADER or header[:4] != _MAGIC:
         raise CorruptImage(
             f"{entry.filename!r} has none here",
@@ -194,14 +193,16 @@ def _content(
         )
     if entry.flag_bits & _ENCRYPTED:
         raise CorruptImage(f"{entry.filename!r} is encrypted", structure="zip member", offset=at)
-    flags, name_length, extra_length = (*struct.unpack_from("<H", header, 6), *struct.unpack_from("<HH", header, 26))
-    name = header[_LOCAL_HEADER : _LOCAL_HEADER + name_length]
-    if entry.orig_filename not in (_decoded(name, flags), _decoded(name, entry.flag_bits)):
-        message = f"{entry.filename!r} has another name in its local header: {_decoded(name, flags)!r}"
+    if name != entry.orig_filename:
+        message = f"{entry.filename!r} has another name in its local header: {name!r}"
         report(Problem("zip local header", message, at))
-    start = at + _LOCAL_HEADER + name_length + extra_length
+    start = at + _LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
     if entry.compress_type == zipfile.ZIP_STORED:
         _check_stored_sizes(entry, header, report)
+    if not entry.file_size and entry.CRC:  # of which nothing would be read, and so not checked
+        message = f"{entry.filename!r} has no bytes, and the CRC {entry.CRC:#010x}"
+        raise CorruptImage(message, structure="zip directory", offset=at)
+    if entry.compress_type == zipfile.ZIP_STORED:
         return ((Extent(start, entry.file_size),) if entry.file_size else ()), None
     make = _DECODERS.get(entry.compress_type)
     if make is not None:
@@ -215,8 +216,29 @@ def _content(
     )
 
 
-def _decoded(name: bytes, flags: int) -> str:
-    return name.decode("utf-8", "replace") if flags & _UTF8 else name.decode("cp437")
+def _local_header(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[bytes, str]:
+    """What is where a member's local header should be, as far as it can be read, and the name in it."""
+    if entry.header_offset < 0:
+        return b"", ""
+    longest_name = len(entry.orig_filename) * _LONGEST_CHARACTER
+    header = read_healthy(source, entry.header_offset, _LOCAL_HEADER + longest_name)
+    if len(header) < _LOCAL_HEADER:
+        return header, ""
+    flags, length = *struct.unpack_from("<H", header, 6), *struct.unpack_from("<H", header, 26)
+    raw = header[_LOCAL_HEADER : _LOCAL_HEADER + length]
+    names = [
+        raw.decode("utf-8", "replace") if each & _UTF8 else raw.decode("cp437") for each in (flags, entry.flag_bits)
+    ]
+    return header, entry.orig_filename if entry.orig_filename in names else names[0]
+
+
+def _has_own_header(source: ReadAt, entry: zipfile.ZipInfo) -> bool:
+    """Whether a member's local header is where it should be, whatever disk the directory says."""
+    try:
+        header, name = _local_header(source, entry)
+    except (CorruptImage, SourceError):
+        return False
+    return header[:4] == _MAGIC and name == entry.orig_filename
 
 
 def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
