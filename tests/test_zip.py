@@ -422,6 +422,13 @@ class TestLocalHeaders:
     def test_a_name_that_is_none_is_told_of(self) -> None:
         archive = read(zipped({"/": b"", "a": b"1"}))
         assert (contents(archive), archive.problems) == ({"a": b"1"}, ())
+        nameless = bytearray(zipped({"x": b"x"}))
+        at = nameless.rindex(b"PK\1\2")
+        nameless[at + 28 : at + 30] = b"\0\0"
+        nameless[at + 30 : at + 32] = b"\1\0"  # the name is extra data now
+        archive = read(bytes(nameless))
+        assert list(archive) == []
+        assert ["no name" in problem.message for problem in archive.problems] == [True]
         archive = read(zipped({"//.": b"x", "a": b"1"}))
         assert contents(archive) == {"a": b"1"}
         assert ["no name" in problem.message for problem in archive.problems] == [True]

@@ -11,9 +11,10 @@ from vmvisor_image import open_archive
 
 
 def seeds() -> list[bytes]:
-    made = []
-    for way in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        file = io.BytesIO()
+    made: list[bytes] = []
+    for way in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        file = io.BytesIO(b"MZ a stub" if made else b"")
+        file.seek(0, io.SEEK_END)
         with zipfile.ZipFile(file, "w", way) as archive:
             for name, content in TREE.items():
                 archive.writestr(zipfile.ZipInfo(name), content, way)

@@ -148,7 +148,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
 def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]) -> ArchiveMember | None:
     path, at = "/".join(part for part in entry.filename.split("/") if part not in ("", ".")), entry.header_offset
     if not path:
-        if not entry.is_dir():
+        if not entry.filename.endswith("/"):  # is_dir of Python 3.11 raises where there is no name
             report(Problem("zip directory", "a member has no name and is left out", at))
         return None
     mode = entry.external_attr >> 16
