@@ -449,3 +449,33 @@ def test_a_directory_whose_chain_comes_back_is_read_once(target: int) -> None:
         assert len(image.partitions[1].files) == 6 * 16 - 2 + 1
         [problem] = image.partitions[1].problems
         assert "the chain loops" in problem.message
+
+
+class Unreadable:
+    """A source of which some bytes can't be read."""
+
+    def __init__(self, data: bytes | bytearray, first: int, end: int) -> None:
+        self.data, self.first, self.end, self.size = bytes(data), first, end, len(data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset < self.end and offset + length > self.first:
+            raise CorruptImage("it can't be read", structure="test", offset=max(offset, self.first))
+        return self.data[offset : offset + length]
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("path", ["", "D/"])
+def test_entries_before_what_can_not_be_read_are_there(path: str, count: int) -> None:
+    """In the fixed root directory, and in a run of clusters that is read at once."""
+    names = [f"F{number:07}" for number in range(60)]
+    if path:
+        volume = with_directory(b"".join(name.encode() + b"   \x20" + bytes(20) for name in names))
+    else:
+        made = fat_volume(dict.fromkeys(names, b""), sectors=40000)
+        volume = bytearray(made.read_at(0, made.size))
+    first = volume.index(names[count].encode())
+    with Image.open(Unreadable(volume, first, first + 512)) as image:
+        files = list(image.partitions[1].files)
+        assert [name for name in files if name.startswith(f"{path}F")] == [f"{path}{name}" for name in names[:count]]
+        assert ("z" in files) == bool(path)
+        assert Problem("test", "it can't be read", first) in image.problems

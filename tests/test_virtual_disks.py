@@ -493,3 +493,21 @@ def test_a_grain_that_decodes_to_more_than_itself_is_an_error() -> None:
 def test_sparse_extents_of_esx_are_named(head: bytes, name: str) -> None:
     with pytest.raises(CorruptImage, match=name):
         Image.open(head.ljust(65536, b"\0")).partitions.problems  # noqa: B018  # asked for, not used
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (-512, "the disk has 16384 bytes, of which 15872 are there"),
+        (0, None),
+        (512, "the disk has 16384 bytes; 512 more are before the footer"),
+    ],
+)
+def test_a_fixed_vhd_says_what_is_not_of_its_size(more: int, told: str | None, tmp_path: Path) -> None:
+    content, data = b"data" * 4096, vhd_disk(b"data" * 4096, fixed=True)
+    path = tmp_path / "disk.vhd"
+    path.write_bytes(data[: 16384 + min(more, 0)] + bytes(max(more, 0)) + data[16384:])
+    with Image.open(path) as image:
+        assert image.read_at(0, image.size) == content[: image.size]
+        found = [problem.message for problem in image.problems if problem.structure == "VHD footer"]
+        assert found == ([] if told is None else [told])

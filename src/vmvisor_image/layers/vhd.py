@@ -77,6 +77,9 @@ class FixedDisk(Slice):
         if footer.current_size > at:
             message = f"the disk has {footer.current_size} bytes, of which {at} are there"
             problems = (*problems, Problem("VHD footer", message, at + 48))
+        elif footer.current_size < at:
+            message = f"the disk has {footer.current_size} bytes; {at - footer.current_size} more are before the footer"
+            problems = (*problems, Problem("VHD footer", message, at + 48))
         self.problems = problems
         """What was found damaged when it was opened."""
 

@@ -34,7 +34,7 @@ from vmvisor_image.schemas.fat import (
     VmwareMarker,
 )
 from vmvisor_image.schemas.vmfs import vmfs_uuid
-from vmvisor_image.streams import ReadAt, Slice
+from vmvisor_image.streams import ReadAt, Slice, read_healthy
 
 if TYPE_CHECKING:
     from vmvisor_image.volumes.fat_check import Difference, FatFigures, FreeSummary
@@ -466,12 +466,12 @@ class FatVolume:
     def _directory_parts(self, path: str, cluster: int, entry_offset: int) -> Iterator[tuple[int, bytes]]:
         """Disk offset and bytes of each contiguous part of a directory; damage ends it with a `Problem`."""
         geometry = self.geometry
-        if not path and geometry.bits != 32:  # FAT32's root is a chain like any other
-            yield self._start + geometry.root_offset, self._source.read_at(geometry.root_offset, geometry.root_size)
-            return
         left = _LARGEST_DIRECTORY // geometry.cluster_size
         passed: set[int] = set()
         try:
+            if not path and geometry.bits != 32:  # FAT32's root is a chain like any other
+                yield from self._healthy_part(geometry.root_offset, geometry.root_size)
+                return
             for first, count in self._fat.runs(cluster, None, entry_offset):
                 # A chain that loops comes back to what was read, which `runs` finds out some rounds later.
                 run = range(first, first + min(count, left + 1))
@@ -479,7 +479,7 @@ class FatVolume:
                 passed.update(run[:new])
                 offset = self._cluster_offset(first)
                 if new and left:
-                    yield self._start + offset, self._source.read_at(offset, min(new, left) * geometry.cluster_size)
+                    yield from self._healthy_part(offset, min(new, left) * geometry.cluster_size)
                 if new > left:
                     at = self._start + offset + left * geometry.cluster_size
                     self._note_at(at, "FAT directory", f"{path or '/'!r} goes on past 65,536 entries")
@@ -487,6 +487,17 @@ class FatVolume:
                 left -= new
         except CorruptImage as error:
             self._problems.setdefault(Problem.of(error))
+
+    def _healthy_part(self, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
+        """Disk offset and bytes of what lies at `offset` of the volume, up to damage, which is an error then.
+
+        Raises:
+            CorruptImage: Not all of it can be read.
+        """
+        data = read_healthy(self._source, offset, length)
+        yield self._start + offset, data
+        if len(data) < length:
+            self._source.read_at(offset + len(data), 1)
 
     def _checked_geometry(self, partition_size: int) -> Geometry:
         boot = self.boot_sector
