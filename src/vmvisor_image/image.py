@@ -268,8 +268,8 @@ class Image:
     def problems(self) -> tuple[Problem, ...]:
         """What is damaged: in the wrapping as far as it was read, in the partition table, in each partition.
 
-        Reads the whole partition table, each partition's boot sector and root directory, and the disk's size, so
-        a compressed image is decoded to its end once.
+        Reads the whole partition table, each partition's boot sector, root directory and ``boot.cfg``, and the disk's
+        size, so a compressed image is decoded to its end once.
         """
         found: list[Problem] = []
         try:
