@@ -15,7 +15,7 @@ LOCAL: Final = "local.tgz"
 ENCRYPTED: Final = "local.tgz.ve"
 ENCRYPTION_INFO: Final = "encryption.info"
 _LARGEST_INFO: Final = 1 << 16
-"""Bytes of an `ENCRYPTION_INFO` that is read; it has some hundred."""
+"""Bytes of an `ENCRYPTION_INFO` that are read; it has some hundred. What is encrypted tells whether a key is right."""
 
 
 def open_state(file: File, *, key: bytes | None = None) -> Archive:
@@ -45,12 +45,11 @@ def _find_key(outer: Archive) -> bytes:
     for name in (ENCRYPTION_INFO, f".#{ENCRYPTION_INFO}"):
         if name in outer:
             file = outer[name]
-            if file.size > _LARGEST_INFO:
-                raise CorruptImage(
-                    "it is larger than any",
-                    structure=name,
-                    expected=f"at most {_LARGEST_INFO} bytes",
-                    found=file.size,
-                )
-            return key_of(file.read_bytes())
+            try:
+                return key_of(file.read_at(0, min(file.size, _LARGEST_INFO)))
+            except (CorruptImage, KeyUnavailable) as error:
+                if file.size <= _LARGEST_INFO:
+                    raise
+                message = f"no key is in its first {_LARGEST_INFO} bytes, and no more are read"
+                raise CorruptImage(message, structure=name) from error
     raise KeyUnavailable(f"{ENCRYPTED} is encrypted, and {ENCRYPTION_INFO} is not beside it: the key is in a TPM")
