@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from vmvisor_image import ReadAt
+from vmvisor_image import CorruptImage, ReadAt
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 """The root of the checkout."""
@@ -143,6 +143,18 @@ def run_to_file(output: Path, tool: str, *arguments: str | Path) -> None:
     """Write what a program prints, which need not be text, to a file."""
     with output.open("wb") as file:
         subprocess.run([require_tool(tool), *map(str, arguments)], stdout=file, env=_ENVIRONMENT, check=True)
+
+
+class Unreadable:
+    """A source of which the bytes from `first` up to `end` can't be read."""
+
+    def __init__(self, source: ReadAt, first: int, end: int) -> None:
+        self.source, self.first, self.end, self.size = source, first, end, source.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset < self.end and offset + length > self.first:
+            raise CorruptImage("it can't be read", structure="test", offset=max(offset, self.first))
+        return self.source.read_at(offset, length)
 
 
 class Counting:

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyfatfs.PyFat import PyFat
 
-from tests.support import run
+from tests.support import Unreadable, run
 from tests.tool_disk import DELETED, FRAGMENTED, SECTOR, ToolDisk
 from vmvisor_image import (
     CorruptImage,
@@ -451,18 +451,6 @@ def test_a_directory_whose_chain_comes_back_is_read_once(target: int) -> None:
         assert "the chain loops" in problem.message
 
 
-class Unreadable:
-    """A source of which some bytes can't be read."""
-
-    def __init__(self, data: bytes | bytearray, first: int, end: int) -> None:
-        self.data, self.first, self.end, self.size = bytes(data), first, end, len(data)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        if offset < self.end and offset + length > self.first:
-            raise CorruptImage("it can't be read", structure="test", offset=max(offset, self.first))
-        return self.data[offset : offset + length]
-
-
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
 @pytest.mark.parametrize("path", ["", "D/"])
 def test_entries_before_what_can_not_be_read_are_there(path: str, count: int) -> None:
@@ -474,7 +462,7 @@ def test_entries_before_what_can_not_be_read_are_there(path: str, count: int) ->
         made = fat_volume(dict.fromkeys(names, b""), sectors=40000)
         volume = bytearray(made.read_at(0, made.size))
     first = volume.index(names[count].encode())
-    with Image.open(Unreadable(volume, first, first + 512)) as image:
+    with Image.open(Unreadable(BytesSource(bytes(volume)), first, first + 512)) as image:
         files = list(image.partitions[1].files)
         assert [name for name in files if name.startswith(f"{path}F")] == [f"{path}{name}" for name in names[:count]]
         assert ("z" in files) == bool(path)

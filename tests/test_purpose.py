@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import Unreadable
 from vmvisor_image import CorruptImage, Generation, Image, Problem, Role, inspect, verify
 from vmvisor_image.boot.banks import BootState
 from vmvisor_image.explanation import described_generation
@@ -254,6 +255,15 @@ class TestActiveBank:
             with pytest.raises(CorruptImage, match="at most 65536 bytes"):
                 _ = image.system(5).modules
             assert image.system(6).version == "4.1.0"
+
+    def test_a_configuration_that_can_not_be_read_is_a_problem_of_its_partition(self) -> None:
+        disk = disk_with(bank("4.1.0-1", 1), bank("4.1.0-2", 2))
+        with Image.open(disk) as image:
+            place = image.partitions[5].files["boot.cfg"].extents[0].offset
+        with Image.open(Unreadable(disk, place, place + 1)) as image:
+            assert {found.number: found.build for found in image.partitions.banks} == {6: "4.1.0-2"}
+            assert [problem.offset for problem in image.partitions[5].problems] == [place]
+            assert image.partitions[6].problems == ()
 
     @given(
         st.lists(
