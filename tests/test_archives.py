@@ -356,7 +356,7 @@ class TestZip:
         struct.pack_into("<H", data, data.rindex(b"PK\1\2") + 10, 98)
         ours = open_archive(BytesSource(data))
         assert contents(ours) == {"good": b"fine"}
-        assert "method 98" in ours.problems[0].message
+        assert any("method 98, which is not read" in problem.message for problem in ours.problems)
         write_tree(tmp_path, {"secret": b"x" * 1000, "good": b"fine"})
         run("7z", "a", "-tzip", "-psecret", tmp_path / "a.zip", tmp_path / "secret")
         run("7z", "a", "-tzip", tmp_path / "a.zip", tmp_path / "good")

@@ -179,6 +179,31 @@ class TestV7:
             assert extracted("tar", data, folder / "out") == {wanted: b"abc"}
 
 
+class TestBehindTheEndMark:
+    def test_an_appended_archive_is_told_of(self, tmp_path: Path) -> None:
+        first, second = file(b"a", b"first") + END, file(b"b", b"second") + END
+        archive = read(first + bytes(8192) + second)
+        assert contents(archive) == {"a": b"first"} == extracted("tar", first + bytes(8192) + second, tmp_path / "tar")
+        [problem] = archive.problems
+        assert "a member follows the end mark at byte 0x400" in problem.message
+        assert problem.offset == len(first) + 8192
+
+    def test_a_header_that_was_zeroed_costs_no_member_in_silence(self) -> None:
+        whole = file(b"a", b"1" * 700) + file(b"b", b"2" * 9000) + file(b"c", b"3" * 700) + END
+        damaged = bytearray(whole)
+        at = len(file(b"a", b"1" * 700))
+        damaged[at : at + 4096] = bytes(4096)
+        archive = read(bytes(damaged))
+        assert contents(archive) == {"a": b"1" * 700}
+        assert [problem.offset for problem in archive.problems] == [whole.index(b"c\0\0\0")]
+
+    @pytest.mark.parametrize("rest", [b"", bytes(100_000), b"no header", bytes(513) + b"\x01" * 512])
+    def test_what_writers_leave_there_is_none(self, rest: bytes) -> None:
+        archive = read(file(b"a", b"x") + END + rest)
+        assert contents(archive) == {"a": b"x"}
+        assert not archive.problems
+
+
 class TestExtendedHeaders:
     def test_those_of_solaris(self, tmp_path: Path) -> None:
         data = pax(record("path", "long/name.txt"), kind=b"X") + file(b"short", b"abc")

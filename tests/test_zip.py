@@ -50,6 +50,62 @@ def read(data: bytes) -> Archive:
     return open_archive(BytesSource(data))
 
 
+class TestNames:
+    def test_of_code_page_437(self) -> None:
+        info = zipfile.ZipInfo("x")
+        info.create_system = 0
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr(info, b"data")
+        data = made.getvalue().replace(b"x", b"\x81")
+        assert contents(read(data)) == {"ü": b"data"}
+
+    @pytest.mark.parametrize("crc", [zlib.crc32(b"\x81"), 0])
+    def test_the_field_is_of_one_name(self, crc: int) -> None:
+        """One that an old program left behind when it renamed the member has another CRC (4.6.9)."""
+        name = "другое".encode()
+        info = zipfile.ZipInfo("x")
+        info.create_system = 0
+        info.extra = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, crc) + name
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr(info, b"data")
+        data = made.getvalue().replace(b"x", b"\x81")
+        assert contents(read(data)) == {"другое" if crc else "ü": b"data"}
+
+
+class TestLocalFields:
+    """What a local header says otherwise than the directory is told; the member is read as the directory says."""
+
+    @pytest.mark.parametrize(
+        ("place", "field"), [(8, "method"), (6, "encryption"), (14, "CRC"), (18, "compressed size"), (22, "size")]
+    )
+    def test_of_a_file(self, place: int, field: str, tmp_path: Path) -> None:
+        data = bytearray(zipped({"name": NOISE[:5000] * 2}, zipfile.ZIP_DEFLATED))
+        assert not read(bytes(data)).problems
+        data[place] ^= 1
+        path = tmp_path / "a.zip"
+        path.write_bytes(data)
+        archive = read(bytes(data))
+        assert contents(archive) == {"name": NOISE[:5000] * 2}
+        [problem] = archive.problems
+        assert f"other values in its local header: {field}" in problem.message
+        assert problem.offset == 0
+
+    def test_sizes_that_stand_behind_the_data(self) -> None:
+        """A writer that could not go back leaves zeros in the local header (4.4.4)."""
+
+        class Pipe(io.BytesIO):
+            def seekable(self) -> bool:
+                return False
+
+        made = Pipe()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("name", NOISE[:5000])
+        assert contents(read(made.getvalue())) == {"name": NOISE[:5000]}
+        assert not read(made.getvalue()).problems
+
+
 def contents(archive: Archive) -> dict[str, bytes]:
     return {each.path: each.read_bytes() for each in archive.values()}
 

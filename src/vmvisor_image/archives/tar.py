@@ -34,7 +34,7 @@ from vmvisor_image.schemas.tar import (
     TarTail,
     VmtarTail,
 )
-from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to
 
 KIND: Final = "tar"
 _MAGIC_AT: Final = slice(257, 265)
@@ -69,6 +69,9 @@ _SPARSE_PREFIX: Final = "GNU.sparse."
 _IN_TABLE: Final = ("GNU.sparse.offset", "GNU.sparse.numbytes")
 """Of format 0.0, once for each piece, alternately."""
 _EMPTY: Final = bytes(BLOCK)
+_REST: Final = 1 << 16
+_LARGEST_REST: Final = 16 << 20
+"""Bytes behind the end mark that are looked at, of which writers leave at most some record of zeros."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OCTAL: Final = re.compile(rb"\0?[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _RECORD: Final = re.compile(rb"([0-9]{1,20}) ")
@@ -266,6 +269,7 @@ class _Reader:
                     return
                 if not is_lost:
                     if block == _EMPTY:
+                        self._look_behind(at)
                         return
                     is_lost = True
                     message = "its checksum is wrong; what follows is searched for the next one"
@@ -293,6 +297,24 @@ class _Reader:
             self._extra = _Extra(self._extra.everywhere)
             if member is not None:
                 yield member
+
+    def _look_behind(self, end: int) -> None:
+        """Tell of members behind the end mark: of an archive that was appended, or in which headers are overwritten."""
+        has_data_there = self._data_start is not None  # a vmtar, whose headers come first
+        for start in range(end, end if has_data_there else end + _LARGEST_REST, _REST):
+            try:
+                data = read_healthy(self._source, start, _REST)
+            except CorruptImage as error:
+                self._report(Problem.of(error))
+                return
+            if data.strip(b"\0"):
+                for at in range(0, len(data), BLOCK):
+                    if probe(data[at : at + BLOCK]):
+                        message = f"a member follows the end mark at byte {end:#x}; what is there is not listed"
+                        self._report(Problem("tar archive", message, start + at))
+                        return
+            if len(data) < _REST:
+                return
 
     def _take(self, header: _Header) -> None:
         """Read a header that says something of the next one, or of all that follow."""

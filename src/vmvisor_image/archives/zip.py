@@ -57,8 +57,12 @@ _IN_ZIP64: Final = 0xFFFF
 _LOCAL_HEADER: Final = 30
 """Bytes of a local file header before the name (4.3.7)."""
 _FEED: Final = 1 << 16
-_ENCRYPTED, _HAS_END_MARK, _UTF8 = 0x1, 0x2, 0x800
+_ENCRYPTED, _HAS_END_MARK, _IS_DESCRIBED_BEHIND, _UTF8 = 0x1, 0x2, 0x8, 0x800
 """Flags: 4.4.4; the second one is LZMA's."""
+_LOCAL_FIELDS: Final = struct.Struct("<HHxxxxIII")
+"""Flags, method, CRC-32 and both sizes of a local header, from byte 6 on (4.3.7)."""
+_IN_EXTRA_FIELD: Final = 0xFFFFFFFF
+"""A size that is in the zip64 field."""
 _BZIP2, _LZMA, _OLD_ZSTD, _ZSTD = 12, 14, 20, 93
 """Methods: 4.4.5."""
 _LZMA_MEMORY: Final = 256 << 20
@@ -197,6 +201,7 @@ def _content(
         message = f"{entry.filename!r} has another name in its local header: {name!r}"
         report(Problem("zip local header", message, at))
     start = at + _LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
+    _check_local_fields(entry, header, report)
     if entry.compress_type == zipfile.ZIP_STORED:
         _check_stored_sizes(entry, header, report)
     if not entry.file_size and entry.CRC:  # of which nothing would be read, and so not checked
@@ -239,6 +244,21 @@ def _has_own_header(source: ReadAt, entry: zipfile.ZipInfo) -> bool:
     except (CorruptImage, SourceError):
         return False
     return header[:4] == _MAGIC and name == entry.orig_filename
+
+
+def _check_local_fields(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
+    """Report what a local header says otherwise than the directory, by which the member is read (4.3.7, 4.3.12)."""
+    flags, method, crc, compressed, size = _LOCAL_FIELDS.unpack_from(header, 6)
+    pairs = [("method", method, entry.compress_type), ("encryption", flags & _ENCRYPTED, entry.flag_bits & _ENCRYPTED)]
+    if not flags & _IS_DESCRIBED_BEHIND:
+        pairs.append(("CRC", crc, entry.CRC))
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size == entry.compress_size:  # else told below
+            sizes = (("compressed size", compressed, entry.compress_size), ("size", size, entry.file_size))
+            pairs += [pair for pair in sizes if pair[1] != _IN_EXTRA_FIELD]
+    told = [f"{field} {local:#x}, not {expected:#x}" for field, local, expected in pairs if local != expected]
+    if told:
+        message = f"{entry.filename!r} has other values in its local header: {', '.join(told)}"
+        report(Problem("zip local header", message, entry.header_offset))
 
 
 def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
