@@ -204,7 +204,11 @@ class VerificationReport:
     @property
     def not_checked(self) -> tuple[str, ...]:
         """What of the image can't be checked, or is not, in words: `is_sound` says nothing of it."""
-        found = []
+        found = [
+            f"{layer.kind} around {layer.name or 'the disk'}: its reference counts and snapshots"
+            for layer in self.layers
+            if layer.kind == "qcow2"
+        ]
         for partition in self.partitions:
             where = f"partition {partition.number}"
             if partition.content is not None and partition.kind != "empty":

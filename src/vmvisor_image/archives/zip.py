@@ -10,6 +10,7 @@ Source: APPNOTE.TXT 6.3.10.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import errno
 import functools
 import io
@@ -57,6 +58,9 @@ _IN_ZIP64: Final = 0xFFFF
 _LOCAL_HEADER: Final = 30
 """Bytes of a local file header before the name (4.3.7)."""
 _FEED: Final = 1 << 16
+_UNIX: Final = 3
+"""Of "version made by" (APPNOTE.TXT 4.4.2)."""
+_UNICODE_NAME: Final = 0x7075
 _ENCRYPTED, _HAS_END_MARK, _IS_DESCRIBED_BEHIND, _UTF8 = 0x1, 0x2, 0x8, 0x800
 """Flags: 4.4.4; the second one is LZMA's."""
 _LOCAL_FIELDS: Final = struct.Struct("<HHxxxxIII")
@@ -135,7 +139,14 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         raise CorruptImage(f"it can't be read ({error})", structure="zip directory") from error
     end = _find_end(source)
     disk = 0 if end is None or end[1][1] == _IN_ZIP64 else end[1][1]
+    told = len(entries) if end is None else end[1][4]
+    if told != _IN_ZIP64 and told != len(entries) & _IN_ZIP64:
+        message = f"{len(entries)} members are in it, its end record tells of {told}"
+        report(Problem("zip directory", message, None if end is None else end[0]))
+    if end is not None and end[0] + _END.size + end[1][7] > source.size:
+        report(Problem("zip directory", "the comment in its end record passes the end of the archive", end[0] + 20))
     for entry in entries:
+        entry.filename = _name(entry)
         if disk and entry.volume != disk and not _has_own_header(source, entry):
             message = f"{entry.filename!r} is in part {entry.volume + 1} of {disk + 1} of a split archive"
             report(Problem("zip directory", f"{message} and is left out: join the parts first"))
@@ -147,6 +158,28 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             continue
         if member is not None:
             yield member
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name as its writer meant it, which need not say that it is UTF-8.
+
+    Info-ZIP's zip puts UTF-8 into an extra field, with the CRC of the name that it is of (APPNOTE.TXT 4.6.9), or, on
+    Unix, the bytes of the system's name as they are, which unzip and libarchive take for UTF-8 there.
+    """
+    if entry.flag_bits & _UTF8 or entry.orig_filename.isascii():
+        return entry.filename
+    raw = entry.orig_filename.encode("cp437")  # as which zipfile decodes any bytes
+    found = [raw] if entry.create_system == _UNIX else []
+    extra = entry.extra
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        if kind == _UNICODE_NAME and length >= 5 and extra[4:9] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
+            found.insert(0, extra[9 : 4 + length])
+        extra = extra[4 + length :]
+    for each in found:
+        with contextlib.suppress(UnicodeDecodeError):
+            return each.decode().partition("\0")[0]
+    return entry.filename
 
 
 def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]) -> ArchiveMember | None:
@@ -161,6 +194,9 @@ def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], 
     except ValueError:
         modified = None
     if entry.is_dir():
+        header, name = _local_header(source, entry)
+        if header[:4] != _MAGIC or name != entry.orig_filename:
+            report(Problem("zip local header", f"directory {entry.filename!r} has none, or one of another name", at))
         return ArchiveMember(path, "directory", 0, modified, mode & 0o7777 or 0o755, offset=at)
     extents, content = _content(source, entry, report)
     if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:

@@ -115,6 +115,9 @@ class GzipDecoder:
             self._enter_member()
             return
         self._finished = True
+        while not any(head) and head:  # padding, which gzip passes over too
+            self.position += len(head)
+            head = read_up_to(self._source, self.position, _FEED)
         if head:
             self.problems += (Problem("gzip source", "bytes follow the last member and are not gzip", self.position),)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,6 +14,7 @@ from vmvisor_image.streams import ReadAt, check_range, past_end, read_up_to
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
 """4 MiB of tables."""
+_MOST_PROBLEMS: Final = 1000
 _CACHE_BYTES: Final = 16 << 20
 """Decoded clusters that are kept; the last one always is."""
 
@@ -41,6 +42,15 @@ class Packed:
     """Bytes of the decoded cluster before the run."""
 
 
+class Findings(dict[Problem, None]):
+    """Problems of one disk, each once; of very many the first."""
+
+    def note(self, structure: str, message: str, offset: int) -> None:
+        """Add one."""
+        if len(self) < _MOST_PROBLEMS:
+            self.setdefault(Problem(structure, message, offset))
+
+
 class MappedDisk:
     """A virtual disk as a `ReadAt`; any number of threads may read."""
 
@@ -50,7 +60,7 @@ class MappedDisk:
         source: ReadAt,
         size: int,
         locate: Callable[[int], Run],
-        problems: tuple[Problem, ...] = (),
+        problems: Collection[Problem] = (),
     ) -> None:
         """Read runs that `locate` finds.
 
@@ -60,7 +70,7 @@ class MappedDisk:
             size: Bytes of the disk.
             locate: Gives the run that begins at an offset of the disk, and may pass its end. It raises CorruptImage
                 where a table is damaged.
-            problems: What was found damaged when it was opened.
+            problems: What was found damaged when it was opened; `locate` may add to it.
         """
         self._kind = kind
         self._source = source
@@ -68,12 +78,16 @@ class MappedDisk:
         """Bytes of the disk."""
         self.locate = locate
         """Gives the run that begins at an offset."""
-        self.problems = problems
-        """What was found damaged when it was opened."""
+        self._problems = problems
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
         """Compressed clusters decoded so far, those decoded again included."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged when it was opened, and in the tables for what was read since."""
+        return tuple(self._problems)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.

@@ -11,9 +11,9 @@ from typing import Final
 
 import zstandard
 
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.layers.mapped import Findings, MappedDisk, Packed, Run, Tables
 from vmvisor_image.schemas.qcow2 import (
     COMPRESSION_TYPE,
     CORRUPT,
@@ -32,6 +32,11 @@ _KNOWN_FEATURES: Final = DIRTY | CORRUPT | COMPRESSION_TYPE | EXTENDED_L2
 _ADDRESS: Final = 0x00FF_FFFF_FFFF_FE00
 """Bits 9 to 55 of an entry of either table."""
 _COMPRESSED: Final = 1 << 62
+_RESERVED_L1: Final = 0x7F00_0000_0000_01FF
+_RESERVED_L2: Final = 0x3F00_0000_0000_01FE
+"""Bits of an entry of either table that are 0; of the second one's, where the cluster is not compressed."""
+_LEAST_HEADER: Final = 104
+"""Bytes of a header of version 3."""
 _ZERO: Final = 1
 _SUBCLUSTERS: Final = 32
 _LONGEST_NAME: Final = 1023
@@ -65,14 +70,19 @@ class _Reader:
         if header.version == 3:
             extension = Qcow2Extension.parse(data, Qcow2Header.length())
         features = 0 if extension is None else extension.incompatible_features
-        self.problems: tuple[Problem, ...] = ()
+        self.problems = Findings()
         self._check(features)
+        if extension is not None and not _LEAST_HEADER <= extension.header_length <= 1 << self.header.cluster_bits:
+            self.problems.note("qcow2 header", f"it says that it has {extension.header_length} bytes", 100)
         self._compression = _DEFLATE
         if features & COMPRESSION_TYPE:
             at = Qcow2Header.length() + Qcow2Extension.length()
             self._compression = Qcow2Compression.parse(data, at).compression_type
             if self._compression not in (_DEFLATE, _ZSTD):
                 raise _refused("compression_type", f"{self._compression}, which is not known", at)
+        elif extension is not None and extension.header_length > _LEAST_HEADER and data[_LEAST_HEADER]:
+            message = "it has a type of compression, and no feature that says so"
+            self.problems.note("qcow2 header", message, _LEAST_HEADER)
         self._extended = bool(features & EXTENDED_L2)
         self._cluster = 1 << header.cluster_bits
         self._entry = 16 if self._extended else 8
@@ -99,16 +109,22 @@ class _Reader:
         if header.l1_size < (needed if not features & EXTENDED_L2 else needed * 2 - 1) and header.size:
             raise _refused("l1_size", f"{header.l1_size} entries, which is too few for {header.size} bytes", 36)
         if features & DIRTY:
-            self.problems += (Problem("qcow2 header", "the disk was in use: reference counts may be wrong", 72),)
+            self.problems.note("qcow2 header", "the disk was in use: reference counts may be wrong", 72)
         if features & CORRUPT:
-            self.problems += (Problem("qcow2 header", "QEMU found the file damaged and marked it so", 72),)
+            self.problems.note("qcow2 header", "QEMU found the file damaged and marked it so", 72)
+        if header.l1_table_offset % (1 << header.cluster_bits):
+            message = f"{header.l1_table_offset:#x} is no multiple of the cluster size"
+            self.problems.note("qcow2 header", f"l1_table_offset: {message}", 40)
 
     def locate(self, offset: int) -> Run:
         """See `MappedDisk`."""
         cluster, within = divmod(offset, self._cluster)
         number, index = divmod(cluster, self._per_table)
         at = self.header.l1_table_offset + 8 * number
-        table = self._tables.number(at, 8, "L1 table") & _ADDRESS
+        entry = self._tables.number(at, 8, "L1 table")
+        if entry & _RESERVED_L1:
+            self.problems.note("qcow2 L1 table", f"entry {entry:#x} has bits that are reserved", at)
+        table = entry & _ADDRESS
         if not table:
             return Run((self._per_table - index) * self._cluster - within)
         at = table + index * self._entry
@@ -118,11 +134,16 @@ class _Reader:
         left = self._cluster - within
         if entry & _COMPRESSED:
             return Run(left, packed=self._packed(entry, within))
+        if entry & _RESERVED_L2:
+            self.problems.note("qcow2 L2 table", f"entry {entry:#x} has bits that are reserved", at)
         start = entry & _ADDRESS
         if start % self._cluster:
             raise _damaged("L2 table", at, start)
         if self._extended:
             return self._locate_subcluster(start, within, at)
+        if entry & _ZERO and self.header.version == 2:
+            message = "a cluster of zeros, which version 2 does not have"
+            raise CorruptImage(message, structure="qcow2 L2 table", offset=at, field="entry", found=f"{entry:#x}")
         if entry & _ZERO or not start:
             return Run(left)
         return Run(left, start + within)
@@ -132,8 +153,11 @@ class _Reader:
         bitmap = self._tables.number(at + 8, 8, "L2 table")
         size = self._cluster // _SUBCLUSTERS
         number, skip = divmod(within, size)
-        is_there = bitmap >> number & 1 and not bitmap >> (number + 32) & 1
-        return Run(size - skip, start + within if is_there else None)
+        there, zeros = bitmap & 0xFFFFFFFF, bitmap >> 32
+        if there & zeros or (there and not start):
+            message = "subclusters are there and zeros, or there and nowhere"
+            raise CorruptImage(message, structure="qcow2 L2 table", offset=at + 8, field="bitmap", found=f"{bitmap:#x}")
+        return Run(size - skip, start + within if there >> number & 1 else None)
 
     def _packed(self, entry: int, within: int) -> Packed:
         bits = 62 - (self.header.cluster_bits - 8)

@@ -9,7 +9,7 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
+from vmvisor_image.layers.mapped import Findings, MappedDisk, Run, Tables
 from vmvisor_image.schemas.vhd import (
     DYNAMIC,
     FIXED,
@@ -27,6 +27,7 @@ KIND: Final = "vhd"
 FOOTER: Final = 512
 _HEADER: Final = 1024
 _SECTOR: Final = 512
+_VERSION: Final = 0x10000
 _LARGEST_BLOCK: Final = 256 << 20
 _MOST_BLOCKS: Final = 1 << 22
 """Enough for 2,040 GB, the most a VHD has, in the smallest blocks in use; looking for data passes each one."""
@@ -63,8 +64,19 @@ def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:  # noqa: ARG001
             offset=footer.source_offset,
             field="disk_type",
         )
-    reader = _Reader(source, footer)
-    return MappedDisk(KIND, source, footer.current_size, reader.locate, problems)
+    findings = Findings(dict.fromkeys(problems))
+    _check_copy(source, footer, findings)
+    reader = _Reader(source, footer, findings)
+    return MappedDisk(KIND, source, footer.current_size, reader.locate, findings)
+
+
+def _check_copy(source: ReadAt, footer: VhdFooter, findings: Findings) -> None:
+    """Hold the footer of a dynamic disk against its copy at the start."""
+    if footer.source_offset:
+        copy = read_up_to(source, 0, FOOTER)
+        if copy != read_up_to(source, footer.source_offset, FOOTER):
+            damage = "" if VhdFooter.parse(copy).checksum == _sum(copy, FOOTER_CHECKSUM) else "; its checksum is wrong"
+            findings.note("VHD footer", f"its copy at the start differs from it{damage}", 0)
 
 
 class FixedDisk(Slice):
@@ -101,7 +113,8 @@ def _read_footer(source: ReadAt) -> tuple[VhdFooter, tuple[Problem, ...]]:
 
 
 class _Reader:
-    def __init__(self, source: ReadAt, footer: VhdFooter) -> None:
+    def __init__(self, source: ReadAt, footer: VhdFooter, findings: Findings) -> None:
+        self._findings, self._end = findings, source.size
         at = footer.data_offset
         data = read_up_to(source, at, _HEADER)
         if len(data) < _HEADER or data[:8] != HEADER_MAGIC:
@@ -128,6 +141,10 @@ class _Reader:
                 offset=at,
                 field="entry_count",
             )
+        if header.table_offset + 4 * header.entry_count > source.size:
+            findings.note("VHD dynamic header", f"its table of {header.entry_count} entries passes the end", at + 28)
+        if header.version != _VERSION or footer.version != _VERSION:
+            findings.note("VHD dynamic header", "the versions of header and footer are not both 1.0", at + 24)
         self._header = header
         self._bitmap = -(-size // _SECTOR // 8 // _SECTOR) * _SECTOR or _SECTOR
         self._tables = Tables(KIND, source, "big")
@@ -139,6 +156,12 @@ class _Reader:
         if entry == UNALLOCATED:
             return Run(self._header.block_size - within)
         block = entry * _SECTOR
+        if block + self._bitmap + self._header.block_size > self._end:
+            at = self._header.table_offset + 4 * number
+            self._findings.note("VHD block allocation table", f"block {number} passes the end of the source", at)
+        if block < self._header.table_offset + 4 * (number + 1):
+            at = self._header.table_offset + 4 * number
+            self._findings.note("VHD block allocation table", f"block {number} lies in the headers or the table", at)
         sector, skip = divmod(within, _SECTOR)
         first = self._bit(block, sector)
         last = self._header.block_size // _SECTOR

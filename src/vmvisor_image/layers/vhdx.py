@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
+from vmvisor_image.layers.mapped import Findings, MappedDisk, Run, Tables
 from vmvisor_image.schemas.vhdx import (
     BAT_REGION,
+    DISK_ID,
     DISK_SIZE,
     FILE_MAGIC,
     FILE_PARAMETERS,
@@ -23,7 +24,9 @@ from vmvisor_image.schemas.vhdx import (
     HEADERS,
     METADATA_MAGIC,
     METADATA_REGION,
+    PARENT_LOCATOR,
     PARTIALLY_PRESENT,
+    PHYSICAL_SECTOR_SIZE,
     REGION_MAGIC,
     REGION_TABLES,
     SECTOR_SIZE,
@@ -41,6 +44,11 @@ _MIB: Final = 1 << 20
 _MOST_ENTRIES: Final = 2047
 """Entries for which a region table or a metadata table has room ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
 _STATE: Final = 0x7
+_RESERVED_STATES: Final = (4, 5)
+"""Of a payload block ([MS-VHDX] 2.5.1.1)."""
+_IS_REQUIRED: Final = 0x4
+"""Flag of a metadata item ([MS-VHDX] 2.6.1.2)."""
+_KNOWN_ITEMS: Final = (FILE_PARAMETERS, DISK_SIZE, SECTOR_SIZE, PHYSICAL_SECTOR_SIZE, DISK_ID, PARENT_LOCATOR)
 _BITMAP_BITS: Final = 1 << 23
 """Sectors that one block of a sector bitmap is for."""
 
@@ -57,21 +65,22 @@ def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: AR
         CorruptImage: Both headers or both region tables are damaged, or the metadata; or it is a differencing disk.
     """
     reader = _Reader(source)
-    return MappedDisk(KIND, source, reader.size, reader.locate, tuple(reader.problems))
+    return MappedDisk(KIND, source, reader.size, reader.locate, reader.problems)
 
 
 class _Reader:
     def __init__(self, source: ReadAt) -> None:
         self._source = source
-        self.problems: list[Problem] = []
+        self.problems = Findings()
         header = self._read_header()
         if any(header.log_id):
             message = "it was not closed: the last changes are in its log, which is not replayed"
-            self.problems.append(Problem("VHDX header", message, header.source_offset))
+            self.problems.note("VHDX header", message, header.source_offset or 0)
         regions = self._read_regions()
         for region_id, name in ((BAT_REGION, "block allocation table"), (METADATA_REGION, "metadata")):
             if region_id not in regions:
                 raise CorruptImage(f"it has no {name}", structure="VHDX region table", offset=REGION_TABLES[0])
+        self._check_places(header, regions)
         self._table = regions[BAT_REGION].offset
         self._table_entries = regions[BAT_REGION].region_length // 8
         self._metadata = regions[METADATA_REGION].offset
@@ -86,6 +95,8 @@ class _Reader:
             raise self._bad(f"{self._block} bytes are no size of a block")
         if sector not in (512, 4096):
             raise self._bad(f"{sector} bytes are no size of a sector")
+        if self.size % sector:
+            self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are no whole sectors", self._metadata)
         self._ratio = _BITMAP_BITS * sector // self._block
         """Payload blocks before each entry for a sector bitmap."""
         blocks = -(-self.size // self._block)
@@ -100,10 +111,29 @@ class _Reader:
             if len(data) == HEADER_SIZE and data[:4] == HEADER_MAGIC and _checksum_is_right(data):
                 found.append(VhdxHeader.parse(data, base=at))
             else:
-                self.problems.append(Problem("VHDX header", "it is damaged", at))
+                self.problems.note("VHDX header", "it is damaged", at)
         if not found:
             raise CorruptImage("both headers are damaged", structure="VHDX header", offset=HEADERS[0])
+        if found[0].sequence_number == found[-1].sequence_number and found[0].raw != found[-1].raw:
+            self.problems.note("VHDX header", "both have one sequence number, and differ", HEADERS[1])
         return max(found, key=lambda header: header.sequence_number)
+
+    def _check_places(self, header: VhdxHeader, regions: dict[bytes, RegionTableEntry]) -> None:
+        """Tell of versions that are not known ([MS-VHDX] 2.2.2), and of regions and a log that overlap (2.2.3)."""
+        at = header.source_offset or 0
+        if header.version != 1 or header.log_version:
+            self.problems.note(
+                "VHDX header", f"versions {header.version} and {header.log_version}, not 1 and 0", at + 64
+            )
+        places = [(0, _MIB, 0), (header.log_offset, header.log_length, at + 68)]
+        places += [(entry.offset, entry.region_length, entry.source_offset or 0) for entry in regions.values()]
+        end = 0
+        for start, length, told_at in sorted(places):
+            if start < end or start % _MIB or length % _MIB or start + length > self._source.size:
+                self.problems.note(
+                    "VHDX region", "it overlaps another one, passes the end, or is no whole MiB", told_at
+                )
+            end = max(end, start + length)
 
     def _read_regions(self) -> dict[bytes, RegionTableEntry]:
         for at in REGION_TABLES:
@@ -112,12 +142,19 @@ class _Reader:
                 header = RegionTableHeader.parse(data, base=at)
                 if header.entry_count > _MOST_ENTRIES:
                     message = f"it has {header.entry_count} entries, and there is room for {_MOST_ENTRIES}"
-                    self.problems.append(Problem("VHDX region table", message, at))
+                    self.problems.note("VHDX region table", message, at)
                     continue
                 entries = data[RegionTableHeader.length() :][: header.entry_count * RegionTableEntry.length()]
-                found = RegionTableEntry.parse_all(entries, base=at + RegionTableHeader.length())
+                found = tuple(RegionTableEntry.parse_all(entries, base=at + RegionTableHeader.length()))
+                for entry in found:
+                    if entry.required & 1 and entry.region_id not in (BAT_REGION, METADATA_REGION):
+                        raise CorruptImage(
+                            "a region that a reader has to know is not known",
+                            structure="VHDX region table",
+                            offset=entry.source_offset,
+                        )
                 return {entry.region_id: entry for entry in found}
-            self.problems.append(Problem("VHDX region table", "it is damaged", at))
+            self.problems.note("VHDX region table", "it is damaged", at)
         raise CorruptImage("both region tables are damaged", structure="VHDX region table", offset=REGION_TABLES[0])
 
     def _read_items(self) -> dict[bytes, MetadataTableEntry]:
@@ -129,7 +166,11 @@ class _Reader:
             raise self._bad(f"it has {header.entry_count} entries, and there is room for {_MOST_ENTRIES}")
         start = MetadataTableHeader.length()
         entries = data[start:][: header.entry_count * MetadataTableEntry.length()]
-        return {entry.item_id: entry for entry in MetadataTableEntry.parse_all(entries, base=self._metadata + start)}
+        found = tuple(MetadataTableEntry.parse_all(entries, base=self._metadata + start))
+        for entry in found:
+            if entry.flags & _IS_REQUIRED and entry.item_id not in _KNOWN_ITEMS:
+                raise self._bad("an item that a reader has to know is not known")
+        return {entry.item_id: entry for entry in found}
 
     def _item(self, items: dict[bytes, MetadataTableEntry], item_id: bytes, length: int) -> bytes:
         entry = items.get(item_id)
@@ -145,6 +186,10 @@ class _Reader:
         block, within = divmod(offset, self._block)
         entry = self._tables.number(self._table + 8 * (block + block // self._ratio), 8, "block allocation table")
         state = entry & _STATE
+        if state in _RESERVED_STATES:
+            raise CorruptImage(
+                f"its state is {state}, which there is not", structure="VHDX block allocation table", offset=offset
+            )
         if state == PARTIALLY_PRESENT:
             raise CorruptImage(
                 "a part of it is on another disk, which is not read", structure="VHDX block", offset=offset

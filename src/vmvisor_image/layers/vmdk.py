@@ -11,17 +11,18 @@ import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem, UnsafeName
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.layers.mapped import Findings, MappedDisk, Packed, Run, Tables
 from vmvisor_image.schemas.vmdk import (
     AT_END,
     COMPRESSED,
     COWD_MAGIC,
     DESCRIPTOR_MAGIC,
+    GRAIN_TABLE_USES_REDUNDANT,
     MAGIC,
     SESPARSE_MAGIC,
     ZEROED_GRAINS,
@@ -36,6 +37,9 @@ _LARGEST_DESCRIPTOR: Final = 1 << 24
 """Bytes: as many extents as are read, with names of 200 characters."""
 _LARGEST_GRAIN: Final = 1 << 14
 """Sectors: 8 MiB. The specification's default is 128."""
+_ENTRIES: Final = 512
+"""Entries of a grain table, always (Virtual Disk Format 5.0, "Hosted Sparse Extent Header")."""
+_LAST_VERSION: Final = 3
 _MOST_TABLES: Final = 1 << 22
 """Grain tables of an extent; looking for data in an empty one passes each."""
 _NOT_READ: Final = {
@@ -44,6 +48,18 @@ _NOT_READ: Final = {
 }
 _MOST_EXTENTS: Final = 1 << 16
 """Extents of 2 GB as hosted products write them are 128 TB then."""
+_MOST_PROBLEMS: Final = 100
+"""Of one descriptor."""
+_CREATE_TYPES: Final = frozenset(
+    (
+        *("monolithicsparse", "monolithicflat", "twogbmaxextentsparse", "twogbmaxextentflat", "streamoptimized"),
+        *("fulldevice", "partitioneddevice", "custom", "vmfs", "vmfssparse", "vmfsthin", "vmfspreallocated"),
+        *("vmfseagerzeroedthick", "vmfsraw", "vmfsrdm", "vmfsrdmp", "vmfsrawdevicemap"),
+        *("vmfspassthroughrawdevicemap", "sesparse", "vsansparse"),
+    )
+)
+"""`createType` in lower case (Virtual Disk Format 5.0, "The Header"), and those of later products."""
+_STREAM_OPTIMIZED: Final = "streamoptimized"
 _NO_PARENT: Final = 0xFFFFFFFF
 _ACCESS: Final = re.compile(r"\s*(RW|RDONLY|NOACCESS)\b(?!\s*=)", re.IGNORECASE)
 """What a line about an extent begins with."""
@@ -51,6 +67,7 @@ _EXTENT: Final = re.compile(
     r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18})(?:\s+[A-Za-z].*)?)?', re.ASCII
 )
 """All of such a line; behind the offset hosted products name the device of a disk that is one."""
+_EXTENT_BYTES: Final = re.compile(rb"(RW|RDONLY|NOACCESS)\s+\d", re.IGNORECASE)
 _SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
 
 
@@ -84,6 +101,8 @@ class Descriptor:
     """In the order of the disk."""
     unread: tuple[str, ...] = ()
     """Lines about extents that make no sense: where they lie in the disk is not known."""
+    problems: tuple[Problem, ...] = ()
+    """Other lines that are none of a descriptor, and settings that are missing or not known."""
 
 
 def probe(head: bytes) -> bool:
@@ -102,8 +121,11 @@ def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:
         text, is_whole = _read_descriptor(source, 0, source.size)
         if not is_whole:
             raise _refused(f"it has more than the {_LARGEST_DESCRIPTOR} bytes that are read")
-        rest = read_up_to(source, len(text), _LARGEST_DESCRIPTOR).strip(b"\0")
-        if rest:  # QEMU stops there, too; but extents may be behind it
+        rest = read_up_to(source, len(text), _LARGEST_DESCRIPTOR)
+        padding = -len(text) % _SECTOR  # in which qemu-img leaves what its memory held
+        if rest[padding:].strip(b"\0") or _EXTENT_BYTES.search(
+            rest[:padding]
+        ):  # QEMU stops there, too; but extents may be behind it
             raise _refused(f"its text goes on behind a NUL at byte {len(text):#x}")
         return join_extents(parse_descriptor(text), options.neighbour)
     return open_sparse(source)
@@ -124,14 +146,28 @@ def parse_descriptor(data: bytes) -> Descriptor:
     settings: dict[str, str] = {}
     extents = []
     unread = []
+    problems = []
+    if not data.startswith(DESCRIPTOR_MAGIC):
+        problems.append("it does not begin as one")
     for line in re.split(r"[\r\n]+", data.partition(b"\0")[0].decode("utf-8", "replace")):
         if match := _EXTENT.fullmatch(line.strip()):
             access, sectors, kind, name, offset = match.groups()
             extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
+            if kind.upper() == "FLAT" and offset is None:
+                problems.append(f"the extent {name!r} has no offset")
         elif _ACCESS.match(line):
             unread.append(line.strip())
-        elif not line.startswith("#") and (match := _SETTING.fullmatch(line)):
+        elif line.startswith("#") or not line.strip():
+            continue
+        elif match := _SETTING.fullmatch(line):
             settings[match.group(1).casefold()] = match.group(2)
+        else:
+            problems.append(f"a line that is none of a descriptor, {line[:80]!r}")
+    absent = [name for name in ("CID", "parentCID") if _hexadecimal(settings.get(name.casefold())) is None]
+    if absent or "version" not in settings:
+        problems.append(f"it has no {', '.join(absent or ['version'])}")
+    if settings.get("createtype", "").casefold() not in _CREATE_TYPES:
+        problems.append(f"its type is not known, {settings.get('createtype')!r}")
     if len(extents) > _MOST_EXTENTS:
         raise _refused(f"it has {len(extents)} extents, more than the {_MOST_EXTENTS} that are read")
     parent = _hexadecimal(settings.get("parentcid"))
@@ -141,6 +177,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
         None if parent == _NO_PARENT else parent,
         tuple(extents),
         tuple(unread),
+        tuple(Problem("VMDK descriptor", message) for message in problems[:_MOST_PROBLEMS]),
     )
 
 
@@ -171,7 +208,13 @@ def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | No
         file = _open_extent(extent.name or "", neighbour)
         is_sparse = extent.kind == "SPARSE"
         parts.append((extent.sectors * _SECTOR, open_sparse(file) if is_sparse else file, extent.offset * _SECTOR))
-    return JoinedExtents(tuple(parts))
+    sizes = ((length, source.size) for length, source, _ in parts if isinstance(source, MappedDisk))
+    differing = tuple(
+        Problem("VMDK descriptor", f"an extent has {length} bytes by it, {size} by its own header")
+        for length, size in sizes
+        if length != size
+    )
+    return JoinedExtents(tuple(parts), descriptor.problems + differing[:_MOST_PROBLEMS])
 
 
 def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:
@@ -188,14 +231,19 @@ def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt
 class JoinedExtents:
     """A disk of several extents, one after the other."""
 
-    def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...]) -> None:
-        """Take bytes, source (None for zeros) and first byte in the source of each extent."""
+    def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...], problems: tuple[Problem, ...] = ()) -> None:
+        """Take bytes, source (None for zeros) and first byte in the source of each extent; and what else is wrong."""
         self._parts = parts
+        self._problems = problems
         self._starts = [0]
         for length, _, _ in parts:
             self._starts.append(self._starts[-1] + length)
-        self.problems = tuple(problem for _, source, _ in parts for problem in getattr(source, "problems", ()))
-        """What was found damaged when the extents were opened."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged in the descriptor, and in the extents as far as they were read."""
+        of_extents = (problem for _, source, _ in self._parts for problem in getattr(source, "problems", ()))
+        return tuple(dict.fromkeys([*self._problems, *of_extents]))
 
     @property
     def size(self) -> int:
@@ -255,10 +303,14 @@ class _SparseReader:
     def __init__(self, source: ReadAt) -> None:
         self._source = source
         self._tables = Tables(KIND, source, "little")
-        self.problems: tuple[Problem, ...] = ()
+        self.problems = Findings()
         self.header = self._read_header()
         self._grain = self.header.grain_size * _SECTOR
         self._directory = self._usable_directory()
+        first, second = self.header.directory, self.header.redundant_directory
+        is_twice = self.header.flags & GRAIN_TABLE_USES_REDUNDANT and second and second != first
+        self._other = second if is_twice and self._directory == first else None
+        """The directory that the one in use is held against."""
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
@@ -274,7 +326,9 @@ class _SparseReader:
             footer = read_up_to(self._source, max(at, 0), _SECTOR)
             if at < 0 or footer[:4] != MAGIC:
                 raise CorruptImage("the footer is missing", structure="VMDK extent", offset=max(at, 0))
-            header = SparseExtentHeader.parse(footer, base=at)
+            first, header = header, SparseExtentHeader.parse(footer, base=at)
+            if replace(first, directory=header.directory) != header:
+                self.problems.note("VMDK extent", "the header and the footer differ in more than the directory", at)
         grain = header.grain_size
         if not 1 <= grain <= _LARGEST_GRAIN or grain & (grain - 1):
             raise _bad("grain_size", f"{grain} sectors are no size of a grain", at + 20)
@@ -287,40 +341,60 @@ class _SparseReader:
         if header.capacity > _MOST_TABLES * header.entries_per_table * grain:
             raise _bad("capacity", f"{header.capacity} sectors need more than {_MOST_TABLES} grain tables", at + 12)
         if header.unclean_shutdown:
-            self.problems += (Problem("VMDK extent header", "the disk was in use when the image was made", at + 72),)
-        if header.descriptor_offset and header.descriptor_size:
-            self._check_embedded(header, header.descriptor_offset * _SECTOR)
+            self.problems.note("VMDK extent header", "the disk was in use when the image was made", at + 72)
+        self._check_header(header, at)
         return header
 
+    def _check_header(self, header: SparseExtentHeader, at: int) -> None:
+        """Tell of fields that can't be right; the header lies at `at`."""
+        if not 1 <= header.version <= _LAST_VERSION:
+            self.problems.note("VMDK extent header", f"version {header.version} is not known", at + 4)
+        if header.entries_per_table != _ENTRIES:
+            self.problems.note("VMDK extent header", f"{header.entries_per_table} entries in a table, not 512", at + 44)
+        if header.overhead * _SECTOR > self._source.size:
+            self.problems.note("VMDK extent header", "its grains begin past the end of the source", at + 64)
+        if header.descriptor_offset and header.descriptor_size:
+            self._check_embedded(header, header.descriptor_offset * _SECTOR)
+
     def _check_embedded(self, header: SparseExtentHeader, at: int) -> None:
-        """Whether the descriptor in the extent says that it is all of a disk."""
+        """Whether the descriptor in the extent says that it is all of a disk, and the same of it as the header."""
         text, is_whole = _read_descriptor(self._source, at, header.descriptor_size * _SECTOR)
+        if not text:
+            if any(read_up_to(self._source, at, min(header.descriptor_size * _SECTOR, _SECTOR))):
+                self.problems.note("VMDK descriptor", "it does not begin as one", at)
+            return  # room for one, in one extent of several
         if not is_whole:
-            message = f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read"
-            self.problems += (Problem("VMDK descriptor", message, at),)
+            self.problems.note("VMDK descriptor", f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read", at)
         embedded = parse_descriptor(text)
         if embedded.parent_content_id is not None:
             raise _refused("the disk is the difference to another one, which is not read")
+        for problem in embedded.problems:
+            self.problems.note(problem.structure, problem.message, at)
+        if embedded.unread:
+            self.problems.note("VMDK descriptor", f"a line that makes no sense, {embedded.unread[0]!r:.200}", at)
+        if (embedded.create_type or "").casefold() == _STREAM_OPTIMIZED and not header.flags & COMPRESSED:
+            self.problems.note("VMDK extent header", "its grains are not compressed, by the descriptor they are", 8)
         sectors = sum(extent.sectors for extent in embedded.extents)
-        if len(embedded.extents) > 1 and sectors > header.capacity:
+        if embedded.extents and sectors != header.capacity:
             message = f"its {len(embedded.extents)} extents have {sectors} sectors, this one {header.capacity}"
-            self.problems += (Problem("VMDK descriptor", message, at),)
+            self.problems.note("VMDK descriptor", message, at)
 
     def _usable_directory(self) -> int:
         """Sector of the grain directory: the first one's, or that of the second where the first leads nowhere."""
         first, second = self.header.directory, self.header.redundant_directory
         for sector in (first, second):
-            table = self._entry_of(sector) if sector else None
+            table = self._entry_of(sector, 0) if sector else None
             if table is not None and table * _SECTOR < self._source.size:
                 if sector != first:
                     message = "the first grain directory leads nowhere; the second one is used"
-                    self.problems += (Problem("VMDK extent header", message, first * _SECTOR),)
+                    self.problems.note("VMDK extent header", message, first * _SECTOR)
                 return sector
         return first
 
-    def _entry_of(self, directory: int) -> int | None:
+    def _entry_of(self, table: int, index: int) -> int | None:
+        """An entry of the directory or table at a sector; None where the source ends before it."""
         try:
-            return self._tables.number(directory * _SECTOR, 4, "grain directory")
+            return self._tables.number(table * _SECTOR + 4 * index, 4, "grain directory")
         except CorruptImage:
             return None
 
@@ -328,6 +402,8 @@ class _SparseReader:
         """See `MappedDisk`."""
         grain, within = divmod(offset, self._grain)
         number, index = divmod(grain, self.header.entries_per_table)
+        if self._other is not None:
+            self._compare(number, index)
         table = self._tables.number(self._directory * _SECTOR + 4 * number, 4, "grain directory")
         if not table:
             return Run((self.header.entries_per_table - index) * self._grain - within)
@@ -336,10 +412,24 @@ class _SparseReader:
         if not entry or (entry == 1 and self.header.flags & ZEROED_GRAINS):
             return Run(left)
         start = entry * _SECTOR
+        if entry < self.header.overhead:
+            self.problems.note(
+                "VMDK grain table", f"grain {grain} lies before the first one", table * _SECTOR + 4 * index
+            )
         if self.header.flags & COMPRESSED:
             decode = functools.partial(self._decode, start, grain * self.header.grain_size)
             return Run(left, packed=Packed(start, decode, within))
         return Run(left, start + within)
+
+    def _compare(self, number: int, index: int) -> None:
+        """Hold an entry against that of the second directory's table; where that can't be read, it can't be used."""
+        found = []
+        for directory in (self._directory, self._other or 0):
+            table = self._entry_of(directory, number)
+            found.append(self._entry_of(table, index) if table else table)
+        if found[0] is not None and found[0] != found[1]:
+            at = (self._other or 0) * _SECTOR + 4 * number
+            self.problems.note("VMDK grain table", f"the second copy of table {number} differs from the first", at)
 
     def _decode(self, start: int, sector: int) -> bytes:
         marker = GrainMarker.parse(self._source.read_at(start, GrainMarker.length()), base=start)

@@ -15,6 +15,7 @@ from typing import Self
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.framed import Frame, FramedReader
 from vmvisor_image.layers import LayerOptions
+from vmvisor_image.limits import check_deadline
 from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to
 
@@ -146,13 +147,16 @@ class XzBlockDecoder(_LzmaDecoder):
         index += zlib.crc32(index).to_bytes(4, "little")
         footer = (len(index) // 4 - 1).to_bytes(4, "little") + self._stream_flags
         try:
-            self._lzma.decompress(index + zlib.crc32(footer).to_bytes(4, "little") + footer + _FOOTER_MAGIC)
+            more = self._lzma.decompress(index + zlib.crc32(footer).to_bytes(4, "little") + footer + _FOOTER_MAGIC)
+            is_right = self._lzma.eof and not more  # else it took the index for data, of which a filter holds some back
         except lzma.LZMAError:
+            is_right = False
+        if not is_right:
             raise CorruptImage(
                 f"it has not the {self._block.unpadded} bytes that its index tells of",
                 structure="xz block",
                 offset=self._block.start,
-            ) from None
+            )
 
 
 class XzDecoder(_LzmaDecoder):
@@ -219,8 +223,12 @@ def _find_blocks(source: ReadAt) -> list[XzBlock]:
     decoded = 0
     for blocks in reversed(streams):
         for start, unpadded, size, stream in blocks:
+            block = XzBlock(start, _padded(unpadded), decoded, size, stream, unpadded)
             if size:
-                frames.append(XzBlock(start, _padded(unpadded), decoded, size, stream, unpadded))
+                frames.append(block)
+            else:  # nobody will read it, so this is where one that holds data, or is damaged, shows
+                check_deadline()
+                XzBlockDecoder(source, block).read(1)
             decoded += size
     return frames
 

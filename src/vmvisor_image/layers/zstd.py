@@ -209,8 +209,11 @@ def _frames_by_headers(source: ReadAt) -> list[Frame] | None:
         for found in walk_frames(source):
             if found.size is None:
                 return None
+            frame = Frame(found.start, found.length, decoded, found.size)
             if found.size:
-                frames.append(Frame(found.start, found.length, decoded, found.size))
+                frames.append(frame)
+            elif found.length and ZstdFrameDecoder(source, frame).read(1):
+                return None  # nobody will read it, so this is where one that holds data, or is damaged, shows
             decoded += found.size
     except CorruptImage:
         return None
@@ -279,8 +282,10 @@ class ZstdFrameDecoder(_ZstdDecoder):
                 expected=f"{self._size} bytes",
                 found=f"{self._size - self._left}" + (" or more" if self._left < 0 else ""),
             )
-        if not self._left:
-            self._read_frame(1)  # so that the frame's checksum is looked at
+        if not self._left and self._read_frame(1):  # which looks at the frame's checksum, too
+            raise CorruptImage(
+                "it has more bytes than was said before", structure="zstd frame", offset=self._frame_start
+            )
         return found
 
 

@@ -346,6 +346,8 @@ class FatVolume:
         geometry, boot = self.geometry, self.boot_sector
         if boot.reserved & _DIRTY:
             self._note(65 if geometry.bits == 32 else 37, "the volume was not unmounted: its dirty bit is set")
+        if isinstance(boot, Fat32BootSector) and boot.reserved_sectors <= boot.information_sector < 0xFFFF:
+            self._note(48, f"information sector: {boot.information_sector} is no reserved sector")
         at = self._start + geometry.fat_offset
         first, second = self._fat.read_head()
         ones = (1 << min(geometry.bits, 28)) - 1
@@ -419,10 +421,19 @@ class FatVolume:
         names: set[str] = set()
         short_names: set[bytes] = set()
         begin = self._start + self._cluster_offset(cluster)
-        for entry in self._entries.read(self._directory_parts(path, cluster, entry_offset), self._note_at):
+        parts = self._directory_parts(path, cluster, entry_offset)
+        has_label = False
+        for entry in self._entries.read(parts, self._note_at, self._note_oddity):
             if entry.is_label:
-                if not path and self._label is None:
+                if path or has_label:
+                    place = f"in {path!r}" if path else "besides the first one"
+                    self._note_oddity(entry.offset, "FAT directory entry", f"a label {place}, {entry.name!r}")
+                elif self._label is None:
                     self._label = entry.name or None
+                if entry.size or entry.first_cluster:
+                    message = f"the label {entry.name!r} has a size, {entry.size}, or a cluster, {entry.first_cluster}"
+                    self._note_oddity(entry.offset, "FAT directory entry", message)
+                has_label = True
                 continue
             if entry.is_dots:
                 self._dots.setdefault(path, {})[entry.offset - begin] = entry
@@ -439,9 +450,8 @@ class FatVolume:
             names.add(key)
             short_names.add(entry.short_name)
             if entry.is_directory and entry.size:
-                self._oddities.setdefault(
-                    Problem("FAT directory entry", f"directory {child_path!r} has a size, {entry.size}", entry.offset)
-                )
+                message = f"directory {child_path!r} has a size, {entry.size}"
+                self._note_oddity(entry.offset, "FAT directory entry", message)
             children.append(self._child(child_path, entry))
         return children
 
@@ -550,6 +560,9 @@ class FatVolume:
 
     def _note(self, offset: int, message: str) -> None:
         self._note_at(self._start + offset, "FAT boot sector", message)
+
+    def _note_oddity(self, offset: int, structure: str, message: str) -> None:
+        self._oddities.setdefault(Problem(structure, message, offset))
 
     def _note_at(self, offset: int, structure: str, message: str) -> None:
         self._problems.setdefault(Problem(structure, message, offset))

@@ -38,6 +38,8 @@ _ILLEGAL_IN_SHORT: Final = _ILLEGAL | {ord("."), 0x7F}
 """Not in short names; of fatgen103's list those that fsck.fat refuses, as others are written in practice."""
 _DOTS: Final = (b".", b"..")
 
+_STRUCTURE_LONG: Final = "FAT long name"
+
 Note = Callable[[int, str, str], None]
 """Records a problem: offset on the disk, structure, message."""
 
@@ -70,26 +72,49 @@ class EntryReader:
         self._fat32 = fat32
         self._encoding = encoding
 
-    def read(self, parts: Iterable[tuple[int, bytes]], note: Note) -> Iterator[ParsedEntry]:
+    def read(self, parts: Iterable[tuple[int, bytes]], note: Note, note_oddity: Note) -> Iterator[ParsedEntry]:
         """The entries of one directory.
 
         Args:
             parts: Disk offset and bytes of each contiguous part of the directory, in order.
             note: Told of damaged long names and dates.
+            note_oddity: Told of what costs no file its name: parts of long names that belong to none, and fields in
+                them that have to be 0.
         """
         long_name: list[LongNameEntry] = []
         for base, data in parts:
             for raw in DirectoryEntry.parse_all(data, base=base):
                 at = base if raw.source_offset is None else raw.source_offset
-                if raw.short_name[0] == _END:
-                    return
-                if raw.short_name[0] == _DELETED:
+                if raw.short_name[0] in (_END, _DELETED):
+                    self._check_orphans(long_name, note_oddity)
                     long_name = []
+                    if raw.short_name[0] == _END:
+                        if any(first not in (_END, _DELETED) for first in data[at - base :: DirectoryEntry.length()]):
+                            note_oddity(at, "FAT directory", "entries follow its end mark")
+                        return
                 elif raw.attributes & _ATTRIBUTE_MASK == _LONG_NAME:
-                    long_name.append(LongNameEntry.parse(raw.raw, base=at))
+                    part = LongNameEntry.parse(raw.raw, base=at)
+                    if part.kind or part.first_cluster_low or part.attributes != _LONG_NAME:
+                        note_oddity(at, _STRUCTURE_LONG, "fields of a part that have to be 0 are not")
+                    long_name.append(part)
                 else:
-                    yield self._entry(raw, at, long_name, note)
+                    entry = self._entry(raw, at, long_name, note)
+                    if entry.is_label or entry.is_dots:
+                        self._check_orphans(long_name, note_oddity)
+                    elif long_name and _goes_on(long_name):
+                        note_oddity(long_name[0].source_offset or 0, _STRUCTURE_LONG, "characters follow its end")
+                    if raw.attributes & _LABEL and raw.attributes & _DIRECTORY:
+                        note_oddity(at, "FAT directory entry", "it is a label and a directory at once, and passed over")
+                    yield entry
                     long_name = []
+        self._check_orphans(long_name, note_oddity)
+
+    @staticmethod
+    def _check_orphans(parts: list[LongNameEntry], note_oddity: Note) -> None:
+        """Tell of parts of a long name that no entry of a name follows."""
+        if parts:
+            at = parts[0].source_offset or 0
+            note_oddity(at, _STRUCTURE_LONG, f"{len(parts)} parts belong to no entry")
 
     def decode(self, raw: bytes) -> str:
         """Text in the OEM code page; what it has no character for becomes U+FFFD."""
@@ -99,7 +124,9 @@ class EntryReader:
         if raw.attributes & _LABEL:
             # A label is eleven characters, not a name and an extension.
             label = "" if raw.attributes & _DIRECTORY else self.decode(_real(raw.short_name)).rstrip(" ")
-            return ParsedEntry(at, raw.short_name, label, False, True, False, 0, 0, None)
+            return ParsedEntry(
+                at, raw.short_name, label, False, True, False, raw.first_cluster_low, raw.file_size, None
+            )
         short = EightDotThree(encoding=self._encoding)
         short.set_byte_name(raw.short_name)
         is_dots = raw.short_name.rstrip(b" ") in _DOTS
@@ -171,6 +198,14 @@ class EntryReader:
             note(at, "FAT long name", "it is not valid UTF-16; the short name is used")
             return None
         return name.partition("\0")[0] or None
+
+
+def _goes_on(parts: list[LongNameEntry]) -> bool:
+    """Whether characters follow the end of a long name, whose rest is FFFF, or 0000 of some writers."""
+    units = b"".join(part.characters_1 + part.characters_2 + part.characters_3 for part in reversed(parts))
+    pairs = [units[at : at + 2] for at in range(0, len(units), 2)]
+    end = pairs.index(b"\0\0") if b"\0\0" in pairs else len(pairs)
+    return any(pair not in (b"\0\0", b"\xff\xff") for pair in pairs[end:])
 
 
 def _real(name: bytes) -> bytes:
