@@ -68,6 +68,13 @@ class TestFat:
         assert not fails("fsck.fat", "-n", path)
         assert volume[self.root(volume) + ENTRY + 11] == 0x0F
 
+    @pytest.mark.parametrize("name", [b".", b".."])
+    def test_an_entry_of_dots_where_none_belongs(self, volume: bytearray, tmp_path: Path, name: bytes) -> None:
+        free = self.root(volume) + 4 * ENTRY  # behind the label, two parts of a long name and its short one
+        assert not any(volume[free : free + ENTRY])
+        volume[free : free + 12] = name.ljust(11) + b"\x10"
+        self.check(volume, tmp_path, f"the root directory has an entry {name.decode()!r} where none belongs")
+
     @pytest.mark.parametrize(("field", "value"), [(12, 1), (26, 1), (11, 0x4F)])
     def test_fields_of_a_part(self, volume: bytearray, tmp_path: Path, field: int, value: int) -> None:
         volume[self.root(volume) + ENTRY + field] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import zlib
@@ -183,6 +184,17 @@ class TestRefused:
         run("qemu-img", "create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", tmp_path / "top.qcow2")
         with pytest.raises(CorruptImage, match=r"base\.qcow2"):
             Image.open(tmp_path / "top.qcow2")
+
+    def test_a_backing_file_without_a_name_is_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "disk.qcow2"
+        run("qemu-img", "create", "-f", "qcow2", path, "1M")
+        data = bytearray(path.read_bytes())
+        data[15] = 0x20
+        path.write_bytes(data)
+        run("qemu-img", "check", path)
+        assert "backing-filename" not in json.loads(run("qemu-img", "info", "--output", "json", path))
+        with Image.open(path) as image:
+            assert image.read_at(0, image.size) == bytes(1 << 20)
 
     def test_encryption(self, tmp_path: Path) -> None:
         run("qemu-img", "create", "-f", "qcow2", tmp_path / "disk.qcow2", "1M")
