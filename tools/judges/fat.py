@@ -230,6 +230,13 @@ EXPLANATIONS: Final[tuple[Explanation, ...]] = (
         "fsck.fat takes a second entry with a label's attribute for one, with its clusters and the parts of its name",
     ),
     Explanation(
+        "labels that are directories",
+        ("called unsound",),
+        _only(r"it is a label and a directory at once, and passed over$|lost clusters|^FAT FSInfo at byte"),
+        "fsck.fat takes an entry with both attributes for a label; no such file may be (fatgen103, DIR_Attr), and the"
+        " library tells that it passes over one",
+    ),
+    Explanation(
         "dates that are none",
         ("called unsound",),
         _only(r"^FAT directory entry at byte \w+: modified: .* is no date"),
