@@ -361,6 +361,16 @@ def test_vhdx(damage: Callable[[bytearray], None], message: str, tmp_path: Path)
         assert fails("qemu-img", "info", "-f", "vhdx", tmp_path / "damaged.vhdx")
 
 
+@pytest.mark.parametrize("place", [0, 0xFFF8, 0x410008, 0xFFFFFFF8])
+def test_a_vhdx_item_that_lies_elsewhere(place: int, tmp_path: Path) -> None:
+    """The size of the disk would be taken from any bytes."""
+    data = disk(tmp_path, "vhdx", "vhdx")
+    size = bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")
+    data[data.index(size) + 16 : data.index(size) + 20] = place.to_bytes(4, "little")
+    assert "is not in its region" in told_of(tmp_path, "vhdx", data)
+    assert fails("qemu-img", "info", "-f", "vhdx", tmp_path / "damaged.vhdx")
+
+
 def test_a_vhdx_block_of_no_known_state(tmp_path: Path) -> None:
     data = disk(tmp_path, "vhdx", "vhdx")
     region = next(at for at in (0x30010, 0x30030) if data[at : at + 4] == bytes.fromhex("6677c22d"))

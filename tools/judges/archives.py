@@ -230,12 +230,16 @@ def _of_local_headers(case: Case, difference: Difference) -> bool:  # noqa: ARG0
 
 _OF_DIRECTORY: Final = re.compile(
     "is compressed by method|is encrypted|not what the directory says|its CRC is not|it can't be read [(]"
-    "|is stored and has|has another name|has the CRC|has no bytes|its end record"
+    "|is stored and has|has another name|has the CRC|has no bytes|its end record|its data has no end|bytes wanted, but"
 )
 
 
 def _of_directory(case: Case, difference: Difference) -> bool:
-    """Whether a field of the directory is damaged, or the disk is not found for that."""
+    """Whether the directory is damaged, and a field of it is told, or that the disk is not found for that."""
+    with zipfile.ZipFile(io.BytesIO(case.valid)) as archive:
+        start = archive.start_dir
+    if case.data[start : len(case.valid)] == case.valid[start:]:
+        return False
     is_consequence = difference.detail.startswith("MemberNotFound")
     return bool(_OF_DIRECTORY.search(case.ours.complaint if is_consequence else difference.detail))
 

@@ -84,6 +84,7 @@ class _Reader:
         self._table = regions[BAT_REGION].offset
         self._table_entries = regions[BAT_REGION].region_length // 8
         self._metadata = regions[METADATA_REGION].offset
+        self._metadata_size = regions[METADATA_REGION].region_length
         items = self._read_items()
         parameters = self._item(items, FILE_PARAMETERS, 8)
         self._block = int.from_bytes(parameters[:4], "little")
@@ -176,6 +177,8 @@ class _Reader:
         entry = items.get(item_id)
         if entry is None or entry.item_length < length:
             raise self._bad(f"an item of {length} bytes is missing")
+        if not TABLE_SIZE <= entry.offset <= self._metadata_size - entry.item_length:  # [MS-VHDX] 2.6.1.2
+            raise self._bad(f"an item at byte {entry.offset:#x} of it is not in its region, or in its table")
         return self._source.read_at(self._metadata + entry.offset, length)
 
     def _bad(self, message: str) -> CorruptImage:

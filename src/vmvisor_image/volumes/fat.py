@@ -379,9 +379,9 @@ class FatVolume:
         for path, found in self._dots.items():
             for position, entry in found.items():
                 if not path or position >= 2 * DirectoryEntry.length():
-                    name = entry.short_name.rstrip().decode()
+                    dots = entry.short_name.rstrip().decode()
                     where = f"directory {path!r}" if path else "the root directory"
-                    self._note_at(entry.offset, "FAT directory", f"{where} has an entry {name!r} where none belongs")
+                    self._note_at(entry.offset, "FAT directory", f"{where} has an entry {dots!r} where none belongs")
 
     @property
     def _sectors_per_fat(self) -> int:
