@@ -371,6 +371,23 @@ def test_a_vhdx_item_that_lies_elsewhere(place: int, tmp_path: Path) -> None:
     assert fails("qemu-img", "info", "-f", "vhdx", tmp_path / "damaged.vhdx")
 
 
+def test_a_vhdx_without_an_item_that_every_disk_has(tmp_path: Path) -> None:
+    data = disk(tmp_path, "vhdx", "vhdx")
+    identifier = bytes.fromhex("ab12cabee6b2234593efc309e000c746")
+    at = data.index(identifier)
+    data[at : at + 32] = bytes(32)
+    assert "the item of the disk's identifier is missing" in told_of(tmp_path, "vhdx", data)
+    assert fails("qemu-img", "info", "-f", "vhdx", tmp_path / "damaged.vhdx")
+
+
+def test_a_vhdx_of_more_than_64_tib(tmp_path: Path) -> None:
+    data = disk(tmp_path, "vhdx", "vhdx")
+    metadata = data.index(b"metadata")
+    size = data.index((1 << 20).to_bytes(8, "little"), metadata + 65536)
+    data[size + 7] = 2
+    assert "larger than any may be" in told_of(tmp_path, "vhdx", data)
+
+
 def test_a_vhdx_block_of_no_known_state(tmp_path: Path) -> None:
     data = disk(tmp_path, "vhdx", "vhdx")
     region = next(at for at in (0x30010, 0x30030) if data[at : at + 4] == bytes.fromhex("6677c22d"))

@@ -384,8 +384,11 @@ EXPLANATIONS: Final[dict[str, tuple[Explanation, ...]]] = {
         Explanation(
             "regions and sizes",
             ("called unsound",),
-            _told("^VHDX (region|metadata) at byte .*(it overlaps another one|no whole sectors)"),
-            "qemu-img takes any size of the disk, and the log's place only where the log is not empty",
+            _told(
+                "VHDX (region|metadata) at byte .*(it overlaps another one|no whole sectors|is larger than any may be)"
+            ),
+            "qemu-img takes any size of the disk, whose blocks it counts in 32 bits, and the log's place only where the"
+            " log is not empty",
         ),
         Explanation(
             "one of two headers",

@@ -145,11 +145,13 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         report(Problem("zip directory", message, None if end is None else end[0]))
     if end is not None and end[0] + _END.size + end[1][7] > source.size:
         report(Problem("zip directory", "the comment in its end record passes the end of the archive", end[0] + 20))
+    is_split = False
     for entry in entries:
         entry.filename = _name(entry)
         if disk and entry.volume != disk and not _has_own_header(source, entry):
             message = f"{entry.filename!r} is in part {entry.volume + 1} of {disk + 1} of a split archive"
             report(Problem("zip directory", f"{message} and is left out: join the parts first"))
+            is_split = True
             continue
         try:
             member = _member(source, entry, report)
@@ -158,6 +160,9 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
             continue
         if member is not None:
             yield member
+    if disk and not is_split and end is not None:
+        message = f"its end record says that this is part {disk + 1} of a split archive, and all members are here"
+        report(Problem("zip directory", message, end[0]))
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

@@ -43,6 +43,8 @@ KIND: Final = "vhdx"
 _MIB: Final = 1 << 20
 _MOST_ENTRIES: Final = 2047
 """Entries for which a region table or a metadata table has room ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
+_LARGEST_DISK: Final = 64 << 40
+"""Bytes ([MS-VHDX] 2.6.2.2)."""
 _STATE: Final = 0x7
 _RESERVED_STATES: Final = (4, 5)
 """Of a payload block ([MS-VHDX] 2.5.1.1)."""
@@ -96,6 +98,11 @@ class _Reader:
             raise self._bad(f"{self._block} bytes are no size of a block")
         if sector not in (512, 4096):
             raise self._bad(f"{sector} bytes are no size of a sector")
+        if self.size > _LARGEST_DISK:
+            raise self._bad(f"a disk of {self.size} bytes is larger than any may be, {_LARGEST_DISK}")
+        for item_id, name in ((DISK_ID, "identifier"), (PHYSICAL_SECTOR_SIZE, "physical sectors")):
+            if item_id not in items:
+                self.problems.note("VHDX metadata", f"the item of the disk's {name} is missing", self._metadata)
         if self.size % sector:
             self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are no whole sectors", self._metadata)
         self._ratio = _BITMAP_BITS * sector // self._block
