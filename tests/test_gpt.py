@@ -17,13 +17,14 @@ import pytest
 
 from tests.support import require_tool, run
 from tests.test_partitions import Recorder
-from vmvisor_image import PARTITION_TYPES, Image, Partition, Problem, verify
+from vmvisor_image import PARTITION_TYPES, Image, Partition, Problem, inspect, verify
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
 from vmvisor_image.purpose import Layout, find_layout
 from vmvisor_image.schemas.gpt import GptEntry, GptHeader
 from vmvisor_image.schemas.mbr import PartitionEntry
 from vmvisor_image.tables.gpt import GptTable
-from vmvisor_image.testing.forge_gpt import GptPartition, esx7_disk, gpt_disk, sealed
+from vmvisor_image.testing.forge import SparseImage
+from vmvisor_image.testing.forge_gpt import GptPartition, esx6_dd_image, esx7_disk, gpt_disk, sealed
 
 TYPES = (BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE, UUID("0fc63daf-8483-4772-8e79-3d69d8477de4"))
 NAMES = ("", "BOOT", "BOOTBANK1", "größer & <i>", "名前", "x" * 36)
@@ -209,6 +210,79 @@ def test_the_primary_is_enough_to_list_the_partitions() -> None:
         assert max(offset + length for offset, length in source.reads) <= 34 * 512
         assert image.problems == ()
         assert max(offset + length for offset, length in source.reads) == 4096 * 512
+
+
+class TestShippedHead:
+    """The head of a dd image of ESXi 6.7: both headers before the partitions, with one array of entries."""
+
+    def test_is_read_as_sfdisk_does_and_is_no_problem(self, tmp_path: Path) -> None:
+        """sgdisk and ``sfdisk -V`` complain of the place of the backup header, and read the same partitions."""
+        disk, path = esx6_dd_image(boot={"mboot.c32": b"x"}, bank={}), tmp_path / "disk"
+        disk.write_to(path)
+        rows = json.loads(run("sfdisk", "-J", path))["partitiontable"]["partitions"]
+        expected = {int(r["node"].removeprefix(str(path))): (r["start"], r["size"], r["name"]) for r in rows}
+        assert list(expected) == [1, 5, 6, 7, 8]
+        done = subprocess.run([require_tool("sgdisk"), "-v", path], capture_output=True, text=True, check=False)
+        assert "it doesn't reside\nat the end of the disk" in done.stdout
+        assert "CRC" not in done.stdout
+        with Image.open(path) as image:
+            assert {p.number: (p.first_lba, p.sectors, p.name) for p in image.partitions} == expected
+            assert image.problems == ()
+            assert "as shipped: in sector 34" in image.partitions.facts["backup GPT header"]
+        report = verify(path)
+        assert report.is_sound
+        assert [(copy.offset, copy.is_sound) for copy in report.gpt] == [(512, True), (34 * 512, True)]
+        assert any("as shipped" in line for line in report.lines())
+        assert report.table_facts == inspect(path).table_facts != ()
+
+    def test_is_as_shipped_on_a_larger_disk(self) -> None:
+        """As on the stick that the image was written to, before it was booted."""
+        head = esx6_dd_image(boot={}, bank={})
+        with Image.open(SparseImage(head.size + (1 << 30), head.pieces)) as image:
+            assert image.problems == ()
+            assert image.partitions.facts
+
+    @pytest.mark.parametrize("at", [512, 512 + 16, 512 + 24, 512 + 72])
+    def test_the_backup_is_found_when_the_primary_is_damaged(self, at: int) -> None:
+        head = esx6_dd_image(boot={}, bank={})
+        pieces = [(0, head.read_at(0, 64 * 512)), *(piece for piece in head.pieces if piece[0] >= 64 * 512)]
+        data = bytearray(pieces[0][1])
+        data[at : at + 8] = b"\xff" * 8
+        with Image.open(SparseImage(head.size, [(0, bytes(data)), *pieces[1:]])) as image:
+            assert [p.number for p in image.partitions] == [1, 5, 6, 7, 8]
+            assert any("the backup is used" in str(problem) for problem in image.problems)
+            assert image.partitions.facts == {}
+
+    @pytest.mark.parametrize(("place", "entries"), [(35, 2), (48, 2), (4000, 2), (34, 4000), (4000, 3900)])
+    def test_any_other_place_is_a_problem(self, place: int, entries: int) -> None:
+        """Or its own entries, at that place."""
+        disk = moved(place, entries)
+        with Image.open(disk) as image:
+            [problem] = image.problems
+            assert "it is not in the disk's last sector" in problem.message
+            assert image.partitions.facts == {}
+        assert not verify(disk).is_sound
+
+    def test_a_damaged_backup_is_a_problem(self) -> None:
+        disk = bytearray(moved(34, 2))
+        with Image.open(bytes(disk)) as image:
+            assert image.problems == ()
+        disk[34 * 512 + 16] ^= 1
+        with Image.open(bytes(disk)) as image:
+            assert any("header_crc" in str(problem) for problem in image.problems)
+            assert image.partitions.facts == {}
+
+
+def moved(place: int, entries: int) -> bytes:
+    """A disk whose backup header is in that sector, and names entries in that one."""
+    disk = gpt_disk([GptPartition(1, BASIC_DATA, 64, 256, "BOOT")], sectors=4200)
+    data = bytearray(disk.read_at(0, disk.size))
+    [header] = GptHeader.parse_all(bytes(data[512 : 512 + GptHeader.length()]))
+    backup = replace(header, my_lba=place, alternate_lba=1, entries_lba=entries)
+    data[entries * 512 : entries * 512 + 16384] = data[1024 : 1024 + 16384]
+    data[512 : 512 + GptHeader.length()] = sealed(replace(header, alternate_lba=place))
+    data[place * 512 : place * 512 + GptHeader.length()] = sealed(backup)
+    return bytes(data)
 
 
 def test_a_hybrid_record_that_agrees_is_no_problem(tmp_path: Path) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import Unreadable
+from tests.support import Unreadable, run
 from vmvisor_image import CorruptImage, Generation, Image, Problem, Role, inspect, verify
 from vmvisor_image.boot.banks import BootState
-from vmvisor_image.explanation import described_generation
-from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMKCORE
+from vmvisor_image.explanation import PURPOSES, described_generation
+from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, MEMORY_TIER, VMKCORE, VSAN
 from vmvisor_image.streams import find_data
 from vmvisor_image.testing.forge import (
     ESX_35,
+    ESX_50_MBR,
     ForgedPartition,
     SparseImage,
     Tree,
@@ -26,10 +30,11 @@ from vmvisor_image.testing.forge import (
     esx35_boot_files,
     esx35_disk,
     esx40_disk,
+    esx_disk,
     fat_volume,
     mbr_disk,
 )
-from vmvisor_image.testing.forge_gpt import GptPartition, esx5_disk, esx7_disk, gpt_disk
+from vmvisor_image.testing.forge_gpt import GptPartition, esx5_disk, esx6_dd_image, esx7_disk, gpt_disk
 
 BOOT: Tree = {"mboot.c32": b"loader", "syslinux.cfg": b"default safeboot.c32\n"}
 STORE: Tree = {"packages/tools.iso": b"x", "var/a": b""}
@@ -58,6 +63,14 @@ DISKS: dict[str, tuple[SparseImage, Expected]] = {
     "4.1": (
         esx40_disk(boot=BOOT, bank=bank("4.1.0-260247", 2), alternate_bank=bank("4.1.0-1", 1, 3), store=STORE),
         Expected(Generation.ESXI_4, MBR_ROLES),
+    ),
+    "5.5 dd image, MBR": (
+        esx_disk(ESX_50_MBR, boot={"efi/boot/bootx64.efi": b"x"}, bank=bank("5.5.0-1331820"), store=STORE),
+        Expected(Generation.ESXI_5_6, MBR_ROLES),
+    ),
+    "6.7 dd image, GPT": (
+        esx6_dd_image(boot=BOOT, bank=bank("6.7.0-8169922")),
+        Expected(Generation.ESXI_5_6, GPT_ROLES),
     ),
     "5.5": (
         esx5_disk(boot=BOOT, bank=bank("5.5.0-1331820"), store=STORE),
@@ -93,7 +106,7 @@ def test_roles_of_each_generation(name: str) -> None:
                 assert any(f"{item.offset:#x}" in text for item in partition.evidence if item.offset is not None)
 
 
-@pytest.mark.parametrize("name", ["3.5", "4.1", "5.5"])
+@pytest.mark.parametrize("name", ["3.5", "4.1", "5.5 dd image, MBR", "6.7 dd image, GPT", "5.5"])
 def test_a_table_alone_is_recognised_by_types_and_places_together(name: str) -> None:
     """As when every volume was wiped: each role that type and place give is told with its reason."""
     disk, expected = DISKS[name]
@@ -105,6 +118,58 @@ def test_a_table_alone_is_recognised_by_types_and_places_together(name: str) -> 
         assert {p.number: p.role for p in image.partitions} == expected.roles
         assert image.partitions.generation is expected.generation
         assert "the table is that of" in image.partitions[5].explain()
+
+
+def test_the_head_of_a_dd_image_in_mbr_mode_is_sfdisks(tmp_path: Path) -> None:
+    """With nothing in any partition, and the type that tells it from the head of 4.x."""
+    path = tmp_path / "disk"
+    disk = DISKS["5.5 dd image, MBR"][0]
+    records = [0, *(at * 512 for at in (8192, 520192, 1032192, 1257472))]
+    SparseImage(disk.size, [(at, data) for at, data in disk.pieces if at in records]).write_to(path)
+    rows = json.loads(run("sfdisk", "-J", path))["partitiontable"]["partitions"]
+    expected = {
+        int(row["node"].removeprefix(str(path))): (
+            *(int(row["type"], 16), row["start"], row["size"], row.get("bootable", False)),
+        )
+        for row in rows
+    }
+    assert expected[1] == (5, 8192, 1835008, False)
+    assert expected[4] == (0xEF, 32, 8160, True)
+    with Image.open(path) as image:
+        assert {p.number: (p.type.code, p.first_lba, p.sectors, p.active) for p in image.partitions} == expected
+        assert image.partitions.layout is not None
+        assert image.partitions.layout.generation is Generation.ESXI_5_6
+        assert {p.number: p.role for p in image.partitions} == MBR_ROLES
+        assert image.problems == ()
+
+
+def test_an_efi_partition_boots_whatever_table_it_is_in() -> None:
+    volume = fat_volume({"other.txt": b"x"}, sectors=8160)
+    for disk in (
+        mbr_disk([ForgedPartition(1, 0xEF, 64, 8160, content=volume)], sectors=10000),
+        gpt_disk([GptPartition(1, EFI_SYSTEM, 64, 8160, content=volume)], sectors=10000),
+    ):
+        with Image.open(disk) as image:
+            assert image.partitions[1].role is Role.BOOT
+
+
+@pytest.mark.parametrize(
+    ("guid", "role", "words"),
+    [(MEMORY_TIER, Role.MEMORY_TIER, "It is a memory tier"), (VSAN, Role.VSAN, "part of a vSAN datastore")],
+)
+@pytest.mark.parametrize("is_used", [False, True])
+def test_types_that_say_what_a_partition_is_for(guid: UUID, role: Role, words: str, *, is_used: bool) -> None:
+    content = SparseImage(512, [(0, b"pages of memory")]) if is_used else None
+    with Image.open(gpt_disk([GptPartition(1, guid, 2048, 4096, content=content)], sectors=16384)) as image:
+        partition = image.partitions[1]
+        assert (partition.role, partition.kind) == (role, "unknown" if is_used else "empty")
+        assert words in partition.explain()
+        assert str(guid) in partition.explain()
+
+
+@pytest.mark.parametrize("role", Role)
+def test_each_role_is_explained(role: Role) -> None:
+    assert role in PURPOSES
 
 
 def test_place_alone_says_nothing() -> None:

@@ -511,6 +511,8 @@ def _print_report(report: ImageReport, *, explain: bool) -> None:
     print(f"  disk of {size}, partition table: {report.scheme}")
     if (described := described_generation(report.layout, report.generation)) is not None:
         print(f"  {described}")
+    for name, value in report.table_facts:
+        print(f"  {name}: {value}")
     if report.active_bank is not None:
         print(f"  the boot loader starts partition {report.active_bank}")
     print(f"\n  [{_map(report)}]\n")

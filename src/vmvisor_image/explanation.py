@@ -46,6 +46,11 @@ PURPOSES: Final[Mapping[Role, str]] = {
         " shipped image has one."
     ),
     Role.OSDATA: "It is OSDATA: what were scratch, locker and core dumps before ESXi 7, in one VMFS-L volume.",
+    Role.VSAN: "It is a part of a vSAN datastore, which lies on the disks of several hosts; its format is not read.",
+    Role.MEMORY_TIER: (
+        "It is a memory tier: from ESXi 8.0 Update 3 on a host may keep pages of its virtual machines' memory here, on"
+        " an NVMe device, that are not used enough for its RAM. An administrator makes it. No file system is in it."
+    ),
     Role.INSTALLER: "It is an installer CD: a boot loader, the hypervisor's kernel and modules, and the installer.",
     Role.CONTAINER: "It holds no data itself: the logical partitions lie in it, each behind an extended boot record.",
     Role.UNKNOWN: "Nothing on the disk tells what it is for.",
@@ -91,6 +96,11 @@ ACTIONS: Final[Mapping[Role, str]] = {
         " partition.volume tells which hosts used it, who locked a file, and what links and raw device mappings name."
     ),
     Role.OSDATA: "partition.files reads it.",
+    Role.VSAN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",
+    Role.MEMORY_TIER: (
+        "What is left in it is memory of virtual machines: partition.survey() tells how much is not zeros,"
+        " partition.strings() what text there is."
+    ),
     Role.INSTALLER: "partition.files reads it, image.system() tells what it boots, vmvisor-image pxe exports it.",
     Role.CONTAINER: "Look at the logical partitions, numbers 5 and up.",
     Role.UNKNOWN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",

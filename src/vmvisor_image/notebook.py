@@ -34,6 +34,8 @@ _COLORS: Final = {
     Role.DATASTORE: "#00838f",
     Role.INSTALLER: "#3949ab",
     Role.OSDATA: "#0b5c66",
+    Role.VSAN: "#00695c",
+    Role.MEMORY_TIER: "#6d4c41",
     Role.UNKNOWN: "#757575",
 }
 _MARK_COLORS: Final = 6

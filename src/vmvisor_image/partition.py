@@ -441,6 +441,14 @@ class PartitionTable:
         return self._table.records
 
     @property
+    def facts(self) -> Mapping[str, str]:
+        """What is to be told of the table itself that is nothing wrong, by name, in words.
+
+        Such as that the backup header of a GPT is where the dd images of ESXi's installers have it.
+        """
+        return self._table.facts
+
+    @property
     def areas(self) -> tuple[tuple[int, int], ...]:
         """Offset and bytes of each structure of the table itself that was found so far."""
         return self._table.areas

@@ -17,6 +17,9 @@ BASIC_DATA: Final = UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")
 VMFS: Final = UUID("aa31e02a-400f-11db-9590-000c2911d1b8")
 VMFS_L: Final = UUID("4eb2ea39-7855-4790-a79e-fae495e21f8d")
 VMKCORE: Final = UUID("9d275380-40ad-11db-bf97-000c2911d1b8")
+VSAN: Final = UUID("381cfccc-7288-11e0-92ee-000c2911d0b2")
+MEMORY_TIER: Final = UUID("b3676ddd-a38a-4cd6-b970-718d7f873811")
+MBR_EFI_SYSTEM: Final = 0xEF
 MBR_VMFS: Final = 0xFB
 MBR_VMKCORE: Final = 0xFC
 MBR_GPT: Final = 0xEE
@@ -62,7 +65,7 @@ PARTITION_TYPES: Final[Mapping[int | UUID, str]] = MappingProxyType(
         0xBF: "Solaris",
         0xDE: "Dell Utility",
         MBR_GPT: "GPT",
-        0xEF: "EFI (FAT-12/16/32)",
+        MBR_EFI_SYSTEM: "EFI (FAT-12/16/32)",
         MBR_VMFS: "VMware VMFS",
         MBR_VMKCORE: "VMware VMKCORE",
         0xFD: "Linux raid autodetect",
@@ -71,10 +74,10 @@ PARTITION_TYPES: Final[Mapping[int | UUID, str]] = MappingProxyType(
         VMFS: "VMware VMFS",
         VMFS_L: "VMware VMFS-L",
         VMKCORE: "VMware Diagnostic",
-        UUID("381cfccc-7288-11e0-92ee-000c2911d0b2"): "VMware Virtual SAN",
+        VSAN: "VMware Virtual SAN",
         UUID("77719a0c-a4a0-11e3-a47e-000c29745a24"): "VMware Virsto",
         UUID("9198effc-31c0-11db-8f78-000c2911d1b8"): "VMware Reserved",
-        UUID("b3676ddd-a38a-4cd6-b970-718d7f873811"): "VMware NVMe tiering",
+        MEMORY_TIER: "VMware NVMe tiering",
         UUID("024dee41-33e7-11d3-9d69-0008c781f39f"): "MBR partition scheme",
         UUID("21686148-6449-6e6f-744e-656564454649"): "BIOS boot",
         UUID("e3c9e316-0b5c-4db8-817d-f92df00215ae"): "Microsoft reserved",

@@ -1,8 +1,9 @@
 """What a partition of a hypervisor's disk is for, on which generation, and what says so.
 
 Nothing is told from a partition's place alone: its type, its label, the table's name for it and what it holds have to
-say so. Sources: the ESXi installer's partition tables, real tables of 4.1 and 5.x, VMware's documentation of 7; of
-ESX 3i 3.5 no table was found in writing, see SUPPORTED.md.
+say so. Sources: the ESXi installer's partition tables, real tables of 4.1 and 5.x, the heads of dd images that the
+installer of 6.7 ships, VMware's documentation of 7 and of memory tiers; of ESX 3i 3.5 no table was found in writing,
+see SUPPORTED.md.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from vmvisor_image.names import fold_name
 from vmvisor_image.partition_types import (
     BASIC_DATA,
     EFI_SYSTEM,
+    MBR_EFI_SYSTEM,
     MBR_VMFS,
     MBR_VMKCORE,
+    MEMORY_TIER,
     VMFS,
     VMFS_L,
     VMKCORE,
+    VSAN,
     PartitionType,
 )
 from vmvisor_image.volumes.fat import FatVolume
@@ -51,6 +55,10 @@ class Role(enum.Enum):
     """VMFS for virtual machines."""
     OSDATA = "osdata"
     """ESXi 7 and later: scratch, locker and core dumps in one VMFS-L volume."""
+    VSAN = "vsan"
+    """A host's part of a vSAN datastore."""
+    MEMORY_TIER = "memory tier"
+    """ESXi 8.0 Update 3 and later: pages of virtual machines' memory that are not in the faster RAM."""
     INSTALLER = "installer"
     """A CD that installs the hypervisor."""
     CONTAINER = "container"
@@ -157,6 +165,8 @@ ROLE_BY_TYPE: Final[Mapping[int | UUID, Role]] = {
     VMFS_L: Role.OSDATA,
     MBR_VMKCORE: Role.COREDUMP,
     VMKCORE: Role.COREDUMP,
+    VSAN: Role.VSAN,
+    MEMORY_TIER: Role.MEMORY_TIER,
 }
 
 
@@ -172,7 +182,8 @@ class Layout:
 
 
 _BANKS_AND_STORE: Final = {4: Role.BOOT, 5: _BANK, 6: Role.ALT_BOOTBANK, 8: Role.STORE, 2: Role.SCRATCH}
-_FAT_TYPES: Final = (0x04, 0x06, 0x0E, BASIC_DATA, EFI_SYSTEM)
+_EFI_TYPES: Final = (MBR_EFI_SYSTEM, EFI_SYSTEM)
+_FAT_TYPES: Final = (0x04, 0x06, 0x0E, BASIC_DATA, *_EFI_TYPES)
 
 LAYOUTS: Final = (
     Layout(
@@ -183,6 +194,18 @@ LAYOUTS: Final = (
     Layout(
         Generation.ESXI_4,
         {4: (0x04, (32,)), 5: (0x06, (8224,)), 6: (0x06, (520224,)), 7: (0xFC, (1032224,)), 8: (0x06, (1257504,))},
+        _BANKS_AND_STORE,
+    ),
+    # The head of a dd image in MBR mode: as that of 4.x, but its boot partition starts UEFI, too.
+    Layout(
+        Generation.ESXI_5_6,
+        {
+            4: (MBR_EFI_SYSTEM, (32,)),
+            5: (0x06, (8224,)),
+            6: (0x06, (520224,)),
+            7: (0xFC, (1032224,)),
+            8: (0x06, (1257504,)),
+        },
         _BANKS_AND_STORE,
     ),
     Layout(
@@ -377,7 +400,7 @@ def _assess_fat(
         if there:
             evidence.append(Evidence(f"its root directory has {', '.join(there)}", None))
             return Purpose(found, tuple(evidence))
-    if _type_key(partition) == EFI_SYSTEM:
+    if _type_key(partition) in _EFI_TYPES:
         return Purpose(Role.BOOT, tuple(evidence))
     there = [name for name in _SCRATCH_FOLDERS if name in names]
     if len(there) > 1:

@@ -84,6 +84,8 @@ class ImageReport:
     partitions: tuple[PartitionReport, ...]
     problems: tuple[Problem, ...]
     """Everything that is damaged, those of the partitions included."""
+    table_facts: tuple[tuple[str, str], ...] = ()
+    """What is to be told of the partition table that is nothing wrong, by name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; times in ISO 8601."""
@@ -171,6 +173,7 @@ def _report(image: Image) -> ImageReport:
         active_bank=None if active is None else active.number,
         partitions=partitions,
         problems=problems,
+        table_facts=tuple(image.partitions.facts.items()),
     )
 
 

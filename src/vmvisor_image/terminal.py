@@ -19,6 +19,8 @@ _STYLES: Final = {
     Role.STORE: "magenta",
     Role.SCRATCH: "yellow",
     Role.DATASTORE: "cyan",
+    Role.VSAN: "cyan",
+    Role.MEMORY_TIER: "bright_yellow",
     Role.INSTALLER: "blue",
     Role.OSDATA: "bright_cyan",
 }

@@ -195,6 +195,8 @@ class VerificationReport:
     """In disk order."""
     problems: tuple[Problem, ...]
     """Everything that is wrong, those of layers and partitions included, by place."""
+    table_facts: tuple[tuple[str, str], ...] = ()
+    """What is to be told of the partition table that is nothing wrong, by name."""
 
     @property
     def is_sound(self) -> bool:
@@ -370,6 +372,7 @@ class _Verification:
         table_problems: tuple[Problem, ...] = ()
         partitions: list[PartitionCheck] = []
         gpt: tuple[GptCheck, ...] = ()
+        table_facts: tuple[tuple[str, str], ...] = ()
         scheme = "none"
         try:
             table = self._image.partitions
@@ -381,6 +384,7 @@ class _Verification:
             self._pass_gap(None)
             gpt = table.check_copies()
             table_problems = table.problems
+            table_facts = tuple(table.facts.items())
         except CorruptImage as error:
             table_problems = (Problem.of(error),)
             self._count_gap(self._pass.position, None)  # what is behind the damage, as far as it can be read
@@ -416,6 +420,7 @@ class _Verification:
                 for number, damage in enumerate(damages)
             ),
             problems=_in_order(self._without_folder(found)),
+            table_facts=table_facts,
         )
 
     def _check_layer(self, layer: Layer) -> LayerCheck:

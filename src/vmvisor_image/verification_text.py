@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vmvisor_image.explanation import counted
 
 if TYPE_CHECKING:
+    from vmvisor_image.tables.gpt import GptCheck
     from vmvisor_image.verification import BadRange, FileCheck, Hashes, LayerCheck, PartitionCheck, VerificationReport
     from vmvisor_image.volumes.fat_check import FatFigures
     from vmvisor_image.volumes.vmfs_check import VmfsFigures
@@ -29,15 +30,9 @@ def lines(report: VerificationReport) -> Iterator[str]:
     if report.layers:
         yield from _hashes(report.hashes, "  ")
     for copy in report.gpt:
-        if copy.header_crc is None or copy.entries_crc is None:
-            yield f"  {copy.which} GPT at byte {copy.offset:#x}: MISSING"
-            continue
-        pairs = (
-            ("header", copy.header_crc, copy.header_crc_found),
-            ("entries", copy.entries_crc, copy.entries_crc_found),
-        )
-        texts = [f"CRC of {name} {said:#010x} {'right' if said == found else 'WRONG'}" for name, said, found in pairs]
-        yield f"  {copy.which} GPT at byte {copy.offset:#x}: {', '.join(texts)}"
+        yield _gpt_copy(copy)
+    for name, value in report.table_facts:
+        yield f"  {name}: {value}"
     for gap in report.gaps:
         yield f"  no partition at byte {gap.offset:#x}: {gap.length} bytes, {gap.nonzero} not zero"
     for partition in report.partitions:
@@ -64,6 +59,17 @@ def _layer(layer: LayerCheck) -> str:
     counts = "".join(f", {count} {name}" for name, count in layer.counts)
     verdict = "sound" if not layer.problems else counted(len(layer.problems), "problem").upper()
     return f"  {layer.kind} around {layer.name or 'the disk'}: {size}{counts}: {verdict}"
+
+
+def _gpt_copy(copy: GptCheck) -> str:
+    if copy.header_crc is None or copy.entries_crc is None:
+        return f"  {copy.which} GPT at byte {copy.offset:#x}: MISSING"
+    pairs = (
+        ("header", copy.header_crc, copy.header_crc_found),
+        ("entries", copy.entries_crc, copy.entries_crc_found),
+    )
+    texts = [f"CRC of {name} {said:#010x} {'right' if said == found else 'WRONG'}" for name, said, found in pairs]
+    return f"  {copy.which} GPT at byte {copy.offset:#x}: {', '.join(texts)}"
 
 
 def _partition(partition: PartitionCheck) -> Iterator[str]:

@@ -18,6 +18,11 @@ REVISION = 0x00010000
 SECTOR_SIZES = (512, 4096)
 """Bytes in a logical sector of the disks there are."""
 
+SHIPPED_BACKUP_LBA = 34
+"""Sector of the second header in the head of a dd image that the installer of ESXi 6.7 ships (seen): behind the one
+array of entries, at sector 2, which both headers name. The head is as long as what is before the first partition, and
+knows nothing of the disk that it will be written to."""
+
 LEGACY_BOOTABLE = 1 << 2
 """Attribute bit 2: a BIOS may boot from this partition."""
 

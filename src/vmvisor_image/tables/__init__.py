@@ -69,6 +69,11 @@ class Table(Protocol):
         ...
 
     @property
+    def facts(self) -> Mapping[str, str]:
+        """What is to be told of the table itself that is nothing wrong, by name, in words."""
+        ...
+
+    @property
     def areas(self) -> tuple[tuple[int, int], ...]:
         """Offset and bytes of each structure of the table itself that was found so far."""
         ...
@@ -96,6 +101,7 @@ class WholeDisk:
     def __init__(self, disk: ReadAt) -> None:
         self._disk = disk
         self.records: Mapping[str, Record] = {}
+        self.facts: Mapping[str, str] = {}
 
     def entries(self) -> Iterator[TableEntry]:
         """The one volume, numbered 1."""
@@ -116,6 +122,7 @@ class NoTable:
     def __init__(self, message: str, further: tuple[Problem, ...] = ()) -> None:
         self.problems = (Problem("partition table", message, 0), *further)
         self.records: Mapping[str, Record] = {}
+        self.facts: Mapping[str, str] = {}
 
     def entries(self) -> Iterator[TableEntry]:
         """None."""

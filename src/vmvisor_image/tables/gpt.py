@@ -14,8 +14,16 @@ from typing import Final, Literal
 from uuid import UUID
 
 from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.forking import cached_property
 from vmvisor_image.record import Record
-from vmvisor_image.schemas.gpt import LEGACY_BOOTABLE, SECTOR_SIZES, SIGNATURE, GptEntry, GptHeader
+from vmvisor_image.schemas.gpt import (
+    LEGACY_BOOTABLE,
+    SECTOR_SIZES,
+    SHIPPED_BACKUP_LBA,
+    SIGNATURE,
+    GptEntry,
+    GptHeader,
+)
 from vmvisor_image.schemas.mbr import SIGNATURE as RECORD_SIGNATURE
 from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -26,6 +34,8 @@ _UNUSED: Final = bytes(16)
 _LARGEST_ENTRIES: Final = 4 << 20
 """Bytes of partition entries that are read; 128 entries, as all tools make, take 16,384."""
 _LARGEST_ENTRY: Final = 4096
+_SHIPPED_ENTRIES_LBA: Final = 2
+"""Sector of the entries that both headers of a shipped head name."""
 _CRC: Final = slice(16, 20)
 """Where in a header its own CRC lies."""
 
@@ -116,6 +126,19 @@ class GptTable:
         primary = header.entries_lba * unit if self._copy.which == "primary" else 2 * unit
         return ((0, unit), (unit, unit), (primary, length), (max(backup - length, 0), min(length, backup) + unit))
 
+    @cached_property
+    def facts(self) -> Mapping[str, str]:
+        """See `Table.facts`: that the head is as ESXi's installers ship it; reads both headers, which are in it."""
+        if SHIPPED_BACKUP_LBA not in (self.header.alternate_lba, self.header.my_lba):
+            return {}
+        copies = [_read_copy(self._disk, at, self.sector_size, which) for which, at in self._places()]
+        if not all(isinstance(copy, _Copy) and _is_as_shipped(copy) for copy in copies):
+            return {}
+        return {
+            "backup GPT header": f"as shipped: in sector {SHIPPED_BACKUP_LBA}, as in dd images of ESXi's installers,"
+            " with the entries of the primary one, so that there is no second copy of them"
+        }
+
     def check_copies(self) -> tuple[GptCheck, GptCheck]:
         """The CRCs of both copies, the primary one first; reads them, and so a compressed disk to its end."""
         primary, backup = (_check_copy(self._disk, at, self.sector_size, which) for which, at in self._places())
@@ -143,7 +166,7 @@ class GptTable:
         yield from backup.problems
         if backup.is_whole and backup.entries != self._copy.entries:
             yield Problem("backup GPT", "its entries are not those of the primary GPT, which are used", at)
-        if at != last:
+        if at != last and not self.facts:
             yield Problem("backup GPT header", f"it is not in the disk's last sector, at byte {last:#x}", at)
 
     def _hybrid_problems(self) -> Iterator[Problem]:
@@ -207,7 +230,7 @@ def find_gpt(disk: ReadAt, sector: bytes) -> tuple[GptTable | None, tuple[Proble
 
 
 def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
-    """The backup copy, looked for where the primary says and at the end of the disk, until it is found."""
+    """The backup copy, looked for where the primary says, at the disk's end, and where shipped heads have it."""
     places = []
     if primary is not None:
         places.append((primary.header.alternate_lba * primary.sector_size, primary.sector_size))
@@ -217,10 +240,13 @@ def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
         yield Problem.of(error)
     else:
         places += [(size // unit * unit - unit, unit) for unit in SECTOR_SIZES if size >= 2 * unit]
+    shipped = (SHIPPED_BACKUP_LBA * SECTOR_SIZES[0], SECTOR_SIZES[0])
     missing: Problem | None = None
     found = False
-    for at, sector_size in dict.fromkeys(places):
+    for at, sector_size in dict.fromkeys((*places, shipped)):
         copy = _read_copy(disk, at, sector_size, "backup")
+        if (at, sector_size) not in places and not (isinstance(copy, _Copy) and _is_as_shipped(copy)):
+            continue  # most disks have something else there
         if isinstance(copy, _Copy):
             yield copy
             if copy.is_whole:
@@ -267,6 +293,14 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy 
             return Problem(structure, _join(problems), at)
     entries, damage = _read_raw(disk, header, sector_size, which)
     return _Copy(which, header, sector_size, entries, (*problems, *damage))
+
+
+def _is_as_shipped(copy: _Copy) -> bool:
+    """Whether a whole copy is one of the two in a head that ESXi's installers ship; see `SHIPPED_BACKUP_LBA`."""
+    header = copy.header
+    headers = {header.my_lba, header.alternate_lba}
+    is_there = copy.sector_size == SECTOR_SIZES[0] and headers == {1, SHIPPED_BACKUP_LBA}
+    return is_there and header.entries_lba == _SHIPPED_ENTRIES_LBA and copy.is_whole
 
 
 def _read_raw(disk: ReadAt, header: GptHeader, unit: int, which: _Which) -> tuple[bytes, tuple[Problem, ...]]:

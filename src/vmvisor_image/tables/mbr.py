@@ -86,6 +86,11 @@ class MbrTable:
         """The master boot record."""
         return {"master boot record": self.record}
 
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
     def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
         """See `Table.check`: looks for a GPT that the record does not announce."""
         from vmvisor_image.tables.gpt import find_unprotected

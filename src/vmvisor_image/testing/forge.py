@@ -640,6 +640,8 @@ class Layout:
     alternate_bank: tuple[int, int]
     coredump: tuple[int, int]
     store: tuple[int, int]
+    boot_type: int = 0x04
+    """Type of the boot partition."""
 
 
 ESX_35 = Layout(
@@ -651,6 +653,13 @@ ESX_40 = Layout(
     1843200, (8192, 1835008), (32, 8160), (8224, 511968), (520224, 511968), (1032224, 225248), (1257504, 585696)
 )
 """ESXi 4.0 and 4.1: 900 MiB, as the installer's constants and a real fdisk listing have it."""
+
+
+ESX_50_MBR = replace(ESX_40, boot_type=0xEF)
+"""ESXi 5 and 6 in MBR mode: as 4.x but for the type of the boot partition.
+
+Vouched for by the head of a dd image (``ddpartimg``, ``extpart1`` to ``4``) that the installer of ESXi 6.7 ships.
+"""
 
 
 def esx_disk(
@@ -665,7 +674,7 @@ def esx_disk(
     """A disk of one of the MBR generations, with FAT16 volumes Hypervisor0 to Hypervisor3.
 
     Args:
-        layout: `ESX_35` or `ESX_40`.
+        layout: `ESX_35`, `ESX_40` or `ESX_50_MBR`.
         boot: Content of Hypervisor0 (partition 4).
         bank: Content of Hypervisor1 (partition 5).
         alternate_bank: Content of Hypervisor2 (partition 6).
@@ -684,7 +693,7 @@ def esx_disk(
     return mbr_disk(
         (
             ForgedPartition(1, 0x05, *layout.extended),
-            ForgedPartition(4, 0x04, *layout.boot, active=True, content=boot_volume),
+            ForgedPartition(4, layout.boot_type, *layout.boot, active=True, content=boot_volume),
             ForgedPartition(5, 0x06, *layout.bank, content=bank_volume),
             ForgedPartition(6, 0x06, *layout.alternate_bank, content=alternate_volume),
             ForgedPartition(7, 0xFC, *layout.coredump),

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, MBR_GPT, VMFS, VMFS_L, VMKCORE
-from vmvisor_image.schemas.gpt import LEGACY_BOOTABLE, REVISION, SIGNATURE, GptEntry, GptHeader
+from vmvisor_image.schemas.gpt import LEGACY_BOOTABLE, REVISION, SHIPPED_BACKUP_LBA, SIGNATURE, GptEntry, GptHeader
 from vmvisor_image.schemas.mbr import SIGNATURE as MBR_SIGNATURE
 from vmvisor_image.schemas.mbr import MasterBootRecord, PartitionEntry
 from vmvisor_image.testing.forge import SparseImage, Tree, fat_volume
@@ -19,6 +19,8 @@ from vmvisor_image.testing.forge_vmfs import vmfs_headers
 _NAMESPACE: Final = UUID("6f1d2a6c-7c52-4f2e-9a1b-7d3a5e0c4b11")
 """Identifiers are made of this and a name, so that the same disk comes out each time."""
 _ENTRIES: Final = 128
+_SHIPPED_FIRST: Final = 64
+"""First usable sector of the heads that are shipped."""
 _UNUSED: Final = PartitionEntry(0, bytes(3), 0, bytes(3), 0, 0)
 
 
@@ -39,15 +41,26 @@ class GptPartition:
 
 
 def gpt_disk(
-    partitions: Sequence[GptPartition], *, sectors: int, sector_size: int = 512, hybrid: Sequence[PartitionEntry] = ()
+    partitions: Sequence[GptPartition],
+    *,
+    sectors: int,
+    sector_size: int = 512,
+    hybrid: Sequence[PartitionEntry] = (),
+    as_shipped: bool = False,
 ) -> SparseImage:
     """A disk with a protective master boot record and both copies of the table, of 128 entries each.
+
+    Vouched for by ``sgdisk -v`` and ``sfdisk -J``; of `as_shipped` by the head of a dd image (``gptstart``) that the
+    installer of ESXi 6.7 ships, whose fields were read and are told in the schema; sgdisk reads the same partitions
+    from it.
 
     Args:
         partitions: In any order.
         sectors: Size of the disk.
         sector_size: 512 or 4096 bytes.
         hybrid: Up to three further entries of the master boot record.
+        as_shipped: Both headers in the head of the disk, with one array of entries, as in the dd images of ESXi's
+            installers, which are made without their disk: the last 34 sectors have nothing of the table.
 
     Raises:
         InvalidArgument: A number is taken twice or above 128, or content does not fit its partition.
@@ -79,6 +92,11 @@ def gpt_disk(
         entries_crc=zlib.crc32(table),
     )
     backup = replace(header, my_lba=sectors - 1, alternate_lba=1, entries_lba=sectors - 1 - entry_sectors)
+    if as_shipped:
+        header = replace(
+            header, alternate_lba=SHIPPED_BACKUP_LBA, first_usable_lba=_SHIPPED_FIRST, last_usable_lba=sectors - 1
+        )
+        backup = replace(header, my_lba=SHIPPED_BACKUP_LBA, alternate_lba=1)
     protective = PartitionEntry(0, b"\0\x02\0", MBR_GPT, b"\xff\xff\xff", 1, min(sectors - 1, 0xFFFFFFFF))
     record = MasterBootRecord(
         boot_code=bytes(440),
@@ -90,8 +108,7 @@ def gpt_disk(
     pieces = [
         (0, record.build()),
         (sector_size, sealed(header)),
-        (2 * sector_size, bytes(table)),
-        (backup.entries_lba * sector_size, bytes(table)),
+        *((place * sector_size, bytes(table)) for place in {header.entries_lba, backup.entries_lba}),
         (backup.my_lba * sector_size, sealed(backup)),
     ]
     for partition in partitions:
@@ -161,6 +178,30 @@ def esx5_disk(
             GptPartition(3, VMFS, 15472640, room, content=vmfs_headers("vmfs5", size=room * 512)),
         ]
     return gpt_disk(partitions, sectors=sectors)
+
+
+def esx6_dd_image(*, boot: Tree, bank: Tree) -> SparseImage:
+    """A dd image of ESXi 6.x in GPT mode: its disk ends with the last partition, its banks but the first are empty.
+
+    Vouched for by ``gptstart`` of the installer of ESXi 6.7, whose numbers, names, places and headers these are; that
+    the rest is FAT16 is by ``bootpart``, beside it. ``sgdisk`` and ``sfdisk`` read the same partitions.
+
+    Args:
+        boot: Content of partition 1.
+        bank: Content of partition 5.
+    """
+
+    def fat(first: int, sectors: int, tree: Tree) -> SparseImage:
+        return fat_volume(tree, sectors=sectors, fat_bits=16, hidden_sectors=first, marker=MARKER[:-1] + b"\5")
+
+    partitions = (
+        GptPartition(1, EFI_SYSTEM, 64, 8128, "BOOT", LEGACY_BOOTABLE, fat(64, 8128, boot)),
+        GptPartition(5, BASIC_DATA, 8224, 511968, "BANK1", content=fat(8224, 511968, bank) if bank else None),
+        GptPartition(6, BASIC_DATA, 520224, 511968, "BANK2"),
+        GptPartition(7, VMKCORE, 1032224, 225248, "DUMP"),
+        GptPartition(8, BASIC_DATA, 1257504, 585696, "STORE"),
+    )
+    return gpt_disk(partitions, sectors=1843200, as_shipped=True)
 
 
 def esx7_disk(*, boot: Tree, bank: Tree, alternate_bank: Tree | None = None) -> SparseImage:
