@@ -35,6 +35,7 @@ from vmvisor_image.testing.forge import (
     mbr_disk,
 )
 from vmvisor_image.testing.forge_gpt import GptPartition, esx5_disk, esx6_dd_image, esx7_disk, gpt_disk
+from vmvisor_image.testing.forge_iso import iso_volume
 
 BOOT: Tree = {"mboot.c32": b"loader", "syslinux.cfg": b"default safeboot.c32\n"}
 STORE: Tree = {"packages/tools.iso": b"x", "var/a": b""}
@@ -165,6 +166,25 @@ def test_types_that_say_what_a_partition_is_for(guid: UUID, role: Role, words: s
         assert (partition.role, partition.kind) == (role, "unknown" if is_used else "empty")
         assert words in partition.explain()
         assert str(guid) in partition.explain()
+
+
+@pytest.mark.parametrize("volume", ["fat", "iso"])
+def test_what_a_volume_says_of_itself_shows_no_control_bytes(volume: str) -> None:
+    """The label of FAT's boot sector, and a CD's application, with what changes a terminal's title."""
+    wild = b"\x1b]0;pwn\x07\x7f "
+    if volume == "fat":
+        disk = fat_volume({}, sectors=4000, label="FORGED LABL")
+        data, at = bytearray(disk.read_at(0, disk.size)), 43
+    else:
+        data = bytearray(iso_volume({"a.txt": b"x"}))
+        at = data.index(b"FORGED".ljust(128))
+    data[at : at + len(wild)] = wild
+    with Image.open(bytes(data)) as image:
+        found = image.partitions[1].volume
+        assert found is not None
+        assert r"\x1b]0;pwn\x07\x7f" in " ".join(found.facts.values())
+        assert all(value.isprintable() for value in found.facts.values())
+        assert image.partitions[1].explain().isprintable()
 
 
 @pytest.mark.parametrize("role", Role)

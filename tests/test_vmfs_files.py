@@ -36,7 +36,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE, HEARTBEAT_OFFSET, LVM_OFFSET, FileMetadata, vmfs_uuid
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
-from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, LOCAL_KINDS, VmfsKind
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, LOCAL_KINDS, NaaDisk, VmfsKind
 from vmvisor_image.testing.forge_vmfs_files import (
     BLOCK,
     Content,
@@ -245,6 +245,15 @@ class TestForgedVolumes:
             assert volume.links == {"link": "a/b/c/deep.bin"}
             mapping = volume.raw_devices["raw.vmdk"]
             assert (mapping.size, mapping.disk) == (1 << 34, "FORGED LUN naa.6001405")
+
+    @pytest.mark.parametrize("identifier", ["600144f0c01d00d08e2a4f1b7c9d0e31", "5000c500395c4dc7"])
+    def test_raw_devices_by_naa_identifiers(self, forged: tuple[VmfsKind, Path], identifier: str) -> None:
+        kind, _ = forged
+        disk = NaaDisk(bytes.fromhex(identifier), b"OPEN-V", 3)
+        (source,) = vmfs_volume({"raw.vmdk": VmfsRawDevice(1 << 30, disk=disk)}, kind)
+        with Image.open(source) as image:
+            list(image.partitions[1].files.root)
+            assert volume_of(image).raw_devices["raw.vmdk"].disk == f"OPEN-V naa.{identifier}, LUN 3"
 
     def test_the_same_as_dissect_says(self, forged: tuple[VmfsKind, Path]) -> None:
         kind, path = forged

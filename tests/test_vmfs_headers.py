@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import rich
 
 from tests.support import Counting, run
 from tests.vmfs_image import expand
-from vmvisor_image import FileTree, Image, Role
+from vmvisor_image import FileTree, Hexdump, Image, Role
 from vmvisor_image.partition_types import VMFS, VMFS_L
 from vmvisor_image.schemas.vmfs import (
     DESCRIPTORS_OFFSET,
@@ -30,7 +31,7 @@ from vmvisor_image.schemas.vmfs import (
 )
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
-from vmvisor_image.testing.forge_vmfs import VmfsKind, vmfs_headers
+from vmvisor_image.testing.forge_vmfs import NaaDisk, VmfsKind, vmfs_headers
 from vmvisor_image.volumes.vmfs import VmfsVolume
 
 MIB = 1 << 20
@@ -294,6 +295,54 @@ def test_vmfs_by_its_type_alone() -> None:
 def test_uuids_are_shown_as_esx_shows_them() -> None:
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}", vmfs_uuid(bytes(range(16))))
     assert vmfs_uuid(bytes(range(16))) == "03020100-07060504-0908-0a0b0c0d0e0f"
+
+
+class TestDisk:
+    """What the volume manager's header says of the disk, as real headers of VMFS 3.46 and 5 have it: 02 16 05 00."""
+
+    NAA = bytes.fromhex("600144f0c01d00d08e2a4f1b7c9d0e31")
+
+    @pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs6"])
+    def test_an_naa_identifier_is_told_as_esx_does(self, kind: VmfsKind, tmp_path: Path) -> None:
+        path = tmp_path / "disk"
+        forged = vmfs_headers(kind, disk=NaaDisk(self.NAA, lun=5))
+        forged.write_to(path)
+        assert forged.read_at(LVM_OFFSET + 0xC, 4) == bytes.fromhex("02160500")
+        assert forged.read_at(LVM_OFFSET + 0x2E, 22) == self.NAA + b"COMSTA"
+        with Image.open(path) as image:
+            volume = volume_of(image)
+            assert volume.facts["made on"] == "COMSTA naa.600144f0c01d00d08e2a4f1b7c9d0e31, LUN 5"
+            assert volume.facts["made on"] in image.partitions[1].explain()
+            assert f'UUID_SUB="{volume.facts["device UUID"]}"' in run("blkid", "-p", path)
+
+    def test_an_identifier_of_8_bytes(self) -> None:
+        with Image.open(vmfs_headers(disk=NaaDisk(bytes.fromhex("5000c500395c4dc7"), b"ST4000"))) as image:
+            assert volume_of(image).facts["made on"] == "ST4000 naa.5000c500395c4dc7, LUN 0"
+
+    @pytest.mark.parametrize("identifier", [b"", b"\x60\x01", b"\x1b]0;x\x07", b"\x16" * 22, "größer".encode()])
+    @pytest.mark.parametrize("type_", [0, 2, 9])
+    def test_no_control_bytes_are_shown(
+        self, identifier: bytes, type_: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Whatever the fields hold: a length that is too small, escapes for a terminal, another type."""
+        forged = vmfs_headers(label="a\x1b[31mb\x9bc", hosts=("10.0.0.1\x07",))
+        raw = bytearray(dict(forged.pieces)[LVM_OFFSET])
+        raw[0xC:0xE] = bytes((type_, len(identifier)))
+        raw[0x12:0x1A] = b"\x07BELL\x1b\0\0"
+        raw[0x2E:0x5A] = identifier.ljust(44, b"\0")
+        pieces = [(at, bytes(raw) if at == LVM_OFFSET else data) for at, data in forged.pieces]
+        with Image.open(SparseImage(forged.size, pieces)) as image:
+            partition = image.partitions[1]
+            facts = volume_of(image).facts
+            shown = [partition.explain(), *facts, *facts.values(), *(str(found) for found in partition.evidence)]
+            shown += [mark.value for record in partition.records.values() for mark in Hexdump.of(record).marks]
+            rich.print(partition)
+            shown += capsys.readouterr().out.splitlines()
+        assert all(text.isprintable() for text in shown)
+        assert facts["label"] == r"a\x1b[31mb\x9bc"
+        assert "0742454c4c1b" in facts["made on"]
+        if not identifier.isascii() or b"\x1b" in identifier:
+            assert identifier.hex() in facts["made on"]
 
 
 @pytest.mark.parametrize("kind", ["vmfs5", "vmfs6"])

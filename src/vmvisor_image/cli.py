@@ -50,6 +50,7 @@ from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.destination import FULL, check_apart, write_whole
 from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.limits import DEFAULT_LIMITS
+from vmvisor_image.names import printable as _printable
 from vmvisor_image.pipes import PipeSource, taking_pipes
 from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
 from vmvisor_image.streams import FileSource, read_up_to
@@ -688,7 +689,8 @@ def _system(options: argparse.Namespace) -> int:
                 print(f"{file.size:>12}  {_printable(system.files.origin(file.path)):14}  {_printable(file.path)}")
             options.problems += system.files.problems
             return _DONE
-        print(f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}")
+        named = f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}"
+        print(_printable(named))
         for bank in system.banks:
             state = _state(bank, image.partitions)
             print(
@@ -758,7 +760,7 @@ def _module(options: argparse.Namespace) -> int:
             print(f"{kernel.bits}-bit {kernel.architecture}, {'ESXBootInfo' if kernel.esx_boot_info else loads}")
             print(" ".join(_printable(text) for text in module.version if text))
         elif module.kind == "envelope":
-            print(read_envelope(module.content).explain())
+            print(_printable(read_envelope(module.content).explain()))
         elif module.kind != "unknown":
             archive = module.open_archive()
             _list_archive(archive)
@@ -914,8 +916,3 @@ def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
         raise UsageError(f"no dask scheduler at {address!r}: {error}") from error
     with client, client.get_executor() as executor:
         yield executor, sum(client.nthreads().values()) or 1
-
-
-def _printable(text: str) -> str:
-    """Names come from the image: control characters must not reach the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""How file systems that do not tell case compare names."""
+"""Names from images: how they are compared where case is not told, and how they are shown."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def fold_name(name: str) -> str:
     (fatgen103, "Name Limits and Character Sets"; Windows' table goes from one character to one).
     """
     return name.lower() if name.isascii() else "".join(map(_lower, name))
+
+
+def printable(text: str) -> str:
+    """Text from an image, to be shown: what can't be seen, control characters among it, by its code as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _lower(character: str) -> str:

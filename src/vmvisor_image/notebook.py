@@ -23,6 +23,7 @@ from vmvisor_image import (
     Survey,
 )
 from vmvisor_image.explanation import described_generation
+from vmvisor_image.names import printable
 
 _COLORS: Final = {
     Role.BOOT: "#3b6ea5",
@@ -304,7 +305,7 @@ def _wrap(body: str) -> str:
 
 def _text(text: str) -> str:
     """Text from an image: escaped, and what can't be seen shown by its code."""
-    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    shown = "\n".join(map(printable, text.split("\n")))
     return escape(shown.encode("utf-8", "backslashreplace").decode(), quote=True)
 
 

@@ -16,7 +16,7 @@ from vmvisor_image.files import Extent, FileTree
 from vmvisor_image.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
-from vmvisor_image.names import fold_name
+from vmvisor_image.names import fold_name, printable
 from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
 from vmvisor_image.record import Record
@@ -287,7 +287,8 @@ class Partition:
     def explain(self) -> str:
         """A paragraph: what this is, what it is for, why we think so, and what can be done with it.
 
-        Offsets are bytes from the disk's start.
+        Offsets are bytes from the disk's start. Control characters of what is told from the disk are shown by their
+        codes.
         """
         purpose = self._purpose()
         generation, generation_evidence = self._owner.partitions.identify()
@@ -303,7 +304,7 @@ class Partition:
         parts.append(f"Evidence: {'; '.join(map(str, evidence))}.")
         parts += [f"Problem: {problem}." for problem in self.problems]
         parts.append(ACTIONS.get(purpose.role, ""))
-        return " ".join(filter(None, parts))
+        return printable(" ".join(filter(None, parts)))
 
     def _describe_generation(
         self, role: Role, generation: Generation | None, evidence: tuple[Evidence, ...]

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmvisor_image import Directory, FileTree, Hexdump, Image, Partition, PartitionTable, Record, Role
+from vmvisor_image.names import printable
 
 _STYLES: Final = {
     Role.BOOT: "blue",
@@ -124,4 +125,4 @@ def hexdump_text(dump: Hexdump) -> Text:
 
 def _text(text: str) -> Text:
     """Text from an image: no markup, and no control characters."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    return Text(printable(text))

@@ -49,11 +49,37 @@ EXTENTS_PER_TABLE: Final = 8192
 EXTENT_SIZE: Final = 0x10000000
 """Bytes in a physical extent, unless its record says otherwise: 256 MiB."""
 
+NAA_DISK_ID: Final = 2
+"""`LvmDevice.disk_id_type` of an NAA identifier with the first letters of the disk's model behind it (seen)."""
+_NAA_LENGTHS: Final = {2: 8, 3: 8, 5: 8, 6: 16}
+"""Bytes of an NAA identifier by its first four bits (SPC-4, 7.8.6.6); of 16 bytes (seen)."""
+
 
 def vmfs_uuid(raw: bytes) -> str:
     """A UUID as ESX shows it: three little-endian numbers, the first of them a Unix time, and six bytes of a MAC."""
     first, second = (int.from_bytes(raw[at : at + 4], "little") for at in (0, 4))
     return f"{first:08x}-{second:08x}-{int.from_bytes(raw[8:10], 'little'):04x}-{raw[10:16].hex()}"
+
+
+def described_disk(found: LvmDevice | ScsiDiskId) -> str:
+    """Which disk it is, as ESX tells it: vendor, model, and the identifier; empty where nothing is said.
+
+    An identifier of `NAA_DISK_ID` is shown as ``naa.`` and hexadecimal digits, with the model behind it and the LUN; of
+    any other type, and in every field, what is no printable ASCII is shown in hexadecimal digits.
+    """
+    used, kind = found.disk_id[: found.disk_id_length], found.disk_id[0] >> 4
+    length = _NAA_LENGTHS.get(kind, len(found.disk_id) + 1)
+    if found.disk_id_type != NAA_DISK_ID or len(used) < length:
+        return " ".join(filter(None, map(_text_or_hex, (found.vendor, found.model, found.disk_id))))
+    names = dict.fromkeys(map(_text_or_hex, (found.vendor, found.model, used[length:])))
+    shown = " ".join(filter(None, (*names, f"naa.{used[:length].hex()}")))
+    return f"{shown}, LUN {found.lun}"
+
+
+def _text_or_hex(raw: bytes) -> str:
+    """A field of ASCII, padded with NUL or spaces, as SPC-4 (6.6.2) has them; its bytes where it is something else."""
+    text = raw.rstrip(b"\0 ").lstrip(b" ")
+    return text.decode("ascii") if all(0x20 <= byte < 0x7F for byte in text) else raw.rstrip(b"\0").hex()
 
 
 @record
@@ -67,23 +93,23 @@ class LvmDevice(Record):
     minor_version: U32
     """0x10 (seen)."""
     disk_id_type: U8
-    """0 (seen)."""
+    """Kind of `disk_id`: 0 (seen), `NAA_DISK_ID` (seen of VMFS 3.46 and of VMFS 5)."""
     disk_id_length: U8
-    """0x0F (seen)."""
+    """Bytes of `disk_id` in use: 0x0F (seen), 0x16 of `NAA_DISK_ID` (seen)."""
     lun: U16
-    """SCSI logical unit; 0 (seen)."""
+    """SCSI logical unit; 0 and 5 (seen)."""
     device_type: U8
     """SCSI device type; 0 is a disk (seen)."""
     scsi_level: U8
     """3 (seen)."""
     vendor: Annotated[bytes, Bytes(8)]
-    """SCSI vendor, such as "Sun" (seen)."""
+    """SCSI vendor, such as "Sun" (seen); with its model and revision zeros where `disk_id` is an NAA (seen)."""
     model: Annotated[bytes, Bytes(16)]
     """SCSI model (seen)."""
     revision: Annotated[bytes, Bytes(4)]
     """SCSI revision (seen)."""
     disk_id: Annotated[bytes, Bytes(44)]
-    """Such as "vmhba0:C0:T0:L0" (seen)."""
+    """Such as "vmhba0:C0:T0:L0" (seen), or 16 bytes of NAA and 6 letters of the model, "COMSTA" (seen)."""
     disk_block_size: U32
     """Bytes; 512 (seen)."""
     total_bytes: U64

@@ -31,7 +31,7 @@ from vmvisor_image.schemas.vmfs import (
     descriptors_offset_6,
 )
 from vmvisor_image.testing.forge import SparseImage
-from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, VmfsKind, vmfs_headers
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, NaaDisk, VmfsKind, vmfs_headers
 from vmvisor_image.volumes.vmfs_files import DIRECTORY, LINK, RAW_DEVICE, REGULAR, SYSTEM
 
 Pointers = Literal["resident", "sub-blocks", "file blocks", "pointer blocks", "double", "large blocks"]
@@ -119,6 +119,8 @@ class VmfsRawDevice:
     """At most 16 letters."""
     disk_id: str = ""
     """At most 44 letters."""
+    disk: NaaDisk | None = None
+    """By its NAA identifier, instead of vendor, model and `disk_id`."""
 
 
 Content = bytes | VmfsFile | VmfsLink | VmfsRawDevice
@@ -417,6 +419,8 @@ class _Writer:
             revision=b"1.0 ",
             disk_id=disk_id.ljust(44, b"\0"),
         )
+        if content.disk is not None:
+            disk = content.disk.put_into(disk)
         self._descriptor(number, RAW_DEVICE, content.size, [], VmfsFile(), resident=disk.build())
 
     @staticmethod

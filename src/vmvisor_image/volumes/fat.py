@@ -21,7 +21,7 @@ from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
-from vmvisor_image.names import fold_name
+from vmvisor_image.names import fold_name, printable
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
     SIGNATURE,
@@ -226,7 +226,7 @@ class FatVolume:
         if boot.extended_signature == 0x29:
             found["serial number"] = f"{boot.volume_id >> 16:04X}-{boot.volume_id & 0xFFFF:04X}"
         if self.boot_sector_label not in (None, self.label):
-            found["label in the boot sector"] = str(self.boot_sector_label)
+            found["label in the boot sector"] = printable(str(self.boot_sector_label))
         marker = self.marker
         return found if marker is None else {**found, "boot bank UUID": vmfs_uuid(marker.uuid)}
 

@@ -22,6 +22,7 @@ from vmvisor_image.archives import (
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
+from vmvisor_image.names import printable
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.iso9660 import (
     ASSOCIATED,
@@ -170,7 +171,7 @@ class IsoVolume:
             "application": _text(self.primary.application),
             "boots": None if self.boot_record is None else "by El Torito",
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: printable(value) for name, value in found.items() if value}
 
     @property
     def _folds_case(self) -> bool:

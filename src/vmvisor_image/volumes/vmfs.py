@@ -12,6 +12,7 @@ from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
+from vmvisor_image.names import printable
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
     DISK_BLOCK,
@@ -36,6 +37,7 @@ from vmvisor_image.schemas.vmfs import (
     LvmExtendedMetadata,
     LvmVolume,
     PhysicalExtent,
+    described_disk,
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
@@ -423,11 +425,11 @@ class VmfsVolume:
             "devices": self.device_count,
             "device UUID": vmfs_uuid(device.device_uuid) if self.has_volume_manager else None,
             "in use by": ", ".join(map(str, self.active_hosts)) or None,
-            "made on": " ".join(filter(None, map(_text, (device.vendor, device.model, device.disk_id)))) or None,
+            "made on": described_disk(device) or None,
         }
         if volume is not None and volume.device_count > 1:
             found["this device"] = f"extents {volume.first_extent} to {volume.last_extent} of the volume"
-        return {name: str(value) for name, value in found.items() if value is not None}
+        return {name: printable(str(value)) for name, value in found.items() if value is not None}
 
     def _read_device(self) -> LvmDevice:
         found = LvmDevice.parse(self._source.read_at(LVM_OFFSET, LvmDevice.length()), base=self._start + LVM_OFFSET)
@@ -557,7 +559,7 @@ class VmfsVolume:
                 beat = Heartbeat.parse(data, at, base=self._start + offset)
                 host = ActiveHost(
                     vmfs_uuid(beat.owner),
-                    _text(beat.address) or None,
+                    printable(_text(beat.address)) or None,
                     slot,
                     self._start + offset + at,
                     beat.stamp_us,

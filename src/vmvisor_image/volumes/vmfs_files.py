@@ -25,6 +25,7 @@ from vmvisor_image.schemas.vmfs import (
     HashedDirectoryEntry,
     ScsiDiskId,
     VmfsDirectoryEntry,
+    described_disk,
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt
@@ -50,7 +51,7 @@ class RawDeviceMapping:
     size: int
     """Bytes of that disk."""
     disk: str
-    """The disk, as the host saw it: vendor, model and identifier; empty where it does not say."""
+    """The disk, as the host saw it: vendor, model and identifier, printable; empty where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,7 @@ class VmfsTree:
             return None
         if metadata.type == RAW_DEVICE:
             disk = ScsiDiskId.parse(descriptor.raw, self._blocks.data_at)
-            shown = " ".join(filter(None, map(_printable, (disk.vendor, disk.model, disk.disk_id))))
-            self.raw_devices[path] = RawDeviceMapping(path, metadata.size, shown)
+            self.raw_devices[path] = RawDeviceMapping(path, metadata.size, described_disk(disk))
             return None
         if metadata.type not in (REGULAR, SYSTEM):
             raise descriptor.bad(f"type {metadata.type} is not known")
@@ -275,8 +275,3 @@ def lock_in(descriptor: Descriptor) -> FileLock | None:
 
 def _time(seconds: int) -> datetime:
     return _EPOCH + timedelta(seconds=seconds)
-
-
-def _printable(raw: bytes) -> str:
-    text = raw.partition(b"\0")[0].decode("ascii", "replace").strip()
-    return text if text.isprintable() else raw.hex()
