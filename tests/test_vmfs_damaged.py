@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.support import Counting, run
-from vmvisor_image import Directory, Image, LimitExceeded, Limits, inspect, open_datastore
+from tests.vmfs_image import expand
+from vmvisor_image import Directory, Image, LimitExceeded, Limits, Role, inspect, open_datastore, verify
+from vmvisor_image.partition_types import VMFS
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE, LvmVolume
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.testing.forge import SparseImage
+from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
-from vmvisor_image.testing.forge_vmfs_files import VmfsLink, vmfs_volume
+from vmvisor_image.testing.forge_vmfs_files import VmfsDirectory, VmfsFile, VmfsLink, vmfs_volume
 from vmvisor_image.volumes.vmfs import VmfsVolume
 
 TABLES = {"vmfs3": 0x100200, "vmfs5": 0x100200, "vmfs6": 0x101000}
@@ -141,6 +144,120 @@ def test_a_file_system_without_the_volume_manager(tmp_path: Path, kind: str) -> 
         said = run("blkid", "-p", "-o", "export", path)
         assert "TYPE=VMFS\n" in said
         assert "LABEL=store-1\n" in said
+
+
+@pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
+@pytest.mark.parametrize("in_table", [True, False])
+def test_all_files_without_the_volume_manager(kind: str, *, in_table: bool, tmp_path: Path) -> None:
+    """Of all kinds, with links and locks, alone or in a partition: the same as with it."""
+    tree = {
+        **{f"vm/{number}.vmdk": VmfsFile(random.Random(number).randbytes(700_000 * number)) for number in range(5)},
+        "link": VmfsLink("vm/1.vmdk"),
+        "holes": VmfsFile(pieces=((5 << 20, b"middle"),), size=9 << 20),
+        "empty/": b"",
+    }
+    (whole,) = vmfs_volume(tree, kind, hosts=("10.0.0.1",))  # type: ignore[arg-type]
+    path = tmp_path / "volume"
+    without_volume_manager(whole, path)
+    source: object = path
+    if in_table:
+        bare = SparseImage(whole.size - DATA_OFFSET, [(at - DATA_OFFSET, data) for at, data in after(whole)])
+        source = gpt_disk(
+            [GptPartition(1, VMFS, 2048, bare.size // 512, content=bare)], sectors=bare.size // 512 + 4096
+        )
+    with Image.open(whole) as image:
+        expected = {name: (file.sha256(), file.attributes) for name, file in image.partitions[1].files.items()}
+        links, hosts = volume_of(image).links, volume_of(image).active_hosts
+    with Image.open(source) as image:  # type: ignore[arg-type]  # each is one
+        files = image.partitions[1].files
+        assert {name: (file.sha256(), file.attributes) for name, file in files.items()} == expected
+        assert volume_of(image).links == links
+        assert [host.address for host in volume_of(image).active_hosts] == [host.address for host in hosts]
+        assert [problem.structure for problem in image.partitions[1].problems] == ["VMFS heartbeat"]
+        assert len(expected) > 10
+    report = verify(source)  # type: ignore[arg-type]  # each is one
+    assert {file.path for file in report.partitions[0].files} == set(expected)
+
+
+def after(volume: SparseImage) -> list[tuple[int, bytes]]:
+    return [(at, data) for at, data in volume.pieces if at >= DATA_OFFSET]
+
+
+def test_a_real_volume_without_the_volume_manager(shared_data: Path, tmp_path: Path) -> None:
+    real = expand(shared_data / "vmfs3-real.vmfsimg")
+    bare = SparseImage(real.size - DATA_OFFSET, [(at - DATA_OFFSET, data) for at, data in after(real)])
+    lost = SparseImage(real.size, after(real))
+    with Image.open(real) as image:
+        expected = {name: (file.size, file.attributes) for name, file in image.partitions[1].files.items()}
+        small = {file.path: file.sha256() for file in image.partitions[1].files.values() if file.size < 1 << 20}
+    for source in (bare, lost):
+        with Image.open(source) as image:
+            files = image.partitions[1].files
+            assert {name: (file.size, file.attributes) for name, file in files.items()} == expected
+            assert {path: files[path].sha256() for path in small} == small
+            assert len(small) > 4
+    path = tmp_path / "bare"
+    bare.write_to(path)
+    assert 'UUID="49edf844-ebfc28f3-65cb-0021280083cf" LABEL="toto"' in run("blkid", "-p", path)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_volume_whose_volume_manager_is_lost_is_read_from_its_usual_place(kind: str) -> None:
+    """Everything before the volume is overwritten; it is a problem, and costs no file."""
+    volume = forged(kind)
+    for head in ([], [(0, random.Random(3).randbytes(DATA_OFFSET))]):
+        source = SparseImage(volume.size, [*head, *after(volume)])
+        with Image.open(source) as image:
+            [partition] = image.partitions
+            assert (partition.kind, partition.label, partition.role) == (kind, "store-1", Role.DATASTORE)
+            assert partition.files["a.txt"].read_bytes() == b"a" * 5000
+            extent = partition.files["dir/b.txt"].extents[0]
+            assert image.read_at(extent.offset, 1) == b"b"
+            [problem] = image.problems
+            assert (problem.structure, problem.offset) == ("LVM device header", 0x100000)
+
+
+@pytest.mark.parametrize("magic", [(1080, b"\x53\xef"), (4086, b"SWAPSPACE2")])
+def test_what_is_something_else_is_no_lost_volume(magic: tuple[int, bytes]) -> None:
+    """A file system in which an image of such a volume may lie."""
+    source = SparseImage(1 << 30, [magic, *after(forged("vmfs5"))])
+    with Image.open(source) as image:
+        assert not any(isinstance(partition.volume, VmfsVolume) for partition in image.partitions)
+
+
+@pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs6", "vmfs-l"])
+def test_type_bits_are_kept(kind: str, tmp_path: Path) -> None:
+    """The mode's and the descriptor's: they tell a directory of the system's from a user's, and from a file."""
+    tree = {
+        ".sdd.sf/": VmfsDirectory(0o40700, is_system=True),
+        ".dfd.sf/": VmfsDirectory(0o40700, is_system=True),
+        "own/": VmfsDirectory(0o40750),
+        "plain/": b"",
+        "a.txt": VmfsFile(b"hello", mode=0o100640),
+        "b.txt": VmfsFile(b"hello", mode=0o640),
+    }
+    (volume,) = vmfs_volume(tree, kind)  # type: ignore[arg-type]
+    with Image.open(volume) as image:
+        found = {}
+        for entry in image.partitions[1].files.root:
+            assert entry.attributes is not None
+            told = (entry.attributes.mode, entry.attributes.type_bits, entry.attributes.descriptor_type)
+            found[entry.name] = (isinstance(entry, Directory), *told)
+        assert image.problems == ()
+    assert found[".fdc.sf"] == (False, 0o400, 0, 5)
+    assert {name: told for name, told in found.items() if f"{name}/" in tree or name in tree} == {
+        ".sdd.sf": (True, 0o700, 0o040000, 5),
+        ".dfd.sf": (True, 0o700, 0o040000, 5),
+        "own": (True, 0o750, 0o040000, 2),
+        "plain": (True, 0o755, 0, 2),
+        "a.txt": (False, 0o640, 0o100000, 3),
+        "b.txt": (False, 0o640, 0, 3),
+    }
+    if kind in ("vmfs3", "vmfs5"):
+        path = tmp_path / "volume"
+        volume.write_to(path)
+        listed = {line.split()[-1]: line[:10] for line in run("debugvmfs", path, "ls", "-l", "/").splitlines()}
+        assert (listed[".sdd.sf"], listed["own"], listed["a.txt"]) == ("drwx------", "drwxr-x---", "-rw-r-----")
 
 
 @pytest.mark.parametrize("kind", ["vmfs5", "vmfs6"])

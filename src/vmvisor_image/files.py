@@ -61,7 +61,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class FileAttributes:
-    """What a file system of Unix's kind says of a file."""
+    """What a file system of Unix's kind says of a file or directory."""
 
     mode: int
     """Permissions, without the type."""
@@ -73,6 +73,11 @@ class FileAttributes:
     """When it was made, in UTC."""
     accessed: datetime | None = None
     """When it was last read, in UTC."""
+    type_bits: int = 0
+    """The type that the mode has above `mode`, such as 0o040000 of a directory and 0o100000 of a file (`stat.S_IFMT`);
+    0 where it says none, as VMFS does of most that are the system's own."""
+    descriptor_type: int | None = None
+    """Of VMFS the type that its descriptor has: 2 a directory, 3 a file, 5 either of them, of the system's own."""
 
 
 class FileHome(Protocol):
@@ -421,7 +426,7 @@ class Directory(_Entry):
     Iterating gives the entries, and ``in`` takes one or its name.
     """
 
-    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names")
+    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names", "attributes")
 
     def __init__(
         self,
@@ -430,9 +435,12 @@ class Directory(_Entry):
         list_entries: Callable[[], Sequence[File | Directory]],
         *,
         fold_case: bool,
+        attributes: FileAttributes | None = None,
     ) -> None:
         """Made by volumes; `list_entries` is called once."""
         super().__init__(path, modified)
+        self.attributes = attributes
+        """Owner and permissions; None where the volume has none or they are not read, and for the root."""
         self._list = list_entries
         self._fold_case = fold_case
         self._lock = ForkSafeLock()

@@ -15,6 +15,8 @@ from vmvisor_image.record import U8, U16, U32, U64, Bytes, Record, record
 LVM_OFFSET: Final = 0x100000
 """Where `LvmDevice` lies (seen)."""
 LVM_MAGIC: Final = 0xC001D00D
+USUAL_DATA_OFFSET: Final = 0x1100000
+"""`LvmDevice.data_offset` of all devices that are known (seen)."""
 FILE_SYSTEM_OFFSET: Final = 0x200000
 """Where `FileSystemDescriptor` lies in the volume (seen)."""
 FILE_SYSTEM_MAGIC: Final = 0x2FABF15E

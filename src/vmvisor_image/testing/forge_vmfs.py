@@ -24,6 +24,7 @@ from vmvisor_image.schemas.vmfs import (
     LVM_OFFSET,
     NAA_DISK_ID,
     USUAL_ALIGNMENT,
+    USUAL_DATA_OFFSET,
     VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
@@ -42,7 +43,7 @@ VmfsKind = Literal["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"]
 _Told = TypeVar("_Told", LvmDevice, ScsiDiskId)
 
 DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
-DATA_OFFSET: Final = 0x1100000
+DATA_OFFSET: Final = USUAL_DATA_OFFSET
 """Where the volume begins on a device, in bytes from the partition's start."""
 LOCAL_KINDS: Final = ("vmfs5-l", "vmfs-l")
 _VERSIONS: Final = {

@@ -123,7 +123,18 @@ class VmfsRawDevice:
     """By its NAA identifier, instead of vendor, model and `disk_id`."""
 
 
-Content = bytes | VmfsFile | VmfsLink | VmfsRawDevice
+@dataclass(frozen=True, slots=True)
+class VmfsDirectory:
+    """An empty directory, for a path that ends in a slash."""
+
+    mode: int = 0o755
+    """With or without the bits of the type."""
+    is_system: bool = False
+    """Whether its descriptor says that it is the system's own, as that of ``.sdd.sf`` does on VMFS 5 and later: only
+    the mode tells that it is a directory then. Vouched for by debugvmfs, which lists it as one."""
+
+
+Content = bytes | VmfsFile | VmfsLink | VmfsRawDevice | VmfsDirectory
 
 
 def vmfs_volume(
@@ -139,8 +150,11 @@ def vmfs_volume(
 ) -> tuple[SparseImage, ...]:
     """The devices of a volume with files, each as a partition of `size` bytes.
 
+    Vouched for by vmfs-tools (VMFS 3 and 5) and dissect.vmfs (5, 6, VMFS-L), which read the same files from it; VMFS 3
+    is laid out as a real volume of 3.31.
+
     Args:
-        tree: Content by path; a path that ends in a slash is an empty directory.
+        tree: Content by path; a path that ends in a slash is an empty directory, of `VmfsDirectory` or of anything.
         kind: The generation.
         size: Bytes in each partition.
         label: The datastore's name.
@@ -186,7 +200,7 @@ class _Node:
 
     number: int
     content: Content | None = None
-    """None of a directory."""
+    """None, or what it is beside its entries, of a directory."""
     children: dict[str, _Node] = field(default_factory=dict)
 
 
@@ -270,6 +284,8 @@ class _Writer:
             if part not in here.children:
                 here.children[part] = _Node(self._new())
             here = here.children[part]
+        if path.endswith("/") and isinstance(content, VmfsDirectory):
+            here.content = content
         if not path.endswith("/"):
             here.children[parts[-1]] = _Node(self._new(), content)
 
@@ -390,12 +406,13 @@ class _Writer:
         data = self._hashed(entries) if self._is_6 else self._listed(entries)
         # The root has to be in file blocks: readers need it to find the files of sub-blocks and pointer blocks.
         pointers: Pointers | None = "file blocks" if node is self._root else None
-        self._file(node.number, DIRECTORY, VmfsFile(data, mode=0o755, pointers=pointers))
+        told = node.content if isinstance(node.content, VmfsDirectory) else VmfsDirectory()
+        self._file(node.number, self._kind(node), VmfsFile(data, mode=told.mode, pointers=pointers))
         for child in node.children.values():
             if child.number < _FIRST_FREE:
                 continue  # a system file
             match child.content:
-                case None:
+                case None | VmfsDirectory():
                     self._lay_out(child, node.number)
                 case VmfsLink(target):
                     self._file(child.number, LINK, VmfsFile(target.encode(), mode=0o777))
@@ -427,6 +444,8 @@ class _Writer:
     def _kind(node: _Node) -> int:
         if node.content is None:
             return DIRECTORY
+        if isinstance(node.content, VmfsDirectory):
+            return SYSTEM if node.content.is_system else DIRECTORY
         if node.number < _FIRST_FREE:
             return SYSTEM
         if isinstance(node.content, VmfsLink):

@@ -62,7 +62,7 @@ def has_files(volume: Volume | None) -> TypeGuard[FileVolume]:
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome) -> Volume | None:
     """The volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
 
-    Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB, 1 MiB and 2 MiB behind it.
+    Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB, 1, 2 and 19 MiB behind it.
 
     Raises:
         CorruptImage: A volume is recognised and can't be opened.

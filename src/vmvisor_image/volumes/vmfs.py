@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -29,6 +29,7 @@ from vmvisor_image.schemas.vmfs import (
     LVM_MAGIC,
     LVM_OFFSET,
     USUAL_ALIGNMENT,
+    USUAL_DATA_OFFSET,
     VMFS_6,
     VOLUME_TABLE_OFFSET,
     FileSystemDescriptor,
@@ -40,6 +41,7 @@ from vmvisor_image.schemas.vmfs import (
     described_disk,
     vmfs_uuid,
 )
+from vmvisor_image.signatures import match_signature
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures
@@ -66,6 +68,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def find_magic(disk: ReadAt, start: int, size: int | None = None) -> tuple[int, bytes] | None:
     """Offset and bytes of what tells a device of a VMFS volume, or a file system without the volume manager.
 
+    Where the volume manager's header is lost the volume is looked for where all known devices have it.
+
     Args:
         disk: The decoded disk.
         start: First byte of the partition.
@@ -79,10 +83,13 @@ def find_magic(disk: ReadAt, start: int, size: int | None = None) -> tuple[int, 
     if magic == MAGIC_BYTES:
         return LVM_OFFSET, magic
     # As libblkid knows it, which takes the magic of VMFS 3; the version is asked for, too, as four bytes are few.
-    found = read(FILE_SYSTEM_OFFSET, _VERSIONED)
     magics = [value.to_bytes(4, "little") for value in FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS]
-    if found[:4] in magics and int.from_bytes(found[4:], "little") in _GENERATIONS:
-        return FILE_SYSTEM_OFFSET, found[:4]
+    for begin in (0, USUAL_DATA_OFFSET):
+        found = read(begin + FILE_SYSTEM_OFFSET, _VERSIONED)
+        if found[:4] in magics and int.from_bytes(found[4:], "little") in _GENERATIONS:
+            # What is something else from its first bytes on may have anything 19 MiB behind them.
+            is_other = begin > 0 and match_signature(disk, start, size) is not None
+            return None if is_other else (begin + FILE_SYSTEM_OFFSET, found[:4])
     return None
 
 
@@ -154,7 +161,7 @@ class VmfsVolume:
         self._hosts: tuple[ActiveHost, ...] | None = None
         self._extents: tuple[PhysicalExtent, ...] | None = None
         self.device = self._read_device()
-        """The volume manager's header; zeros of a file system that lies there without it."""
+        """The volume manager's header; where there is none zeros, but for where the volume begins."""
         self.volume = self._read_volume()
         """Its entry of the volume table; None where it can't be read."""
         self.file_system = self._read_file_system()
@@ -433,7 +440,12 @@ class VmfsVolume:
 
     def _read_device(self) -> LvmDevice:
         found = LvmDevice.parse(self._source.read_at(LVM_OFFSET, LvmDevice.length()), base=self._start + LVM_OFFSET)
-        return found if found.magic == LVM_MAGIC else LvmDevice.parse(bytes(LvmDevice.length()), base=self._start)
+        if found.magic == LVM_MAGIC:
+            return found
+        at = find_magic(self._disk, self._start, self._size)
+        begin = FILE_SYSTEM_OFFSET if at is None else at[0]
+        zeros = LvmDevice.parse(bytes(LvmDevice.length()), base=self._start)
+        return replace(zeros, data_offset=begin - FILE_SYSTEM_OFFSET)
 
     def _read_volume(self) -> LvmVolume | None:
         device = self.device
@@ -478,6 +490,9 @@ class VmfsVolume:
         device, volume, file_system = self.device, self.volume, self.file_system
         if self.has_volume_manager and device.major_version not in _LVM_GENERATIONS:
             self._note(LVM_OFFSET + 4, "LVM device header", f"version {device.major_version} is not known")
+        if not self.has_volume_manager and device.data_offset:
+            message = f"it is lost; a volume of this device alone is read from byte {device.data_offset:#x} on"
+            self._note(LVM_OFFSET, "LVM device header", message)
         if device.total_bytes > self._size:
             message = f"the device has {device.total_bytes} bytes, its partition {self._size}"
             self._note(LVM_OFFSET + 0x5E, "LVM device header", message)

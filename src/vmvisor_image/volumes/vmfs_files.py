@@ -127,8 +127,13 @@ class VmfsTree:
         metadata = descriptor.metadata
         if metadata.type in (LINK, RAW_DEVICE):
             self._no_files.add(address)
+        modified, attributes = _time(metadata.modified), _attributes(metadata)
         if _is_directory(metadata):
-            return Directory(path, _time(metadata.modified), lambda: self._list(path, address, home), fold_case=False)
+
+            def entries() -> list[File | Directory]:
+                return self._list(path, address, home)
+
+            return Directory(path, modified, entries, fold_case=False, attributes=attributes)
         if metadata.type == LINK:
             if metadata.size > _LONGEST_TARGET:
                 message = f"a link's target has {metadata.size} bytes, more than the {_LONGEST_TARGET} that are read"
@@ -142,9 +147,7 @@ class VmfsTree:
             return None
         if metadata.type not in (REGULAR, SYSTEM):
             raise descriptor.bad(f"type {metadata.type} is not known")
-        created, accessed = _time(metadata.created), _time(metadata.accessed)
-        attributes = FileAttributes(metadata.mode & 0o7777, metadata.user, metadata.group, created, accessed)
-        return File(home, path, metadata.size, _time(metadata.modified), address, attributes)
+        return File(home, path, metadata.size, modified, address, attributes)
 
     def _entries(self, path: str, address: int) -> Iterator[tuple[str, int]]:
         """Name and descriptor's address of everything in a directory."""
@@ -258,6 +261,19 @@ class VmfsTree:
             return None
         is_map = DirectoryBlockHeader.parse(data).type == DIRECTORY_BLOCK_MAP
         return data[DirectoryBlockHeader.length() :] if is_map else None
+
+
+def _attributes(metadata: FileMetadata) -> FileAttributes:
+    """What a descriptor says of its file or directory; the bits of its type as they are."""
+    return FileAttributes(
+        stat.S_IMODE(metadata.mode),
+        metadata.user,
+        metadata.group,
+        _time(metadata.created),
+        _time(metadata.accessed),
+        stat.S_IFMT(metadata.mode),
+        metadata.type,
+    )
 
 
 def _is_directory(metadata: FileMetadata) -> bool:
