@@ -30,6 +30,7 @@ from vmvisor_image.testing.forge import (
     esx35_boot_files,
     esx35_disk,
     esx40_disk,
+    esx67_boot_partition,
     esx_disk,
     fat_volume,
     mbr_disk,
@@ -166,6 +167,56 @@ def test_types_that_say_what_a_partition_is_for(guid: UUID, role: Role, words: s
         assert (partition.role, partition.kind) == (role, "unknown" if is_used else "empty")
         assert words in partition.explain()
         assert str(guid) in partition.explain()
+
+
+@pytest.mark.parametrize(("sector_size", "kind"), [(512, "fat16"), (4096, "fat12")])
+def test_the_boot_partition_of_the_installer_is_what_other_programs_say(
+    sector_size: int, kind: str, tmp_path: Path
+) -> None:
+    """Its marker says FAT16 of both: the count of clusters tells."""
+    files = {"mboot.c32": b"m" * 9000, "safeboot.c32": b"s", "efi/boot/bootx64.efi": b"e" * 5000}
+    volume, path = esx67_boot_partition(files, sector_size=sector_size), tmp_path / "volume"
+    assert volume.size == (4161536 if kind == "fat16" else 1016 * 4096)
+    assert volume.read_at(sector_size, 16) == b"VMWARE FAT16    "
+    volume.write_to(path)
+    said = run("blkid", "-p", "-o", "export", path)
+    assert f"VERSION={kind.upper()}\n" in said
+    assert "LABEL=ESXi\n" in said
+    assert f"{sector_size} bytes per logical sector" in run("fsck.fat", "-n", "-v", path)
+    read = {name: run("mtype", "-i", path, f"::{name}").encode() for name in files}
+    sectors = 16384
+    disk = gpt_disk(
+        [GptPartition(1, EFI_SYSTEM, 64, volume.size // sector_size, content=volume)],
+        sectors=sectors,
+        sector_size=sector_size,
+    )
+    for source in (volume, disk):
+        with Image.open(source) as image:
+            partition = image.partitions[1]
+            assert (partition.kind, partition.label, partition.role) == (kind, "ESXi", Role.BOOT)
+            assert {name: partition.files[name].read_bytes() for name in files} == read == files
+            assert partition.records["VMware marker"].source_offset == partition.start + sector_size
+            assert image.problems == ()
+        assert verify(source).is_sound
+
+
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_banks_of_either_sector_size_are_found_by_their_marker(sector_size: int) -> None:
+    """FAT12 or FAT16, as the count of clusters makes it; of two the one with the higher number is started."""
+    banks = [
+        fat_volume(bank("6.7.0-1", number), sectors=2000, bytes_per_sector=sector_size, marker=bytes((number,)) * 16)
+        for number in (1, 2)
+    ]
+    partitions = [
+        GptPartition(number, BASIC_DATA, 2500 * number, 2000, content=volume) for number, volume in enumerate(banks, 5)
+    ]
+    with Image.open(gpt_disk(partitions, sectors=20000, sector_size=sector_size)) as image:
+        assert {partition.kind for partition in image.partitions} == {"fat12"}
+        assert {partition.number: partition.role for partition in image.partitions} == {
+            5: Role.ALT_BOOTBANK,
+            6: Role.BOOTBANK,
+        }
+        assert image.problems == ()
 
 
 @pytest.mark.parametrize("volume", ["fat", "iso"])

@@ -703,6 +703,30 @@ def esx_disk(
     )
 
 
+def esx67_boot_partition(tree: Tree, *, sector_size: int = SECTOR) -> SparseImage:
+    """The boot partition that the installer of ESXi 6.7 writes, of 4 MiB; on a disk of 4096-byte sectors it is FAT12.
+
+    Vouched for by ``bootpart`` and ``bootpart4kn`` of that installer, whose sizes, sectors, kinds of FAT and markers
+    (of their UUIDs the first four bytes) these are, and of the first one the label and what is reserved and hidden; the
+    marker says FAT16 of both. ``fsck.fat``, ``blkid`` and mtools read what is made here.
+
+    Args:
+        tree: What it holds.
+        sector_size: 512 or 4096 bytes.
+    """
+    sectors, bits, uuid = (8128, 16, "5db638ec") if sector_size == SECTOR else (1016, 12, "5e06d82b")
+    marker = bytes.fromhex(uuid).ljust(16, b"\x01")
+    return fat_volume(
+        tree,
+        sectors=sectors,
+        label="ESXi",
+        fat_bits=bits,
+        bytes_per_sector=sector_size,
+        reserved_sectors=2,
+        marker=marker,
+    )
+
+
 def incompressible(name: str, size: int) -> bytes:
     """A stand-in for a program or a CD: bytes that depend on `name` only."""
     return random.Random(name).randbytes(size)  # noqa: S311  # no secret
