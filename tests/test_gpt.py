@@ -18,6 +18,7 @@ import pytest
 from tests.support import require_tool, run
 from tests.test_partitions import Recorder
 from vmvisor_image import PARTITION_TYPES, Image, Partition, Problem, inspect, verify
+from vmvisor_image.cli import main
 from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
 from vmvisor_image.purpose import Layout, find_layout
 from vmvisor_image.schemas.gpt import GptEntry, GptHeader
@@ -234,6 +235,18 @@ class TestShippedHead:
         assert [(copy.offset, copy.is_sound) for copy in report.gpt] == [(512, True), (34 * 512, True)]
         assert any("as shipped" in line for line in report.lines())
         assert report.table_facts == inspect(path).table_facts != ()
+
+    def test_the_commands_say_so(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "disk"
+        esx6_dd_image(boot={"mboot.c32": b"x"}, bank={}).write_to(path)
+        for command in ("info", "verify"):
+            assert main([command, str(path)]) == 0
+            said = capsys.readouterr()
+            assert "  backup GPT header: as shipped: in sector 34" in said.out
+            assert said.err == ""
+        assert main(["info", "--json", str(path)]) == 0
+        [[name, value]] = json.loads(capsys.readouterr().out)["table_facts"]
+        assert (name, value[:10]) == ("backup GPT header", "as shipped")
 
     def test_is_as_shipped_on_a_larger_disk(self) -> None:
         """As on the stick that the image was written to, before it was booted."""

@@ -93,7 +93,7 @@ class LvmDevice(Record):
     major_version: U32
     """3 (VMFS 3, seen), 5 or 6."""
     minor_version: U32
-    """0x10 (seen)."""
+    """0x10 and 0x11 of LVM 3, 0x15 of LVM 5 (seen)."""
     disk_id_type: U8
     """Kind of `disk_id`: 0 (seen), `NAA_DISK_ID` (seen of VMFS 3.46 and of VMFS 5)."""
     disk_id_length: U8
@@ -137,9 +137,10 @@ class LvmDevice(Record):
     locked_us: U64
     """When it was locked; 0 (seen)."""
     unknown: U32
-    """0 (seen)."""
+    """0 (seen); of one volume of VMFS 3.46 the bytes of an IPv4 address in network order, perhaps of the last host that
+    locked it (seen)."""
     extent_map_count: U32
-    """Bitmaps and tables of extents behind this header, of LVM 6; else 0 (seen)."""
+    """Bitmaps and tables of extents behind this header, of LVM 6; 0 of LVM 3, 1 of LVM 5 (seen)."""
     extended_metadata_offset: U64
     """Where `LvmExtendedMetadata` lies in the partition, of LVM 6; else 0 (seen)."""
     metadata_alignment: U32
@@ -606,7 +607,7 @@ class ScsiDiskId(Record):
     revision: Annotated[bytes, Bytes(4)]
     """SCSI revision."""
     disk_id: Annotated[bytes, Bytes(44)]
-    """Such as a serial number."""
+    """Such as a serial number, or as in `LvmDevice`; see `described_disk`."""
 
 
 @record

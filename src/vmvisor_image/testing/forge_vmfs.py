@@ -54,6 +54,8 @@ _VERSIONS: Final = {
     "vmfs-l": (6, 24, 82),
 }
 """Versions of the volume manager and of the file system."""
+_LVM_MINOR_VERSIONS: Final = {3: 0x10, 5: 0x15}
+"""As real headers have them; of LVM 6 none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,8 @@ def vmfs_headers(  # each is one thing that the headers say
 ) -> SparseImage:
     """The headers of one device of a VMFS volume, in a partition of `size` bytes.
 
-    Vouched for by ``blkid``, by vmfs-tools of VMFS 3 and 5, and by a real volume of VMFS 3.31, whose fields are marked
-    in the schema.
+    Vouched for by ``blkid``, by vmfs-tools of VMFS 3 and 5, by a real volume of VMFS 3.31, and by the volume manager's
+    header of a real one of VMFS 5; what was seen is marked in the schema.
 
     Args:
         kind: The generation.
@@ -160,7 +162,7 @@ def _device(  # of one caller
     return LvmDevice(
         magic=LVM_MAGIC,
         major_version=version,
-        minor_version=0x10,
+        minor_version=_LVM_MINOR_VERSIONS.get(version, 0x10),
         disk_id_type=0,
         disk_id_length=15,
         lun=0,
@@ -183,7 +185,7 @@ def _device(  # of one caller
         locked_by=bytes(16),
         locked_us=0,
         unknown=0,
-        extent_map_count=1 if is_lvm6 else 0,
+        extent_map_count=1 if version > 3 else 0,
         extended_metadata_offset=0,
         metadata_alignment=alignment if is_lvm6 else 0,
         extent_count_6=count if is_lvm6 else 0,
