@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import gzip
 import lzma
 import pickle
 import random
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from tests.media import small_disk
 from tests.support import REPOSITORY, require_oracle, require_tool, run
 from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAnArchive, PathNotFound, open_archive
 from vmvisor_image.boot import envelope
+from vmvisor_image.boot.microcode import MicrocodeUpdate
 from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import open_state
 from vmvisor_image.files import File
@@ -106,6 +110,121 @@ def test_a_kernel() -> None:
     with pytest.raises(NotAnArchive, match="ELF"):
         module.open_archive()
     assert module.content.size == len(gzip.decompress(data)) - 284
+
+
+IDENTITY = ("VMware ESXi", "6.7.0", "8169922")
+
+
+def test_the_forged_identity_is_written_as_a_real_kernel_has_it(tmp_path: Path) -> None:
+    """As strings(1) lists those of the decoded kernel of ESXi 6.7.0: three, and no one that holds two of them."""
+    (tmp_path / "k").write_bytes(forge.kernel_elf(b"VMware ESX is no version", identity=IDENTITY))
+    texts = run("strings", "-n", "5", tmp_path / "k").splitlines()
+    assert texts[-3:] == ["6.7.0", "VMware ESXi", "Releasebuild-8169922"]
+    assert {"Release", "release"} < set(texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"", IDENTITY),
+        (b"needs VMware ESX 4.0.0 or later\0Releasebuild-\x001.2.3\x00", IDENTITY),
+        (b"VMware ESX 4.1.0 build-1234567", IDENTITY),
+    ],
+    ids=["alone", "decoys", "one string, of another version"],
+)
+def test_a_version_in_strings_of_their_own(text: bytes, found: tuple[str, str, str]) -> None:
+    assert Module(BytesSource(zipped(forge.kernel_elf(text, identity=IDENTITY)))).version == found
+
+
+def test_a_version_wherever_pieces_of_what_is_read_begin() -> None:
+    """A kernel is read in pieces of 1 MiB: the strings lie before, on and behind the end of one."""
+    whole = len(forge.kernel_elf(identity=IDENTITY))
+    start = 0x1000 + 16 + 17 + 16
+    for filler in ((1 << 20) - start - at for at in range(0, whole - start + 300, 5)):
+        kernel = forge.kernel_elf(b"\xff" * filler, identity=IDENTITY)
+        assert Module(BytesSource(kernel)).version == IDENTITY, filler
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_a_build_is_not_cut_where_a_piece_ends(at: int) -> None:
+    text = b"VMware ESXi 4.1.0 build-260247"
+    end = (1 << 20) - 0x1000 - 16
+    kernel = forge.kernel_elf(b"\xff" * (end - len(text) + at) + text)
+    assert Module(BytesSource(kernel)).version == ("VMware ESXi", "4.1.0", "260247")
+
+
+def test_a_product_apart_from_version_and_build() -> None:
+    text = forge.kernel_elf(b"\0VMware ESXi\0" + bytes(2 << 20), identity=("", "6.7.0", "8169922"))
+    assert Module(BytesSource(text)).version == IDENTITY
+    text = forge.kernel_elf(identity=("", "6.7.0", "8169922"))
+    assert Module(BytesSource(text)).version == (None, "6.7.0", "8169922")
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(b"", mtime=0)], ids=["no bytes", "a gzip of nothing"])
+def test_an_empty_module(data: bytes) -> None:
+    module = Module(BytesSource(data))
+    assert (module.kind, module.layers) == ("empty", ("gzip",) if data else ())
+    assert (module.signature, module.kernel, module.microcode) == (None, None, ())
+    assert module.content.size == 0
+    with pytest.raises(NotAnArchive, match="it is empty"):
+        module.open_archive()
+
+
+INTEL = forge.intel_microcode(0x506E3, 0xC2) + forge.intel_microcode(0x306C3, 0x24, size=4096, released=0x11142017)
+AMD = forge.amd_microcode({0x8012: 0x8001213, 0x8310: 0x8301025})
+
+
+def test_microcode_of_intel() -> None:
+    """As iucode_tool lists what the forge makes."""
+    module = Module(BytesSource(zipped(INTEL)))
+    assert module.kind == "microcode"
+    assert module.microcode == (
+        MicrocodeUpdate("Intel", 0x506E3, 0xC2, datetime.date(2018, 1, 2), 0, 2048),
+        MicrocodeUpdate("Intel", 0x306C3, 0x24, datetime.date(2017, 11, 14), 2048, 4096),
+    )
+    with pytest.raises(NotAnArchive, match="microcode"):
+        module.open_archive()
+
+
+def test_microcode_of_intel_that_says_no_sizes() -> None:
+    """Those before 2003 have 0 for the usual 2,048 bytes, of which 2,000 are data (Intel's manual)."""
+    update = bytearray(forge.intel_microcode(0x665, 3))
+    total = sum(struct.unpack_from("<II", update, 28))
+    checksum = struct.unpack_from("<I", update, 16)[0] + total
+    update[28:36] = bytes(8)
+    struct.pack_into("<I", update, 16, checksum % (1 << 32))
+    assert [found.size for found in Module(BytesSource(bytes(update) * 2)).microcode] == [2048, 2048]
+
+
+def test_microcode_of_amd() -> None:
+    """As the package amd-ucode-container lists what the forge makes; several containers follow each other."""
+    module = Module(BytesSource(zipped(AMD + AMD)))
+    assert module.kind == "microcode"
+    made = datetime.date(2018, 1, 2)
+    assert module.microcode[:2] == (
+        MicrocodeUpdate("AMD", 0x8012, 0x8001213, made, 68, 960),
+        MicrocodeUpdate("AMD", 0x8310, 0x8301025, made, 68 + 960 + 8, 960),
+    )
+    assert [update.offset - len(AMD) for update in module.microcode[2:]] == [68, 68 + 960 + 8]
+
+
+def test_damaged_microcode() -> None:
+    wrong = bytearray(INTEL)
+    wrong[3000] ^= 1
+    with pytest.raises(CorruptImage, match="add up") as found:
+        _ = Module(BytesSource(bytes(wrong))).microcode
+    assert found.value.offset == 2048
+    for whole in (INTEL, AMD):
+        for end in range(48, len(whole), 97):
+            module = Module(BytesSource(whole[:end]))
+            assert module.kind == "microcode"
+            with contextlib.suppress(CorruptImage):
+                assert len(module.microcode) < 2
+
+
+@pytest.mark.parametrize("start", [b"\1\0\0\0", b"DMA\0", b"DMA\0" + bytes(4) + b"\7"])
+def test_what_only_begins_like_microcode(start: bytes) -> None:
+    assert Module(BytesSource(start.ljust(4096, b"\0") + NOISE)).kind == "unknown"
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 1000, 65535])

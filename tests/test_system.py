@@ -17,7 +17,7 @@ from vmvisor_image import CorruptImage, Image, PartitionNotFound, PathNotFound
 from vmvisor_image.cli import main
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
-from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
+from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive, vmtar_archive
 
 
 def packed(files: Mapping[str, bytes], links: Mapping[str, str] | None = None, *, vmtar: bool = False) -> bytes:
@@ -105,6 +105,22 @@ class TestIdentity:
         with Image.open(small_disk({name: module(name) for name in BANK_35})) as image:
             system = image.system()
             assert (system.product, system.version, system.build) == ("VMware ESXi", "9.9.9", "123456")
+
+    def test_the_kernel_of_6_7_comes_fifth(self) -> None:
+        """What starts it, and three empty modules, are before it; this boot.cfg does not say the build."""
+        kernel = kernel_elf(identity=("VMware ESXi", "6.7.0", "8169922"))
+        bank = {
+            "b.b00": gzip.compress(kernel_elf(b"Releasebuild-8169922")),
+            **{name: gzip.compress(b"") for name in ("jumpstrt.gz", "useropts.gz", "features.gz")},
+            "k.b00": gzip.compress(kernel),
+        }
+        config = f"kernel=b.b00\nmodules={' --- '.join([*bank][1:])}\n".encode()
+        with Image.open(small_disk({**bank, "boot.cfg": config})) as image:
+            system = image.system()
+            assert system.identity == ("VMware ESXi", "6.7.0", "8169922")
+            assert [module.open().kind for module in system.modules] == ["elf", "empty", "empty", "empty", "elf"]
+            assert list(system.files) == []
+            assert system.files.problems == ()
 
     def test_nothing_says_it(self) -> None:
         with Image.open(small_disk({"vmkernel.gz": gzip.compress(b"?")})) as image:

@@ -47,6 +47,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
+from vmvisor_image.boot.modules import WITHOUT_FILES
 from vmvisor_image.destination import FULL, check_apart, write_whole
 from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.limits import DEFAULT_LIMITS
@@ -761,7 +762,13 @@ def _module(options: argparse.Namespace) -> int:
             print(" ".join(_printable(text) for text in module.version if text))
         elif module.kind == "envelope":
             print(_printable(read_envelope(module.content).explain()))
-        elif module.kind != "unknown":
+        for update in module.microcode:
+            made = "" if update.released is None else f", {update.released}"
+            print(
+                f"{update.offset:>12}  {update.size:>8} bytes  {update.vendor} {update.processor:#x},"
+                f" revision {update.revision:#x}{made}"
+            )
+        if module.kind != "unknown" and module.kind not in (*WITHOUT_FILES, "envelope"):
             archive = module.open_archive()
             _list_archive(archive)
             options.problems += archive.problems

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from vmvisor_image.archives import Archive, ArchiveHome, find_reader
+from vmvisor_image.boot import microcode
+from vmvisor_image.boot.microcode import MicrocodeUpdate, find_vendor, read_updates
 from vmvisor_image.errors import CorruptImage, NotAnArchive
 from vmvisor_image.forking import cached_property
 from vmvisor_image.layers import LayerOptions, peel
@@ -29,14 +31,28 @@ from vmvisor_image.schemas.module import (
 from vmvisor_image.signed import ModuleSignature, find_signature
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 
-ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "unknown"]
+ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "microcode", "empty", "unknown"]
+WITHOUT_FILES: Final = {
+    "elf": "a program (ELF), not an archive",
+    "microcode": "microcode for processors, not an archive",
+    "empty": "empty, as some modules of ESXi 5 and later are",
+}
+"""What a module of each kind is that holds no files and is no fault."""
 
 _MACHINES: Final = {3: "x86", 62: "x86-64", 183: "AArch64"}
 _LOADED: Final = 1
 _CHUNK: Final = 1 << 20
-_OVERLAP: Final = 256
-_BUILD: Final = re.compile(rb"build-([0-9]{3,12})(?![0-9])")
-_VERSION: Final = re.compile(rb"VMware (ESX(?:i| Server 3i)?) ([0-9]+\.[0-9]+\.[0-9]+)")
+_OVERLAP: Final = 1024
+_NEAR: Final = 256
+"""Bytes before a kernel's build in which its version and product lie."""
+_NAME: Final = rb"VMware ESX(?:i| Server 3i)?"
+_NUMBERS: Final = rb"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"
+_RELEASE: Final = re.compile(rb"Releasebuild-([0-9]{3,12})(?=[^0-9])")
+_VERSION_ALONE: Final = re.compile(rb"(?<![ -~])" + _NUMBERS + rb"(?=\0)")
+_PRODUCT_ALONE: Final = re.compile(rb"(?<![ -~])" + _NAME + rb"(?=\0)")
+_TOGETHER: Final = re.compile(rb"(" + _NAME + rb") (" + _NUMBERS + rb") build-([0-9]{3,12})(?=[^0-9])")
+_BUILD: Final = re.compile(rb"build-([0-9]{3,12})(?=[^0-9])")
+_VERSION: Final = re.compile(rb"(" + _NAME + rb") (" + _NUMBERS + rb")(?=[^0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +93,15 @@ class Module:
     @cached_property
     def kind(self) -> ModuleKind:
         """What it is under its compression."""
-        head = read_up_to(self._inner, 0, len(ENVELOPE_MAGIC))
-        if head[:4] == ELF_MAGIC:
+        head = read_up_to(self._inner, 0, max(len(ENVELOPE_MAGIC), microcode.HEAD))
+        if not head:
+            return "empty"
+        if head.startswith(ELF_MAGIC):
             return "elf"
-        if head == ENVELOPE_MAGIC:
+        if head.startswith(ENVELOPE_MAGIC):
             return "envelope"
+        if find_vendor(head) is not None:
+            return "microcode"
         try:
             return find_reader(self._inner, looks_at_end=False)[0]  # type: ignore[return-value]  # every one of them is in ModuleKind
         except NotAnArchive:
@@ -123,15 +143,16 @@ class Module:
         Raises:
             CorruptImage: The module is damaged.
         """
-        product = version = build = None
-        for data in _pieces(self._inner):
-            if version is None and (match := _VERSION.search(data)):
-                product, version = f"VMware {match.group(1).decode()}", match.group(2).decode()
-            if build is None and (match := _BUILD.search(data)):
-                build = match.group(1).decode()
-            if version and build:
-                break
-        return product, version, build
+        return _find_version(self._inner)
+
+    @cached_property
+    def microcode(self) -> tuple[MicrocodeUpdate, ...]:
+        """The updates for processors in it; empty where it is none.
+
+        Raises:
+            CorruptImage: They are damaged.
+        """
+        return read_updates(self._inner) if self.kind == "microcode" else ()
 
     def open_archive(self) -> Archive:
         """The files in it.
@@ -139,8 +160,8 @@ class Module:
         Raises:
             NotAnArchive: It holds none; the error says what it is.
         """
-        if self.kind == "elf":
-            raise NotAnArchive("it is a program (ELF), not an archive", structure="boot module", offset=0)
+        if self.kind in WITHOUT_FILES:
+            raise NotAnArchive(f"it is {WITHOUT_FILES[self.kind]}", structure="boot module", offset=0)
         if self.kind == "envelope":
             raise NotAnArchive(
                 "it is encrypted: see vmvisor_image.boot.envelope", structure="configuration envelope", offset=0
@@ -160,6 +181,36 @@ def _pieces(source: ReadAt) -> Iterator[bytes]:
         whole = kept + data
         kept = whole[-_OVERLAP:]
         yield whole
+    yield kept + b"\0"  # what ends with the data ends
+
+
+def _find_version(source: ReadAt) -> tuple[str | None, str | None, str | None]:
+    """Product, version and build by a kernel's text.
+
+    ESXi 6.7's has them as strings of their own, of which build, product and version stand beside each other in one
+    place; up to 4.1 they are one string.
+    """
+    name = product = version = build = None
+    alone: tuple[str, str] | None = None
+    """Version and build that stand beside each other, while the product is looked for."""
+    for data in _pieces(source):
+        if name is None and (match := _PRODUCT_ALONE.search(data)):
+            name = match[0].decode()
+        for match in _RELEASE.finditer(data) if alone is None else ():
+            near = data[max(0, match.start() - _NEAR) : match.start()]
+            if versions := _VERSION_ALONE.findall(near):
+                alone = versions[-1].decode(), match[1].decode()
+                name = products[-1].decode() if (products := _PRODUCT_ALONE.findall(near)) else name
+                break
+        if alone is not None and name is not None:
+            return name, *alone
+        if alone is None and (match := _TOGETHER.search(data)):
+            return match[1].decode(), match[2].decode(), match[3].decode()
+        if version is None and (match := _VERSION.search(data)):
+            product, version = match[1].decode(), match[2].decode()
+        if build is None and (match := _BUILD.search(data)):
+            build = match[1].decode()
+    return (product or name, version, build) if alone is None else (product, *alone)
 
 
 def _read_kernel(source: ReadAt) -> Kernel:

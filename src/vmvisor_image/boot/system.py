@@ -11,7 +11,7 @@ from vmvisor_image.archives import Archive, ArchiveMember, MemberTree
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.bootable import Bootable, find_bootable
-from vmvisor_image.boot.modules import Module
+from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
 from vmvisor_image.files import Directory, File, FileTree
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _BUILD: Final = re.compile(r"([0-9]+(?:\.[0-9]+)*)-(?:.*\.)?([0-9]+)")
 """``4.1.0-260247``; from ESXi 7 on ``8.0.0-1.0.20513097``, where the build is the last number."""
+
+_MOST_ASKED: Final = 8
+"""Modules that are asked for the version: before the kernel proper come what starts it and three that are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +183,19 @@ class System:
         }
 
     def _identity_of_kernel(self) -> tuple[str | None, str | None, str | None]:
-        for module in self.modules[:2]:
+        found: tuple[str | None, str | None, str | None] = (None, None, None)
+        for module in self.modules[:_MOST_ASKED]:
             if module.file is None:
                 continue
             try:
                 opened = module.open()
-                if opened.kind == "elf" and any(opened.version):
-                    return opened.version
+                if opened.kind == "elf":
+                    found = max(found, opened.version, key=lambda known: sum(text is not None for text in known))
             except CorruptImage:
                 continue  # reading the module itself says so
-        return None, None, None
+            if found[1] is not None and found[2] is not None:
+                break
+        return found
 
     def __repr__(self) -> str:
         return f"<System of partition {self.partition}>"
@@ -297,7 +303,7 @@ class SystemTree(FileTree):
             if fold_name(module.file.name) in (STATE, LOCAL):
                 return open_state(module.file)
             opened = module.open()
-            return None if opened.kind in ("elf", "unknown") else opened.open_archive()
+            return None if opened.kind == "unknown" or opened.kind in WITHOUT_FILES else opened.open_archive()
         except (CorruptImage, UsageError) as error:
             self._found.setdefault(Problem("boot module", f"{module.name!r} can't be opened: {error}"))
             return None

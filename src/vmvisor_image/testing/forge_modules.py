@@ -1,16 +1,27 @@
-"""Forged boot modules: tar and vmtar archives, kernels, signed modules, encrypted configurations."""
+"""Forged boot modules: tar and vmtar archives, kernels, signed modules, microcode, encrypted configurations."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
+import struct
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
 from vmvisor_image.boot.envelope import CIPHER, key_of
 from vmvisor_image.errors import InvalidArgument
+from vmvisor_image.schemas.microcode import (
+    AMD_MAGIC,
+    AMD_PATCH,
+    AMD_TABLE,
+    AMD_TABLE_ENTRY,
+    AmdContainer,
+    AmdPatch,
+    AmdSection,
+    IntelHeader,
+)
 from vmvisor_image.schemas.module import (
     ENVELOPE_ATTRIBUTES,
     ENVELOPE_BLOCK,
@@ -84,8 +95,8 @@ def vmtar_archive(
     return head.ljust(_up(len(head) + BLOCK), b"\0") + b"".join(content)
 
 
-def _up(size: int) -> int:
-    return -(-size // _PAGE) * _PAGE
+def _up(size: int, unit: int = _PAGE) -> int:
+    return -(-size // unit) * unit
 
 
 def _members(files: Mapping[str, bytes], links: Mapping[str, str]) -> list[tuple[str, bytes, bytes, str]]:
@@ -145,13 +156,22 @@ def _vmtar_header(path: str, kind: bytes, size: int, target: str, modified: int,
     return _summed(head + VmtarTail(prefix.ljust(151, b"\0"), data_offset, 0, 0, 0).build())
 
 
-def kernel_elf(text: bytes = b"", *, multiboot: bool = True) -> bytes:
+def kernel_elf(text: bytes = b"", *, multiboot: bool = True, identity: tuple[str, str, str] | None = None) -> bytes:
     """A program of 32 bits for x86 that a boot loader takes for a kernel, with some text in it; it does nothing.
+
+    readelf vouches for the headers, and the decoded kernel of ESXi 6.7.0 build 8169922 for the way in which the
+    identity is written: three strings apart from each other, which stand together once.
 
     Args:
         text: What is in it.
         multiboot: With a Multiboot header.
+        identity: Product, version and build, written as ESXi 6.7 has them, such as "VMware ESXi", "6.7.0", "8169922".
     """
+    if identity is not None:
+        product, version, build = identity
+        head = f"{version}\0{product}\0".encode()
+        together = head.ljust(_up(len(head), 32), b"\0") + f"Releasebuild-{build}\0".encode()
+        text = b"\0Release\0release\0" + text + bytes(16) + together
     rest = Elf32Rest(1, 0x100000, 52, 0, 0, 52, 32, 1)
     header = ElfIdentification(b"\x7fELF", 1, 1, 1, bytes(9), 2, 3).build() + rest.build() + bytes(6)
     flags = 0x3
@@ -162,6 +182,46 @@ def kernel_elf(text: bytes = b"", *, multiboot: bool = True) -> bytes:
     offset = 0x1000
     segment = Elf32ProgramHeader(1, offset, 0x100000, 0x100000, len(body), len(body), 5, 0x1000).build()
     return (header + segment).ljust(offset, b"\0") + body
+
+
+def intel_microcode(processor: int, revision: int, *, released: int = 0x01022018, size: int = 2048) -> bytes:
+    """One of Intel's updates of a processor's microcode; what it does is noise. iucode_tool takes it for one.
+
+    Args:
+        processor: What CPUID says of the processor, such as 0x506E3.
+        revision: Of the update.
+        released: Its date, as `IntelHeader` has it.
+        size: Bytes of it, a multiple of 1024.
+    """
+    noise = hashlib.shake_256(processor.to_bytes(4, "little")).digest(size - IntelHeader.length())
+
+    def build(checksum: int) -> bytes:
+        header = IntelHeader(1, revision, released, processor, checksum, 1, 1, len(noise), size, bytes(12))
+        return header.build() + noise
+
+    return build(-sum(number for (number,) in struct.iter_unpack("<I", build(0))) % (1 << 32))
+
+
+def amd_microcode(
+    updates: Mapping[int, int], *, released: int = 0x01022018, size: int = 960, vendor_table: int = 0x00800F12
+) -> bytes:
+    """A container with AMD's updates of processors' microcode; amd-ucode-container reads it.
+
+    Args:
+        updates: Revision of each update by the number of its processor in the table.
+        released: Their date, as `AmdPatch` has it.
+        size: Bytes of each update.
+        vendor_table: What CPUID says of the first processor; that of each other one is one more.
+    """
+    entries = [
+        struct.pack("<IIIHH", vendor_table + number, 0, 0, processor, 0) for number, processor in enumerate(updates)
+    ]
+    table = b"".join((*entries, bytes(AMD_TABLE_ENTRY)))
+    parts = [AmdContainer(AMD_MAGIC, AMD_TABLE, len(table)).build(), table]
+    for processor, revision in updates.items():
+        patch = AmdPatch(released, revision, 0x8004, 0, 0, 0, 0, 0, processor).build()
+        parts += [AmdSection(AMD_PATCH, size).build(), patch.ljust(size, b"\xa5")]
+    return b"".join(parts)
 
 
 def sign(data: bytes, *, key_id: bytes = b"a forged key id.", schema: int = 2) -> bytes:
