@@ -93,6 +93,19 @@ def test_esx_3i(prefix: str, kernel: bytes, tmp_path: Path) -> None:
     check(boot(tmp_path / "tftp"), {f"{at}{name}": data for name, data in bank.items()})
 
 
+def test_of_two_entries_each_boots(kernel: bytes, tmp_path: Path) -> None:
+    """PXELINUX reads the configuration that a second export added to."""
+    first, second = bank_of(BANK_35, kernel), bank_of(BANK_41, kernel)
+    config = f"kernel={BANK_41[0]}\nmodules={' --- '.join(BANK_41[1:])}\nbuild=4.1.0-260247\n".encode()
+    for bank, prefix in ((first, "a"), ({**second, "boot.cfg": config}, "b")):
+        with Image.open(small_disk(bank, {"mboot.c32": loader()})) as image:
+            export_pxe(image, tmp_path / "tftp", prefix=prefix)
+    check(boot(tmp_path / "tftp"), {f"a/{name}": data for name, data in first.items()})
+    written = tmp_path / "tftp/pxelinux.cfg/default"
+    written.write_text(written.read_text().replace("default 3i\n", "default esxi-4.1.0\n"))
+    check(boot(tmp_path / "tftp"), {f"b/{name}": data for name, data in second.items()})
+
+
 def test_the_order_of_boot_cfg_and_options(kernel: bytes, tmp_path: Path) -> None:
     bank = bank_of(BANK_41, kernel)
     order = (BANK_41[0], *reversed(BANK_41[1:]))

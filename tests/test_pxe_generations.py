@@ -156,7 +156,7 @@ def test_the_cd_of_esxi_6(prefix: str, names: tuple[str, ...], tmp_path: Path) -
     assert found[f"{at}mboot.efi"] == media.read("efi/boot/bootx64.efi")
     config = BootConfig.parse(found[f"{at}boot.cfg"])
     assert config.values["prefix"] == prefix
-    assert str(config.kernel) == "b.b00 runweasel cdromBoot ks=http://s/ks.cfg"
+    assert str(config.kernel) == "b.b00 runweasel ks=http://s/ks.cfg"
     assert [module.name for module in config.modules] == list(BANK_6[1:])
     assert (config.title, config.build) == ("Loading VMware ESXi", "6.5.0-4564106")
     assert found["pxelinux.cfg/default"].decode() == (

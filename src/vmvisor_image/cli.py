@@ -292,7 +292,9 @@ def _add_boot_commands(
 
 
 def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
-    pxe.add_argument("--label", default="3i", help="label of the boot entry (default: %(default)s)")
+    pxe.add_argument(
+        "--label", help="label of the boot entry (default: product and version, such as esxi-6.7.0; of 3.5 3i)"
+    )
     pxe.add_argument("--install", action="store_true", help="export the installer of a CD instead of the system")
     pxe.add_argument(
         "--bank",
@@ -666,9 +668,17 @@ def _pxe(options: argparse.Namespace) -> int:
             overlay=_overlays(options.overlay),
             keep_overlaid=options.overlay_keep,
         )
-    print(f"{counted(len(export.files), 'file')} written to {_printable(options.dest)}; label {export.label} boots")
+    if export.default is None:
+        boots = "no entry of PXELINUX, as there is no loader for BIOS"
+    elif export.default.casefold() == export.label.casefold():
+        boots = f"label {export.label} boots"
+    else:
+        boots = f"label {export.label} was added, {_printable(export.default)} boots when nobody chooses"
+    print(f"{counted(len(export.files), 'file')} written to {_printable(options.dest)}; {boots}")
     print(f"  kernel {export.kernel}")
     print(f"  append {_printable(export.append)}")
+    for option in export.left_out:
+        print(f"  left out of the kernel's options: {_printable(option)}, which means nothing over the network")
     for name in export.missing:
         print(f"vmvisor-image: boot.cfg names {_printable(name)}, which the boot bank lacks", file=sys.stderr)
     return _BAD_INPUT if export.missing else _DONE

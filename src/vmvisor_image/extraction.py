@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
@@ -105,6 +105,7 @@ def write_files(  # each is one thing that is asked for
     *,
     made: Sequence[tuple[str, Callable[[], Iterable[bytes]]]] = (),
     overwrite: bool = False,
+    replaced: Collection[str] = (),
     resume: bool = False,
     most_bytes: int | None = None,
     refused: Sequence[tuple[str, CorruptImage]] = (),
@@ -121,6 +122,7 @@ def write_files(  # each is one thing that is asked for
         made: Relative POSIX path of more files, and what makes the content of each, piece by piece; made and written
             last, so that they stand only beside whole files and may depend on what the files hold.
         overwrite: Replace files that are already there.
+        replaced: Paths of files that are replaced in any case.
         resume: Leave files as they are that are already there with the content of those to be written, and set their
             times.
         most_bytes: Bytes that all `files` may have together; None for any number.
@@ -158,11 +160,11 @@ def write_files(  # each is one thing that is asked for
         reachable = _check_folders(root, paths)
     done = _written(root, files) if resume else frozenset()
     with writing(root):
-        _check_free(root, [path for path in reachable if path not in done], overwrite=overwrite)
+        _check_free(root, [path for path in reachable if path not in done], overwrite=overwrite, replaced=replaced)
     ordered, failed = _in_disk_order([(path, file) for path, file in files if path not in done])
     for _, file in ordered:
         prefetch(file, 0, file.size)
-    with _Destination(root, overwrite=overwrite) as destination:
+    with _Destination(root, overwrite=overwrite, replaced=replaced) as destination:
         for path, file in ordered:
             try:
                 destination.write(path, file.chunks(), file.timestamp)
@@ -323,13 +325,13 @@ def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
     return reachable
 
 
-def _check_free(root: Path, paths: Sequence[str], *, overwrite: bool) -> None:
+def _check_free(root: Path, paths: Sequence[str], *, overwrite: bool, replaced: Collection[str]) -> None:
     """Refuse what is in the way of a file."""
     for path in paths:
         mode = _mode(root / path)
         if mode is not None and stat.S_ISDIR(mode):
             raise DestinationExists(f"{root / path} is in the way: it is a directory")
-        if mode is not None and not overwrite:
+        if mode is not None and not overwrite and path not in replaced:
             raise DestinationExists(f"{root / path} is already there; nothing was written")
 
 
@@ -355,8 +357,9 @@ def _mode(path: Path) -> int | None:
 class _Destination:
     """A folder that is open, in which files are made one by one."""
 
-    def __init__(self, root: Path, *, overwrite: bool) -> None:
+    def __init__(self, root: Path, *, overwrite: bool, replaced: Collection[str]) -> None:
         self._root = root
+        self._replaced = replaced
         self._overwrite = overwrite
         self._written = 0
         with writing(root):
@@ -384,7 +387,7 @@ class _Destination:
             with writing(self._root / path, f"; the {self._written} files written before are whole"):
                 self._check_length(path)
                 with self._folder(path) as folder:
-                    folder.write(from_source(chunks), timestamp, overwrite=self._overwrite)
+                    folder.write(from_source(chunks), timestamp, overwrite=self._overwrite or path in self._replaced)
         except DestinationFailed as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise UnsafeName(f"{path!r} is longer than the system takes", structure="file name") from error

@@ -5,15 +5,32 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
-from vmvisor_image.boot.bootable import BOOT_LABELS, Bootable, find_boot_partition, find_bootable, find_installer
+from vmvisor_image.boot.bootable import (
+    BOOT_LABELS,
+    ESX_35_MODULES,
+    Bootable,
+    find_boot_partition,
+    find_bootable,
+    find_installer,
+)
 from vmvisor_image.boot.overlay import build_module
-from vmvisor_image.errors import CorruptImage, InvalidArgument, PartitionNotFound, PathNotFound, UnsafeName
+from vmvisor_image.boot.syslinux_cfg import SyslinuxConfig, add_entry
+from vmvisor_image.boot.system import PRODUCT_OF_3, identify
+from vmvisor_image.errors import (
+    CorruptImage,
+    DestinationExists,
+    InvalidArgument,
+    PartitionNotFound,
+    PathNotFound,
+    UnsafeName,
+)
 from vmvisor_image.extraction import write_files
 from vmvisor_image.files import File
 from vmvisor_image.image import Image
@@ -34,6 +51,10 @@ _EFI_CRYPTO: Final = ("EFI/BOOT/CRYPTO64.EFI", "EFI/VMware/crypto64.efi")
 """What ESXi 7 and later need beside it."""
 _INSTALLER_IMAGES: Final = ("imagedd.bz2", "imagedd.md5")
 """What the installer of 4.1 fetches itself; that of 3.5 and 4.0 has it in a module."""
+_CD_ONLY = re.compile(r"(?:^|(?<=\s))cdromBoot(?:\s+|$)", re.IGNORECASE)
+"""Tells the installer that it was started from a CD."""
+_LABEL_OF_35: Final = "3i"
+_LARGEST_CONFIGURATION: Final = 1 << 20
 _LABEL_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PREFIX_TEXT = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
@@ -61,13 +82,19 @@ class PxeExport:
     """Kernel and modules in load order, each with its arguments."""
     mode: Mode = "run"
     """Whether the hypervisor runs, or its installer."""
+    default: str | None = None
+    """Label of the entry that PXELINUX boots when nobody chooses, which may be one that was there before; None where
+    the image has no loader for BIOS, and no entry was written."""
+    left_out: tuple[str, ...] = ()
+    """Options of the kernel that ``boot.cfg`` of an installer has and that mean nothing over the network:
+    ``cdromBoot``, which says that it was started from a CD."""
 
 
 def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want otherwise
     image: Image,
     dest: str | os.PathLike[str],
     *,
-    label: str = "3i",
+    label: str | None = None,
     overwrite: bool = False,
     mode: Mode | None = None,
     bank: int | str | None = None,
@@ -87,11 +114,14 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     Of ESXi 5 and later it is the loaders for BIOS (``mboot.c32``) and UEFI (``mboot.efi``), the kernel and modules that
     ``boot.cfg`` names, and a ``boot.cfg`` with the prefix set and leading slashes taken off.
 
+    Where ``pxelinux.cfg/default`` is there already and has entries, one is added to it, and those that are there stay.
+
     Args:
         image: The disk image or installer CD.
         dest: The TFTP server's folder; made where it is missing.
-        label: Label of the boot entry: letters, digits, dots, dashes and underscores.
-        overwrite: Replace files that are already there.
+        label: Label of the boot entry: letters, digits, dots, dashes and underscores. None for "3i" of ESX 3i 3.5, and
+            for product and version of any other, such as "esxi-6.7.0".
+        overwrite: Replace files that are already there, and an entry of the same label.
         mode: "run" the hypervisor from the network, or "install" it. None for the first, but for an installer CD of
             ESXi 5 or later, which only installs.
         bank: Which boot bank to run; see `vmvisor_image.boot.bootable.find_bootable`.
@@ -107,11 +137,11 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         PathNotFound: A loader or the kernel is not there. Only of a kernel of ESX 3i 3.5 or ESXi 4 that ``boot.cfg``
             names this is known after the files were written: reading it first would decode most of the bank twice.
         UnsafeName: A file's name can't be written safely; nothing was written.
-        DestinationExists: A file is already there; nothing was written.
+        DestinationExists: A file, or an entry of that label, is already there; nothing was written.
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
         InvalidArgument: An argument is not what it may be, or there is no installer to export.
     """
-    if not _LABEL_TEXT.fullmatch(label):
+    if label is not None and not _LABEL_TEXT.fullmatch(label):
         raise InvalidArgument(f"label must be letters, digits, '.', '-' and '_', not {label!r}")
     if prefix and (not _PREFIX_TEXT.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
         raise InvalidArgument(f"prefix must be names with slashes between, not {prefix!r}")
@@ -122,27 +152,69 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         if Path(dest).resolve().is_relative_to(Path(folder).resolve()):
             raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")
     source = _find_source(image, mode, bank)
-    wanted = _Wanted(label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
+    found_label = functools.cache(lambda: _default_label(source.bootable) if label is None else label)
+    wanted = _Wanted(found_label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
     made = _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
     plan = (_plan_5 if source.bootable.loads_by_configuration else _plan_before_5)(image, source, wanted, made)
     at = wanted.folder
+    existing = Path(dest) / CONFIGURATION
+    has_entries = plan.has_bios and bool(SyslinuxConfig.parse(_read_entries(existing)).entries)
     contents = [
         *((f"{at}{name}", content) for name, content in plan.made.items()),
-        *_configurations(plan, wanted),
+        *_configurations(plan, wanted, existing),
     ]
     with image.limits.operation():
+        if has_entries and not overwrite:
+            _check_label(existing, found_label())
         written = write_files(
             [(f"{at}{name}", file) for name, file in plan.files],
             dest,
             made=contents,
             overwrite=overwrite,
+            replaced=(CONFIGURATION,) if has_entries else (),
             most_bytes=image.limits.extracted_bytes,
         )
-    order = plan.order()
-    loader = LOADER if plan.has_bios else EFI_LOADER
-    return PxeExport(
-        Path(dest), written, label, f"{at}{loader}", plan.append(), order.missing, order.modules, source.mode
-    )
+        order = plan.order()
+        return PxeExport(
+            Path(dest),
+            written,
+            found_label(),
+            f"{at}{LOADER if plan.has_bios else EFI_LOADER}",
+            plan.append(),
+            order.missing,
+            order.modules,
+            source.mode,
+            SyslinuxConfig.parse(_read_entries(existing)).default if plan.has_bios else None,
+            plan.left_out,
+        )
+
+
+def _default_label(bootable: Bootable) -> str:
+    """Product and version, or "3i" as the recipe of 2008 for 3.5 has it."""
+    configuration = bootable.configuration
+    says_build = configuration is not None and configuration.build is not None
+    if not says_build and fold_name(bootable.order[0].name.lstrip("/")) == ESX_35_MODULES[0]:
+        return _LABEL_OF_35  # only its loader starts that kernel: to read its version would decode it twice
+    product, version, _ = identify(bootable)
+    if product == PRODUCT_OF_3:
+        return _LABEL_OF_35
+    return "-".join(filter(None, ((product or "ESXi").rpartition(" ")[2].casefold(), version)))
+
+
+def _read_entries(path: Path) -> bytes:
+    """A configuration of PXELINUX that is there; empty where none is that could be added to."""
+    try:
+        if stat.S_ISREG(path.lstat().st_mode) and path.stat().st_size <= _LARGEST_CONFIGURATION:
+            return path.read_bytes()
+    except OSError:
+        pass  # to write there fails, too, and says why
+    return b""
+
+
+def _check_label(path: Path, label: str) -> None:
+    there = [entry.label for entry in SyslinuxConfig.parse(_read_entries(path)).entries]
+    if label.casefold() in map(str.casefold, there):
+        raise DestinationExists(f"{path} has an entry {label!r} already; nothing was written")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +227,8 @@ class _Source:
 class _Wanted:
     """What the caller asked for."""
 
-    label: str
+    label: Callable[[], str]
+    """Known only when it is asked for, as finding it may read the kernel."""
     folder: str
     """The prefix with a slash at its end, or nothing."""
     options: str
@@ -183,6 +256,8 @@ class _Plan:
     """Further lines of PXELINUX's entry."""
     has_bios: bool = True
     has_efi: bool = False
+    left_out: tuple[str, ...] = ()
+    """See `PxeExport`."""
 
 
 def _find_source(image: Image, mode: Mode | None, bank: int | str | None) -> _Source:
@@ -283,11 +358,16 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     known = {fold_name(module.name) for module in loaded}
     loaded += [BootModule(name) for name in made if fold_name(name) not in known]
     has_efi = _add_loaders(image, bootable, files)
-    options = " ".join(filter(None, (configuration.values.get("kernelopt", ""), wanted.options)))
+    own = configuration.values.get("kernelopt", "")
+    left_out: tuple[str, ...] = ()
+    if source.mode == "install" and _CD_ONLY.search(own):
+        left_out = tuple(text.strip() for text in _CD_ONLY.findall(own))
+        own = _CD_ONLY.sub("", own).strip()
+    options = " ".join(filter(None, (own, wanted.options)))
     changed = configuration.replace(
         {
             "kernel": loaded[0].name,
-            **({"kernelopt": options} if options else {}),
+            **({"kernelopt": options} if options or left_out else {}),
             "modules": " --- ".join(map(str, loaded[1:])),
             "prefix": wanted.folder.rstrip("/"),
         }
@@ -296,7 +376,9 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     append = f"-c {wanted.folder}{_BOOT_CONFIGURATION}"
     contents: dict[str, Content] = {**made, _BOOT_CONFIGURATION: lambda: (_checked_configuration(changed),)}
     has_bios = LOADER in files
-    return _Plan(list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_bios, has_efi)
+    return _Plan(
+        list(files.items()), contents, lambda: order, lambda: append, ("ipappend 2",), has_bios, has_efi, left_out
+    )
 
 
 def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
@@ -318,14 +400,13 @@ def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bo
     return efi is not None
 
 
-def _configurations(plan: _Plan, wanted: _Wanted) -> list[tuple[str, Content]]:
+def _configurations(plan: _Plan, wanted: _Wanted, existing: Path) -> list[tuple[str, Content]]:
     """PXELINUX's configuration, where it has a loader to start, and iPXE's script."""
     loader = f"{wanted.folder}{LOADER}"
 
     def pxelinux() -> Iterable[bytes]:
         lines = [f"kernel {loader}", f"append {plan.append()}", *plan.lines]
-        yield f"default {wanted.label}\nlabel {wanted.label}\n".encode()
-        yield "".join(f"  {line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        yield add_entry(_read_entries(existing), wanted.label(), lines)
 
     def ipxe() -> Iterable[bytes]:
         bios = [f"kernel {loader} {plan.append()}", "boot"] if plan.has_bios else []

@@ -6,8 +6,17 @@ keywords without regard to case; ``#`` begins a comment; what is before the firs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
+
+_OF_ENTRY: Final = frozenset(
+    {
+        *("kernel", "append", "linux", "com32", "initrd", "ipappend", "sysappend", "boot", "bss", "pxe", "fdimage"),
+        *("comboot", "config", "localboot", "text", "endtext", "menu"),
+    }
+)
+"""Keywords that belong to the LABEL above them, as most others do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +77,34 @@ class SyslinuxConfig:
         """The entry that loads a hypervisor: the default one where it does, else the first that does."""
         ordered = [entry for entry in (self.default_entry, *self.entries) if entry is not None]
         return next((entry for entry in ordered if "mboot" in entry.kernel.casefold() and entry.append), None)
+
+
+def add_entry(data: bytes, label: str, lines: Sequence[str]) -> bytes:
+    """A configuration with one more entry, or with another one in the place of that of the same label.
+
+    All else stays as it is, byte for byte. A configuration without any entry becomes one whose default it is.
+
+    Args:
+        data: The configuration; empty for a new one.
+        label: Of the entry, without regard to case.
+        lines: The entry's settings.
+    """
+    added = "".join((f"label {label}\n", *(f"  {line}\n" for line in lines))).encode("utf-8", "surrogateescape")
+    if not SyslinuxConfig.parse(data).entries:
+        return f"default {label}\n".encode() + added
+    kept: list[bytes] = []
+    place: int | None = None
+    is_replaced = False
+    for line in data.splitlines(keepends=True):
+        keyword, _, value = line.decode("utf-8", "surrogateescape").strip().replace("\t", " ").partition(" ")
+        if keyword.casefold() == "label":
+            is_replaced = value.strip().casefold() == label.casefold()
+            place = len(kept) if is_replaced and place is None else place
+        elif is_replaced:  # what is not indented may begin what counts for all
+            is_replaced = line[:1].isspace() or keyword.casefold() in _OF_ENTRY
+        if not is_replaced:
+            kept.append(line)
+    place = len(kept) if place is None else place
+    if place and not kept[place - 1].endswith((b"\n", b"\r")):
+        kept[place - 1] += b"\n"
+    return b"".join((*kept[:place], added, *kept[place:]))

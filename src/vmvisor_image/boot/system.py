@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _BUILD: Final = re.compile(r"([0-9]+(?:\.[0-9]+)*)-(?:.*\.)?([0-9]+)")
 """``4.1.0-260247``; from ESXi 7 on ``8.0.0-1.0.20513097``, where the build is the last number."""
 
+PRODUCT_OF_3: Final = "VMware ESX Server 3i"
 _MOST_ASKED: Final = 8
 """Modules that are asked for the version: before the kernel proper come what starts it and three that are empty."""
 
@@ -100,10 +102,7 @@ class System:
         Raises:
             CorruptImage: The configuration can't be read.
         """
-        return tuple(
-            SystemModule(module.name, module.arguments, self._bootable.find_module(module.name))
-            for module in self._bootable.order
-        )
+        return _modules(self._bootable)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -117,15 +116,7 @@ class System:
     @cached_property
     def identity(self) -> tuple[str | None, str | None, str | None]:
         """Product, version and build: by ``boot.cfg``, else by the text in the first modules that are programs."""
-        product = version = build = None
-        configuration = self.configuration
-        if configuration is not None and (match := _BUILD.fullmatch(configuration.build or "")):
-            version, build = match.groups()
-        else:
-            product, version, build = self._identity_of_kernel()
-        if product is None and version is not None:
-            product = "VMware ESX Server 3i" if version.startswith("3.") else "VMware ESXi"
-        return product, version, build
+        return identify(self._bootable)
 
     @property
     def product(self) -> str | None:
@@ -182,23 +173,43 @@ class System:
             ],
         }
 
-    def _identity_of_kernel(self) -> tuple[str | None, str | None, str | None]:
-        found: tuple[str | None, str | None, str | None] = (None, None, None)
-        for module in self.modules[:_MOST_ASKED]:
-            if module.file is None:
-                continue
-            try:
-                opened = module.open()
-                if opened.kind == "elf":
-                    found = max(found, opened.version, key=lambda known: sum(text is not None for text in known))
-            except CorruptImage:
-                continue  # reading the module itself says so
-            if found[1] is not None and found[2] is not None:
-                break
-        return found
-
     def __repr__(self) -> str:
         return f"<System of partition {self.partition}>"
+
+
+def identify(bootable: Bootable) -> tuple[str | None, str | None, str | None]:
+    """Product, version and build: see `System.identity`."""
+    product = version = build = None
+    configuration = bootable.configuration
+    if configuration is not None and (match := _BUILD.fullmatch(configuration.build or "")):
+        version, build = match.groups()
+    else:
+        product, version, build = _identity_of_kernel(_modules(bootable))
+    if product is None and version is not None:
+        product = PRODUCT_OF_3 if version.startswith("3.") else "VMware ESXi"
+    return product, version, build
+
+
+def _modules(bootable: Bootable) -> tuple[SystemModule, ...]:
+    return tuple(
+        SystemModule(module.name, module.arguments, bootable.find_module(module.name)) for module in bootable.order
+    )
+
+
+def _identity_of_kernel(modules: Iterable[SystemModule]) -> tuple[str | None, str | None, str | None]:
+    found: tuple[str | None, str | None, str | None] = (None, None, None)
+    for module in itertools.islice(modules, _MOST_ASKED):
+        if module.file is None:
+            continue
+        try:
+            opened = module.open()
+            if opened.kind == "elf":
+                found = max(found, opened.version, key=lambda known: sum(text is not None for text in known))
+        except CorruptImage:
+            continue  # reading the module itself says so
+        if found[1] is not None and found[2] is not None:
+            break
+    return found
 
 
 class SystemTree(FileTree):
