@@ -29,6 +29,7 @@ from vmvisor_image import Image, inspect
 from vmvisor_image.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx40_disk, fat_volume, mbr_disk
+from vmvisor_image.testing.forge_modules import intel_microcode, kernel_elf, tar_archive, vmtar_archive
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, VmfsLink, VmfsRawDevice, vmfs_volume
 
@@ -445,6 +446,7 @@ class TestMedia:
         assert line.endswith(" --- a/oem.tgz")
         assert (tmp_path / "tftp/boot.ipxe").exists()
         assert main(["module", str(cd), "Hypervisor1", "nothing"]) == MISUSE
+        assert main(["module", str(cd), "--threads", "1", "Hypervisor1", "--max-seconds", "60", "oem.tgz"]) == DONE
         assert main(["pxe", "--bank", "9", str(cd), str(tmp_path / "other")]) == MISUSE
         capsys.readouterr()
 
@@ -531,3 +533,41 @@ def test_an_export_without_what_boot_cfg_names_is_incomplete(
     assert main(["pxe", str(path), str(tmp_path / "out")]) == BAD_INPUT
     assert "boot.cfg names gone.tgz" in one_error_line(capsys)
     assert (tmp_path / "out" / "vmkernel.gz").read_bytes() == b"kernel"
+
+
+class TestModuleByItself:
+    """The command `module` of a file that is one."""
+
+    def test_what_it_is(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        microcode = intel_microcode(0x506E3, 0xC2) + intel_microcode(0x306C3, 0x24)
+        said = {
+            "k.b00": (kernel_elf(identity=("VMware ESXi", "6.7.0", "8169922")), "VMware ESXi 6.7.0 8169922"),
+            "features.gz": (b"", "empty in gzip"),
+            "uc_intel.b00": (microcode, "2048 bytes  Intel 0x506e3, revision 0xc2, 2018-01-02"),
+            "oem.tgz": (tar_archive({"etc/hosts": b"127.0.0.1"}), "etc/hosts"),
+            "x.b00": (b"?", "unknown in gzip"),
+        }
+        for name, (data, expected) in said.items():
+            (tmp_path / name).write_bytes(gzip.compress(data))
+            assert main(["module", str(tmp_path / name)]) == DONE
+            captured = capsys.readouterr()
+            assert expected in captured.out, name
+            assert captured.err == ""
+
+    def test_a_file_in_it(self, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+        (tmp_path / "a.v00").write_bytes(gzip.compress(vmtar_archive({"etc/hosts": b"127.0.0.1"})))
+        assert main(["module", str(tmp_path / "a.v00"), "etc/hosts"]) == DONE
+        assert capsysbinary.readouterr().out == b"127.0.0.1"
+        assert main(["module", str(tmp_path / "a.v00"), "etc/none"]) == MISUSE
+
+    def test_limits_hold(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "k.b00").write_bytes(gzip.compress(kernel_elf(bytes(8 << 20))))
+        assert main(["module", str(tmp_path / "k.b00"), "--max-decoded", "1000000"]) == BAD_INPUT
+        assert "decoded" in one_error_line(capsys)
+
+    def test_misuse(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["module", str(tmp_path / "none")]) == MISUSE
+        (tmp_path / "a.tgz").write_bytes(gzip.compress(tar_archive({})))
+        capsys.readouterr()
+        assert main(["module", str(tmp_path / "a.tgz"), "--member", "x"]) == MISUSE
+        assert "by itself" in one_error_line(capsys)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vmvisor_image import (
     Archive,
@@ -34,6 +34,7 @@ from vmvisor_image import (
     PartitionTable,
     PathNotFound,
     Problem,
+    ReadAt,
     Role,
     UsageError,
     VmfsVolume,
@@ -45,16 +46,18 @@ from vmvisor_image import (
     open_datastore,
     verify,
 )
+from vmvisor_image.archives import Metered
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
-from vmvisor_image.boot.modules import WITHOUT_FILES
+from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.destination import FULL, check_apart, write_whole
 from vmvisor_image.explanation import counted, described_generation
-from vmvisor_image.limits import DEFAULT_LIMITS
+from vmvisor_image.limits import DEFAULT_LIMITS, Meter
 from vmvisor_image.names import printable as _printable
-from vmvisor_image.pipes import PipeSource, taking_pipes
-from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
-from vmvisor_image.streams import FileSource, read_up_to
+from vmvisor_image.pipes import taking_pipes
+from vmvisor_image.remote import is_url
+from vmvisor_image.sources import open_source
+from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables import find_table
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
@@ -118,7 +121,19 @@ def _fail(error: Exception, status: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that says in one line what is wrong, as all errors are said."""
+    """One that says in one line what is wrong, as all errors are said, and takes options between arguments."""
+
+    _is_interleaving = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command's options first, as an argument that may be left out counts as left out at an option."""
+        if self._subparsers is not None or self._is_interleaving:
+            return super().parse_known_args(args, namespace)
+        self._is_interleaving = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_interleaving = False
 
     def error(self, message: str) -> NoReturn:
         self.exit(_MISUSE, f"vmvisor-image: {_printable(message)}; see {self.prog} --help\n")
@@ -279,16 +294,17 @@ def _add_raw_commands(command: Callable[..., argparse.ArgumentParser], partition
 
 
 def _add_boot_commands(
-    command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[[argparse.ArgumentParser], None]
+    command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[..., None]
 ) -> None:
     system = command("system", _system, "show what an image boots: version, boot banks, modules in load order")
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
-    module = command("module", _module, "show what a boot module is, and what is in it")
-    partition_argument(module)
-    module.add_argument("path", metavar="PATH", help="its path from the volume's root")
-    module.add_argument("inner", metavar="FILE", nargs="?", help="a file in it, to write to standard output")
+    module = command("module", _module, "show what a boot module is, of an image or by itself, and what is in it")
+    partition_argument(module, "?")
+    module.add_argument("path", metavar="PATH", nargs="?", help="its path from the volume's root")
+    inner = "a file in it, to write to standard output; where SRC is the module itself, only this one follows"
+    module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
 
 
 def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
@@ -724,8 +740,8 @@ def _state(bank: BootBank, partitions: PartitionTable) -> str:
 
 
 def _archive(options: argparse.Namespace) -> int:
-    with taking_pipes(options.source) as given, contextlib.closing(_as_it_is(given)) as source:
-        archive = open_archive(source)
+    with taking_pipes(options.source) as given, open_archive(given) as whole:
+        archive = whole
         for path in options.path[:-1]:
             archive = _file(archive, path).open_archive()
         if options.path:
@@ -736,13 +752,6 @@ def _archive(options: argparse.Namespace) -> int:
         _list_archive(archive)
         options.problems += archive.problems
     return _DONE
-
-
-def _as_it_is(source: str | PipeSource) -> PipeSource | RemoteSource | CachedSource | FileSource:
-    """The bytes of a source, with nothing taken off."""
-    if isinstance(source, PipeSource):
-        return source
-    return open_url(source)[0] if is_url(source) else FileSource(source)
 
 
 def _list_archive(archive: Archive) -> None:
@@ -758,30 +767,42 @@ def _write_out(file: File) -> int:
 
 
 def _module(options: argparse.Namespace) -> int:
-    with _image(options) as image:
-        module = _file(_partition(image, options.partition).files, options.path).open_module()
-        if options.inner is not None:
-            return _write_out(_file(module.open_archive(), options.inner))
-        print(" in ".join((module.kind, *reversed(module.layers))))
-        if (signature := module.signature) is not None:
-            key = "" if signature.key_id is None else f", key {_printable(signature.key_id)}"
-            print(f"signed: schema {signature.schema}{key}, {signature.length} bytes (not verified)")
-        if (kernel := module.kernel) is not None:
-            loads = "Multiboot" if kernel.multiboot is not None else "no Multiboot header"
-            print(f"{kernel.bits}-bit {kernel.architecture}, {'ESXBootInfo' if kernel.esx_boot_info else loads}")
-            print(" ".join(_printable(text) for text in module.version if text))
-        elif module.kind == "envelope":
-            print(_printable(read_envelope(module.content).explain()))
-        for update in module.microcode:
-            made = "" if update.released is None else f", {update.released}"
-            print(
-                f"{update.offset:>12}  {update.size:>8} bytes  {update.vendor} {update.processor:#x},"
-                f" revision {update.revision:#x}{made}"
-            )
-        if module.kind != "unknown" and module.kind not in (*WITHOUT_FILES, "envelope"):
-            archive = module.open_archive()
-            _list_archive(archive)
-            options.problems += archive.problems
+    if options.path is not None:
+        with _image(options) as image:
+            file = _file(_partition(image, options.partition).files, options.path)
+            return _show_module(options, file, options.inner)
+    given = {"--index": options.index, "--cache": options.cache, "--member": options.member}
+    if any(given.values()) or options.salvage:
+        raise InvalidArgument("a module by itself has no image that could be indexed, kept, salvaged or have members")
+    limits = _limits(options)
+    with open_source(options.source) as opened, limits.operation():
+        return _show_module(options, Metered(opened.source, Meter(limits)), options.partition)
+
+
+def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -> int:
+    module = Module(file)
+    if inner is not None:
+        return _write_out(_file(module.open_archive(), inner))
+    print(" in ".join((module.kind, *reversed(module.layers))))
+    if (signature := module.signature) is not None:
+        key = "" if signature.key_id is None else f", key {_printable(signature.key_id)}"
+        print(f"signed: schema {signature.schema}{key}, {signature.length} bytes (not verified)")
+    if (kernel := module.kernel) is not None:
+        loads = "Multiboot" if kernel.multiboot is not None else "no Multiboot header"
+        print(f"{kernel.bits}-bit {kernel.architecture}, {'ESXBootInfo' if kernel.esx_boot_info else loads}")
+        print(" ".join(_printable(text) for text in module.version if text))
+    for update in module.microcode:
+        made = "" if update.released is None else f", {update.released}"
+        print(
+            f"{update.offset:>12}  {update.size:>8} bytes  {update.vendor} {update.processor:#x},"
+            f" revision {update.revision:#x}{made}"
+        )
+    if module.kind == "envelope":
+        print(_printable(read_envelope(module.content).explain()))
+    elif module.kind != "unknown" and module.kind not in WITHOUT_FILES:
+        archive = module.open_archive()
+        _list_archive(archive)
+        options.problems += archive.problems
     return _DONE
 
 

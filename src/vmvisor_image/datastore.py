@@ -9,9 +9,10 @@ from typing import Any, Self
 from vmvisor_image.errors import InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileTree
 from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.image import Image, Source
+from vmvisor_image.image import Image
 from vmvisor_image.limits import Meter
 from vmvisor_image.partition import Partition
+from vmvisor_image.sources import Source
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.volumes.vmfs import VmfsVolume, join_devices
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping

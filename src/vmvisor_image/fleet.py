@@ -40,10 +40,10 @@ from vmvisor_image import (
 )
 from vmvisor_image.cores import available_cores
 from vmvisor_image.destination import check_replaceable, is_at, lock, publish, write_all, writing
-from vmvisor_image.image import Source
 from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.remote import is_url
 from vmvisor_image.report import report as report_of
+from vmvisor_image.sources import Source, is_source, path_of
 from vmvisor_image.streams import descriptor_of, is_pipe
 
 Progress = Callable[[int, int], None]
@@ -141,7 +141,7 @@ def scan_one(
     """
     begun = time.perf_counter()
     row = _empty_row(source)
-    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    path = path_of(source)
     if path is None or not is_url(path):
         storage_options = None
     with taking_pipes(source, limits) as given:
@@ -161,21 +161,21 @@ def scan_one(
     return cast("Row", {name: _storable(value) for name, value in row.items()})
 
 
-def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, ...]:
+def expand(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
     """Every image that is meant: patterns replaced by the files they match, sorted, and each path made absolute.
 
     Args:
-        sources: One path, pattern or URL, or any number of sources. A local path with ``*``, ``?`` or ``[`` that is no
-            file is a pattern, in which ``**`` matches any number of folders. It matches all but folders: what can't be
-            read, such as a link that leads nowhere, has a row. URLs and what is no path stay as they are.
+        sources: One source of any kind, or a pattern, or any number of them. A local path with ``*``, ``?`` or ``[``
+            that is no file is a pattern, in which ``**`` matches any number of folders. It matches all but folders:
+            what can't be read, such as a link that leads nowhere, has a row. URLs and what is no path stay as they are.
 
     Raises:
         PathNotFound: A pattern matches no file. (A path that is no pattern is not looked up: its row says so.)
     """
-    given: Iterable[Source] = (sources,) if isinstance(sources, str | os.PathLike) else sources
+    given = (sources,) if is_source(sources) else cast("Iterable[Source]", sources)
     found: list[Source] = []
     for source in given:
-        path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+        path = path_of(source)
         if path is None or is_url(path) or descriptor_of(path) is not None:
             found.append(source)
         elif not glob.has_magic(path) or os.path.lexists(path):
@@ -189,7 +189,7 @@ def expand(sources: str | os.PathLike[str] | Iterable[Source]) -> tuple[Source, 
 
 
 def stream(
-    sources: str | os.PathLike[str] | Iterable[Source],
+    sources: Source | Iterable[Source],
     executor: Executor | None = None,
     *,
     workers: int | None = None,
@@ -239,7 +239,7 @@ def stream(
 
 
 def scan(
-    urls: str | os.PathLike[str] | Iterable[Source],
+    urls: Source | Iterable[Source],
     client: Any = None,
     *,
     threads: int = 1,
@@ -552,8 +552,9 @@ def _absolute(path: str) -> str:
 
 
 def _empty_row(source: Source) -> dict[str, Any]:
-    path = os.fspath(source) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
-    return {**dict.fromkeys(COLUMNS), "path": path, "ok": False, "seconds": 0.0}
+    path = path_of(source)
+    name = f"<{type(source).__name__}>" if path is None else path
+    return {**dict.fromkeys(COLUMNS), "path": name, "ok": False, "seconds": 0.0}
 
 
 def _failed(source: Source, error: BaseException) -> Row:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, overload
 
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
@@ -23,10 +23,8 @@ from vmvisor_image.layers import Layer, LayerOptions, Progress, neighbour_of, un
 from vmvisor_image.limits import Limits, Meter, meter_of
 from vmvisor_image.partition import PartitionTable
 from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
+from vmvisor_image.sources import Source, open_source, path_of
 from vmvisor_image.streams import (
-    BytesSource,
-    CheckedSource,
-    FileObjectSource,
     FileSource,
     ReadAt,
     knows_size,
@@ -38,9 +36,6 @@ from vmvisor_image.tables import Scheme, find_table
 
 if TYPE_CHECKING:
     from vmvisor_image.boot.system import System
-
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
-"""What `Image.open` takes: a path or URL, the bytes themselves, a seekable binary file object, or any `ReadAt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +239,7 @@ class Image:
     @property
     def path(self) -> str | None:
         """The path or URL that was opened, or None for an image that has none."""
-        return _path_of(self._given)
+        return path_of(self._given)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -370,25 +365,9 @@ class Image:
             return self._opened
 
     def _open_source(self) -> _Opened:
-        given, path, name = self._given, self.path, None
-        closers: list[Callable[[], None]] = []
-        source: ReadAt
-        if isinstance(given, bytes | bytearray | memoryview):
-            source = BytesSource(given)
-        elif path is not None and self._is_url(path):
-            source, name = open_url(path, self._storage_options)
-            closers.append(source.close)
-        elif path is not None:
-            source, name = FileSource(path), os.path.basename(path)  # noqa: PTH119  # a name, not a path, is wanted
-            closers.append(source.close)
-        elif hasattr(given, "read_at"):
-            source = cast("ReadAt", given)
-            if not type(given).__module__.startswith(f"{__package__}."):
-                source = CheckedSource(source)
-        elif hasattr(given, "read") and hasattr(given, "seek"):
-            source = FileObjectSource(cast("BinaryIO", given))
-        else:
-            raise InvalidArgument(f"an image is a path, a URL, bytes, a binary file object or a ReadAt, not {given!r}")
+        opened = open_source(self._given, self._storage_options)
+        source, name = opened.source, opened.name
+        closers: list[Callable[[], None]] = [opened.close]
         neighbours: list[ReadAt] = []
         neighbour = self._neighbour(source, closers, neighbours)
         options = replace(self._options, neighbour=neighbour, report=self._passed_over.append)
@@ -464,13 +443,6 @@ class Image:
     def __repr__(self) -> str:
         what = f"of {type(self._given).__name__}" if self.path is None else repr(self.path)
         return f"<Image {what}>"
-
-
-def _path_of(source: Source) -> str | None:
-    # Files of images are asked about first: they have an `__fspath__`, which refuses.
-    if hasattr(source, "read_at") or not isinstance(source, str | os.PathLike):
-        return None
-    return os.fspath(source)
 
 
 def _reopen(

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
-from vmvisor_image.image import Image, Source
+from vmvisor_image.image import Image
 from vmvisor_image.layers import Progress
 from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition
 from vmvisor_image.purpose import Evidence, Generation, Role
+from vmvisor_image.sources import Source
 from vmvisor_image.volumes.vmkcore import CoreDumpUsage, DiagnosticPartition
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from vmvisor_image.cores import available_cores
 from vmvisor_image.destination import (
@@ -33,6 +33,7 @@ from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.image import Image
 from vmvisor_image.layers.zstd import walk_frames
 from vmvisor_image.schemas.zstd import SeekTableEntry
+from vmvisor_image.sources import Source
 from vmvisor_image.streams import FileObjectSource, FileSource, ReadAt, prefetch, read_up_to
 from vmvisor_image.zstd_frames import compress_frame, decode_frame, seek_table
 
@@ -59,7 +60,7 @@ class Conversion:
 
 
 def convert(  # each is one setting of the command
-    source: ReadAt,
+    source: Source | Image,
     dest: str | os.PathLike[str],
     *,
     level: int = LEVEL,
@@ -75,7 +76,8 @@ def convert(  # each is one setting of the command
     the caller's own, they are held against what it gives, too.
 
     Args:
-        source: What to write: an open image, or any `ReadAt`.
+        source: What to write: an open image, or any `ReadAt`, whose bytes are written as they are; or anything else
+            that `Image.open` takes, of which the disk in it is written.
         dest: The file to write.
         level: zstd's compression level.
         frame_size: Decoded bytes in a frame, at least 4096.
@@ -97,6 +99,18 @@ def convert(  # each is one setting of the command
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     target = Path(dest)
     check_replaceable(target, overwrite=overwrite)
+    if not isinstance(source, Image) and not hasattr(source, "read_at"):
+        with Image.open(source, threads=threads) as image:
+            return convert(
+                image,
+                dest,
+                level=level,
+                frame_size=frame_size,
+                threads=threads,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    source = cast("Image | ReadAt", source)
     for given in _sources(source):
         if isinstance(given, FileSource):
             check_apart(target, given.path)

@@ -25,13 +25,14 @@ from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, 
 from vmvisor_image.explanation import counted
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.framed import FramedReader
-from vmvisor_image.image import Image, Source
+from vmvisor_image.image import Image
 from vmvisor_image.layers import Layer, Progress
 from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.signatures import match_signature
 from vmvisor_image.signed import ModuleSignature
+from vmvisor_image.sources import Source
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.gpt import GptCheck
 from vmvisor_image.volumes.fat import FatVolume

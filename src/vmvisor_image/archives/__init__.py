@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Literal, Protocol, Self
 
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.files import Directory, Extent, File, FileTree
@@ -15,6 +15,7 @@ from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.layers import LayerOptions, peel
 from vmvisor_image.limits import Meter, meter_of
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
+from vmvisor_image.sources import Source, open_source
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
@@ -132,19 +133,36 @@ class Archive(FileTree):
         """Kinds of the compressions around it, outermost first."""
         return self._home.layers
 
+    def close(self) -> None:
+        """Close what `open_archive` opened for it; what the caller opened stays open."""
+        self._home.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (open_archive, (self._home.given,))
+        return (Archive, (self.kind, self._home))
 
     def __repr__(self) -> str:
         return f"<Archive {self.kind}>"
 
 
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
 class ArchiveHome:
     """Opens an archive when it is first used, and reads its headers when one is first asked for."""
 
-    def __init__(self, given: ReadAt, *, looks_at_end: bool = True) -> None:
-        """Take `given`, which may be compressed; for the other argument see `find_reader`."""
+    def __init__(self, given: ReadAt, own: _Closes | None = None, *, looks_at_end: bool = True) -> None:
+        """Take `given`, which may be compressed, and what is closed with it; for `looks_at_end` see `find_reader`."""
         self.given = given
+        self._own = own
         self._looks_at_end = looks_at_end
         self.meter = meter_of(given)
         """Counts what is decoded; that of the image that it lies in."""
@@ -223,7 +241,7 @@ class ArchiveHome:
                 path_bytes = left_out = 0
                 most = min(MOST_MEMBERS, self.meter.limits.entries)
                 try:
-                    for member in reader(_Metered(source, self.meter), problems.add):
+                    for member in reader(Metered(source, self.meter), problems.add):
                         if len(members) == most or path_bytes > MOST_PATH_BYTES:
                             left_out += 1
                             if left_out == _MOST_COUNTED:
@@ -248,11 +266,16 @@ class ArchiveHome:
                 self._read = (tuple(members), tuple(dict.fromkeys((*problems.found, *last))), tree)
             return self._read
 
+    def close(self) -> None:
+        """See `Archive.close`."""
+        if self._own is not None:
+            self._own.close()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ArchiveHome, (self.given,))
+        return (ArchiveHome, (self.given, self._own))
 
 
-class _Metered:
+class Metered:
     """A source whose readers count together, whatever it is."""
 
     def __init__(self, source: ReadAt, meter: Meter) -> None:
@@ -275,20 +298,27 @@ Reader = Callable[[ReadAt, Callable[[Problem], None]], Iterable[ArchiveMember]]
 """Reads an archive's members, and is told whom to tell of damage."""
 
 
-def open_archive(source: ReadAt) -> Archive:
+def open_archive(source: Source) -> Archive:
     """The archive in `source`, taken out of its compression (gzip, xz, zstd, bzip2) and its signature.
 
-    Its headers are read when a file is first asked for.
+    Its headers are read when a file is first asked for. Of a path or URL it is a context manager, or has to be closed.
 
     Args:
-        source: A `File` of an image, or any other `ReadAt`.
+        source: A `File` of an image, or anything else that `Image.open` takes.
 
     Raises:
+        OSError: The file can't be opened.
         NotAnArchive: It is none.
         CorruptImage: Its compression can't be opened.
+        InvalidArgument: It is no source.
     """
-    home = ArchiveHome(source)
-    return Archive(home.kind, home)
+    opened = open_source(source)
+    home = ArchiveHome(opened.source, opened)
+    try:
+        return Archive(home.kind, home)
+    except BaseException:
+        opened.close()
+        raise
 
 
 def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Reader]:

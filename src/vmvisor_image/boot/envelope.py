@@ -28,6 +28,7 @@ from vmvisor_image.schemas.module import (
     EnvelopeHeader,
     EnvelopePadding,
 )
+from vmvisor_image.sources import Source, open_source
 from vmvisor_image.streams import ReadAt
 
 CIPHER: Final = "AES-256-GCM"
@@ -72,12 +73,17 @@ class Envelope:
         )
 
 
-def read_envelope(source: ReadAt) -> Envelope:
-    """The header of a ``local.tgz.ve``.
+def read_envelope(source: Source) -> Envelope:
+    """The header of a ``local.tgz.ve``, which may be anything that `Image.open` takes.
 
     Raises:
         CorruptImage: It is none, or it is damaged.
     """
+    with open_source(source) as opened:
+        return _read_envelope(opened.source)
+
+
+def _read_envelope(source: ReadAt) -> Envelope:
     data = source.read_at(0, min(ENVELOPE_BLOCK, source.size))
     header = EnvelopeHeader.parse(data)
     if header.magic != ENVELOPE_MAGIC:
@@ -133,11 +139,11 @@ def key_of(encryption_info: bytes) -> bytes:
     return hashlib.pbkdf2_hmac("sha256", first + _DERIVED_WITH, second, _ITERATIONS)
 
 
-def decrypt(source: ReadAt, key: bytes) -> bytes:
+def decrypt(source: Source, key: bytes) -> bytes:
     """What is in a ``local.tgz.ve``: a ``local.tgz``. Needs the extra ``crypto``.
 
     Args:
-        source: The file.
+        source: The file: anything that `Image.open` takes.
         key: 32 bytes; see `key_of`.
 
     Raises:
@@ -145,12 +151,17 @@ def decrypt(source: ReadAt, key: bytes) -> bytes:
         CorruptImage: It is damaged.
         InvalidArgument: The package that decrypts is not installed.
     """
+    with open_source(source) as opened:
+        return _decrypt(opened.source, key)
+
+
+def _decrypt(source: ReadAt, key: bytes) -> bytes:
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
         raise InvalidArgument("decrypting needs 'cryptography': pip install 'vmvisor-image[crypto]'") from error
-    envelope = read_envelope(source)
+    envelope = _read_envelope(source)
     if envelope.cipher != CIPHER:
         raise _damaged(_ATTRIBUTES, f"cipher {envelope.cipher!r} is not known")
     found = hashlib.sha256(CIPHER.encode() + key).digest()

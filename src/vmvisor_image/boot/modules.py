@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from types import TracebackType
+from typing import Final, Literal, Self
 
 from vmvisor_image.archives import Archive, ArchiveHome, find_reader
 from vmvisor_image.boot import microcode
@@ -29,6 +30,7 @@ from vmvisor_image.schemas.module import (
     MultibootHeader,
 )
 from vmvisor_image.signed import ModuleSignature, find_signature
+from vmvisor_image.sources import Source, open_source
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 
 ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "microcode", "empty", "unknown"]
@@ -74,17 +76,24 @@ class Kernel:
 
 
 class Module:
-    """One module, read lazily."""
+    """One module, read lazily. Of a path or URL it is a context manager, or has to be closed."""
 
-    def __init__(self, file: ReadAt) -> None:
-        """Take the module's file.
+    def __init__(self, file: Source) -> None:
+        """Take the module's file: a `File` of an image, or anything else that `Image.open` takes.
 
         Raises:
+            OSError: The file can't be opened.
             CorruptImage: Its compression can't be opened.
+            InvalidArgument: It is no source.
         """
-        self.file = file
-        """What was given."""
-        found = peel(file, None, LayerOptions(meter=meter_of(file)))
+        self._opened = open_source(file)
+        self.file = file = self._opened.source
+        """What was given, opened."""
+        try:
+            found = peel(file, None, LayerOptions(meter=meter_of(file)))
+        except BaseException:
+            self.close()
+            raise
         self.layers = tuple(layer.kind for layer in found)
         """Kinds of its compressions, outermost first."""
         self._outer = found[0].source if found else file
@@ -168,6 +177,18 @@ class Module:
             )
         home = ArchiveHome(self.file)
         return Archive(home.kind, home)
+
+    def close(self) -> None:
+        """Close what was opened for it; what the caller opened stays open."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"<Module {'+'.join((*self.layers, self.kind))}>"

@@ -35,6 +35,7 @@ from vmvisor_image.extraction import write_files
 from vmvisor_image.files import File
 from vmvisor_image.image import Image
 from vmvisor_image.names import fold_name
+from vmvisor_image.sources import Source
 
 LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
@@ -91,7 +92,7 @@ class PxeExport:
 
 
 def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want otherwise
-    image: Image,
+    image: Image | Source,
     dest: str | os.PathLike[str],
     *,
     label: str | None = None,
@@ -117,7 +118,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     Where ``pxelinux.cfg/default`` is there already and has entries, one is added to it, and those that are there stay.
 
     Args:
-        image: The disk image or installer CD.
+        image: The disk image or installer CD: an open image, or anything that `Image.open` takes.
         dest: The TFTP server's folder; made where it is missing.
         label: Label of the boot entry: letters, digits, dots, dashes and underscores. None for "3i" of ESX 3i 3.5, and
             for product and version of any other, such as "esxi-6.7.0".
@@ -141,6 +142,21 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
         InvalidArgument: An argument is not what it may be, or there is no installer to export.
     """
+    if not isinstance(image, Image):
+        with Image.open(image) as opened:
+            return export_pxe(
+                opened,
+                dest,
+                label=label,
+                overwrite=overwrite,
+                mode=mode,
+                bank=bank,
+                prefix=prefix,
+                kernel_options=kernel_options,
+                ipxe=ipxe,
+                overlay=overlay,
+                keep_overlaid=keep_overlaid,
+            )
     if label is not None and not _LABEL_TEXT.fullmatch(label):
         raise InvalidArgument(f"label must be letters, digits, '.', '-' and '_', not {label!r}")
     if prefix and (not _PREFIX_TEXT.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):

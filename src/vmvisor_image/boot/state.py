@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmvisor_image.archives import Archive, open_archive
+from vmvisor_image.archives import Archive, ArchiveHome, open_archive
 from vmvisor_image.boot.envelope import decrypt, key_of
 from vmvisor_image.errors import CorruptImage, KeyUnavailable, PathNotFound
 from vmvisor_image.files import File
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.sources import Source, path_of
 
 STATE: Final = "state.tgz"
 LOCAL: Final = "local.tgz"
@@ -18,11 +18,14 @@ _LARGEST_INFO: Final = 1 << 16
 """Bytes of an `ENCRYPTION_INFO` that are read; it has some hundred. What is encrypted tells whether a key is right."""
 
 
-def open_state(file: File, *, key: bytes | None = None) -> Archive:
+def open_state(file: Source, *, key: bytes | None = None) -> Archive:
     """The files of a host's configuration, below ``etc/``.
 
+    Of a path or URL it is a context manager, or has to be closed.
+
     Args:
-        file: ``state.tgz``, or the ``local.tgz`` that ESXi 4 and earlier have in the bank itself.
+        file: ``state.tgz``, or the ``local.tgz`` that ESXi 4 and earlier have in the bank itself: a `File` of an image,
+            or anything else that `Image.open` takes.
         key: What ``local.tgz.ve`` is encrypted with, 32 bytes; None to derive it from ``encryption.info``.
 
     Raises:
@@ -31,13 +34,25 @@ def open_state(file: File, *, key: bytes | None = None) -> Archive:
         CorruptImage: It is damaged.
     """
     outer = open_archive(file)
+    try:
+        return _inner(outer, file, key)
+    except BaseException:
+        outer.close()
+        raise
+
+
+def _inner(outer: Archive, given: Source, key: bytes | None) -> Archive:
     if LOCAL in outer:
-        return outer[LOCAL].open_archive()
+        home = ArchiveHome(outer[LOCAL], outer)
+        return Archive(home.kind, home)
     if ENCRYPTED in outer:
-        return open_archive(BytesSource(decrypt(outer[ENCRYPTED], _find_key(outer) if key is None else key)))
+        local = open_archive(decrypt(outer[ENCRYPTED], _find_key(outer) if key is None else key))
+        outer.close()
+        return local
     if any(path.startswith("etc/") for path in outer):
         return outer
-    raise PathNotFound(f"{file.path!r} holds neither {LOCAL} nor {ENCRYPTED} nor etc/")
+    name = given.path if isinstance(given, File) else path_of(given)
+    raise PathNotFound(f"{'it' if name is None else repr(name)} holds neither {LOCAL} nor {ENCRYPTED} nor etc/")
 
 
 def _find_key(outer: Archive) -> bytes:

@@ -33,6 +33,7 @@ from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, I
 from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.forking import restart_in_child
 from vmvisor_image.limits import Meter
+from vmvisor_image.sources import OpenedSource, Source, open_source
 from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
@@ -75,7 +76,7 @@ class Bzip2Reader:
 
     def __init__(
         self,
-        source: ReadAt,
+        source: Source,
         *,
         threads: int | None = None,
         cache_bytes: int = _CACHE_BYTES,
@@ -87,7 +88,8 @@ class Bzip2Reader:
         """Read the first stream's header, and the index where there is one.
 
         Args:
-            source: The compressed bytes. The reader does not close it.
+            source: The compressed bytes: any `ReadAt`, or anything else that `Image.open` takes. What was opened for
+                the reader is closed with it; what the caller opened stays open.
             threads: Threads that decode; None for one a core.
             cache_bytes: Memory for decoded blocks.
             meter: Counts what is decoded, and ends it where that is too much.
@@ -101,13 +103,32 @@ class Bzip2Reader:
                 Nothing is kept of a source that has neither a time nor a version, as it could not be told from another.
 
         Raises:
+            OSError: The source is a path, and its file can't be opened.
             CorruptImage: The source is not bzip2.
             InvalidArgument: `threads` is below 1, or `index` names a file that is no index.
             DestinationFailed: What `index` names can't be read.
         """
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
-        self._source = source
+        opened = open_source(source)
+        try:
+            self._begin(opened, threads, cache_bytes, meter, progress, index, cache)
+        except BaseException:
+            opened.close()
+            raise
+
+    def _begin(
+        self,
+        opened: OpenedSource,
+        threads: int | None,
+        cache_bytes: int,
+        meter: Meter | None,
+        progress: Progress | None,
+        index: str | os.PathLike[str] | None,
+        cache: str | os.PathLike[str] | bool | None,
+    ) -> None:
+        self._opened = opened
+        self._source = source = opened.source
         self._given_threads, self._given_index, self._given_cache = threads, index, cache
         cache = cache if cache and is_identified(source) else None
         self._fingerprint = fingerprint(source) if index is not None or cache else None
@@ -290,7 +311,7 @@ class Bzip2Reader:
     def close(self) -> None:
         """Stop the threads and write the index, where one is kept; later reads raise `ClosedError`.
 
-        The source stays open.
+        A source that was not opened for it stays open.
 
         Raises:
             DestinationFailed: The index can't be written.
@@ -303,12 +324,15 @@ class Bzip2Reader:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
         if not was_closed:
-            if self._kept is not None:
-                self._kept.close()
-            self._keep_index()
+            try:
+                if self._kept is not None:
+                    self._kept.close()
+                self._keep_index()
+            finally:
+                self._opened.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (self._source, self._given_threads, self._cache.limit, self._given_index, self._given_cache)
+        given = (self._opened, self._given_threads, self._cache.limit, self._given_index, self._given_cache)
         return (_reopen, given)
 
     def start_in_child(self) -> None:
@@ -554,13 +578,15 @@ class Bzip2Reader:
 
 
 def _reopen(
-    source: ReadAt,
+    opened: OpenedSource,
     threads: int | None,
     cache_bytes: int,
     index: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | bool | None,
 ) -> Bzip2Reader:
-    return Bzip2Reader(source, threads=threads, cache_bytes=cache_bytes, index=index, cache=cache)
+    reader = Bzip2Reader(opened.source, threads=threads, cache_bytes=cache_bytes, index=index, cache=cache)
+    reader._opened = opened
+    return reader
 
 
 def _decode_unfollowed(data: bytes, start: int, level: int) -> Block | None:
