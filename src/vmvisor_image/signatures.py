@@ -7,6 +7,7 @@ specifications and file(1)'s magic(5) database, read for the facts.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -214,6 +215,8 @@ def likeness(source: ReadAt) -> str | None:
         head = b""
     if not any(head):
         return f"an empty disk: its first {len(head)} bytes are zeros" if head else None
+    if (machine := _machine(head)) is not None:
+        return machine
     if _is_text(head):
         return "text"
     if head.startswith(b"MZ"):
@@ -221,6 +224,21 @@ def likeness(source: ReadAt) -> str | None:
     if len(head) == _HEAD and entropy(head) > _EVEN:
         return "encrypted or compressed data, or noise: its bytes are evenly spread"
     return None
+
+
+def _machine(head: bytes) -> str | None:
+    """What the settings of a virtual machine are, and what reads its disks; None of any other text."""
+    found = {key.lower(): value for key, value in _SETTING.findall(head)}
+    if not {b"config.version", b"virtualhw.version"} <= found.keys():
+        return None
+    names = [value.decode("utf-8", "replace") for value in found.values() if value.lower().endswith(b".vmdk")]
+    disks = f"its disks are in {', '.join(map(repr, names[:_MOST_DISKS]))}" if names else "it names no .vmdk"
+    return f"the settings of a virtual machine (.vmx), and {disks}: `vmvisor-image info` reads a disk"
+
+
+_SETTING: Final = re.compile(rb'^[ \t]*([.:\w]+)[ \t]*=[ \t]*"([^"\r\n]*)"', re.MULTILINE)
+"""A line of a .vmx: a key without regard to case, and a value in quotes."""
+_MOST_DISKS: Final = 4
 
 
 def _is_text(head: bytes) -> bool:

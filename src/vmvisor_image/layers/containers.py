@@ -14,6 +14,7 @@ from typing import Final
 from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, Problem, SeveralImages
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.layers import Layer, LayerOptions, inner_name_of, peel
+from vmvisor_image.layers.known_files import recognise
 from vmvisor_image.limits import meter_of
 from vmvisor_image.names import fold_name
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -60,7 +61,7 @@ def open_container(
     `vmvisor_image.archives.find_reader`.
 
     Raises:
-        NoDiskImage: An archive holds no disk.
+        NoDiskImage: An archive holds no disk, or is a file of a host that is known to hold none.
         SeveralImages: It holds more than one, and `options.member` names none.
         MemberNotFound: It holds no `options.member`.
     """
@@ -70,6 +71,13 @@ def open_container(
     kind, files = opened
     if options.member is not None:
         return _named(kind, name, files, options.member)
+    structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
+    if (known := recognise(kind, files)) is not None:
+        known_one = NoDiskImage(
+            f"it is {known.name}, and no disk image: `{known.command}` reads it", structure=structure
+        )
+        known_one.members = tuple(list(files)[:_MOST_NAMES])
+        raise known_one
     passed_over: dict[Problem, None] = {}
     found = list(_candidates(kind, name, files, 0, passed_over.setdefault))
     if options.report is not None and len(found) <= 1:
@@ -79,11 +87,11 @@ def open_container(
         return found[0].layers
     if not found and kind == "iso9660":
         return ()
-    structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
     if not found:
+        hint = "; it is a boot module: `vmvisor-image module SRC` reads it" if kind == "vmtar" else ""
         damage = "".join(f"; it is damaged: {problem}" for problem in files.problems[:1])
         none = NoDiskImage(
-            f"it holds nothing that looks like a disk image: {_listing(list(files))}{damage}"
+            f"it holds nothing that looks like a disk image: {_listing(list(files))}{hint}{damage}"
             + _remarks((*files.problems[1:], *passed_over)),
             structure=structure,
         )
