@@ -70,9 +70,27 @@ def test_magics(at: int, magic: bytes, further: dict[int, bytes], name: str) -> 
     with Image.open(disk) as image:
         assert list(image.partitions) == []
         assert any(name in problem.message for problem in image.problems)
+        assert not any("GPT" in problem.structure for problem in image.problems), "nobody said that there is one"
     if name != "Sun":  # its last bytes are where 55 AA is
         with Image.open(labelled(at, magic, further, signature=b"\x55\xaa")) as image:
             assert len(image.partitions) == 1, "a master boot record stays one, whatever is beside it"
+
+
+@pytest.mark.parametrize(
+    "magic",
+    [b"MZ", b"\x7fELF\2\1\1", b"\x04\x22\x4d\x18", b"7z\xbc\xaf\x27\x1c"],
+    ids=["DOS program", "ELF", "LZ4", "7-Zip"],
+)
+def test_a_file_whose_bytes_would_be_a_table_is_no_disk(magic: bytes) -> None:
+    disk = labelled(0, magic)
+    assert is_plausible(disk[:512]), "the test itself is wrong"
+    with Image.open(disk) as image:
+        assert image.scheme == "none"
+        assert list(image.partitions) == []
+    with Image.open(labelled(0, magic, signature=b"\x55\xaa")) as image:
+        assert len(image.partitions) == 1, "with 55 AA it is one, whatever the boot code begins with"
+    with Image.open(labelled(0, bytes(8))) as image:
+        assert len(image.partitions) == 1, "a lost 55 AA costs no disk"
 
 
 def test_a_sun_label_whose_check_sum_is_55_aa(tmp_path: Path) -> None:

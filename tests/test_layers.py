@@ -101,6 +101,15 @@ def made(way: str) -> bytes:
     return _MADE[way]
 
 
+def test_skippable_frames_of_lz4_are_not_taken_for_zstd() -> None:
+    skippable = b"\x50\x2a\x4d\x18\3\0\0\0abc"
+    compressed = tool("lz4", "-c")(DATA)
+    for data in (skippable + compressed, skippable * 3 + compressed, skippable + b"\x02\x21\x4c\x18" + bytes(9)):
+        assert unwrap(BytesSource(data), None, LayerOptions()) == ()
+    for data in (skippable, skippable + zstandard.compress(DATA), skippable + b"damaged"):
+        assert zstd.probe(data)
+
+
 @EVERY_WAY
 class TestReads:
     def test_everything(self, way: str) -> None:

@@ -219,11 +219,19 @@ def likeness(source: ReadAt) -> str | None:
         return machine
     if _is_text(head):
         return "text"
-    if head.startswith(b"MZ"):
+    if head.startswith(_DOS_PROGRAM):
         return "a program for DOS or Windows"
     if len(head) == _HEAD and entropy(head) > _EVEN:
         return "encrypted or compressed data, or noise: its bytes are evenly spread"
     return None
+
+
+def is_file(source: ReadAt) -> bool:
+    """Whether a source begins as a file does that is no disk: an archive, a program, a picture."""
+    match = match_signature(source)
+    if match is None:
+        return read_up_to(source, 0, len(_DOS_PROGRAM)) == _DOS_PROGRAM
+    return match.content != "volume"
 
 
 def _machine(head: bytes) -> str | None:
@@ -254,6 +262,7 @@ def _is_text(head: bytes) -> bool:
     return all(character.isprintable() or character in "\t\n\f\r" for character in text)
 
 
+_DOS_PROGRAM: Final = b"MZ"
 _EVEN: Final = 7.9
 """Bits per byte; 8 KiB of random bytes have 7.97."""
 _HEAD: Final = 8192

@@ -32,6 +32,8 @@ from vmvisor_image.streams import ReadAt, Slice, knows_size, open_stream, read_u
 KIND = "zstd"
 
 _MAGIC_LENGTH = 4
+_LZ4_MAGICS = (0x184D2204, 0x184C2102)
+"""Of its frames, and of the legacy ones (lz4_Frame_format.md)."""
 _LONGEST_HEADER = 18
 """Bytes of a frame header (RFC 8878, 3.1.1.1), its magic included."""
 _BLOCK_HEADER = 3
@@ -42,8 +44,15 @@ _UNKNOWN_SIZE = (1 << 64) - 1
 
 def probe(head: bytes) -> bool:
     """Whether a source that begins with `head` is zstd."""
-    magic = int.from_bytes(head[:_MAGIC_LENGTH], "little")
-    return len(head) >= _MAGIC_LENGTH and (magic == FRAME_MAGIC or magic & ~0xF == SKIPPABLE_MAGIC)
+    at = 0
+    while len(head) >= at + _MAGIC_LENGTH:
+        magic = int.from_bytes(head[at : at + _MAGIC_LENGTH], "little")
+        if magic & ~0xF != SKIPPABLE_MAGIC:
+            # LZ4 has the same skippable frames; anything else behind one is damage.
+            return magic == FRAME_MAGIC or (at > 0 and magic not in _LZ4_MAGICS)
+        length = head[at + _MAGIC_LENGTH : at + SkippableFrameHeader.length()]
+        at += SkippableFrameHeader.length() + int.from_bytes(length, "little")
+    return at > 0
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | SequentialReader:

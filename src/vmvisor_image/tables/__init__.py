@@ -135,7 +135,7 @@ class NoTable:
 
 def find_table(disk: ReadAt) -> Table:
     """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
-    from vmvisor_image.signatures import likeness
+    from vmvisor_image.signatures import is_file, likeness
     from vmvisor_image.tables import gpt, mbr
     from vmvisor_image.tables.foreign import foreign_label
     from vmvisor_image.volumes import fat, recognise
@@ -146,6 +146,9 @@ def find_table(disk: ReadAt) -> Table:
     # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
     label = foreign_label(disk, sector)
     is_mbr = label is None and mbr.is_plausible(sector)
+    # Without 55 AA the table of sections of a program, say, is as sound as one of partitions.
+    if is_mbr and not mbr.is_signed(sector) and not mbr.protects_gpt(sector) and is_file(disk):
+        is_mbr = False
     if is_mbr and not mbr.protects_gpt(sector):
         return mbr.MbrTable(disk, sector, ())
     if not is_mbr and (found := recognise(disk, 0)) is not None and found.content == "volume":
@@ -154,7 +157,8 @@ def find_table(disk: ReadAt) -> Table:
     if table is not None:
         return table
     if label is not None:
-        return NoTable(f"sector 0 holds {label}, whose partitions are not read", problems)
+        damaged = tuple(problem for problem in problems if problem.message != gpt.MISSING)  # no GPT is nothing to tell
+        return NoTable(f"sector 0 holds {label}, whose partitions are not read", damaged)
     if is_mbr:
         return mbr.MbrTable(disk, sector, problems)
     if mbr.is_empty(sector):

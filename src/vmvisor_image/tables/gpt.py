@@ -30,6 +30,8 @@ from vmvisor_image.streams import ReadAt, read_up_to
 from vmvisor_image.tables import Scheme, TableEntry
 from vmvisor_image.tables.mbr import PROTECTIVE_TYPE, is_plausible, is_used, protects_gpt
 
+MISSING: Final = "it is missing: there is no 'EFI PART'"
+"""Message of the problem of a copy that is not there."""
 _UNUSED: Final = bytes(16)
 _LARGEST_ENTRIES: Final = 4 << 20
 """Bytes of partition entries that are read; 128 entries, as all tools make, take 16,384."""
@@ -268,7 +270,7 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy 
         return Problem(structure, f"the disk ends after {len(raw)} of its {GptHeader.length()} bytes", at)
     header = GptHeader.parse(raw, base=at)
     if header.signature != SIGNATURE:
-        return Problem(structure, "it is missing: there is no 'EFI PART'", at)
+        return Problem(structure, MISSING, at)
     problems: list[Problem] = []
 
     def note(field: str, message: str) -> None:

@@ -41,6 +41,11 @@ def is_plausible(sector: bytes) -> bool:
     return _entries_are_sound(entries) and any(is_used(entry) for entry in entries)
 
 
+def is_signed(sector: bytes) -> bool:
+    """Whether a sector ends in 55 AA."""
+    return sector[SECTOR - len(SIGNATURE) : SECTOR] == SIGNATURE
+
+
 def protects_gpt(sector: bytes) -> bool:
     """Whether one of its partitions stands for a GPT."""
     return any(
