@@ -7,6 +7,8 @@ For example::
 
 Everything on disk is made of the same records that the library reads with (`vmvisor_image.schemas`). Images are
 sparse: only what is not zero takes memory.
+
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations
@@ -183,6 +185,8 @@ def fat_volume(  # noqa: PLR0913  # each is one field of the boot sector
     marker: bytes | None = None,
 ) -> SparseImage:
     """A FAT12, FAT16 or FAT32 volume.
+
+    Vouched for by ``fsck.fat`` and ``mcopy``: ``tests/test_forge.py``.
 
     Args:
         tree: What it holds; files lie in this order.
@@ -561,6 +565,8 @@ def mbr_disk(
 ) -> SparseImage:
     """A disk of 512-byte sectors with a master boot record.
 
+    Vouched for by ``sfdisk``: ``tests/test_forge.py``.
+
     Args:
         partitions: In any order; logical ones need an extended one among them.
         sectors: Size of the disk.
@@ -673,6 +679,8 @@ def esx_disk(
 ) -> SparseImage:
     """A disk of one of the MBR generations, with FAT16 volumes Hypervisor0 to Hypervisor3.
 
+    Vouched for by ``sfdisk`` and ``mdir``: ``tests/test_forge.py``.
+
     Args:
         layout: `ESX_35`, `ESX_40` or `ESX_50_MBR`.
         boot: Content of Hypervisor0 (partition 4).
@@ -734,6 +742,8 @@ def incompressible(name: str, size: int) -> bytes:
 
 def module(name: str, size: int, text: bytes = b"") -> bytes:
     """A stand-in for a boot module: gzip of `size` bytes in all, most of them incompressible.
+
+    Vouched for by ``gzip``: ``tests/test_vouchers.py``.
 
     It holds a kernel where its name begins with "vmkernel", else a tar with one file, or none where there is no
     room for one. Nothing is deflated, as not every zlib gives the same bytes.
@@ -801,7 +811,10 @@ def esx35_store_files(payload: int = 110_000_000) -> dict[str, ForgedFile]:
 
 
 def esx35_disk(*, boot: Tree, bank: Tree, alternate_bank: Tree | None = None, store: Tree | None = None) -> SparseImage:
-    """A disk of ESX 3i 3.5; see `esx_disk`."""
+    """A disk of ESX 3i 3.5; see `esx_disk`.
+
+    Vouched for by ``sfdisk`` and ``mdir``: ``tests/test_forge.py``.
+    """
     return esx_disk(ESX_35, boot=boot, bank=bank, alternate_bank=alternate_bank, store=store)
 
 
@@ -813,5 +826,8 @@ def esx40_disk(
     store: Tree | None = None,
     marker: bytes = bytes.fromhex("7f4d2f1c0a5b4c3d8e9f101112131415"),
 ) -> SparseImage:
-    """A disk of ESXi 4.0 or 4.1; see `esx_disk`."""
+    """A disk of ESXi 4.0 or 4.1; see `esx_disk`.
+
+    Vouched for by ``sfdisk`` and ``mdir``: ``tests/test_forge.py``.
+    """
     return esx_disk(ESX_40, boot=boot, bank=bank, alternate_bank=alternate_bank, store=store, marker=marker)

@@ -1,4 +1,7 @@
-"""Disks with a GUID partition table, of ESXi 5 to 8 among them; see `vmvisor_image.testing.forge` for the others."""
+"""Disks with a GUID partition table, of ESXi 5 to 8 among them; see `vmvisor_image.testing.forge` for the others.
+
+What vouches for what each function makes is in its docstring.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,9 @@ def gpt_disk(
 ) -> SparseImage:
     """A disk with a protective master boot record and both copies of the table, of 128 entries each.
 
-    Vouched for by ``sgdisk -v`` and ``sfdisk -J``; of `as_shipped` by the head of a dd image (``gptstart``) that the
-    installer of ESXi 6.7 ships, whose fields were read and are told in the schema; sgdisk reads the same partitions
-    from it.
+    Vouched for by ``sgdisk`` and ``sfdisk``: ``tests/test_gpt.py``. Of `as_shipped` by the head of a dd image
+    (``gptstart``) that the installer of ESXi 6.7 ships, whose fields were read and are told in the schema; sgdisk reads
+    the same partitions from it.
 
     Args:
         partitions: In any order.
@@ -148,6 +151,8 @@ def esx5_disk(
 ) -> SparseImage:
     """A disk as the installer of ESXi 5 and 6 makes it; without scratch, 1 GB as on a USB stick.
 
+    Vouched for by ``sgdisk``: ``tests/test_gpt.py``.
+
     Args:
         boot: Content of partition 1.
         bank: Content of partition 5.
@@ -206,6 +211,8 @@ def esx6_dd_image(*, boot: Tree, bank: Tree) -> SparseImage:
 
 def esx7_disk(*, boot: Tree, bank: Tree, alternate_bank: Tree | None = None) -> SparseImage:
     """A disk as the installer of ESXi 7 and 8 makes it on small media, 8 GiB: BOOT, two banks, OSDATA.
+
+    Vouched for by ``sgdisk``: ``tests/test_gpt.py``.
 
     Args:
         boot: Content of partition 1.

@@ -1,4 +1,7 @@
-"""Small VMFS 3, 5, 6 and VMFS-L volumes with files in them, built from the records that the reader reads."""
+"""Small VMFS 3, 5, 6 and VMFS-L volumes with files in them, built from the records that the reader reads.
+
+What vouches for what each function makes is in its docstring.
+"""
 
 from __future__ import annotations
 
@@ -150,8 +153,8 @@ def vmfs_volume(
 ) -> tuple[SparseImage, ...]:
     """The devices of a volume with files, each as a partition of `size` bytes.
 
-    Vouched for by vmfs-tools (VMFS 3 and 5) and dissect.vmfs (5, 6, VMFS-L), which read the same files from it; VMFS 3
-    is laid out as a real volume of 3.31.
+    Vouched for by ``debugvmfs`` (VMFS 3 and 5) and dissect.vmfs (``dissect_listing.py``; 5, 6, VMFS-L):
+    ``tests/test_vmfs_files.py``. VMFS 3 is laid out as a real volume of 3.31.
 
     Args:
         tree: Content by path; a path that ends in a slash is an empty directory, of `VmfsDirectory` or of anything.
