@@ -490,6 +490,60 @@ class TestLocalHeaders:
         assert ["no name" in problem.message for problem in archive.problems] == [True]
 
 
+class TestExtraFields:
+    @pytest.mark.parametrize(
+        "field",
+        [
+            struct.pack("<2H", 0x5455, 13121) + b"\3" * 5,
+            struct.pack("<2H", 0x5455, 9) + b"\3" * 8,
+            struct.pack("<2H", 0x7875, 0xFFFF),
+        ],
+        ids=["far too long", "a byte too long", "nothing there"],
+    )
+    def test_one_that_is_too_long_costs_nothing(self, field: bytes, tmp_path: Path) -> None:
+        data = self.with_field(field)
+        with pytest.raises(zipfile.BadZipFile):
+            zipfile.ZipFile(io.BytesIO(data))
+        archive = read(data)
+        assert contents(archive) == {"before": b"1", "name": b"data", "after": b"22"}
+        [problem] = archive.problems
+        assert "extra field" in problem.message
+        assert problem.offset is not None
+        assert data[problem.offset :].startswith(field)
+        (tmp_path / "a.zip").write_bytes(data)
+        for tool in (["unzip", "-tqq"], ["7z", "t"]):
+            done = subprocess.run(
+                [require_tool(tool[0]), *tool[1:], tmp_path / "a.zip"], capture_output=True, check=False
+            )
+            assert done.returncode in (0, 1), "sound, at most with a warning"
+
+    @pytest.mark.parametrize("length", [0, 7])
+    def test_one_of_zip64_that_lacks_a_number_costs_its_member_only(self, length: int) -> None:
+        data = bytearray(self.with_field(struct.pack("<2H", 1, length) + bytes(length)))
+        at = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
+        data[at + 24 : at + 28] = b"\xff" * 4  # its size, which the field is to have
+        archive = read(bytes(data))
+        assert {path: archive[path].read_bytes() for path in ("before", "after")} == {"before": b"1", "after": b"22"}
+        assert any("extra field" in problem.message for problem in archive.problems)
+
+    @pytest.mark.parametrize("path", [b"", b"\1crc", b"\1crc.\xff\xfe"])
+    def test_a_path_that_is_none(self, path: bytes) -> None:
+        archive = read(self.with_field(struct.pack("<2H", 0x7075, len(path)) + path))
+        assert contents(archive) == {"before": b"1", "name": b"data", "after": b"22"}
+        assert any("extra field" in problem.message for problem in archive.problems)
+
+    @staticmethod
+    def with_field(field: bytes) -> bytes:
+        """An archive of three members; the one in the middle has such a field in the directory."""
+        data = bytearray(zipped({"before": b"1", "name": b"data", "after": b"22"}))
+        at = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
+        struct.pack_into("<H", data, at + 30, len(field))
+        data[at + 50 : at + 50] = field
+        length, place = struct.unpack_from("<2I", data, len(data) - 10)
+        struct.pack_into("<2I", data, len(data) - 10, length + len(field), place)
+        return bytes(data)
+
+
 def by_zipfile(data: bytes) -> dict[str, bytes | None] | None:
     """The files as the standard library reads them, None for a damaged one; None where it reads no directory."""
     found: dict[str, bytes | None] = {}

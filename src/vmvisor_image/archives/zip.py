@@ -45,6 +45,10 @@ _MAGIC: Final = b"PK\3\4"
 _MAGIC_EMPTY: Final = b"PK\5\6"
 _SPLIT_MARKS: Final = (b"PK00", b"PK\7\x08")
 """What a writer that may split an archive puts before the first member (8.5.4, 8.5.5)."""
+_ENTRY: Final = 46
+"""Bytes of an entry of the directory, before its name."""
+_ZIP64, _UNICODE_PATH, _NO_FIELD = 0x0001, 0x7075, 0xFFFF
+"""Types of extra fields (APPNOTE, 4.5.3 and 4.6.9), and one that stands for none."""
 _ENTRY_MAGIC: Final = b"PK\1\2"
 _LOCATOR_MAGIC: Final = b"PK\6\7"
 _LOCATOR: Final = 20
@@ -131,7 +135,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         CorruptImage: The directory can't be read.
     """
     try:
-        with zipfile.ZipFile(cast("IO[bytes]", _Bounded(open_stream(source)))) as archive:
+        with zipfile.ZipFile(cast("IO[bytes]", _Bounded(open_stream(source), report))) as archive:
             entries = archive.infolist()
     except CorruptImage:
         raise
@@ -319,9 +323,10 @@ def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[
 class _Bounded:
     """A stream that refuses to read very much at once: zipfile reads a directory of any claimed size into memory."""
 
-    def __init__(self, stream: io.BufferedReader) -> None:
+    def __init__(self, stream: io.BufferedReader, report: Callable[[Problem], None]) -> None:
         self.tell, self.close = stream.tell, stream.close
         self._stream = stream
+        self._report = report
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -332,7 +337,43 @@ class _Bounded:
     def read(self, length: int = -1) -> bytes:
         if length > _LARGEST_DIRECTORY:
             raise CorruptImage(f"it has {length} bytes, which is not read", structure="zip directory")
-        return self._stream.read(length)
+        at = self._stream.tell()
+        data = self._stream.read(length)
+        return _with_sound_extra_fields(data, at, self._report) if data.startswith(_ENTRY_MAGIC) else data
+
+
+def _with_sound_extra_fields(directory: bytes, start: int, report: Callable[[Problem], None]) -> bytes:
+    """A directory, read at `start`, in which no extra field of one member costs zipfile all the others.
+
+    What makes no sense gets an id that nobody reads, and the length that is left.
+    """
+    sound = bytearray(directory)
+    at = 0
+    while directory.startswith(_ENTRY_MAGIC, at) and at + _ENTRY <= len(directory):
+        *sizes, name, extra, comment = struct.unpack_from("<2L3H", directory, at + 20)
+        (place,) = struct.unpack_from("<L", directory, at + 42)
+        wanted = 8 * (*sizes, place).count(0xFFFFFFFF)
+        field, end = at + _ENTRY + name, min(at + _ENTRY + name + extra, len(directory))
+        while field + 4 <= end:
+            kind, length = struct.unpack_from("<2H", directory, field)
+            data = directory[field + 4 : field + 4 + length]
+            is_whole = field + 4 + length <= end
+            if not is_whole or (kind == _ZIP64 and length < wanted) or (kind == _UNICODE_PATH and not _is_name(data)):
+                length = min(length, end - field - 4)
+                struct.pack_into("<2H", sound, field, _NO_FIELD, length)
+                message = f"an extra field of type {kind:#06x} makes no sense and is left out"
+                report(Problem("zip directory", message, start + field))
+            field += 4 + length
+        at += _ENTRY + name + extra + comment
+    return bytes(sound)
+
+
+def _is_name(data: bytes) -> bool:
+    """Whether the data of a field with a path has one (APPNOTE, 4.6.9)."""
+    try:
+        return len(data[5:].decode("utf-8")) > 0
+    except UnicodeDecodeError:
+        return False
 
 
 class DecompressedMember:
