@@ -61,6 +61,32 @@ def test_modules_of_forges_say_it_is_told() -> None:
             assert "What vouches for" in text, f"{found.name} does not say that its functions name who vouches for them"
 
 
+def test_each_supported_format_says_what_it_was_checked_against() -> None:
+    text = (REPOSITORY / "SUPPORTED.md").read_text(encoding="utf-8")
+    table = text[text.index("| format | checked against |") :].split("\n\n")[0].splitlines()[2:]
+    found = {cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in table)}
+    assert set(found.values()) == {"real bytes", "an independent program", "nothing but our forge"}
+    named = " ".join(found)
+    for name in (
+        "bzip2",
+        "gzip",
+        "xz",
+        "zstd",
+        "qcow2",
+        "VMDK",
+        "VHD",
+        "VHDX",
+        "MBR",
+        "GPT",
+        "FAT32",
+        "ISO 9660",
+        "VMFS 6",
+    ):
+        assert name in named
+    for name in ("tar", "vmtar", "zip", "VIB", "boot.cfg", "local.tgz.ve", "vmkcore", "PXE"):
+        assert name in named
+
+
 @pytest.mark.parametrize(
     ("kind", "make"),
     [
