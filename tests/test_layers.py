@@ -101,6 +101,48 @@ def made(way: str) -> bytes:
     return _MADE[way]
 
 
+def xz_made_of(blocks: bytes, index: bytes, check: int) -> bytes:
+    """A stream with that type of checks, whose index holds those records, in front of its padding and CRC."""
+    flags = bytes((0, check))
+    index += bytes(-len(index) % 4)
+    index += zlib.crc32(index).to_bytes(4, "little")
+    footer = (len(index) // 4 - 1).to_bytes(4, "little") + flags
+    head = b"\xfd7zXZ\0" + flags + zlib.crc32(flags).to_bytes(4, "little")
+    return head + blocks + index + zlib.crc32(footer).to_bytes(4, "little") + footer + b"YZ"
+
+
+def xz_says(data: bytes) -> int:
+    return subprocess.run([require_tool("xz"), "-t"], input=data, capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("unpadded", [0, 4])
+def test_an_xz_index_of_a_block_that_is_too_small_to_be_one(unpadded: int) -> None:
+    data = xz_made_of(bytes(unpadded), b"\0\1" + bytes((unpadded, 0)), 1)
+    assert xz_says(data) == 1
+    assert xz_says(xz_made_of(b"", b"\0\0", 1)) == 0, "the test itself is wrong"
+    with pytest.raises(CorruptImage, match="damaged"):
+        open_bytes(data).size  # noqa: B018  # asked for, not used
+
+
+@pytest.mark.parametrize("known_size", [True, False])
+def test_xz_checks_of_a_type_that_is_not_known_are_told_of(*, known_size: bool) -> None:
+    """As xz does, whose exit status is 2 then: it decodes the data and can't verify it."""
+    made = lzma.compress(b"some data" * 99, check=lzma.CHECK_CRC32)
+    size = (int.from_bytes(made[-8:-4], "little") + 1) * 4
+    data = xz_made_of(made[12 : -12 - size], made[-12 - size : -12 - 4], 2)
+    assert xz_says(data) == 2
+    if known_size:
+        reader: Reader = open_bytes(lzma.compress(b"before") + data)
+    else:
+        source = BytesSource(lzma.compress(b"before") + data)
+        reader = LayerOptions().sequential("xz data", lambda: xz.XzDecoder(source))
+    assert reader.read_at(0, 6 + 891) == b"before" + b"some data" * 99
+    assert reader.size == 6 + 891
+    [problem] = reader.problems
+    assert "not checked" in problem.message
+    assert problem.offset == len(lzma.compress(b"before"))
+
+
 def test_skippable_frames_of_lz4_are_not_taken_for_zstd() -> None:
     skippable = b"\x50\x2a\x4d\x18\3\0\0\0abc"
     compressed = tool("lz4", "-c")(DATA)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import lzma
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,6 +29,8 @@ _FEED = 1 << 16
 _MEMORY = 256 << 20
 """Bytes that a decoder may take: xz -9 needs 65 MB."""
 _LARGEST_INDEX = 64 << 20
+_SMALLEST_BLOCK = 5
+"""Bytes of a block without padding, at least (section 4.3)."""
 _LARGEST_NUMBER = 9
 """Bytes of a variable-length integer (section 1.2)."""
 
@@ -54,6 +57,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | Sequenti
                 "xz data",
                 frames,
                 functools.partial(XzBlockDecoder, source),
+                problems=_unchecked({frame.stream: frame.check for frame in frames}),
                 meter=options.meter,
                 progress=options.progress,
                 total=options.total,
@@ -165,6 +169,7 @@ class XzDecoder(_LzmaDecoder):
     def __init__(self, source: ReadAt) -> None:
         """Start at the first stream."""
         super().__init__(source, 0)
+        self._note_check()
 
     def read(self, length: int) -> bytes:
         """See `Decoder.read`."""
@@ -188,6 +193,12 @@ class XzDecoder(_LzmaDecoder):
                 return b""
             self.position = after
             self._new_decoder()
+            self._note_check()
+
+    def _note_check(self) -> None:
+        header = read_healthy(self._source, self.position, _HEADER)
+        if len(header) == _HEADER:
+            self.problems += _unchecked({self.position: header[7]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +209,17 @@ class XzBlock(Frame):
     """Where its stream's header is, in bytes from the source's start."""
     unpadded: int
     """Bytes of it without its padding, as its index says."""
+    check: int
+    """Type of its stream's checks."""
+
+
+def _unchecked(streams: Mapping[int, int]) -> tuple[Problem, ...]:
+    """What is to tell of streams, by their places, whose checks liblzma does not know, and passes over."""
+    return tuple(
+        Problem("xz stream", f"its checks are of type {check}, which is not known: its data is not checked", at)
+        for at, check in streams.items()
+        if not lzma.is_check_supported(check & 0xF)
+    )
 
 
 def _check_header(source: ReadAt, at: int) -> bytes:
@@ -212,7 +234,7 @@ def _check_header(source: ReadAt, at: int) -> bytes:
 
 def _find_blocks(source: ReadAt) -> list[XzBlock]:
     """The blocks of all streams, found from the last stream's footer backwards."""
-    streams: list[list[tuple[int, int, int, int]]] = []
+    streams: list[list[tuple[int, int, int, int, int]]] = []
     end = source.size
     while end > 0:
         end = _without_padding(source, end)
@@ -222,8 +244,8 @@ def _find_blocks(source: ReadAt) -> list[XzBlock]:
     frames: list[XzBlock] = []
     decoded = 0
     for blocks in reversed(streams):
-        for start, unpadded, size, stream in blocks:
-            block = XzBlock(start, _padded(unpadded), decoded, size, stream, unpadded)
+        for start, unpadded, size, stream, check in blocks:
+            block = XzBlock(start, _padded(unpadded), decoded, size, stream, unpadded, check)
             if size:
                 frames.append(block)
             else:  # nobody will read it, so this is where one that holds data, or is damaged, shows
@@ -240,8 +262,8 @@ def _without_padding(source: ReadAt, end: int) -> int:
     return end
 
 
-def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, int, int]]]:
-    """Start of the stream that ends at `end`, and start, unpadded and decoded size and stream of each of its blocks."""
+def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, int, int, int]]]:
+    """Start of the stream that ends at `end`, and of each block start, unpadded and decoded size, stream and check."""
     if end < _HEADER + _FOOTER:
         raise TruncatedImage("there is no room for a stream", structure="xz stream footer", offset=end)
     footer = source.read_at(end - _FOOTER, _FOOTER)
@@ -263,7 +285,7 @@ def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, in
     blocks = []
     at = start + _HEADER
     for unpadded, size in records:
-        blocks.append((at, unpadded, size, start))
+        blocks.append((at, unpadded, size, start, footer[9]))
         at += _padded(unpadded)
     return start, blocks
 
@@ -283,6 +305,9 @@ def _parse_index(index: bytes, offset: int) -> list[tuple[int, int]]:
     for _ in range(count):
         unpadded, at = _number(index, at)
         size, at = _number(index, at)
+        if unpadded < _SMALLEST_BLOCK:
+            message = f"its block {len(records)} has {unpadded} bytes, fewer than any"
+            raise CorruptImage(message, structure="xz index", offset=offset)
         records.append((unpadded, size))
     if any(index[at:-4]) or len(index) - 4 - at > 3:
         raise CorruptImage("its padding is not up to three zeros", structure="xz index", offset=offset + at)
