@@ -200,7 +200,7 @@ def _read_packed(finding: Finding, source: ReadAt, where: str, depth: int) -> bo
         archive = open_archive(source)
     except NotAnArchive:
         return _read_module(finding, source, depth)
-    if archive.kind == "tar" and not any(read_up_to(source, 0, 512)):
+    if archive.kind == "tar" and not any(read_up_to(_inner(source), 0, 512)):
         return False  # an empty archive, or a disk that begins with zeros
     module = Module(source)
     kind = "+".join((*archive.layers, archive.kind))
@@ -282,6 +282,12 @@ def _hold(finding: Finding, file: ReadAt, sums: list[tuple[str, str, str]], here
         else:
             finding.complaints.append(f"{here}another sum than the descriptor's ({algorithm} {process})")
             finding.outcome = FAILED
+
+
+def _inner(source: ReadAt) -> ReadAt:
+    """What is under all compressions."""
+    layers = peel(source, None, LayerOptions())
+    return layers[-1].source if layers else source
 
 
 def _under(file: ReadAt, count: int | None) -> bytes:
