@@ -301,7 +301,7 @@ def _parse_index(index: bytes, offset: int) -> list[tuple[int, int]]:
     count, at = _number(index, 1)
     if count > len(index) // 2:
         raise CorruptImage("it has more blocks than room for them", structure="xz index", offset=offset)
-    records = []
+    records: list[tuple[int, int]] = []
     for _ in range(count):
         unpadded, at = _number(index, at)
         size, at = _number(index, at)
