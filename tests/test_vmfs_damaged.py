@@ -11,11 +11,11 @@ import pytest
 from tests.support import Counting, run
 from tests.vmfs_image import expand
 from vmvisor_image import Directory, Image, LimitExceeded, Limits, Role, inspect, open_datastore, verify
-from vmvisor_image.partition_types import VMFS
+from vmvisor_image.partition_types import BASIC_DATA, VMFS
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE, LvmVolume
 from vmvisor_image.streams import ReadAt
-from vmvisor_image.testing.forge import SparseImage
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import VmfsDirectory, VmfsFile, VmfsLink, vmfs_volume
@@ -215,6 +215,23 @@ def test_a_volume_whose_volume_manager_is_lost_is_read_from_its_usual_place(kind
             assert image.read_at(extent.offset, 1) == b"b"
             [problem] = image.problems
             assert (problem.structure, problem.offset) == ("LVM device header", 0x100000)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_lost_volume_is_looked_for_in_partitions_of_its_type(kind: str) -> None:
+    """In others it costs no reading."""
+    volume = forged(kind)
+    content = SparseImage(volume.size, after(volume))
+    sectors = volume.size // 512
+    for disk, is_found in (
+        (gpt_disk([GptPartition(1, VMFS, 2048, sectors, content=content)], sectors=sectors + 4096), True),
+        (mbr_disk([ForgedPartition(1, 0xFB, 128, sectors, content=content)], sectors=sectors + 4096), True),
+        (gpt_disk([GptPartition(1, BASIC_DATA, 2048, sectors, content=content)], sectors=sectors + 4096), False),
+    ):
+        with Image.open(disk) as image:
+            assert isinstance(image.partitions[1].volume, VmfsVolume) is is_found
+            if is_found:
+                assert image.partitions[1].files["a.txt"].read_bytes() == b"a" * 5000
 
 
 @pytest.mark.parametrize("magic", [(1080, b"\x53\xef"), (4086, b"SWAPSPACE2")])

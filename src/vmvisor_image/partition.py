@@ -17,7 +17,7 @@ from vmvisor_image.forking import ForkSafeLock, cached_property, restart_in_chil
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import fold_name, printable
-from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE, PartitionType, partition_type
+from vmvisor_image.partition_types import MBR_VMFS, MBR_VMKCORE, VMFS, VMFS_L, VMKCORE, PartitionType, partition_type
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess, find_generation, find_layout
 from vmvisor_image.record import Record
 from vmvisor_image.signatures import Match, match_signature
@@ -30,6 +30,8 @@ from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
 
 _WHOLE_DISK = PartitionType(None, None, "whole disk")
+_VMFS_TYPES = (None, MBR_VMFS, VMFS, VMFS_L)
+"""Of a disk without a table, too."""
 
 
 class PartitionOwner(Protocol):
@@ -367,7 +369,8 @@ class Partition:
             with self._lock:
                 if not self._opened:
                     try:
-                        self._volume = open_volume(self._owner.disk, self.start, self.size, self)
+                        is_vmfs = self._entry.type_key in _VMFS_TYPES
+                        self._volume = open_volume(self._owner.disk, self.start, self.size, self, is_vmfs=is_vmfs)
                         if self._volume is None and self._entry.type_key in (MBR_VMKCORE, VMKCORE):
                             self._volume = DiagnosticPartition(self._owner.disk, self.start, self.size)
                         if self._volume is None:

@@ -151,7 +151,7 @@ def find_table(disk: ReadAt) -> Table:
         is_mbr = False
     if is_mbr and not mbr.protects_gpt(sector):
         return mbr.MbrTable(disk, sector, ())
-    if not is_mbr and (found := recognise(disk, 0)) is not None and found.content == "volume":
+    if not is_mbr and (found := recognise(disk, 0, is_vmfs=True)) is not None and found.content == "volume":
         return WholeDisk(disk)
     table, problems = gpt.find_gpt(disk, sector)
     if table is not None:

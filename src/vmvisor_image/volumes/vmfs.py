@@ -65,15 +65,17 @@ _LARGEST_DEVICE: Final = 64 << 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def find_magic(disk: ReadAt, start: int, size: int | None = None) -> tuple[int, bytes] | None:
+def find_magic(
+    disk: ReadAt, start: int, size: int | None = None, *, may_be_lost: bool = False
+) -> tuple[int, bytes] | None:
     """Offset and bytes of what tells a device of a VMFS volume, or a file system without the volume manager.
-
-    Where the volume manager's header is lost the volume is looked for where all known devices have it.
 
     Args:
         disk: The decoded disk.
         start: First byte of the partition.
         size: Bytes in it; None for those up to the disk's end.
+        may_be_lost: Look for the volume where all known devices have it, too, 19 MiB behind the start, as where the
+            volume manager's header is lost.
     """
 
     def read(offset: int, length: int) -> bytes:
@@ -84,7 +86,7 @@ def find_magic(disk: ReadAt, start: int, size: int | None = None) -> tuple[int, 
         return LVM_OFFSET, magic
     # As libblkid knows it, which takes the magic of VMFS 3; the version is asked for, too, as four bytes are few.
     magics = [value.to_bytes(4, "little") for value in FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS]
-    for begin in (0, USUAL_DATA_OFFSET):
+    for begin in (0, USUAL_DATA_OFFSET) if may_be_lost else (0,):
         found = read(begin + FILE_SYSTEM_OFFSET, _VERSIONED)
         if found[:4] in magics and int.from_bytes(found[4:], "little") in _GENERATIONS:
             # What is something else from its first bytes on may have anything 19 MiB behind them.
@@ -93,9 +95,9 @@ def find_magic(disk: ReadAt, start: int, size: int | None = None) -> tuple[int, 
     return None
 
 
-def probe(disk: ReadAt, start: int, size: int) -> bool:
-    """Whether the partition of `size` bytes from byte `start` of `disk` holds VMFS, or a part of it."""
-    return find_magic(disk, start, size) is not None
+def probe(disk: ReadAt, start: int, size: int, *, may_be_lost: bool) -> bool:
+    """Whether the partition of `size` bytes from byte `start` of `disk` holds VMFS, or a part; see `find_magic`."""
+    return find_magic(disk, start, size, may_be_lost=may_be_lost) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,7 +444,7 @@ class VmfsVolume:
         found = LvmDevice.parse(self._source.read_at(LVM_OFFSET, LvmDevice.length()), base=self._start + LVM_OFFSET)
         if found.magic == LVM_MAGIC:
             return found
-        at = find_magic(self._disk, self._start, self._size)
+        at = find_magic(self._disk, self._start, self._size, may_be_lost=True)
         begin = FILE_SYSTEM_OFFSET if at is None else at[0]
         zeros = LvmDevice.parse(bytes(LvmDevice.length()), base=self._start)
         return replace(zeros, data_offset=begin - FILE_SYSTEM_OFFSET)
