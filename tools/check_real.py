@@ -332,7 +332,7 @@ def table(findings: list[Finding]) -> str:
     columns = (READ, TOLD, NAMED, REFUSED, FAILED, BROKEN, "inside", "files")
     lines = [f"| kind | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for kind, row in sorted(rows.items()):
-        if kind != "unknown" or row[FAILED] or row[BROKEN]:
+        if any(row[column] for column in columns):
             lines.append(
                 f"| {kind} | {' | '.join(str(row[column] or '') for column in columns)} |".replace("  |", " |")
             )
