@@ -42,7 +42,8 @@ _DERIVED_WITH: Final = b"This is obfuscation, not encryption. If you want encryp
 _ITERATIONS: Final = 100_000
 _LARGEST: Final = 256 << 20
 """Bytes of an envelope that are decrypted, which is done in memory; a configuration has less than one MiB."""
-_SETTING: Final = re.compile(r'\s*([.\w]+)\s*=\s*"([^"]*)"')
+_SETTING: Final = re.compile(r'^[ \t]*([.\w]+)[ \t]*=[ \t]*"([^"]*)"', re.MULTILINE)
+"""One a line: looked for anywhere, a run of spaces would take the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class IntelHeader(Record):
     processor: U32
     """What CPUID (leaf 1, EAX) says of the processor."""
     checksum: U32
+    """What makes the sum of all 32-bit numbers 0."""
     loader_revision: U32
     """1."""
     platforms: U32
@@ -42,6 +43,7 @@ class IntelHeader(Record):
     total_size: U32
     """Bytes of the update, this header included; 0 for 2048."""
     reserved: Annotated[bytes, Bytes(12)]
+    """Zeros, or later fields."""
 
 
 @record
@@ -73,11 +75,18 @@ class AmdPatch(Record):
     date: U32
     """As Intel's."""
     revision: U32
+    """Of the update; higher is newer."""
     data_id: U16
+    """Kind of its data."""
     data_length: U8
+    """Length of its data, in units of the processor."""
     initialisation: U8
+    """Whether the processor is to be initialised by it."""
     checksum: U32
+    """Of its data."""
     north_bridge: U32
+    """Identifier of the chip that it is for; 0 for any."""
     south_bridge: U32
+    """Identifier of the chip that it is for; 0 for any."""
     processor: U16
     """Number that the container's table has for its processors."""

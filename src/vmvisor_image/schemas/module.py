@@ -175,7 +175,7 @@ class EnvelopeHeader(Record):
 
 @record
 class EnvelopeFooter(Record):
-    """The last 4096 bytes of the envelope."""
+    """The beginning of the last 4096 bytes of the envelope, which end in the tag's length, 16, and version 1."""
 
     magic: Annotated[bytes, Bytes(23)]
     """`ENVELOPE_FOOTER_MAGIC`."""
@@ -183,12 +183,6 @@ class EnvelopeFooter(Record):
     """Zeros."""
     digest: Annotated[bytes, Bytes(16)]
     """The tag of the encryption."""
-    unused: Annotated[bytes, Bytes(4040)]
-    """Zeros."""
-    size: U32
-    """Bytes of the tag: 16."""
-    version: U32
-    """1."""
 
 
 @record

@@ -284,11 +284,8 @@ def encrypt(data: bytes, info: bytes, *, initial: bytes | None = None) -> bytes:
     filler = hashlib.shake_256(data).digest(padding + ENVELOPE_BLOCK - len(end))
     encrypted = AESGCM(key).encrypt(vector, data + filler + end, header + b"ESXConfiguration")
     tag = encrypted[-16:]
-    return (
-        header
-        + encrypted[:-16]
-        + EnvelopeFooter(ENVELOPE_FOOTER_MAGIC, bytes(9), tag, bytes(4040), len(tag), 1).build()
-    )
+    footer = EnvelopeFooter(ENVELOPE_FOOTER_MAGIC, bytes(9), tag).build().ljust(ENVELOPE_BLOCK - 8, b"\0")
+    return header + encrypted[:-16] + footer + struct.pack("<II", len(tag), 1)
 
 
 def _text_attribute(name: str, value: str) -> bytes:
