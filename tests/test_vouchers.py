@@ -16,7 +16,8 @@ from types import FunctionType
 import pytest
 
 from tests.support import REPOSITORY, require_oracle, run
-from vmvisor_image import testing
+from vmvisor_image import open_archive, testing
+from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing import forge, forge_iso, forge_modules, forge_virtual
 
 VOUCHED = re.compile(r"Vouched for by ((?:(?!Vouched)[^:])+): ((?:``tests/\w+\.py``(?: and )?)+)")
@@ -151,3 +152,26 @@ def test_a_vmtar_is_what_dissect_reads(tmp_path: Path, *, inline: bool) -> None:
 def test_a_module_is_what_gzip_reads(tmp_path: Path) -> None:
     (tmp_path / "module.gz").write_bytes(forge.module("vmkernel", 50_000, b"some text"))
     run("gzip", "-t", tmp_path / "module.gz")
+
+
+@pytest.mark.parametrize("end", ["exact", "of 512 bytes", "of a page"])
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_a_vmtar_as_builders_of_vibs_wrote_it(end: str, *, is_signed: bool) -> None:
+    """Measured on payloads of VIBs: the end is exact up to 8.0, of 512 bytes since; sums are of either sort; type 7."""
+    files = {"usr/lib/vmware/vmkmod/driver": FILES["usr/lib/more"], "last": FILES["usr/lib/more"][:5000]}
+    data = bytearray(forge_modules.vmtar_archive(files))
+    if end != "of a page":
+        del data[data.rindex(files["last"]) + 5000 :]
+        data += bytes(-len(data) % 512 if end == "of 512 bytes" else 0)
+    for at in range(0, 4096, 512):
+        header = data[at : at + 512]
+        if header[257:262] == b"visor":
+            header[156:157] = b"7" if header[156:157] == b"0" else header[156:157]
+            header[329:332] = b"\xe9\xff\x80"  # of a field that is not read, so that the sums differ
+            header[148:156] = b" " * 8
+            total = sum(header) - 256 * is_signed * sum(byte >= 0x80 for byte in header)
+            header[148:156] = b"%06o\0 " % total
+            data[at : at + 512] = header
+    archive = open_archive(BytesSource(bytes(data)))
+    assert {path: file.read_bytes() for path, file in archive.items()} == files
+    assert archive.problems == ()
