@@ -163,11 +163,12 @@ def parse_descriptor(data: bytes) -> Descriptor:
             settings[match.group(1).casefold()] = match.group(2)
         else:
             problems.append(f"a line that is none of a descriptor, {line[:80]!r}")
-    absent = [name for name in ("CID", "parentCID") if _hexadecimal(settings.get(name.casefold())) is None]
-    if absent or "version" not in settings:
-        problems.append(f"it has no {', '.join(absent or ['version'])}")
-    if settings.get("createtype", "").casefold() not in _CREATE_TYPES:
-        problems.append(f"its type is not known, {settings.get('createtype')!r}")
+    absent = [name for name in ("version", "createType") if name.casefold() not in settings]
+    absent += [name for name in ("CID", "parentCID") if _hexadecimal(settings.get(name.casefold())) is None]
+    if absent:
+        problems.append(f"it has no {', '.join(absent)}")
+    if settings.get("createtype", _STREAM_OPTIMIZED).casefold() not in _CREATE_TYPES:
+        problems.append(f"its type is not known, {settings['createtype']!r}")
     if len(extents) > _MOST_EXTENTS:
         raise _refused(f"it has {len(extents)} extents, more than the {_MOST_EXTENTS} that are read")
     parent = _hexadecimal(settings.get("parentcid"))
