@@ -62,8 +62,10 @@ _IN_ZIP64: Final = 0xFFFF
 _LOCAL_HEADER: Final = 30
 """Bytes of a local file header before the name (4.3.7)."""
 _FEED: Final = 1 << 16
-_UNIX: Final = 3
+_DOS, _UNIX = 0, 3
 """Of "version made by" (APPNOTE.TXT 4.4.2)."""
+_IS_DOS_DIRECTORY: Final = 0x10
+"""Of the external attributes' low byte (4.4.15)."""
 _UNICODE_NAME: Final = 0x7075
 _ENCRYPTED, _HAS_END_MARK, _IS_DESCRIBED_BEHIND, _UTF8 = 0x1, 0x2, 0x8, 0x800
 """Flags: 4.4.4; the second one is LZMA's."""
@@ -71,7 +73,7 @@ _LOCAL_FIELDS: Final = struct.Struct("<HHxxxxIII")
 """Flags, method, CRC-32 and both sizes of a local header, from byte 6 on (4.3.7)."""
 _IN_EXTRA_FIELD: Final = 0xFFFFFFFF
 """A size that is in the zip64 field."""
-_BZIP2, _LZMA, _OLD_ZSTD, _ZSTD = 12, 14, 20, 93
+_BZIP2, _LZMA, _OLD_ZSTD, _ZSTD, _XZ = 12, 14, 20, 93, 95
 """Methods: 4.4.5."""
 _LZMA_MEMORY: Final = 256 << 20
 """Bytes that a decoder may take."""
@@ -152,6 +154,8 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
     is_split = False
     for entry in entries:
         entry.filename = _name(entry)
+        if entry.create_system == _DOS and "/" not in entry.filename:  # some writers there keep its separator
+            entry.filename = entry.filename.replace("\\", "/")
         if disk and entry.volume != disk and not _has_own_header(source, entry):
             message = f"{entry.filename!r} is in part {entry.volume + 1} of {disk + 1} of a split archive"
             report(Problem("zip directory", f"{message} and is left out: join the parts first"))
@@ -202,7 +206,7 @@ def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], 
         modified = datetime(*entry.date_time)  # noqa: DTZ001  # zip knows no zone
     except ValueError:
         modified = None
-    if entry.is_dir():
+    if entry.is_dir() or (entry.create_system == _DOS and entry.external_attr & _IS_DOS_DIRECTORY):
         header, name = _local_header(source, entry)
         if header[:4] != _MAGIC or name != entry.orig_filename:
             report(Problem("zip local header", f"directory {entry.filename!r} has none, or one of another name", at))
@@ -538,6 +542,14 @@ class Bzip2Decoder(_LibraryDecoder):
         self._library = bz2.BZ2Decompressor()
 
 
+class XzDecoder(_LibraryDecoder):
+    """Decompresses one member of method 95."""
+
+    def __init__(self, member: _Packed) -> None:
+        super().__init__(member)
+        self._library = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)
+
+
 class LzmaDecoder(_LibraryDecoder):
     """Decompresses one member of method 14: four bytes say how many bytes of properties follow (5.8.8).
 
@@ -589,4 +601,5 @@ _DECODERS: Final[dict[int, Callable[[_Packed], _MemberDecoder]]] = {
     _LZMA: LzmaDecoder,
     _ZSTD: ZstdMemberDecoder,
     _OLD_ZSTD: ZstdMemberDecoder,
+    _XZ: XzDecoder,
 }
