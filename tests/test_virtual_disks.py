@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import Counting, run
+from tests.support import Counting, require_tool, run
 from vmvisor_image import CorruptImage, Image, UnsafeName
 from vmvisor_image.layers import LayerOptions, unwrap
 from vmvisor_image.layers.mapped import MappedDisk
@@ -184,6 +185,17 @@ class TestRefused:
         run("qemu-img", "create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", tmp_path / "top.qcow2")
         with pytest.raises(CorruptImage, match=r"base\.qcow2"):
             Image.open(tmp_path / "top.qcow2")
+
+    def test_a_backing_file_whose_name_lies_elsewhere(self, tmp_path: Path) -> None:
+        path = tmp_path / "disk.qcow2"
+        run("qemu-img", "create", "-f", "qcow2", path, "1M")
+        data = bytearray(path.read_bytes())
+        data[10] = 0x80
+        path.write_bytes(data)
+        with pytest.raises(CorruptImage, match="not in the first cluster"):
+            Image.open(path)
+        done = subprocess.run([require_tool("qemu-img"), "info", path], capture_output=True, text=True, check=False)
+        assert "Invalid backing file offset" in done.stderr
 
     def test_a_backing_file_without_a_name_is_none(self, tmp_path: Path) -> None:
         path = tmp_path / "disk.qcow2"

@@ -95,6 +95,8 @@ class _Reader:
             raise _refused("cluster_bits", f"{header.cluster_bits}, not 9 to 21", 20)
         if header.encryption:
             raise _refused("encryption", "the disk is encrypted, which is not read", 32)
+        if header.backing_file_offset > 1 << header.cluster_bits:
+            raise _refused("backing_file_offset", "the name that it leads to is not in the first cluster", 8)
         if header.backing_file_offset and header.backing_file_size:  # to QEMU, too, a name without a byte is none
             length = min(header.backing_file_size, _LONGEST_NAME)
             name = read_up_to(self._source, header.backing_file_offset, length).decode("utf-8", "replace")
