@@ -380,6 +380,20 @@ def test_a_vhdx_without_an_item_that_every_disk_has(tmp_path: Path) -> None:
     assert fails("qemu-img", "info", "-f", "vhdx", tmp_path / "damaged.vhdx")
 
 
+def test_a_vhdx_item_with_reserved_bits(tmp_path: Path) -> None:
+    data = disk(tmp_path, "vhdx", "vhdx")
+    data[data.index(bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")) + 29] = 0x80
+    assert "bits of an item that have to be 0 are not" in told_of(tmp_path, "vhdx", data)
+
+
+def test_a_vhdx_of_no_bytes(tmp_path: Path) -> None:
+    data = disk(tmp_path, "vhdx", "vhdx")
+    size = data.index((1 << 20).to_bytes(8, "little"), data.index(b"metadata") + 65536 + 8)
+    data[size : size + 8] = bytes(8)
+    assert "the disk has no bytes" in told_of(tmp_path, "vhdx", data)
+    assert fails("qemu-img", "info", "-f", "vhdx", tmp_path / "damaged.vhdx")
+
+
 def test_a_vhdx_of_more_than_64_tib(tmp_path: Path) -> None:
     data = disk(tmp_path, "vhdx", "vhdx")
     metadata = data.index(b"metadata")

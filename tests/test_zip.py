@@ -69,6 +69,17 @@ class TestNames:
         own = data.replace(b"PK\1\2\x14\0", b"PK\1\2\x14\3")  # on Unix it is a letter as any other
         assert contents(read(own)) == {"folder": b"", "folder\\file": b"data"}
 
+    def test_a_link_that_names_nothing(self, tmp_path: Path) -> None:
+        info = zipfile.ZipInfo("link")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(info, b"")
+        found = read((tmp_path / "a.zip").read_bytes())
+        assert found.links == {"link": ""}
+        assert ["is a symbolic link to nothing" in problem.message for problem in found.problems] == [True]
+        command = [require_tool("bsdtar"), "-xf", str(tmp_path / "a.zip"), "-C", str(tmp_path)]
+        assert subprocess.run(command, capture_output=True, check=False).returncode
+
     def test_of_code_page_437(self) -> None:
         info = zipfile.ZipInfo("x")
         info.create_system = 0

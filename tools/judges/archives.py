@@ -231,7 +231,7 @@ def _of_local_headers(case: Case, difference: Difference) -> bool:  # noqa: ARG0
 _OF_DIRECTORY: Final = re.compile(
     "is compressed by method|is encrypted|not what the directory says|its CRC is not|it can't be read [(]"
     "|an extra field of type|is stored and has|has another name|has the CRC|has no bytes|its end record"
-    "|its data has no end|bytes wanted, but"
+    "|its data has no end|its data is damaged|bytes wanted, but|a member has no name|is a symbolic link to nothing"
 )
 
 

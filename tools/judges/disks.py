@@ -385,7 +385,8 @@ EXPLANATIONS: Final[dict[str, tuple[Explanation, ...]]] = {
             "regions and sizes",
             ("called unsound",),
             _told(
-                "VHDX (region|metadata) at byte .*(it overlaps another one|no whole sectors|is larger than any may be)"
+                "VHDX (region|metadata) at byte .*(it overlaps another one|no whole sectors|larger than any may be"
+                "|bits of an item)"
             ),
             "qemu-img takes any size of the disk, whose blocks it counts in 32 bits, and the log's place only where the"
             " log is not empty",

@@ -216,6 +216,8 @@ def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], 
         raw = content if content is not None else source
         start = 0 if content is not None or not extents else extents[0].offset
         target = raw.read_at(start, entry.file_size).decode("utf-8", "surrogateescape")
+        if not target:
+            report(Problem("zip member", f"{entry.filename!r} is a symbolic link to nothing", at))
         return ArchiveMember(path, "symlink", 0, modified, mode & 0o7777, target=target, offset=at)
     return ArchiveMember(
         path,

@@ -103,6 +103,8 @@ class _Reader:
         for item_id, name in ((DISK_ID, "identifier"), (PHYSICAL_SECTOR_SIZE, "physical sectors")):
             if item_id not in items:
                 self.problems.note("VHDX metadata", f"the item of the disk's {name} is missing", self._metadata)
+        if not self.size:
+            self.problems.note("VHDX metadata", "the disk has no bytes", self._metadata)
         if self.size % sector:
             self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are no whole sectors", self._metadata)
         self._ratio = _BITMAP_BITS * sector // self._block
@@ -178,6 +180,9 @@ class _Reader:
         for entry in found:
             if entry.flags & _IS_REQUIRED and entry.item_id not in _KNOWN_ITEMS:
                 raise self._bad("an item that a reader has to know is not known")
+            if entry.reserved:
+                at = entry.source_offset or self._metadata
+                self.problems.note("VHDX metadata", "bits of an item that have to be 0 are not", at)
         return {entry.item_id: entry for entry in found}
 
     def _item(self, items: dict[bytes, MetadataTableEntry], item_id: bytes, length: int) -> bytes:
