@@ -456,7 +456,9 @@ def _in_processes(task: Callable[[Source], Row], images: Sequence[Source], worke
             raise UsageError('no process can be started; a script needs `if __name__ == "__main__":`') from broken
     while True:
         with _processes(workers) as pool:
-            for source, future in _in_flight(pool, task, waiting, workers):
+            # By the pool itself: its thread fails where it finds its processes gone and a future cancelled by us.
+            cancel = partial(pool.shutdown, cancel_futures=True)
+            for source, future in _in_flight(pool, task, waiting, workers, cancel):
                 error = future.exception()
                 if isinstance(error, BrokenExecutor):
                     suspects.append(source)  # it, or one that was read at the same time
@@ -506,9 +508,16 @@ def _end_with_parent() -> None:
 
 
 def _in_flight(
-    executor: Executor, task: Callable[[Source], Row], waiting: Iterator[Source], workers: int
+    executor: Executor,
+    task: Callable[[Source], Row],
+    waiting: Iterator[Source],
+    workers: int,
+    cancel: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Source, Future[Row]]]:
-    """Each image with its future when that is done; takes from `waiting` while there is room and the executor works."""
+    """Each image with its future when that is done; takes from `waiting` while there is room and the executor works.
+
+    What is pending at an early end is cancelled by `cancel`, or one by one.
+    """
     pending: dict[Future[Row], Source] = {}
     broken = False
     try:
@@ -522,8 +531,11 @@ def _in_flight(
                 broken = broken or isinstance(future.exception(), BrokenExecutor)
                 yield pending.pop(future), future
     finally:
-        for future in pending:
-            future.cancel()
+        if pending and cancel is not None:
+            cancel()
+        elif pending:
+            for future in pending:
+                future.cancel()
 
 
 def _submit(executor: Executor, task: Callable[[Source], Row], source: Source) -> Future[Row]:
