@@ -386,6 +386,14 @@ def test_a_vhdx_item_with_reserved_bits(tmp_path: Path) -> None:
     assert "bits of an item that have to be 0 are not" in told_of(tmp_path, "vhdx", data)
 
 
+def test_a_vhdx_item_of_another_length(tmp_path: Path) -> None:
+    data = disk(tmp_path, "vhdx", "vhdx")
+    data[data.index(bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")) + 22] = 0x20
+    assert f"an item has {8 + (0x20 << 16)} bytes, not 8" in told_of(tmp_path, "vhdx", data)
+    with Image.open(bytes(data)) as image:
+        assert image.size == 1 << 20
+
+
 def test_a_vhdx_of_no_bytes(tmp_path: Path) -> None:
     data = disk(tmp_path, "vhdx", "vhdx")
     size = data.index((1 << 20).to_bytes(8, "little"), data.index(b"metadata") + 65536 + 8)

@@ -386,7 +386,7 @@ EXPLANATIONS: Final[dict[str, tuple[Explanation, ...]]] = {
             ("called unsound",),
             _told(
                 "VHDX (region|metadata) at byte .*(it overlaps another one|no whole sectors|larger than any may be"
-                "|bits of an item)"
+                "|bits of an item|an item has [0-9]+ bytes, not)"
             ),
             "qemu-img takes any size of the disk, whose blocks it counts in 32 bits, and the log's place only where the"
             " log is not empty",

@@ -189,8 +189,11 @@ class _Reader:
         entry = items.get(item_id)
         if entry is None or entry.item_length < length:
             raise self._bad(f"an item of {length} bytes is missing")
-        if not TABLE_SIZE <= entry.offset <= self._metadata_size - entry.item_length:  # [MS-VHDX] 2.6.1.2
+        if not TABLE_SIZE <= entry.offset <= self._metadata_size - length:  # [MS-VHDX] 2.6.1.2
             raise self._bad(f"an item at byte {entry.offset:#x} of it is not in its region, or in its table")
+        if entry.item_length != length:
+            message = f"an item has {entry.item_length} bytes, not {length}"
+            self.problems.note("VHDX metadata", message, entry.source_offset or self._metadata)
         return self._source.read_at(self._metadata + entry.offset, length)
 
     def _bad(self, message: str) -> CorruptImage:
