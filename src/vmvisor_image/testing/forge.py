@@ -714,9 +714,9 @@ def esx_disk(
 def esx67_boot_partition(tree: Tree, *, sector_size: int = SECTOR) -> SparseImage:
     """The boot partition that the installer of ESXi 6.7 writes, of 4 MiB; on a disk of 4096-byte sectors it is FAT12.
 
-    Vouched for by ``bootpart`` and ``bootpart4kn`` of that installer, whose sizes, sectors, kinds of FAT and markers
-    (of their UUIDs the first four bytes) these are, and of the first one the label and what is reserved and hidden; the
-    marker says FAT16 of both. ``fsck.fat``, ``blkid`` and mtools read what is made here.
+    Vouched for by ``fsck.fat``, ``blkid`` and ``mtype``: ``tests/test_purpose.py``. Sizes, sectors, kinds of FAT and
+    markers (of their UUIDs the first four bytes) are those of that installer's bootpart and bootpart4kn, and of the
+    first one the label and what is reserved and hidden; the marker says FAT16 of both.
 
     Args:
         tree: What it holds.

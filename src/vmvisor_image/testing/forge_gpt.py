@@ -188,8 +188,9 @@ def esx5_disk(
 def esx6_dd_image(*, boot: Tree, bank: Tree) -> SparseImage:
     """A dd image of ESXi 6.x in GPT mode: its disk ends with the last partition, its banks but the first are empty.
 
-    Vouched for by ``gptstart`` of the installer of ESXi 6.7, whose numbers, names, places and headers these are; that
-    the rest is FAT16 is by ``bootpart``, beside it. ``sgdisk`` and ``sfdisk`` read the same partitions.
+    Vouched for by ``sgdisk`` and ``sfdisk``, which read the same partitions: ``tests/test_gpt.py``. Numbers, names,
+    places and headers are those of gptstart of the installer of ESXi 6.7; that the rest is FAT16 is by bootpart,
+    beside it.
 
     Args:
         boot: Content of partition 1.

@@ -193,7 +193,9 @@ def kernel_elf(text: bytes = b"", *, multiboot: bool = True, identity: tuple[str
 
 
 def intel_microcode(processor: int, revision: int, *, released: int = 0x01022018, size: int = 2048) -> bytes:
-    """One of Intel's updates of a processor's microcode; what it does is noise. iucode_tool takes it for one.
+    """One of Intel's updates of a processor's microcode; what it does is noise.
+
+    Vouched for by ``iucode_tool``, run by hand, and the sum that Intel's manual asks for: ``tests/test_modules.py``.
 
     Args:
         processor: What CPUID says of the processor, such as 0x506E3.
@@ -213,7 +215,9 @@ def intel_microcode(processor: int, revision: int, *, released: int = 0x01022018
 def amd_microcode(
     updates: Mapping[int, int], *, released: int = 0x01022018, size: int = 960, vendor_table: int = 0x00800F12
 ) -> bytes:
-    """A container with AMD's updates of processors' microcode; amd-ucode-container reads it.
+    """A container with AMD's updates of processors' microcode.
+
+    Vouched for by ``amd-ucode-container``, run by hand; what our reader makes of it: ``tests/test_modules.py``.
 
     Args:
         updates: Revision of each update by the number of its processor in the table.
