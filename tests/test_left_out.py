@@ -15,6 +15,9 @@ import pytest
 from tests.media import PLAIN, iso, small_disk, write_tree
 from tests.support import run
 from vmvisor_image import Archive, CorruptImage, Image, Limits, NoDiskImage, Problem, SeveralImages, open_archive
+from vmvisor_image.errors import ProblemList
+from vmvisor_image.layers.mapped import MappedDisk, Run
+from vmvisor_image.layers.vmdk import parse_descriptor
 from vmvisor_image.limits import Meter
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive
@@ -157,6 +160,20 @@ class TestProblems:
             for _ in range(3):  # listed again, they are still the same
                 list(image.partitions[1].files)
             assert Problem("ISO 9660 volume", "15 more problems are left out") in image.problems
+
+    def test_of_a_virtual_disk(self) -> None:
+        problems = ProblemList("qcow2 disk")
+        for number in range(1500):
+            problems.note("qcow2 L2 table", "an entry", number)
+        disk = MappedDisk("qcow2", BytesSource(b""), 0, lambda _: Run(1), problems)
+        assert len(disk.problems) == 1001
+        assert disk.problems[-1] == Problem("qcow2 disk", "500 more problems are left out")
+
+    def test_of_a_vmdk_descriptor(self) -> None:
+        lines = "".join(f"line {number}\n" for number in range(150))
+        found = parse_descriptor(f"# Disk DescriptorFile\nversion=1\n{lines}".encode()).problems
+        assert len(found) == 101
+        assert re.fullmatch(r"VMDK descriptor: 5[0-9] more problems are left out", str(found[-1]))
 
     def test_what_ends_the_list_is_never_left_out(self) -> None:
         made = io.BytesIO()

@@ -431,7 +431,7 @@ def _check_partitions(image: Image, cause: Exception | None = None) -> None:
     """Raise what is wrong with an image that has no partitions, where anything is."""
     if not len(image.partitions):
         for problem in image.partitions.problems:
-            raise CorruptImage(problem.message, structure=problem.structure, offset=problem.offset) from cause
+            raise problem.error() from cause
 
 
 @contextlib.contextmanager
@@ -507,7 +507,7 @@ def _info(options: argparse.Namespace) -> int:
         _print_report(report, explain=options.explain)
     if report.scheme == "none" and not report.partitions:
         for problem in report.problems:
-            raise CorruptImage(problem.message, structure=problem.structure, offset=problem.offset)
+            raise problem.error()
     options.problems += report.problems
     return _check(options) if options.checksums else _DONE
 

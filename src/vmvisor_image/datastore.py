@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from vmvisor_image.errors import InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.files import Extent, File, FileTree
@@ -13,7 +12,7 @@ from vmvisor_image.image import Image
 from vmvisor_image.limits import Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.sources import Source
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.streams import Closing, ReadAt
 from vmvisor_image.volumes.vmfs import VmfsVolume, join_devices
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
 
@@ -81,7 +80,7 @@ def _listed(names: Mapping[str, set[str]]) -> str:
     return "; ".join(" = ".join(sorted(known)) for known in names.values())
 
 
-class Datastore:
+class Datastore(Closing):
     """A VMFS volume by its devices; made by `open_datastore`. Any number of threads may read.
 
     The extents of its files count from the volume's start.
@@ -178,14 +177,6 @@ class Datastore:
         """Close the images that `open_datastore` opened."""
         for image in self._images:
             image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Datastore], tuple[Any, ...]]:
         return (Datastore, (self._devices, self._images))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 
 class VmvisorImageError(Exception):
@@ -227,6 +227,50 @@ class Problem:
         field = "" if error.field is None else f"{error.field}: "
         return cls(error.structure, f"{field}{error.message}{detail}", error.offset)
 
+    def error(self) -> CorruptImage:
+        """The error that it is where nothing can be done for it."""
+        return CorruptImage(self.message, structure=self.structure, offset=self.offset)
+
     def __str__(self) -> str:
         where = "" if self.offset is None else f" at byte {self.offset:#x}"
         return f"{self.structure}{where}: {self.message}"
+
+
+class ProblemList:
+    """Different problems up to a number; how many more there were is the last one."""
+
+    def __init__(self, structure: str, most: int = 1000) -> None:
+        """Keep `most` problems; that of those left out is one of `structure`."""
+        self._structure, self._most = structure, most
+        self._kept: dict[Problem, None] = {}
+        self._left_out: set[int] = set()
+
+    def add(self, problem: Problem) -> None:
+        """Keep a problem, or count it."""
+        if problem in self._kept:
+            return
+        if len(self._kept) < self._most:
+            self._kept[problem] = None
+        elif len(self._left_out) < _MOST_COUNTED:
+            self._left_out.add(hash(problem))
+
+    def note(self, structure: str, message: str, offset: int | None = None) -> None:
+        """Add a problem of this structure, message and offset."""
+        self.add(Problem(structure, message, offset))
+
+    @property
+    def found(self) -> tuple[Problem, ...]:
+        """The problems, in the order in which they came."""
+        if not self._left_out:
+            return tuple(self._kept)
+        number = or_more(len(self._left_out), _MOST_COUNTED)
+        return (*self._kept, Problem(self._structure, f"{number} more problems are left out"))
+
+
+def or_more(number: int, most: int) -> str:
+    """A number, or at least `most`, up to which was counted."""
+    return f"{number} or more" if number >= most else f"{number}"
+
+
+_MOST_COUNTED: Final = 100_000
+"""Problems that are left out and counted."""

@@ -350,7 +350,7 @@ class Image:
             self._closed = True
             opened, self._opened = self._opened, None
         with contextlib.ExitStack() as stack:  # all of them, also where one fails
-            for close in reversed(opened.closers if opened is not None else ()):
+            for close in opened.closers if opened is not None else ():  # what was opened last is closed first
                 stack.callback(close)
 
     def _open(self) -> _Opened:
@@ -381,9 +381,7 @@ class Image:
             bridged = _bridge(layers[-1].source)
             layers = (*layers[:-1], replace(layers[-1], source=bridged))
         closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
-        return _Opened(
-            layers, source, layers[-1].source if layers else source, tuple(reversed(closers)), (*neighbours,)
-        )
+        return _Opened(layers, source, layers[-1].source if layers else source, tuple(closers), (*neighbours,))
 
     def _neighbour(
         self, source: ReadAt, closers: list[Callable[[], None]], neighbours: list[ReadAt]

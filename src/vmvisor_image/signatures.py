@@ -204,9 +204,13 @@ def match_disk(head: bytes, read_end: Callable[[int], bytes] | None) -> Match | 
     return None
 
 
-def likeness(source: ReadAt) -> str | None:
-    """What a source that holds no volume most likely is, in words, by its first 8 KiB; None where nothing says it."""
-    match = match_signature(source)
+def likeness(source: ReadAt, match: Match | None) -> str | None:
+    """What a source that holds no volume most likely is, in words; None where nothing says it.
+
+    Args:
+        source: The source, of which the first 8 KiB are looked at.
+        match: What `match_signature` found in it.
+    """
     if match is not None:
         return match.name
     try:

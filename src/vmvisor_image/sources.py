@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeGuard, cast
+from typing import Any, BinaryIO, TypeGuard, cast
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.remote import is_url, open_url
-from vmvisor_image.streams import BytesSource, CheckedSource, FileObjectSource, FileSource, ReadAt
+from vmvisor_image.streams import BytesSource, CheckedSource, Closing, FileObjectSource, FileSource, ReadAt
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
 """What every function takes that takes a source: a path or URL, the bytes themselves, a seekable binary file object, or
@@ -19,7 +18,7 @@ opened stays open."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedSource:
+class OpenedSource(Closing):
     """A source that is open."""
 
     source: ReadAt
@@ -32,14 +31,6 @@ class OpenedSource:
         """Close what was opened here."""
         if self.is_own:
             cast("Any", self.source).close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def path_of(source: object) -> str | None:

@@ -15,7 +15,8 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from typing import Any, BinaryIO, NoReturn, Protocol, SupportsIndex, runtime_checkable
+from types import TracebackType
+from typing import Any, BinaryIO, NoReturn, Protocol, Self, SupportsIndex, runtime_checkable
 
 from vmvisor_image.errors import (
     ClosedError,
@@ -172,6 +173,24 @@ def knows_size(source: ReadAt) -> bool:
     A source that finds its size by decoding says so by an attribute `size_is_known`.
     """
     return bool(getattr(source, "size_is_known", True))
+
+
+class Closing:
+    """What has a `close`, and is closed at the end of a ``with`` block."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close what was opened for it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class BytesSource:

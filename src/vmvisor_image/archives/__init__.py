@@ -6,17 +6,17 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType, TracebackType
-from typing import Any, Final, Literal, Protocol, Self
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
-from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
+from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem, ProblemList, or_more
 from vmvisor_image.files import Directory, Extent, File, FileTree
 from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.layers import LayerOptions, peel
 from vmvisor_image.limits import Meter, meter_of
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
 from vmvisor_image.sources import Source, open_source
-from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams import Closing, ReadAt, knows_size, read_up_to
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
@@ -29,7 +29,7 @@ usual system take."""
 MOST_PROBLEMS: Final = 1000
 """Problems of one archive or CD that are kept; of more the number is told."""
 _MOST_COUNTED: Final = 100_000
-"""Of what is left out: counting it reads it."""
+"""Members that are left out: counting them reads them."""
 _MOST_LINKS: Final = 32
 """Hard links from one to the next: archivers write one."""
 _PROGRAMS: Final = (b"MZ", b"\x7fELF", b"#!")
@@ -67,37 +67,7 @@ class ArchiveMember:
     """CRC-32 of a file's data as the archive says; zip only."""
 
 
-class ProblemList:
-    """Different problems up to a number; how many more there were is the last one."""
-
-    def __init__(self, structure: str, most: int) -> None:
-        """Keep `most` problems; that of those left out is one of `structure`."""
-        self._structure, self._most = structure, most
-        self._kept: dict[Problem, None] = {}
-        self._left_out: set[int] = set()
-
-    def add(self, problem: Problem) -> None:
-        """Keep a problem, or count it."""
-        if problem in self._kept:
-            return
-        if len(self._kept) < self._most:
-            self._kept[problem] = None
-        elif len(self._left_out) < _MOST_COUNTED:
-            self._left_out.add(hash(problem))
-
-    @property
-    def found(self) -> tuple[Problem, ...]:
-        """The problems, in the order in which they came."""
-        if not self._left_out:
-            return tuple(self._kept)
-        return (*self._kept, Problem(self._structure, f"{_counted(len(self._left_out))} more problems are left out"))
-
-
-def _counted(number: int) -> str:
-    return f"{number} or more" if number >= _MOST_COUNTED else f"{number}"
-
-
-class Archive(FileTree):
+class Archive(FileTree, Closing):
     """The regular files of an archive by path; of two members with one path, the later one counts.
 
     Hard links are files with the content of what they lead to. Symbolic links are in `links`.
@@ -137,14 +107,6 @@ class Archive(FileTree):
         """Close what `open_archive` opened for it; what the caller opened stays open."""
         self._home.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __reduce__(self) -> tuple[Any, ...]:
         return (Archive, (self.kind, self._home))
 
@@ -152,14 +114,10 @@ class Archive(FileTree):
         return f"<Archive {self.kind}>"
 
 
-class _Closes(Protocol):
-    def close(self) -> None: ...
-
-
 class ArchiveHome:
     """Opens an archive when it is first used, and reads its headers when one is first asked for."""
 
-    def __init__(self, given: ReadAt, own: _Closes | None = None, *, looks_at_end: bool = True) -> None:
+    def __init__(self, given: ReadAt, own: Closing | None = None, *, looks_at_end: bool = True) -> None:
         """Take `given`, which may be compressed, and what is closed with it; for `looks_at_end` see `find_reader`."""
         self.given = given
         self._own = own
@@ -256,7 +214,7 @@ class ArchiveHome:
                 except CorruptImage as error:
                     last.append(Problem.of(error))
                 if left_out:
-                    message = f"{_counted(left_out)} members after the first {len(members)} are left out"
+                    message = f"{or_more(left_out, _MOST_COUNTED)} members after the first {len(members)} are left out"
                     last.append(Problem("archive", message))
                 tree = MemberTree(members, self._file)
                 for member in tree.by_path.values():
@@ -272,7 +230,7 @@ class ArchiveHome:
             self._own.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ArchiveHome, (self.given, self._own))
+        return (functools.partial(ArchiveHome, looks_at_end=self._looks_at_end), (self.given, self._own))
 
 
 class Metered:

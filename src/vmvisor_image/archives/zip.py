@@ -66,7 +66,6 @@ _DOS, _UNIX = 0, 3
 """Of "version made by" (APPNOTE.TXT 4.4.2)."""
 _IS_DOS_DIRECTORY: Final = 0x10
 """Of the external attributes' low byte (4.4.15)."""
-_UNICODE_NAME: Final = 0x7075
 _ENCRYPTED, _HAS_END_MARK, _IS_DESCRIBED_BEHIND, _UTF8 = 0x1, 0x2, 0x8, 0x800
 """Flags: 4.4.4; the second one is LZMA's."""
 _LOCAL_FIELDS: Final = struct.Struct("<HHxxxxIII")
@@ -183,12 +182,9 @@ def _name(entry: zipfile.ZipInfo) -> str:
         return entry.filename
     raw = entry.orig_filename.encode("cp437")  # as which zipfile decodes any bytes
     found = [raw] if entry.create_system == _UNIX else []
-    extra = entry.extra
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<HH", extra)
-        if kind == _UNICODE_NAME and length >= 5 and extra[4:9] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
-            found.insert(0, extra[9 : 4 + length])
-        extra = extra[4 + length :]
+    for _, kind, data in _extra_fields(entry.extra, 0, len(entry.extra)):
+        if kind == _UNICODE_PATH and data[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
+            found.insert(0, data[5:])
     for each in found:
         with contextlib.suppress(UnicodeDecodeError):
             return each.decode().partition("\0")[0]
@@ -360,18 +356,23 @@ def _with_sound_extra_fields(directory: bytes, start: int, report: Callable[[Pro
         (place,) = struct.unpack_from("<L", directory, at + 42)
         wanted = 8 * (*sizes, place).count(0xFFFFFFFF)
         field, end = at + _ENTRY + name, min(at + _ENTRY + name + extra, len(directory))
-        while field + 4 <= end:
-            kind, length = struct.unpack_from("<2H", directory, field)
-            data = directory[field + 4 : field + 4 + length]
-            is_whole = field + 4 + length <= end
+        for at_field, kind, data in _extra_fields(directory, field, end):
+            (length,) = struct.unpack_from("<H", directory, at_field + 2)
+            is_whole = len(data) == length
             if not is_whole or (kind == _ZIP64 and length < wanted) or (kind == _UNICODE_PATH and not _is_name(data)):
-                length = min(length, end - field - 4)
-                struct.pack_into("<2H", sound, field, _NO_FIELD, length)
+                struct.pack_into("<2H", sound, at_field, _NO_FIELD, len(data))
                 message = f"an extra field of type {kind:#06x} makes no sense and is left out"
-                report(Problem("zip directory", message, start + field))
-            field += 4 + length
+                report(Problem("zip directory", message, start + at_field))
         at += _ENTRY + name + extra + comment
     return bytes(sound)
+
+
+def _extra_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+    """Place, type and content, as far as it is there, of each extra field from `start` to `end` (exclusive; 4.5.1)."""
+    while start + 4 <= end:
+        kind, length = struct.unpack_from("<2H", data, start)
+        yield start, kind, data[start + 4 : min(start + 4 + length, end)]
+        start += 4 + length
 
 
 def _is_name(data: bytes) -> bool:

@@ -10,7 +10,7 @@ from vmvisor_image.archives import open_archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
-from vmvisor_image.errors import CorruptImage, PartitionNotFound, PathNotFound
+from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.forking import cached_property
 from vmvisor_image.names import fold_name
@@ -163,7 +163,7 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
     bootable = Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
     if not bootable.boots:
         for problem in found.files.problems:
-            raise CorruptImage(problem.message, structure=problem.structure, offset=problem.offset)
+            raise problem.error()
         raise PartitionNotFound(
             f"partition {found.number} holds no boot bank: no boot.cfg that names a kernel, no module that is known"
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from vmvisor_image.archives import Archive, ArchiveHome, find_reader
 from vmvisor_image.boot import microcode
@@ -31,7 +30,7 @@ from vmvisor_image.schemas.module import (
 )
 from vmvisor_image.signed import ModuleSignature, find_signature
 from vmvisor_image.sources import Source, open_source
-from vmvisor_image.streams import ReadAt, Slice, read_up_to
+from vmvisor_image.streams import Closing, ReadAt, Slice, read_up_to
 
 ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "microcode", "empty", "unknown"]
 WITHOUT_FILES: Final = {
@@ -75,7 +74,7 @@ class Kernel:
     """The headers as they are in the file."""
 
 
-class Module:
+class Module(Closing):
     """One module, read lazily. Of a path or URL it is a context manager, or has to be closed."""
 
     def __init__(self, file: Source) -> None:
@@ -181,14 +180,6 @@ class Module:
     def close(self) -> None:
         """Close what was opened for it; what the caller opened stays open."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Module {'+'.join((*self.layers, self.kind))}>"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.lru_cache import LruCache
 from vmvisor_image.streams import ReadAt, check_range, past_end, read_up_to
@@ -14,7 +14,6 @@ from vmvisor_image.streams import ReadAt, check_range, past_end, read_up_to
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
 """4 MiB of tables."""
-_MOST_PROBLEMS: Final = 1000
 _CACHE_BYTES: Final = 16 << 20
 """Decoded clusters that are kept; the last one always is."""
 
@@ -42,15 +41,6 @@ class Packed:
     """Bytes of the decoded cluster before the run."""
 
 
-class Findings(dict[Problem, None]):
-    """Problems of one disk, each once; of very many the first."""
-
-    def note(self, structure: str, message: str, offset: int) -> None:
-        """Add one."""
-        if len(self) < _MOST_PROBLEMS:
-            self.setdefault(Problem(structure, message, offset))
-
-
 class MappedDisk:
     """A virtual disk as a `ReadAt`; any number of threads may read."""
 
@@ -60,7 +50,7 @@ class MappedDisk:
         source: ReadAt,
         size: int,
         locate: Callable[[int], Run],
-        problems: Collection[Problem] = (),
+        problems: ProblemList | None = None,
     ) -> None:
         """Read runs that `locate` finds.
 
@@ -87,7 +77,7 @@ class MappedDisk:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged when it was opened, and in the tables for what was read since."""
-        return tuple(self._problems)
+        return () if self._problems is None else self._problems.found
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.

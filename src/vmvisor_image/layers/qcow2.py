@@ -11,9 +11,9 @@ from typing import Final
 
 import zstandard
 
-from vmvisor_image.errors import CorruptImage
+from vmvisor_image.errors import CorruptImage, ProblemList
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import Findings, MappedDisk, Packed, Run, Tables
+from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
 from vmvisor_image.schemas.qcow2 import (
     COMPRESSION_TYPE,
     CORRUPT,
@@ -70,7 +70,7 @@ class _Reader:
         if header.version == 3:
             extension = Qcow2Extension.parse(data, Qcow2Header.length())
         features = 0 if extension is None else extension.incompatible_features
-        self.problems = Findings()
+        self.problems = ProblemList("qcow2 disk")
         self._check(features)
         if extension is not None and not _LEAST_HEADER <= extension.header_length <= 1 << self.header.cluster_bits:
             self.problems.note("qcow2 header", f"it says that it has {extension.header_length} bytes", 100)

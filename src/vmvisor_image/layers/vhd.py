@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import Findings, MappedDisk, Run, Tables
+from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
 from vmvisor_image.schemas.vhd import (
     DYNAMIC,
     FIXED,
@@ -64,13 +64,15 @@ def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:  # noqa: ARG001
             offset=footer.source_offset,
             field="disk_type",
         )
-    findings = Findings(dict.fromkeys(problems))
+    findings = ProblemList("VHD disk")
+    for problem in problems:
+        findings.add(problem)
     _check_copy(source, footer, findings)
     reader = _Reader(source, footer, findings)
     return MappedDisk(KIND, source, footer.current_size, reader.locate, findings)
 
 
-def _check_copy(source: ReadAt, footer: VhdFooter, findings: Findings) -> None:
+def _check_copy(source: ReadAt, footer: VhdFooter, findings: ProblemList) -> None:
     """Hold the footer of a dynamic disk against its copy at the start."""
     if footer.source_offset:
         copy = read_up_to(source, 0, FOOTER)
@@ -113,7 +115,7 @@ def _read_footer(source: ReadAt) -> tuple[VhdFooter, tuple[Problem, ...]]:
 
 
 class _Reader:
-    def __init__(self, source: ReadAt, footer: VhdFooter, findings: Findings) -> None:
+    def __init__(self, source: ReadAt, footer: VhdFooter, findings: ProblemList) -> None:
         self._findings, self._end = findings, source.size
         at = footer.data_offset
         data = read_up_to(source, at, _HEADER)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from vmvisor_image.errors import CorruptImage
+from vmvisor_image.errors import CorruptImage, ProblemList
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import Findings, MappedDisk, Run, Tables
+from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
 from vmvisor_image.schemas.vhdx import (
     BAT_REGION,
     DISK_ID,
@@ -73,7 +73,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: AR
 class _Reader:
     def __init__(self, source: ReadAt) -> None:
         self._source = source
-        self.problems = Findings()
+        self.problems = ProblemList("VHDX disk")
         header = self._read_header()
         if any(header.log_id):
             message = "it was not closed: the last changes are in its log, which is not replayed"

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vmvisor_image.errors import CorruptImage, Problem, UnsafeName
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList, UnsafeName
 from vmvisor_image.layers import LayerOptions
-from vmvisor_image.layers.mapped import Findings, MappedDisk, Packed, Run, Tables
+from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
 from vmvisor_image.schemas.vmdk import (
     AT_END,
     COMPRESSED,
@@ -48,6 +48,7 @@ _NOT_READ: Final = {
 }
 _MOST_EXTENTS: Final = 1 << 16
 """Extents of 2 GB as hosted products write them are 128 TB then."""
+_DESCRIPTOR: Final = "VMDK descriptor"
 _MOST_PROBLEMS: Final = 100
 """Of one descriptor."""
 _CREATE_TYPES: Final = frozenset(
@@ -146,15 +147,15 @@ def parse_descriptor(data: bytes) -> Descriptor:
     settings: dict[str, str] = {}
     extents = []
     unread = []
-    problems = []
+    problems = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
     if not data.startswith(DESCRIPTOR_MAGIC):
-        problems.append("it does not begin as one")
+        problems.note(_DESCRIPTOR, "it does not begin as one")
     for line in re.split(r"[\r\n]+", data.partition(b"\0")[0].decode("utf-8", "replace")):
         if match := _EXTENT.fullmatch(line.strip()):
             access, sectors, kind, name, offset = match.groups()
             extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
             if kind.upper() == "FLAT" and offset is None:
-                problems.append(f"the extent {name!r} has no offset")
+                problems.note(_DESCRIPTOR, f"the extent {name!r} has no offset")
         elif _ACCESS.match(line):
             unread.append(line.strip())
         elif line.startswith("#") or not line.strip():
@@ -162,13 +163,13 @@ def parse_descriptor(data: bytes) -> Descriptor:
         elif match := _SETTING.fullmatch(line):
             settings[match.group(1).casefold()] = match.group(2)
         else:
-            problems.append(f"a line that is none of a descriptor, {line[:80]!r}")
+            problems.note(_DESCRIPTOR, f"a line that is none of a descriptor, {line[:80]!r}")
     absent = [name for name in ("version", "createType") if name.casefold() not in settings]
     absent += [name for name in ("CID", "parentCID") if _hexadecimal(settings.get(name.casefold())) is None]
     if absent:
-        problems.append(f"it has no {', '.join(absent)}")
+        problems.note(_DESCRIPTOR, f"it has no {', '.join(absent)}")
     if settings.get("createtype", _STREAM_OPTIMIZED).casefold() not in _CREATE_TYPES:
-        problems.append(f"its type is not known, {settings['createtype']!r}")
+        problems.note(_DESCRIPTOR, f"its type is not known, {settings['createtype']!r}")
     if len(extents) > _MOST_EXTENTS:
         raise _refused(f"it has {len(extents)} extents, more than the {_MOST_EXTENTS} that are read")
     parent = _hexadecimal(settings.get("parentcid"))
@@ -178,7 +179,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
         None if parent == _NO_PARENT else parent,
         tuple(extents),
         tuple(unread),
-        tuple(Problem("VMDK descriptor", message) for message in problems[:_MOST_PROBLEMS]),
+        problems.found,
     )
 
 
@@ -209,18 +210,16 @@ def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | No
         file = _open_extent(extent.name or "", neighbour)
         is_sparse = extent.kind == "SPARSE"
         parts.append((extent.sectors * _SECTOR, open_sparse(file) if is_sparse else file, extent.offset * _SECTOR))
-    sizes = ((length, source.size) for length, source, _ in parts if isinstance(source, MappedDisk))
-    differing = tuple(
-        Problem("VMDK descriptor", f"an extent has {length} bytes by it, {size} by its own header")
-        for length, size in sizes
-        if length != size
-    )
-    return JoinedExtents(tuple(parts), descriptor.problems + differing[:_MOST_PROBLEMS])
+    differing = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
+    for length, source, _ in parts:
+        if isinstance(source, MappedDisk) and source.size != length:
+            differing.note(_DESCRIPTOR, f"an extent has {length} bytes by it, {source.size} by its own header")
+    return JoinedExtents(tuple(parts), descriptor.problems + differing.found)
 
 
 def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:
     if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
-        raise UnsafeName(f"the extent {name!r} would lie elsewhere", structure="VMDK descriptor")
+        raise UnsafeName(f"the extent {name!r} would lie elsewhere", structure=_DESCRIPTOR)
     if neighbour is None:
         raise _refused(f"its extent {name!r} is another file, and where that is is not known: open it by its path")
     try:
@@ -304,7 +303,7 @@ class _SparseReader:
     def __init__(self, source: ReadAt) -> None:
         self._source = source
         self._tables = Tables(KIND, source, "little")
-        self.problems = Findings()
+        self.problems = ProblemList("VMDK extent")
         self.header = self._read_header()
         self._grain = self.header.grain_size * _SECTOR
         self._directory = self._usable_directory()
@@ -362,23 +361,23 @@ class _SparseReader:
         text, is_whole = _read_descriptor(self._source, at, header.descriptor_size * _SECTOR)
         if not text:
             if any(read_up_to(self._source, at, min(header.descriptor_size * _SECTOR, _SECTOR))):
-                self.problems.note("VMDK descriptor", "it does not begin as one", at)
+                self.problems.note(_DESCRIPTOR, "it does not begin as one", at)
             return  # room for one, in one extent of several
         if not is_whole:
-            self.problems.note("VMDK descriptor", f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read", at)
+            self.problems.note(_DESCRIPTOR, f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read", at)
         embedded = parse_descriptor(text)
         if embedded.parent_content_id is not None:
             raise _refused("the disk is the difference to another one, which is not read")
         for problem in embedded.problems:
             self.problems.note(problem.structure, problem.message, at)
         if embedded.unread:
-            self.problems.note("VMDK descriptor", f"a line that makes no sense, {embedded.unread[0]!r:.200}", at)
+            self.problems.note(_DESCRIPTOR, f"a line that makes no sense, {embedded.unread[0]!r:.200}", at)
         if (embedded.create_type or "").casefold() == _STREAM_OPTIMIZED and not header.flags & COMPRESSED:
             self.problems.note("VMDK extent header", "its grains are not compressed, by the descriptor they are", 8)
         sectors = sum(extent.sectors for extent in embedded.extents)
         if embedded.extents and sectors != header.capacity:
             message = f"its {len(embedded.extents)} extents have {sectors} sectors, this one {header.capacity}"
-            self.problems.note("VMDK descriptor", message, at)
+            self.problems.note(_DESCRIPTOR, message, at)
 
     def _usable_directory(self) -> int:
         """Sector of the grain directory: the first one's, or that of the second where the first leads nowhere."""
@@ -460,7 +459,7 @@ def _hexadecimal(text: str | None) -> int | None:
 
 
 def _refused(message: str) -> CorruptImage:
-    return CorruptImage(message, structure="VMDK descriptor")
+    return CorruptImage(message, structure=_DESCRIPTOR)
 
 
 def _bad(field: str, message: str, at: int) -> CorruptImage:

@@ -135,14 +135,15 @@ class NoTable:
 
 def find_table(disk: ReadAt) -> Table:
     """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
-    from vmvisor_image.signatures import is_file, likeness
+    from vmvisor_image.signatures import is_file, likeness, match_signature
     from vmvisor_image.tables import gpt, mbr
     from vmvisor_image.tables.foreign import foreign_label
     from vmvisor_image.volumes import fat, recognise
 
     sector = read_up_to(disk, 0, SECTOR)
     if len(sector) < SECTOR:
-        return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(likeness(disk))}")
+        what = likeness(disk, match_signature(disk))
+        return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(what)}")
     # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
     label = foreign_label(disk, sector)
     is_mbr = label is None and mbr.is_plausible(sector)
@@ -151,7 +152,8 @@ def find_table(disk: ReadAt) -> Table:
         is_mbr = False
     if is_mbr and not mbr.protects_gpt(sector):
         return mbr.MbrTable(disk, sector, ())
-    if not is_mbr and (found := recognise(disk, 0, is_vmfs=True)) is not None and found.content == "volume":
+    found = None if is_mbr else recognise(disk, 0, is_vmfs=True)
+    if found is not None and found.content == "volume":
         return WholeDisk(disk)
     table, problems = gpt.find_gpt(disk, sector)
     if table is not None:
@@ -166,7 +168,7 @@ def find_table(disk: ReadAt) -> Table:
         damaged = (Problem("FAT boot sector", message, 0),) if fat.is_named_fat(sector) else ()
         return mbr.MbrTable(disk, sector, damaged)
     message = "sector 0 holds neither a partition table nor a volume that is recognised"
-    return NoTable(f"{message}{_most_likely(likeness(disk))}")
+    return NoTable(f"{message}{_most_likely(likeness(disk, found))}")
 
 
 def _most_likely(what: str | None) -> str:

@@ -9,8 +9,9 @@ import struct
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.schemas.mbr import SECTOR, SIGNATURE
+from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.tables.mbr import is_signed
 
 _SUN: Final = b"\xda\xbe"
 _SUN_AT: Final = 508
@@ -29,7 +30,7 @@ def foreign_label(disk: ReadAt, sector: bytes) -> str | None:
     """
     # A Sun label ends in its check sum, which may be 55 AA as any other value: all words together are zero then.
     has_check_sum = not _parity(sector)
-    is_mbr = sector[-len(SIGNATURE) :] == SIGNATURE
+    is_mbr = is_signed(sector)
     if sector[_SUN_AT:].startswith(_SUN) and (has_check_sum or not is_mbr):
         return "a Sun disk label"
     if is_mbr:

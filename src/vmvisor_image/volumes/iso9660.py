@@ -17,9 +17,8 @@ from vmvisor_image.archives import (
     MOST_PATH_BYTES,
     MOST_PROBLEMS,
     ArchiveMember,
-    ProblemList,
 )
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.names import printable
