@@ -288,6 +288,22 @@ class TestOtherThanAsked:
                 source.read_at(LATE, 10)
             assert [method for method, _ in handler.asked] == ["HEAD", "GET"]
 
+    def test_what_is_no_answer_is_asked_for_again(self) -> None:
+        """As bytes left over from an answer that should have had none, on a connection that is used again."""
+
+        class Garbled(Handler):
+            def answer(self) -> None:
+                if self.command == "GET" and not any(method == "GET" for method, _ in self.asked):
+                    self.asked.append((self.command, dict(self.headers)))
+                    self.wfile.write(DATA[:100].replace(b"\n", b" ") + b"\r\n\r\n")
+                    self.close_connection = True
+                    return
+                super().answer()
+
+        with served(handler=Garbled) as (url, handler):
+            assert RemoteSource(url).read_at(LATE, 10) == DATA[LATE : LATE + 10]
+            assert [method for method, _ in handler.asked] == ["HEAD", "GET", "GET"]
+
     def test_what_the_first_answer_told_of_the_version_counts(self) -> None:
         """HEAD tells nothing, and of two answers to GET each tells another version."""
         with served(head=setting(ETag=None, Last_Modified=None)) as (url, handler):

@@ -381,11 +381,14 @@ def _tried(attempt: Callable[[], _Answer], is_worth_it: Callable[[RemoteError], 
 
 
 def _answered(error: BaseException) -> BaseException | None:
-    """The answer of a server that made an error; None where there was none."""
+    """The answer of a server that made an error; None where there was none.
+
+    aiohttp gives what can't be parsed a status of its own, and the parser's error as its cause.
+    """
     cause = error.__cause__
     while cause is not None and not isinstance(getattr(cause, "status", None), int):
         cause = cause.__cause__
-    return cause
+    return None if cause is None or hasattr(cause.__cause__, "code") else cause
 
 
 def _asks_to_wait(error: RemoteError) -> bool:
