@@ -25,9 +25,10 @@ from vmvisor_image.streams import ReadAt, Slice, find_data, knows_size, open_str
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.tables.gpt import GptCheck, GptTable
-from vmvisor_image.volumes import Volume, has_files, open_volume
+from vmvisor_image.volumes.find import open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
+from vmvisor_image.volumes.volume import Volume, has_files
 
 _WHOLE_DISK = PartitionType(None, None, "whole disk")
 _VMFS_TYPES = (None, MBR_VMFS, VMFS, VMFS_L)

@@ -20,8 +20,8 @@ from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File
 from vmvisor_image.names import fold_name
-from vmvisor_image.volumes import Volume
 from vmvisor_image.volumes.fat import FatVolume
+from vmvisor_image.volumes.volume import Volume
 
 BANK_CONFIGURATION: Final = "boot.cfg"
 """The file in the boot bank's root that names kernel and modules."""

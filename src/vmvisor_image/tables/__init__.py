@@ -138,7 +138,8 @@ def find_table(disk: ReadAt) -> Table:
     from vmvisor_image.signatures import is_file, likeness, match_signature
     from vmvisor_image.tables import gpt, mbr
     from vmvisor_image.tables.foreign import foreign_label
-    from vmvisor_image.volumes import fat, recognise
+    from vmvisor_image.volumes import fat
+    from vmvisor_image.volumes.find import recognise
 
     sector = read_up_to(disk, 0, SECTOR)
     if len(sector) < SECTOR:

@@ -24,7 +24,7 @@ from vmvisor_image.schemas.mbr import (
 )
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 from vmvisor_image.tables import Scheme, TableEntry
-from vmvisor_image.volumes import recognise
+from vmvisor_image.volumes.find import recognise
 
 _FIRST_LOGICAL: Final = 5
 PROTECTIVE_TYPE: Final = 0xEE

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import FileHome
 from vmvisor_image.streams import ReadAt
-from vmvisor_image.volumes import Volume
+from vmvisor_image.volumes.volume import Volume
 
 GROUP: Final = "vmvisor_image.volumes"
 """The entry points' group."""
