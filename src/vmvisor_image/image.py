@@ -32,7 +32,8 @@ from vmvisor_image.streams import (
     prefetch,
     read_up_to,
 )
-from vmvisor_image.tables import Scheme, find_table
+from vmvisor_image.tables.find import find_table
+from vmvisor_image.tables.table import Scheme
 
 if TYPE_CHECKING:
     from vmvisor_image.boot.system import System

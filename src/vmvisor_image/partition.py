@@ -23,8 +23,8 @@ from vmvisor_image.record import Record
 from vmvisor_image.signatures import Match, match_signature
 from vmvisor_image.streams import ReadAt, Slice, find_data, knows_size, open_stream, read_up_to, skip_zeros
 from vmvisor_image.survey import Survey, find_strings, survey
-from vmvisor_image.tables import Scheme, Table, TableEntry
 from vmvisor_image.tables.gpt import GptCheck, GptTable
+from vmvisor_image.tables.table import Scheme, Table, TableEntry
 from vmvisor_image.volumes.find import open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition

@@ -27,8 +27,8 @@ from vmvisor_image.schemas.gpt import (
 from vmvisor_image.schemas.mbr import SIGNATURE as RECORD_SIGNATURE
 from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.streams import ReadAt, read_up_to
-from vmvisor_image.tables import Scheme, TableEntry
 from vmvisor_image.tables.mbr import PROTECTIVE_TYPE, is_plausible, is_used, protects_gpt
+from vmvisor_image.tables.table import Scheme, TableEntry
 
 MISSING: Final = "it is missing: there is no 'EFI PART'"
 """Message of the problem of a copy that is not there."""

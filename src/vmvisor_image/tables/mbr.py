@@ -23,7 +23,7 @@ from vmvisor_image.schemas.mbr import (
     PartitionEntry,
 )
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
-from vmvisor_image.tables import Scheme, TableEntry
+from vmvisor_image.tables.table import Scheme, TableEntry
 from vmvisor_image.volumes.find import recognise
 
 _FIRST_LOGICAL: Final = 5
