@@ -206,8 +206,8 @@ class TestMembers:
         assert [problem.message for problem in archive.problems] == wanted
 
     def test_more_than_are_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vmvisor_image.archives.MOST_MEMBERS", 3)
-        monkeypatch.setattr("vmvisor_image.archives._MOST_COUNTED", 4)
+        monkeypatch.setattr("vmvisor_image.archives.archive.MOST_MEMBERS", 3)
+        monkeypatch.setattr("vmvisor_image.archives.archive._MOST_COUNTED", 4)
         archive = read(tar_archive({f"{number}": b"" for number in range(20)}))
         assert list(archive) == ["0", "1", "2"]
         assert [problem.message for problem in archive.problems] == ["4 or more members after the first 3 are left out"]

@@ -28,7 +28,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from vmvisor_image import CorruptImage, LimitExceeded, Limits, NotAnArchive, ReadAt, VmvisorImageError, verify
-from vmvisor_image.archives import Archive, open_archive
+from vmvisor_image.archives.archive import Archive, open_archive
 from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import Module

@@ -1,6 +1,7 @@
 """Take hypervisor disk images apart: partitions, files and PXE trees, lazily and without temporary files."""
 
-from vmvisor_image.archives import Archive, ArchiveMember, open_archive
+from vmvisor_image.archives.archive import Archive, open_archive
+from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.boot.pxe import PxeExport, export_pxe
 from vmvisor_image.datastore import Datastore, open_datastore
 from vmvisor_image.errors import (

@@ -46,7 +46,7 @@ from vmvisor_image import (
     open_datastore,
     verify,
 )
-from vmvisor_image.archives import Metered
+from vmvisor_image.archives.archive import Metered
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module

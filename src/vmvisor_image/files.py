@@ -40,7 +40,7 @@ from vmvisor_image.streams import (
 )
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
-    from vmvisor_image.archives import Archive
+    from vmvisor_image.archives.archive import Archive
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.image import Image
 
@@ -339,7 +339,7 @@ class File(_Entry):
             NotAnArchive: It is none.
             CorruptImage: Its compression can't be opened.
         """
-        from vmvisor_image.archives import open_archive
+        from vmvisor_image.archives.archive import open_archive
 
         return open_archive(self)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vmvisor_image.archives import Archive
+from vmvisor_image.archives.archive import Archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, CONFIGURATION
 from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from vmvisor_image.archives import ArchiveMember
+from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent
 from vmvisor_image.schemas.ar import MAGIC, MEMBER_END, MemberHeader

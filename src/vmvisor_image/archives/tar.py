@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from vmvisor_image.archives import ArchiveMember, MemberKind
+from vmvisor_image.archives.member import ArchiveMember, MemberKind
 from vmvisor_image.archives.tar_sparse import (
     MOST_ENTRIES,
     SparseMember,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Final, Protocol, Self, cast
 
-from vmvisor_image.archives import ArchiveMember
+from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.errors import (
     CorruptImage,
     InvalidArgument,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmvisor_image.archives import open_archive
+from vmvisor_image.archives.archive import open_archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from vmvisor_image.archives import Archive, ArchiveHome, find_reader
+from vmvisor_image.archives.archive import Archive, ArchiveHome, find_reader
 from vmvisor_image.boot import microcode
 from vmvisor_image.boot.microcode import MicrocodeUpdate, find_vendor, read_updates
 from vmvisor_image.errors import CorruptImage, NotAnArchive

@@ -12,7 +12,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
-from vmvisor_image.archives import Archive, ArchiveMember
+from vmvisor_image.archives.archive import Archive
+from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.destination import from_source
 from vmvisor_image.errors import CorruptImage, InvalidArgument
 from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, VISOR_MAGIC

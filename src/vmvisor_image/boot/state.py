@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmvisor_image.archives import Archive, ArchiveHome, open_archive
+from vmvisor_image.archives.archive import Archive, ArchiveHome, open_archive
 from vmvisor_image.boot.envelope import decrypt, key_of
 from vmvisor_image.errors import CorruptImage, KeyUnavailable, PathNotFound
 from vmvisor_image.files import File

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from vmvisor_image.archives import Archive, ArchiveMember, MemberTree
+from vmvisor_image.archives.archive import Archive
+from vmvisor_image.archives.member import ArchiveMember, MemberTree
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.bootable import Bootable, find_bootable

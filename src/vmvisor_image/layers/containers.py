@@ -58,7 +58,7 @@ def open_container(
     """The container that `source` is, and those in it, up to the disk; empty where it is none.
 
     An ISO 9660 volume that holds no disk is none: it is the disk itself. For `looks_at_end` see
-    `vmvisor_image.archives.find_reader`.
+    `vmvisor_image.archives.archive.find_reader`.
 
     Raises:
         NoDiskImage: An archive holds no disk, or is a file of a host that is known to hold none.
@@ -108,7 +108,7 @@ def open_container(
 
 
 def _open(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, FileTree] | None:
-    from vmvisor_image.archives import HEAD, ArchiveHome
+    from vmvisor_image.archives.archive import HEAD, ArchiveHome
 
     try:
         archive = ArchiveHome(source, looks_at_end=looks_at_end).files

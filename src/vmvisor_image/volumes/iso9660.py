@@ -11,13 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, Literal
 
-from vmvisor_image.archives import (
-    LONGEST_PATH,
-    MOST_MEMBERS,
-    MOST_PATH_BYTES,
-    MOST_PROBLEMS,
-    ArchiveMember,
-)
+from vmvisor_image.archives.member import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
 from vmvisor_image.forking import ForkSafeLock

@@ -1,0 +1,320 @@
+"""An archive as a tree of files, and which format it has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vmvisor_image.archives.member import (
+    LONGEST_PATH,
+    MOST_MEMBERS,
+    MOST_PATH_BYTES,
+    MOST_PROBLEMS,
+    ArchiveMember,
+    MemberTree,
+    Reader,
+)
+from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem, ProblemList, or_more
+from vmvisor_image.files import Directory, Extent, File, FileTree
+from vmvisor_image.forking import ForkSafeLock, cached_property
+from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.limits import Meter, meter_of
+from vmvisor_image.schemas.module import ENVELOPE_MAGIC
+from vmvisor_image.sources import Source, open_source
+from vmvisor_image.streams import Closing, ReadAt, knows_size, read_up_to
+
+_MOST_COUNTED: Final = 100_000
+"""Members that are left out: counting them reads them."""
+_PROGRAMS: Final = (b"MZ", b"\x7fELF", b"#!")
+"""What programs begin with: Windows', Linux' and scripts; archives that extract themselves are such ones."""
+HEAD: Final = 1024
+"""Bytes from its start by which an archive is known, ISO 9660 apart."""
+
+
+class Archive(FileTree, Closing):
+    """The regular files of an archive by path; of two members with one path, the later one counts.
+
+    Hard links are files with the content of what they lead to. Symbolic links are in `links`.
+    """
+
+    _SKIPS_UNSAFE = False
+
+    def __init__(self, kind: str, home: ArchiveHome) -> None:
+        """Made by `open_archive`."""
+        self.kind = kind
+        """"tar", "vmtar", "zip", "ar" or "iso9660"."""
+        self._home = home
+        super().__init__(Directory("", None, home.entries, fold_case=False), home.problems, fold_case=False)
+        self.limits = home.meter.limits
+
+    @property
+    def members(self) -> tuple[ArchiveMember, ...]:
+        """Every member in archive order: directories, links and those that a later one replaces, too."""
+        return self._home.members
+
+    @property
+    def tree(self) -> MemberTree:
+        """The members by path."""
+        return self._home.tree
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Where each symbolic link leads to, as it is written, by the link's path."""
+        return self._home.tree.links
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Kinds of the compressions around it, outermost first."""
+        return self._home.layers
+
+    def close(self) -> None:
+        """Close what `open_archive` opened for it; what the caller opened stays open."""
+        self._home.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Archive, (self.kind, self._home))
+
+    def __repr__(self) -> str:
+        return f"<Archive {self.kind}>"
+
+
+class ArchiveHome:
+    """Opens an archive when it is first used, and reads its headers when one is first asked for."""
+
+    def __init__(self, given: ReadAt, own: Closing | None = None, *, looks_at_end: bool = True) -> None:
+        """Take `given`, which may be compressed, and what is closed with it; for `looks_at_end` see `find_reader`."""
+        self.given = given
+        self._own = own
+        self._looks_at_end = looks_at_end
+        self.meter = meter_of(given)
+        """Counts what is decoded; that of the image that it lies in."""
+        self._lock = ForkSafeLock()
+        self._opened: tuple[ReadAt, tuple[str, ...], str, Reader] | None = None
+        self._read: tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree] | None = None
+
+    @property
+    def disk(self) -> ReadAt:
+        """The archive without its compression; what extents count from."""
+        return self._open()[0]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Archive.layers`."""
+        return self._open()[1]
+
+    @property
+    def kind(self) -> str:
+        """See `Archive.kind`."""
+        return self._open()[2]
+
+    @property
+    def members(self) -> tuple[ArchiveMember, ...]:
+        """See `Archive.members`."""
+        return self._load()[0]
+
+    @property
+    def tree(self) -> MemberTree:
+        """The members by path."""
+        return self._load()[2]
+
+    @property
+    def files(self) -> Archive:
+        """The archive."""
+        return Archive(self.kind, self)
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far."""
+        return () if self._read is None else self._read[1]
+
+    def locate(self, token: Any) -> tuple[Extent, ...]:
+        """See `FileHome.locate`; the token is the extents."""
+        found: tuple[Extent, ...] = token
+        return found
+
+    def entries(self) -> list[File | Directory]:
+        """What the root directory holds."""
+        return self.tree.entries()
+
+    def _file(self, member: ArchiveMember) -> File | None:
+        real = self.tree.real(member)
+        if real is None or real.kind != "file":
+            return None
+        if real.content is not None:
+            extents = (Extent(0, real.size),) if real.size else ()
+            return File(MemberHome(self, member.path), member.path, real.size, member.modified, extents)
+        return File(self, member.path, real.size, member.modified, real.extents)
+
+    def _open(self) -> tuple[ReadAt, tuple[str, ...], str, Reader]:
+        with self._lock:
+            if self._opened is None:
+                layers = peel(self.given, None, LayerOptions(meter=self.meter))
+                inner = layers[-1].source if layers else self.given
+                kind, reader = find_reader(inner, looks_at_end=self._looks_at_end)
+                self._opened = (inner, tuple(layer.kind for layer in layers), kind, reader)
+            return self._opened
+
+    def _load(self) -> tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree]:
+        with self._lock:
+            if self._read is None:
+                source, _, _, reader = self._open()
+                members: list[ArchiveMember] = []
+                problems = ProblemList("archive", MOST_PROBLEMS + 1)  # of a CD one tells of those left out
+                last: list[Problem] = []
+                path_bytes = left_out = 0
+                most = min(MOST_MEMBERS, self.meter.limits.entries)
+                try:
+                    for member in reader(Metered(source, self.meter), problems.add):
+                        if len(members) == most or path_bytes > MOST_PATH_BYTES:
+                            left_out += 1
+                            if left_out == _MOST_COUNTED:
+                                break
+                            continue
+                        if len(member.path) > LONGEST_PATH:
+                            message = f"a member whose path has {len(member.path)} characters is left out"
+                            problems.add(Problem("archive", message, member.offset))
+                            continue
+                        members.append(member)  # what was read before damage is kept
+                        path_bytes += len(member.path) * (member.path.count("/") + 1) + len(member.target or "")
+                except CorruptImage as error:
+                    last.append(Problem.of(error))
+                if left_out:
+                    message = f"{or_more(left_out, _MOST_COUNTED)} members after the first {len(members)} are left out"
+                    last.append(Problem("archive", message))
+                tree = MemberTree(members, self._file)
+                for member in tree.by_path.values():
+                    if (where := tree.fault_of_link(member)) is not None:
+                        message = f"{member.path!r} leads {where}: {member.target!r}"
+                        problems.add(Problem("hard link", message, member.offset))
+                self._read = (tuple(members), tuple(dict.fromkeys((*problems.found, *last))), tree)
+            return self._read
+
+    def close(self) -> None:
+        """See `Archive.close`."""
+        if self._own is not None:
+            self._own.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (functools.partial(ArchiveHome, looks_at_end=self._looks_at_end), (self.given, self._own))
+
+
+class Metered:
+    """A source whose readers count together, whatever it is."""
+
+    def __init__(self, source: ReadAt, meter: Meter) -> None:
+        self._source, self.meter = source, meter
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self._source.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        return self._source.read_at(offset, length)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+def open_archive(source: Source) -> Archive:
+    """The archive in `source`, taken out of its compression (gzip, xz, zstd, bzip2) and its signature.
+
+    Its headers are read when a file is first asked for. Of a path or URL it is a context manager, or has to be closed.
+
+    Args:
+        source: A `File` of an image, or anything else that `Image.open` takes.
+
+    Raises:
+        OSError: The file can't be opened.
+        NotAnArchive: It is none.
+        CorruptImage: Its compression can't be opened.
+        InvalidArgument: It is no source.
+    """
+    opened = open_source(source)
+    home = ArchiveHome(opened.source, opened)
+    try:
+        return Archive(home.kind, home)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Reader]:
+    """Kind of the archive that `source` is, and what reads it.
+
+    Args:
+        source: What may be one.
+        looks_at_end: Whether it may be a zip archive behind anything, which costs a read at its end; where that is
+            known only after decoding, and where this is False, it may be one behind a program only.
+
+    Raises:
+        NotAnArchive: It is none.
+    """
+    from vmvisor_image.archives import ar, tar, zip  # noqa: A004  # the format's name
+    from vmvisor_image.volumes import iso9660
+
+    head = read_up_to(source, 0, HEAD)
+    if tar.probe(head):
+        return tar.kind(head), tar.read_members
+    for module in (zip, ar):
+        if module.probe(head):
+            return module.KIND, module.read_members
+    if iso9660.probe(source, 0):
+        return iso9660.KIND, iso9660.read_members
+    is_program = head.startswith(_PROGRAMS)
+    if (is_program or (looks_at_end and knows_size(source))) and zip.probe_end(source, may_go_on=is_program):
+        return zip.KIND, zip.read_members
+    if tar.probe_empty(head):
+        return tar.KIND, tar.read_members
+    if head.startswith(ENVELOPE_MAGIC):
+        raise NotAnArchive(
+            "it is an encrypted configuration (local.tgz.ve): open the state.tgz that it is from with"
+            " vmvisor_image.boot.state",
+            structure="archive",
+            offset=0,
+        )
+    raise NotAnArchive(
+        "neither tar, vmtar, zip, ar nor ISO 9660", structure="archive", offset=0, found=head[:8].hex(" ")
+    )
+
+
+class MemberHome:
+    """Where a file lies whose bytes are not in the archive as they are: its own content."""
+
+    def __init__(self, archive: ArchiveHome, path: str) -> None:
+        """Take the archive, and the path of the member in it."""
+        self._archive = archive
+        self._path = path
+
+    @cached_property
+    def disk(self) -> ReadAt:
+        """The content.
+
+        Raises:
+            CorruptImage: The archive was opened again, and is another one.
+        """
+        tree = self._archive.tree
+        member = tree.by_path.get(self._path)
+        real = None if member is None else tree.real(member)
+        if real is None or real.content is None:
+            raise CorruptImage(f"{self._path!r} is not in it any more", structure="archive")
+        return real.content
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what is decoded."""
+        return self._archive.meter
+
+    @property
+    def files(self) -> Archive:
+        """The archive, for files beside this one."""
+        return self._archive.files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MemberHome, (self._archive, self._path))
+
+    def locate(self, token: Any) -> tuple[Extent, ...]:
+        """See `FileHome.locate`; the token is the extents."""
+        found: tuple[Extent, ...] = token
+        return found
