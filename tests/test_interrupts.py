@@ -17,7 +17,8 @@ import vmvisor_image
 from fuzz.samples import text
 from fuzz.targets import gpt, mbr
 from vmvisor_image import Image
-from vmvisor_image.layers import LayerOptions, unwrap
+from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.layers.unwrap import unwrap
 from vmvisor_image.sequential import PIECE
 from vmvisor_image.streams import BytesSource, ReadAt
 

@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 from tests.support import in_child, require_tool
 from vmvisor_image import CorruptImage, Image, TruncatedImage
 from vmvisor_image.framed import FramedReader
-from vmvisor_image.layers import LayerOptions, unwrap, xz, zstd
 from vmvisor_image.layers import gzip as gzip_layer
+from vmvisor_image.layers import xz, zstd
+from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.layers.unwrap import unwrap
 from vmvisor_image.sequential import PIECE, SequentialReader
 from vmvisor_image.streams import BytesSource, open_stream
 

@@ -33,7 +33,8 @@ from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.syslinux_cfg import SyslinuxConfig
-from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.layers.peel import peel
 from vmvisor_image.streams import BytesSource, FileSource, read_up_to
 
 READ, TOLD, NAMED, REFUSED, NOTHING = "read", "problems", "named", "refused", "not ours"

@@ -6,7 +6,8 @@ import lzma
 
 from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.samples import text
-from vmvisor_image.layers import LayerOptions, xz
+from vmvisor_image.layers import xz
+from vmvisor_image.layers.layer import LayerOptions
 
 
 def seeds() -> list[bytes]:

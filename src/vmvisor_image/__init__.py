@@ -38,7 +38,7 @@ from vmvisor_image.errors import (
 from vmvisor_image.files import Directory, Extent, File, FileAttributes, FileTree
 from vmvisor_image.hexdump import Hexdump
 from vmvisor_image.image import Image
-from vmvisor_image.layers import Layer
+from vmvisor_image.layers.layer import Layer
 from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition, PartitionTable
 from vmvisor_image.partition_types import PARTITION_TYPES, PartitionType

@@ -19,7 +19,8 @@ from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, I
 from vmvisor_image.files import File
 from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.layers import Layer, LayerOptions, Progress, neighbour_of, unwrap
+from vmvisor_image.layers.layer import Layer, LayerOptions, Progress
+from vmvisor_image.layers.unwrap import neighbour_of, unwrap
 from vmvisor_image.limits import Limits, Meter, meter_of
 from vmvisor_image.partition import PartitionTable
 from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url

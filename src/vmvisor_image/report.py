@@ -11,7 +11,7 @@ from typing import Any
 
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
 from vmvisor_image.image import Image
-from vmvisor_image.layers import Progress
+from vmvisor_image.layers.layer import Progress
 from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition
 from vmvisor_image.purpose import Evidence, Generation, Role

@@ -26,7 +26,7 @@ from vmvisor_image.explanation import counted
 from vmvisor_image.files import File, FileTree
 from vmvisor_image.framed import FramedReader
 from vmvisor_image.image import Image
-from vmvisor_image.layers import Layer, Progress
+from vmvisor_image.layers.layer import Layer, Progress
 from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.pipes import taking_pipes

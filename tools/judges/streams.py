@@ -13,7 +13,8 @@ from tools.judges import content
 from tools.judges.comparison import Case, Difference, Explanation, Reading, Sample, digest
 from tools.judges.programs import make, run
 from vmvisor_image import CorruptImage, LimitExceeded, verify
-from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.layers.peel import peel
 from vmvisor_image.streams import FileSource, ReadAt, read_up_to
 
 _FILTERS: Final = (

@@ -18,7 +18,8 @@ from vmvisor_image.archives.member import (
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem, ProblemList, or_more
 from vmvisor_image.files import Directory, Extent, File, FileTree
 from vmvisor_image.forking import ForkSafeLock, cached_property
-from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.layers.peel import peel
 from vmvisor_image.limits import Meter, meter_of
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
 from vmvisor_image.sources import Source, open_source

@@ -12,7 +12,8 @@ from vmvisor_image.boot import microcode
 from vmvisor_image.boot.microcode import MicrocodeUpdate, find_vendor, read_updates
 from vmvisor_image.errors import CorruptImage, NotAnArchive
 from vmvisor_image.forking import cached_property
-from vmvisor_image.layers import LayerOptions, peel
+from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.layers.peel import peel
 from vmvisor_image.limits import meter_of
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.module import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.walk import stream_level
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.streams import ReadAt
 
 KIND = "bzip2"

@@ -13,8 +13,9 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, Problem, SeveralImages
 from vmvisor_image.files import File, FileTree
-from vmvisor_image.layers import Layer, LayerOptions, inner_name_of, peel
 from vmvisor_image.layers.known_files import recognise
+from vmvisor_image.layers.layer import Layer, LayerOptions, inner_name_of
+from vmvisor_image.layers.peel import peel
 from vmvisor_image.limits import meter_of
 from vmvisor_image.names import fold_name
 from vmvisor_image.streams import ReadAt, read_up_to

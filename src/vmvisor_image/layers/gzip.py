@@ -10,7 +10,7 @@ import zlib
 from typing import Self
 
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, read_healthy, read_up_to
 

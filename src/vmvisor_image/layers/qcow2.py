@@ -12,7 +12,7 @@ from typing import Final
 import zstandard
 
 from vmvisor_image.errors import CorruptImage, ProblemList
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
 from vmvisor_image.schemas.qcow2 import (
     COMPRESSION_TYPE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
 from vmvisor_image.schemas.vhd import (
     DYNAMIC,

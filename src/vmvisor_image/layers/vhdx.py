@@ -9,7 +9,7 @@ import functools
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, ProblemList
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
 from vmvisor_image.schemas.vhdx import (
     BAT_REGION,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.layers import Layer, LayerOptions, qcow2, vhd, vhdx, vmdk
+from vmvisor_image.layers import qcow2, vhd, vhdx, vmdk
+from vmvisor_image.layers.layer import Layer, LayerOptions
 from vmvisor_image.signatures import match_disk
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList, UnsafeName
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
 from vmvisor_image.schemas.vmdk import (
     AT_END,

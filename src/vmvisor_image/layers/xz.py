@@ -15,7 +15,7 @@ from typing import Self
 
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.framed import Frame, FramedReader
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.sequential import SequentialReader
 from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to

@@ -13,7 +13,7 @@ from typing import Self
 
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.framed import Frame, FramedReader
-from vmvisor_image.layers import LayerOptions
+from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.schemas.zstd import (
     FRAME_MAGIC,
     HAS_CHECKSUMS,
