@@ -35,7 +35,8 @@ from vmvisor_image.errors import (
     UsageError,
     VmvisorImageError,
 )
-from vmvisor_image.files import Directory, Extent, File, FileAttributes, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, Extent, File, FileAttributes
 from vmvisor_image.hexdump import Hexdump
 from vmvisor_image.image import Image
 from vmvisor_image.layers.layer import Layer

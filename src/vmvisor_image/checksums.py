@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.files import File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import File
 from vmvisor_image.names import fold_name
 
 _ALGORITHMS: Final = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vmvisor_image.errors import InvalidArgument, NotAFileSystem, Problem
-from vmvisor_image.files import Extent, File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Extent, File
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.image import Image
 from vmvisor_image.limits import Meter

@@ -12,7 +12,8 @@ from uuid import UUID
 from vmvisor_image.boot.banks import BootBank, active_bank, read_bank
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, Problem
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
-from vmvisor_image.files import Extent, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Extent
 from vmvisor_image.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter

@@ -23,7 +23,8 @@ from vmvisor_image.checksums import Checksum
 from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.explanation import counted
-from vmvisor_image.files import File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import File
 from vmvisor_image.framed import FramedReader
 from vmvisor_image.image import Image
 from vmvisor_image.layers.layer import Layer, Progress

@@ -16,7 +16,8 @@ from vmvisor_image.archives.member import (
     Reader,
 )
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem, ProblemList, or_more
-from vmvisor_image.files import Directory, Extent, File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, Extent, File
 from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.peel import peel

@@ -11,7 +11,8 @@ from vmvisor_image.boot.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
 from vmvisor_image.boot.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
-from vmvisor_image.files import File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import File
 from vmvisor_image.forking import cached_property
 from vmvisor_image.names import fold_name
 from vmvisor_image.purpose import Role

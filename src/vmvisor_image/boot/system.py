@@ -16,7 +16,8 @@ from vmvisor_image.boot.bootable import Bootable, find_bootable
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
-from vmvisor_image.files import Directory, File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, File
 from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.names import fold_name
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, Problem, SeveralImages
-from vmvisor_image.files import File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import File
 from vmvisor_image.layers.known_files import recognise
 from vmvisor_image.layers.layer import Layer, LayerOptions, inner_name_of
 from vmvisor_image.layers.peel import peel

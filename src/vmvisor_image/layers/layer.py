@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.files import FileTree
+from vmvisor_image.file_tree import FileTree
 from vmvisor_image.limits import Meter, passed
 from vmvisor_image.sequential import Decoder, SequentialReader
 from vmvisor_image.streams import ReadAt

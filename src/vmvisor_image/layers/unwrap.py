@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vmvisor_image.errors import CorruptImage, MemberNotFound
-from vmvisor_image.files import File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import File
 from vmvisor_image.layers.layer import COMPRESSIONS, Layer, LayerOptions, check_depth, inner_name_of
 from vmvisor_image.layers.peel import HEAD, peel_from
 from vmvisor_image.streams import KeptBeside, ReadAt, read_up_to

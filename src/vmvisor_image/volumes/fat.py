@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.names import fold_name, printable

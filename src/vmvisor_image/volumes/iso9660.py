@@ -13,7 +13,8 @@ from typing import Final, Literal
 
 from vmvisor_image.archives.member import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
-from vmvisor_image.files import Directory, Extent, File, FileHome, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.names import printable
 from vmvisor_image.record import Record

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
-from vmvisor_image.files import Extent, File, FileHome, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.names import printable

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files import Directory, File, FileAttributes, FileHome, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, File, FileAttributes, FileHome
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers.mapped import MappedDisk
 from vmvisor_image.schemas.vmfs import (

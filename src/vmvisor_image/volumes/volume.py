@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeGuard
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.files import Extent, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Extent
 from vmvisor_image.record import Record
 
 
