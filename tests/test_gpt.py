@@ -465,7 +465,7 @@ def test_a_tables_layout_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> 
         calls.append(partitions)
         return find_layout(partitions)
 
-    monkeypatch.setattr("vmvisor_image.partition.find_layout", counted)
+    monkeypatch.setattr("vmvisor_image.partition_table.find_layout", counted)
     with Image.open(with_entries(128, tuple(range(1, 129)))) as image:
         assert len([partition.explain() for partition in image.partitions]) == 128
         assert image.partitions.layout is None

@@ -41,7 +41,8 @@ from vmvisor_image.hexdump import Hexdump
 from vmvisor_image.image import Image
 from vmvisor_image.layers.layer import Layer
 from vmvisor_image.limits import Limits
-from vmvisor_image.partition import Partition, PartitionTable
+from vmvisor_image.partition import Partition
+from vmvisor_image.partition_table import PartitionTable
 from vmvisor_image.partition_types import PARTITION_TYPES, PartitionType
 from vmvisor_image.purpose import Evidence, Generation, Role
 from vmvisor_image.record import Record

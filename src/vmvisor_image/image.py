@@ -22,7 +22,7 @@ from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers.layer import Layer, LayerOptions, Progress
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
 from vmvisor_image.limits import Limits, Meter, meter_of
-from vmvisor_image.partition import PartitionTable
+from vmvisor_image.partition_table import PartitionTable
 from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
 from vmvisor_image.sources import Source, open_source, path_of
 from vmvisor_image.streams import (
