@@ -32,7 +32,7 @@ from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk
 from vmvisor_image.testing.forge_modules import sign
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
-from vmvisor_image.verification import FileCheck, PartitionCheck
+from vmvisor_image.verification_report import FileCheck, PartitionCheck
 
 DONE, BAD_INPUT, MISUSE = 0, 1, 2
 

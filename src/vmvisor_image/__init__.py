@@ -50,7 +50,8 @@ from vmvisor_image.report import ImageReport, PartitionReport, inspect
 from vmvisor_image.seekable_zstd import Conversion, convert
 from vmvisor_image.streams import ReadAt
 from vmvisor_image.survey import Survey
-from vmvisor_image.verification import VerificationReport, verify
+from vmvisor_image.verification import verify
+from vmvisor_image.verification_report import VerificationReport
 from vmvisor_image.volumes.vmfs import ActiveHost, VmfsVolume
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
 

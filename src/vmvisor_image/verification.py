@@ -22,7 +22,6 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.checksums import Checksum
 from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
-from vmvisor_image.explanation import counted
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import File
 from vmvisor_image.framed import FramedReader
@@ -32,10 +31,20 @@ from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.signatures import match_signature
-from vmvisor_image.signed import ModuleSignature
 from vmvisor_image.sources import Source
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.gpt import GptCheck
+from vmvisor_image.verification_report import (
+    BadRange,
+    FileCheck,
+    Gap,
+    Hashes,
+    LayerCheck,
+    PartitionCheck,
+    SignatureTrailer,
+    Unused,
+    VerificationReport,
+)
 from vmvisor_image.volumes.fat import FatVolume
 from vmvisor_image.volumes.fat_check import FatFigures
 from vmvisor_image.volumes.iso9660 import IsoVolume
@@ -45,235 +54,6 @@ from vmvisor_image.volumes.vmfs_check import VmfsFigures
 ALGORITHMS: Final = ("sha256", "sha1", "md5")
 """What files may be hashed with, beside SHA-256 to be found in older lists."""
 _CHUNK: Final = 1 << 20
-
-Hashes = tuple[tuple[str, str], ...]
-"""Name and value in hexadecimal of each; empty where not all bytes could be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes of the disk that belong to no partition and are no partition table."""
-
-    offset: int
-    """First byte, from the start of the decoded disk."""
-    length: int
-    """Bytes."""
-    nonzero: int
-    """How many of them are not zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unused:
-    """Bytes that belong to nothing."""
-
-    bytes: int
-    nonzero: int
-    """How many of them are not zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureTrailer:
-    """The trailer of a signed boot module. It is shown, **not verified**: that needs VMware's keys."""
-
-    schema: int
-    key_id: str | None
-    """Which key it was made with; None where it does not say."""
-    offset: int
-    """First byte of the trailer in the module, of a gzip module in what it decodes to."""
-    length: int
-    """Bytes of the trailer."""
-
-    @classmethod
-    def of(cls, found: ModuleSignature) -> SignatureTrailer:
-        """What to tell of a trailer."""
-        return cls(found.schema, found.key_id, found.offset, found.length)
-
-
-@dataclass(frozen=True, slots=True)
-class FileCheck:
-    """One file."""
-
-    path: str
-    """POSIX path from its volume's root."""
-    size: int
-    """Bytes."""
-    offset: int | None
-    """Its first byte, from the start of the decoded disk; None of an empty one, or where it can't be found."""
-    hashes: Hashes
-    is_gzip: bool
-    """Whether it is gzip, whose CRC and length were checked then."""
-    signature: SignatureTrailer | None
-    error: str | None
-    """What is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCheck:
-    """One wrapping, read to its end."""
-
-    kind: str
-    name: str | None
-    """Name of the wrapped file."""
-    size: int | None
-    """Bytes it decodes to; None where damage hides the end."""
-    counts: tuple[tuple[str, int], ...]
-    """Parts whose checks were right, such as "blocks" and "streams"; also what was found behind damage."""
-    files: tuple[FileCheck, ...]
-    """Of a container (a CD, a tar, a zip), all its files, by their places in it."""
-    problems: tuple[Problem, ...]
-    """Checks that failed, and what else is wrong; offsets count in what the layer wraps its content with."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionCheck:
-    """One partition."""
-
-    number: int
-    label: str | None
-    kind: str
-    start: int
-    """First byte, from the start of the decoded disk."""
-    size: int
-    """Bytes."""
-    files: tuple[FileCheck, ...]
-    """In the order of their places on the disk, then of the tree."""
-    slack: Unused | None
-    """Bytes behind the files' ends in their last clusters, of FAT."""
-    free: Unused | None
-    """Bytes in free clusters, of FAT."""
-    tail: Unused | None
-    """Bytes behind the last cluster, of FAT."""
-    content: Unused | None
-    """All its bytes, of a partition whose files are not read."""
-    fat: FatFigures | None
-    vmfs: VmfsFigures | None
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BadRange:
-    """Bytes of the decoded disk that can't be read."""
-
-    offset: int
-    """First byte, from the start of the decoded disk; exact to 4096 bytes."""
-    length: int | None
-    """Bytes, exact to 4096; None where damage hides how far the disk goes on: all from the offset on is lost then.
-    What can be read within it is shorter than 4096 bytes, or than a 256th part of what is damaged before it."""
-    message: str
-    files: tuple[str, ...]
-    """The files it touches, as the manifest would name them, in the order of their places."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationReport:
-    """What `verify` found; frozen, picklable, and with `to_dict` JSON-able.
-
-    It holds no times of its own and no folder, so that the same input gives the same report anywhere.
-    """
-
-    name: str | None
-    """Name of the image without its folder."""
-    source_size: int
-    """Bytes of what was opened."""
-    source_hashes: Hashes
-    """Of what was opened, as it is."""
-    layers: tuple[LayerCheck, ...]
-    """Outermost first."""
-    checksums: tuple[Checksum, ...]
-    """What checksum files on a CD say of what was taken out of it."""
-    size: int | None
-    """Bytes of the decoded disk; None where damage hides the end."""
-    hashes: Hashes
-    """Of the decoded disk."""
-    scheme: str
-    """"mbr", "gpt" or "none"."""
-    gpt: tuple[GptCheck, ...]
-    """The CRCs of both copies of a GPT, the primary one first."""
-    gaps: tuple[Gap, ...]
-    """In disk order."""
-    partitions: tuple[PartitionCheck, ...]
-    """In disk order; without extended ones, which only hold others."""
-    bad_ranges: tuple[BadRange, ...]
-    """In disk order."""
-    problems: tuple[Problem, ...]
-    """Everything that is wrong, those of layers and partitions included, by place."""
-    table_facts: tuple[tuple[str, str], ...] = ()
-    """What is to be told of the partition table that is nothing wrong, by name."""
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing is wrong with what was checked; see `not_checked`."""
-        return not self.problems
-
-    @property
-    def not_checked(self) -> tuple[str, ...]:
-        """What of the image can't be checked, or is not, in words: `is_sound` says nothing of it."""
-        found = [
-            f"{layer.kind} around {layer.name or 'the disk'}: its reference counts and snapshots"
-            for layer in self.layers
-            if layer.kind == "qcow2"
-        ]
-        for partition in self.partitions:
-            where = f"partition {partition.number}"
-            if partition.content is not None and partition.kind != "empty":
-                found.append(f"{where}: what is in it ({partition.kind}) is not known, and was only read")
-            if partition.vmfs is not None:
-                found.append(f"{where}: VMFS has no check sums of what is in files, and its journals are not read")
-                if partition.vmfs.blocks is None:
-                    found.append(f"{where}: the bitmap of file blocks of {partition.kind}")
-            if partition.files and partition.vmfs is None:
-                found.append(f"{where}: {partition.kind} has no check sums of what is in files; only gzip ones have")
-        signed = sum(file.signature is not None for partition in self.partitions for file in partition.files)
-        if signed:
-            found.append(f"the signatures of {counted(signed, 'module')}, which takes VMware's keys")
-        return tuple(found)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers; hashes by their names."""
-        plain: dict[str, Any] = _plain(self)
-        return {**plain, "is_sound": self.is_sound, "not_checked": list(self.not_checked)}
-
-    def lines(self) -> Iterator[str]:
-        """The report in words; names in it are as they are in the image, control characters too."""
-        from vmvisor_image import verification_text
-
-        return verification_text.lines(self)
-
-    def manifest(self) -> bytes:
-        r"""The files as ``sha256sum`` would list them after each partition was extracted to a folder of its number.
-
-        One line each, in the order of the report: the hash, two spaces, ``<number>/<path>``, in UTF-8. A name that
-        holds a backslash, a newline or a carriage return is escaped as GNU coreutils does. Files that can't be read are
-        left out: extraction leaves them out, too.
-        """
-        lines = []
-        for partition in self.partitions:
-            for file in partition.files:
-                value = dict(file.hashes).get("sha256")
-                if value is not None:
-                    lines.append(_manifest_line(value, f"{partition.number}/{file.path}"))
-        return b"".join(lines)
-
-
-def _manifest_line(value: str, path: str) -> bytes:
-    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    mark = "\\" if escaped != path else ""
-    # Names of VMFS that are not UTF-8 have surrogates for their bytes; long names of FAT may have lone ones.
-    try:
-        return f"{mark}{value}  {escaped}\n".encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return f"{mark}{value}  {escaped}\n".encode("utf-8", "surrogatepass")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        found = {}
-        for each in dataclasses.fields(value):
-            item = getattr(value, each.name)
-            pairs = each.name.endswith("hashes") or each.name == "counts"
-            found[each.name] = dict(item) if pairs else _plain(item)
-        return found
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def verify(
