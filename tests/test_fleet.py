@@ -335,9 +335,9 @@ def test_without_an_extra(
 
 def fleet_main(*arguments: str) -> None:
     """The command line, with its misuse raised as an error."""
-    from vmvisor_image import cli
+    from vmvisor_image.cli.main import _parser
 
-    options = cli._parser().parse_args(["scan", "x", *arguments])
+    options = _parser().parse_args(["scan", "x", *arguments])
     options.run(options)
 
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmvisor_image import __version__, cli
+from vmvisor_image import __version__
+from vmvisor_image.cli.main import _parser
 
 
 def escape(text: str) -> str:
@@ -18,7 +19,7 @@ def escape(text: str) -> str:
 
 
 def page() -> str:
-    parser = cli._parser()
+    parser = _parser()
     lines = [
         f'.TH VMVISOR\\-IMAGE 1 "" "vmvisor\\-image {__version__}" "User Commands"',
         ".SH NAME",
