@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from vmvisor_image import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError, __version__
 from vmvisor_image.cli.commands import (
@@ -79,6 +79,12 @@ def _fail(error: Exception, status: int) -> int:
     return status
 
 
+_Run = Callable[[argparse.Namespace], int]
+"""A command: it takes the options, and gives the exit status."""
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+"""Where commands are added."""
+
+
 class _Parser(argparse.ArgumentParser):
     """One that says in one line what is wrong, as all errors are said, and takes options between arguments."""
 
@@ -108,80 +114,83 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
-        _add_source(added, takes_pipes=name == "convert")
-        added.add_argument(
-            "--index",
-            metavar="FILE",
-            default="auto" if name == "index" else None,
-            help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
-            ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
-        )
-        added.add_argument(
-            "--cache",
-            metavar="FOLDER",
-            type=lambda text: True if text == "auto" else text,
-            help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
-            " cache folder",
-        )
-        _add_member(added)
-        added.add_argument(
-            "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
-        )
-        _add_limits(added)
-        added.set_defaults(run=run)
-        return added
-
-    def partition_argument(added: argparse.ArgumentParser, nargs: str | None = None) -> None:
-        added.add_argument("partition", metavar="PARTITION", nargs=nargs, help="its number or label")
-
-    info = command("info", run_info, "show layers, partitions and problems of an image")
+    info = _add_command(commands, "info", run_info, "show layers, partitions and problems of an image")
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
-    partition_argument(info, "?")
+    _add_partition(info, "?")
     info.add_argument(
         "--checksums", action="store_true", help="check what was taken out of a CD against its imagedd.md5 or the like"
     )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
-    ls = command("ls", run_ls, "list the files of one partition, or of all")
-    partition_argument(ls, "?")
-    cat = command("cat", run_cat, "write a file of a partition to standard output")
-    partition_argument(cat)
+    ls = _add_command(commands, "ls", run_ls, "list the files of one partition, or of all")
+    _add_partition(ls, "?")
+    cat = _add_command(commands, "cat", run_cat, "write a file of a partition to standard output")
+    _add_partition(cat)
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
-    extract = command("extract", run_extract, "extract every file of a partition to a folder")
-    partition_argument(extract)
+    extract = _add_command(commands, "extract", run_extract, "extract every file of a partition to a folder")
+    _add_partition(extract)
     resuming = "go on with an extraction that was ended: what is there with the right content stays"
     extract.add_argument("--resume", action="store_true", help=resuming)
     _add_device_option(ls, cat, extract)
-    pxe = command("pxe", run_pxe, "export what a PXE server needs to boot the image")
+    pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
-    _add_boot_commands(command, partition_argument)
-    _add_archive(commands.add_parser)
+    _add_boot_commands(commands)
+    _add_archive(commands)
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
-    _add_raw_commands(command, partition_argument)
-    _add_verify(commands.add_parser)
-    _add_scan(commands.add_parser)
-    _add_completion(commands.add_parser)
+    _add_raw_commands(commands)
+    _add_verify(commands)
+    _add_scan(commands)
+    _add_completion(commands)
     return parser
+
+
+def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
+    """A command that opens an image, with the options that all of those have."""
+    added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
+    _add_source(added, takes_pipes=name == "convert")
+    added.add_argument(
+        "--index",
+        metavar="FILE",
+        default="auto" if name == "index" else None,
+        help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
+        ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
+    )
+    added.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        type=lambda text: True if text == "auto" else text,
+        help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
+        " cache folder",
+    )
+    _add_member(added)
+    added.add_argument(
+        "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
+    )
+    _add_limits(added)
+    added.set_defaults(run=run)
+    return added
+
+
+def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument("partition", metavar="PARTITION", nargs=nargs, help="its number or label")
 
 
 def _capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _add_completion(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_completion(commands: _Commands) -> None:
     text = "print a script that completes this command in a shell"
     description = f"{_capitalized(text)}: source <(vmvisor-image completion bash)."
-    completion = add_parser("completion", help=text, description=description)
+    completion = commands.add_parser("completion", help=text, description=description)
     completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
     completion.set_defaults(run=_completion)
 
 
-def _add_archive(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_archive(commands: _Commands) -> None:
     text = "list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
-    archive = add_parser("archive", help=text, description=f"{_capitalized(text)}.")
+    archive = commands.add_parser("archive", help=text, description=f"{_capitalized(text)}.")
     archive.add_argument(
         "source",
         metavar="SRC",
@@ -235,32 +244,34 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_raw_commands(command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[..., None]) -> None:
-    converting = command(
-        "convert", run_convert, "write the decoded image as seekable zstd, which is quick to read again"
+def _add_raw_commands(commands: _Commands) -> None:
+    converting = _add_command(
+        commands, "convert", run_convert, "write the decoded image as seekable zstd, which is quick to read again"
     )
     converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
-    indexing = command(
-        "index", run_index, "find out where the blocks of a compressed image are, and keep that in a file"
+    indexing = _add_command(
+        commands, "index", run_index, "find out where the blocks of a compressed image are, and keep that in a file"
     )
     indexing.add_argument("--with-data", action="store_true", help="keep the decoded data, too: --cache auto")
-    hexdump = command("hexdump", run_hexdump, "show bytes of the disk or of a partition")
-    partition_argument(hexdump, "?")
+    hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk or of a partition")
+    _add_partition(hexdump, "?")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
     hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
 
 
-def _add_boot_commands(
-    command: Callable[..., argparse.ArgumentParser], partition_argument: Callable[..., None]
-) -> None:
-    system = command("system", run_system, "show what an image boots: version, boot banks, modules in load order")
+def _add_boot_commands(commands: _Commands) -> None:
+    system = _add_command(
+        commands, "system", run_system, "show what an image boots: version, boot banks, modules in load order"
+    )
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
-    module = command("module", run_module, "show what a boot module is, of an image or by itself, and what is in it")
-    partition_argument(module, "?")
+    module = _add_command(
+        commands, "module", run_module, "show what a boot module is, of an image or by itself, and what is in it"
+    )
+    _add_partition(module, "?")
     module.add_argument("path", metavar="PATH", nargs="?", help="its path from the volume's root")
     inner = "a file in it, to write to standard output; where SRC is the module itself, only this one follows"
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
@@ -298,9 +309,11 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_scan(commands: _Commands) -> None:
     text = "one row for each of many images, as they are done"
-    scan = add_parser("scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem.")
+    scan = commands.add_parser(
+        "scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem."
+    )
     scan.add_argument(
         "sources",
         metavar="SRC",
@@ -320,9 +333,9 @@ def _add_scan(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     scan.set_defaults(run=run_scan)
 
 
-def _add_verify(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_verify(commands: _Commands) -> None:
     text = "read all of an image once, and report every check of it, with the hash of every file"
-    parser = add_parser("verify", help=text, description=f"{_capitalized(text)}; 1 when anything is wrong.")
+    parser = commands.add_parser("verify", help=text, description=f"{_capitalized(text)}; 1 when anything is wrong.")
     _add_source(parser, takes_pipes=True)
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     parser.add_argument(
