@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
+from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
 from vmvisor_image.file_tree import FileTree
@@ -16,7 +17,7 @@ from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import printable
 from vmvisor_image.partition_types import MBR_VMFS, MBR_VMKCORE, VMFS, VMFS_L, VMKCORE, PartitionType, partition_type
-from vmvisor_image.purpose import Evidence, Generation, Purpose, Role, assess
+from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess
 from vmvisor_image.record import Record
 from vmvisor_image.signatures import Match, match_signature
 from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up_to, skip_zeros
@@ -27,12 +28,32 @@ from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
 from vmvisor_image.volumes.volume import Volume, has_files
 
-if TYPE_CHECKING:  # it makes partitions
-    from vmvisor_image.partition_table import PartitionTable
-
 _WHOLE_DISK = PartitionType(None, None, "whole disk")
 _VMFS_TYPES = (None, MBR_VMFS, VMFS, VMFS_L)
 """Of a disk without a table, too."""
+
+
+class Surroundings(Protocol):
+    """All partitions of a disk, which together say what each is for."""
+
+    @property
+    def banks(self) -> tuple[BootBank, ...]:
+        """The boot banks, by partition number."""
+        ...
+
+    @property
+    def layout(self) -> Layout | None:
+        """The generation's layout that the table has exactly; None where it has none."""
+        ...
+
+    @property
+    def generation(self) -> Generation | None:
+        """Whose disk this is; None where nothing says so."""
+        ...
+
+    def identify(self) -> tuple[Generation | None, tuple[Evidence, ...]]:
+        """`generation`, and what says so."""
+        ...
 
 
 class PartitionOwner(Protocol):
@@ -49,7 +70,7 @@ class PartitionOwner(Protocol):
         ...
 
     @property
-    def partitions(self) -> PartitionTable:
+    def partitions(self) -> Surroundings:
         """All its partitions."""
         ...
 
