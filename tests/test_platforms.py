@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.media import BANK_35, module, small_disk
-from vmvisor_image import CorruptImage, DestinationExists, Image, PartialExtraction, extraction
+from vmvisor_image import CorruptImage, DestinationExists, Image, PartialExtraction, extraction, folder_writer
 from vmvisor_image.bzip2 import index_file
 from vmvisor_image.cores import available_cores
 from vmvisor_image.streams import BytesSource, FileSource
@@ -70,11 +70,12 @@ class TestExtractionByPath:
 
     @pytest.fixture(autouse=True)
     def lacking(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(extraction, "_HAS_DIRECTORY_DESCRIPTORS", False)
-        monkeypatch.setattr(extraction, "_HAS_UNNAMED_FILES", False)
-        monkeypatch.setattr(extraction, "_HAS_TIMES_OF_DESCRIPTORS", False)
+        monkeypatch.setattr(folder_writer, "_HAS_DIRECTORY_DESCRIPTORS", False)
+        monkeypatch.setattr(folder_writer, "_HAS_UNNAMED_FILES", False)
+        monkeypatch.setattr(folder_writer, "_HAS_TIMES_OF_DESCRIPTORS", False)
         # What this system can do all the same would hide that it was asked for.
         monkeypatch.setattr(extraction, "os", WithoutDescriptors())
+        monkeypatch.setattr(folder_writer, "os", WithoutDescriptors())
 
     def test_whole_files_with_their_times(self, image: Path, tmp_path: Path) -> None:
         with Image.open(image) as opened:

@@ -28,9 +28,10 @@ from vmvisor_image import (
     PartialExtraction,
     SourceError,
     UnsafeName,
-    extraction,
+    safe_names,
 )
-from vmvisor_image.extraction import _HAS_UNNAMED_FILES, Extractable, write_files
+from vmvisor_image.extraction import write_files
+from vmvisor_image.folder_writer import _HAS_UNNAMED_FILES, Extractable
 from vmvisor_image.testing.forge import ForgedFile, fat_volume
 
 
@@ -150,9 +151,9 @@ def test_a_directory_is_checked_once_however_deep_it_is(tmp_path: Path, monkeypa
     """A thousand files 2,000 directories deep took minutes to be checked."""
     depth, files = 500, 20
     names = ["d/" * depth + str(number) for number in range(files)]
-    lstat, check_name = Mock(side_effect=Path.lstat), Mock(side_effect=extraction.check_name)
+    lstat, check_name = Mock(side_effect=Path.lstat), Mock(side_effect=safe_names.check_name)
     monkeypatch.setattr(Path, "lstat", partialmethod(lstat))
-    monkeypatch.setattr(extraction, "check_name", check_name)
+    monkeypatch.setattr(safe_names, "check_name", check_name)
     write(tmp_path, *names)
     write(tmp_path, *names, overwrite=True)
     assert check_name.call_count == 2 * (depth + files)
