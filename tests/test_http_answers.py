@@ -20,7 +20,7 @@ import fsspec
 import pytest
 from fsspec import AbstractFileSystem
 
-from vmvisor_image import LimitExceeded, Limits, RemoteError, SourceChanged, remote
+from vmvisor_image import LimitExceeded, Limits, RemoteError, SourceChanged, retries
 from vmvisor_image.remote import CHUNK, RemoteSource
 
 DATA = random.Random("answers").randbytes(20 * CHUNK + 77)
@@ -127,7 +127,7 @@ def served(
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that were waited for, which they are not."""
     found: list[float] = []
-    monkeypatch.setattr(remote, "wait", found.append)
+    monkeypatch.setattr(retries, "wait", found.append)
     return found
 
 
@@ -269,7 +269,7 @@ class TestOtherThanAsked:
 
     def test_no_more_is_read_than_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that sends without end keeps nobody busy."""
-        monkeypatch.setattr(remote, "_PAUSES", ())
+        monkeypatch.setattr(retries, "_PAUSES", ())
         with served(much_longer) as (url, _), pytest.raises(RemoteError, match=f"more than {CHUNK} bytes came"):
             RemoteSource(url).read_at(LATE, CHUNK)
 

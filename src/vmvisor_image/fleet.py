@@ -41,10 +41,10 @@ from vmvisor_image import (
 from vmvisor_image.cores import available_cores
 from vmvisor_image.destination import check_replaceable, is_at, lock, publish, write_all, writing
 from vmvisor_image.pipes import taking_pipes
-from vmvisor_image.remote import is_url
 from vmvisor_image.report import report as report_of
 from vmvisor_image.sources import Source, is_source, path_of
 from vmvisor_image.streams import descriptor_of, is_pipe
+from vmvisor_image.urls import is_url
 
 Progress = Callable[[int, int], None]
 """Called with the images done and in all, from the thread that takes the rows."""

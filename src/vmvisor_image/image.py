@@ -23,7 +23,7 @@ from vmvisor_image.layers.layer import Layer, LayerOptions, Progress
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
 from vmvisor_image.limits import Limits, Meter, meter_of
 from vmvisor_image.partition_table import PartitionTable
-from vmvisor_image.remote import CachedSource, RemoteSource, is_url, open_url
+from vmvisor_image.remote import CachedSource, RemoteSource, open_url
 from vmvisor_image.sources import Source, open_source, path_of
 from vmvisor_image.streams import (
     FileSource,
@@ -35,6 +35,7 @@ from vmvisor_image.streams import (
 )
 from vmvisor_image.tables.find import find_table
 from vmvisor_image.tables.table import Scheme
+from vmvisor_image.urls import is_url
 
 if TYPE_CHECKING:
     from vmvisor_image.boot.system import System

@@ -12,26 +12,27 @@ import hashlib
 import os
 import re
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import quote, unquote
+from typing import Any, Final
 
-from vmvisor_image.errors import (
-    ClosedError,
-    DependencyMissing,
-    InvalidArgument,
-    RemoteError,
-    SourceChanged,
-    SourceError,
-    VmvisorImageError,
-)
+from vmvisor_image.errors import ClosedError, RemoteError, SourceChanged, SourceError
 from vmvisor_image.forking import restart_in_child
-from vmvisor_image.limits import check_deadline, wait
+from vmvisor_image.limits import check_deadline
+from vmvisor_image.retries import NUMBER, WrongAnswer, asks_to_wait, may_pass, tried, wrong_answer
 from vmvisor_image.streams import FileSource, KeptBeside, check_range, past_end
+from vmvisor_image.urls import (
+    address_of,
+    behind_cache,
+    failure_of,
+    name_of,
+    protocols,
+    reason_of,
+    refuse,
+    resolve,
+    version_of,
+)
 
 CHUNK: Final = 1 << 16
 """Bytes that are requested, kept and dropped together; requests start and end at multiples of it."""
@@ -41,35 +42,12 @@ LARGEST_REQUEST: Final = 1 << 24
 """Bytes of one request: more are read by several, so that none takes so long that it times out."""
 CACHE_BYTES: Final = 1 << 25
 """Bytes that are kept of one source."""
-_VERSION_KEYS: Final = (
-    "ETag",
-    "etag",
-    "Last-Modified",
-    "LastModified",
-    "last_modified",
-    "mtime",
-    "generation",
-    "md5Hash",
-)
-"""What file systems say of an object and that differs when its content does."""
 _VALIDATORS: Final = ("ETag", "Last-Modified")
 """Headers that tell an object from what it was before, the surer one first (RFC 9110, 8.8)."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:([0-9]{1,19})|\*)", re.IGNORECASE)
 """RFC 9110, 14.4."""
-_NUMBER: Final = re.compile(r"[0-9]{1,19}")
-_GONE: Final = (404, 410)
-_PAUSES: Final = (0.1, 0.4)
-"""Seconds before a request that failed is made again, at least: a server may ask for more."""
-_LONGEST_PAUSE: Final = 30
-"""Seconds that a server may ask for (Retry-After); where it asks for more, that is an error at once."""
 _NOTHING_AHEAD: Final = (0, 0)
 _HASHED: Final = 1 << 20
-_Answer = TypeVar("_Answer")
-
-
-def is_url(text: str) -> bool:
-    """Whether a source is a URL, chained or not, and no path."""
-    return "://" in text
 
 
 class RemoteSource:
@@ -98,12 +76,12 @@ class RemoteSource:
         self.url = url
         self._options = dict(options or {})
         self._neighbour = neighbour
-        fs, self.path = _resolve(url, self._options, neighbour)
+        fs, self.path = resolve(url, self._options, neighbour)
         self._opened_fs: Any = fs
         # fsspec's own client for browsers has no sessions, and is read as any other file system.
-        self._is_http = "http" in _protocols(fs) and hasattr(fs, "set_session")
-        self._address = _address(fs, url if neighbour is None else self.path)
-        info = _tried(self._info, _asks_to_wait)
+        self._is_http = "http" in protocols(fs) and hasattr(fs, "set_session")
+        self._address = address_of(fs, url if neighbour is None else self.path)
+        info = tried(self._info, asks_to_wait)
         if info.get("type") == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address)
         size = info.get("size")
@@ -112,7 +90,7 @@ class RemoteSource:
         if info.get("partial") is False:
             raise self._without_ranges()
         self._size = size
-        self.version: str | None = _version(info)
+        self.version: str | None = version_of(info)
         """What the file system says that differs when the content does, such as an ETag; None where it says nothing."""
         etag = info.get("ETag")
         # RFC 9110, 13.1.1: If-Match compares strongly, so that a weak validator never matches.
@@ -140,7 +118,7 @@ class RemoteSource:
     @property
     def name(self) -> str:
         """The last component of its path."""
-        return _name(self._fs, self.path)
+        return name_of(self._fs, self.path)
 
     @property
     def kept_beside(self) -> str:
@@ -191,7 +169,7 @@ class RemoteSource:
     @property
     def _fs(self) -> Any:
         if self._opened_fs is None:
-            self._opened_fs, _ = _resolve(self.url, self._options, self._neighbour)
+            self._opened_fs, _ = resolve(self.url, self._options, self._neighbour)
         return self._opened_fs
 
     def _kept(self, first: int, last: int) -> list[bytes]:
@@ -237,7 +215,7 @@ class RemoteSource:
 
     def _fetch(self, start: int, end: int) -> bytes:
         """Exactly the bytes from `start` to `end` (exclusive), by one request or, where that fails, a few."""
-        return _tried(lambda: self._fetch_once(start, end), _may_pass)
+        return tried(lambda: self._fetch_once(start, end), may_pass)
 
     def _fetch_once(self, start: int, end: int) -> bytes:
         place = f"{self._address}: bytes {start} to {end} (exclusive)"
@@ -259,7 +237,7 @@ class RemoteSource:
                 raise self._changed("its version has changed") from error
             if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._check_unchanged()
-            raise RemoteError(f"{place} could not be read: {_told(error)}") from error
+            raise RemoteError(f"{place} could not be read: {failure_of(error)}") from error
         if not is_certain or len(data) != end - start:
             self._check_unchanged()
         if len(data) != end - start:
@@ -300,15 +278,15 @@ class RemoteSource:
             ranges = headers.getall("Content-Range", [])
             match = _CONTENT_RANGE.fullmatch(ranges[0].strip()) if len(ranges) == 1 else None
             if match is None:  # such as of several ranges in one body (RFC 9110, 15.3.7.2)
-                raise _wrong(f"{place}, and the answer does not tell which came")
+                raise wrong_answer(f"{place}, and the answer does not tell which came")
             first, last = int(match[1]), int(match[2])
             total = match[3]
         elif status == HTTPStatus.OK:  # the whole object (RFC 9110, 15.3.1), which may begin with what was asked for
             first, last = 0, end - 1
-            length = _NUMBER.fullmatch(headers.get("Content-Length", ""))
+            length = NUMBER.fullmatch(headers.get("Content-Length", ""))
             total = None if length is None else length[0]
         else:
-            raise _wrong(f"{place}, and the server answered {status}")
+            raise wrong_answer(f"{place}, and the server answered {status}")
         if total is not None and int(total) != self._size:
             raise self._changed(f"it has {total} bytes now, and not {self._size}")
         told, certain = _validators(headers), total is not None
@@ -322,25 +300,25 @@ class RemoteSource:
             if known or new:
                 certain = False
         if status == HTTPStatus.OK and start:
-            raise self._without_ranges() from _WrongAnswer
+            raise self._without_ranges() from WrongAnswer
         if (first, last) != (start, end - 1):
-            raise _wrong(f"{place}, and the server answered with bytes {first} to {last + 1}")
+            raise wrong_answer(f"{place}, and the server answered with bytes {first} to {last + 1}")
         coding = headers.get("Content-Encoding", "").strip()
         if coding.lower() not in ("", "identity"):
-            raise _wrong(f"{place}, and the server answered with an encoding of them ({coding})")
+            raise wrong_answer(f"{place}, and the server answered with an encoding of them ({coding})")
         return certain
 
     def _info(self) -> Mapping[str, Any]:
         try:
-            info: Mapping[str, Any] = _behind_cache(self._fs).info(self.path)
+            info: Mapping[str, Any] = behind_cache(self._fs).info(self.path)
         except Exception as error:  # noqa: BLE001  # each file system has errors of its own
-            _refuse(self._address, error)
+            refuse(self._address, error)
         return info
 
     def _check_unchanged(self) -> None:
-        _behind_cache(self._fs).invalidate_cache(self.path)
+        behind_cache(self._fs).invalidate_cache(self.path)
         info = self._info()
-        if info.get("size") != self._size or _version(info) != self.version:
+        if info.get("size") != self._size or version_of(info) != self.version:
             raise self._changed("its size or version has changed")
 
     def _changed(self, how: str) -> SourceChanged:
@@ -355,66 +333,6 @@ class RemoteSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self.url, self._options, self._neighbour))
-
-
-class _WrongAnswer(Exception):
-    """Why an answer is not what was asked for: the server has understood, and would say the same again."""
-
-
-def _wrong(message: str) -> RemoteError:
-    error = RemoteError(message)
-    error.__cause__ = _WrongAnswer()
-    return error
-
-
-def _tried(attempt: Callable[[], _Answer], is_worth_it: Callable[[RemoteError], bool]) -> _Answer:
-    """What an attempt gives, made again after a pause where it fails and that is worth it; the last error else."""
-    for pause in _PAUSES:
-        try:
-            return attempt()
-        except RemoteError as error:
-            asked = _asked_pause(error)
-            if not is_worth_it(error) or asked > _LONGEST_PAUSE:
-                raise
-        wait(max(pause, asked))
-    return attempt()
-
-
-def _answered(error: BaseException) -> BaseException | None:
-    """The answer of a server that made an error; None where there was none.
-
-    aiohttp gives what can't be parsed a status of its own, and the parser's error as its cause.
-    """
-    cause = error.__cause__
-    while cause is not None and not isinstance(getattr(cause, "status", None), int):
-        cause = cause.__cause__
-    return None if cause is None or hasattr(cause.__cause__, "code") else cause
-
-
-def _asks_to_wait(error: RemoteError) -> bool:
-    """Whether the server itself says that it can't answer now."""
-    status: int = getattr(_answered(error), "status", 0)
-    return status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-def _may_pass(error: RemoteError) -> bool:
-    """Whether the same request may succeed: the server is in trouble, or there was none at the other end."""
-    if isinstance(error.__cause__, _WrongAnswer):
-        return False
-    status: int = getattr(_answered(error), "status", HTTPStatus.INTERNAL_SERVER_ERROR)
-    return _asks_to_wait(error) or status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _asked_pause(error: RemoteError) -> float:
-    """Seconds after which a server wants to be asked again (RFC 9110, 10.2.3); 0 where it does not say."""
-    headers = getattr(_answered(error), "headers", None)
-    text = (headers or {}).get("Retry-After", "").strip()
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _validators(headers: Mapping[str, Any]) -> dict[str, str]:
@@ -433,7 +351,7 @@ def open_url(
     url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None
 ) -> tuple[FileSource | RemoteSource | CachedSource, str]:
     """What a URL leads to, which the caller closes, and its name; see `RemoteSource` for the arguments and errors."""
-    fs, path = _resolve(url, options or {}, neighbour)
+    fs, path = resolve(url, options or {}, neighbour)
     if not getattr(fs, "local_file", False):
         source = RemoteSource(url, options, neighbour=neighbour)
         return source, source.name
@@ -441,8 +359,8 @@ def open_url(
         with fs.open(path, "rb") as file:  # where that is a cache, this fills it
             local = FileSource(file.name)
     except Exception as error:  # noqa: BLE001  # each file system has errors of its own
-        _refuse(url, _reason(fs, path, error))
-    return (local if "file" in _protocols(fs) else CachedSource(local, _address(fs, url))), _name(fs, path)
+        refuse(url, reason_of(fs, path, error))
+    return (local if "file" in protocols(fs) else CachedSource(local, address_of(fs, url))), name_of(fs, path)
 
 
 class CachedSource(KeptBeside):
@@ -468,82 +386,3 @@ class CachedSource(KeptBeside):
 
 def _reopen(url: str, options: Mapping[str, Any], neighbour: str | None) -> RemoteSource:
     return RemoteSource(url, options, neighbour=neighbour)
-
-
-def _resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tuple[Any, str]:
-    """The file system and the path in it."""
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError as error:
-        raise DependencyMissing(
-            f"{url}: URLs are read through fsspec, which is not installed: pip install 'vmvisor-image[fsspec]'"
-        ) from error
-    try:
-        fs, path = url_to_fs(url, **options)
-    except ImportError as error:
-        hint = ": pip install 'vmvisor-image[fsspec]'" if getattr(error.__cause__, "name", None) == "aiohttp" else ""
-        raise DependencyMissing(f"{url}: {error}{hint}") from error
-    except ValueError as error:
-        raise InvalidArgument(f"{url}: {error}") from error
-    if neighbour is not None:
-        is_http = "http" in _protocols(_behind_cache(fs))
-        folder = (path.partition("?")[0] if is_http else path).rpartition("/")[0]
-        path = f"{folder}/{quote(neighbour, safe='') if is_http else neighbour}"
-    return fs, path
-
-
-def _name(fs: Any, path: str) -> str:
-    last = path.rstrip("/").rpartition("/")[2]
-    return unquote(last.partition("?")[0].partition("#")[0]) if "http" in _protocols(_behind_cache(fs)) else last
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    protocol = fs.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-def _behind_cache(fs: Any) -> Any:
-    """What a file system of fsspec's that caches blocks reads from: it tells nothing of an object itself."""
-    from fsspec.implementations.cached import CachingFileSystem
-
-    return fs.fs if isinstance(fs, CachingFileSystem) else fs
-
-
-def _address(fs: Any, path: str) -> str:
-    return path if is_url(path) else f"{_protocols(fs)[0]}://{path}"
-
-
-def _version(info: Mapping[str, Any]) -> str | None:
-    found = [f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key) is not None]
-    return "; ".join(found) or None
-
-
-def _told(error: BaseException) -> str:
-    status = getattr(error, "status", None)
-    if status is None:
-        return str(error) or type(error).__name__
-    # aiohttp's errors: 0 where it never came to an answer, as when redirects lead in a circle.
-    return f"the server answered {status} {getattr(error, 'message', '')}".rstrip() if status else type(error).__name__
-
-
-def _reason(fs: Any, path: str, error: Exception) -> Exception:
-    """Why it can't be opened: fsspec's caches say of every failure that the file is not there."""
-    if isinstance(error, FileNotFoundError):
-        try:
-            _behind_cache(fs).info(path)
-        except Exception as reason:  # noqa: BLE001  # each file system has errors of its own
-            return reason
-    return error
-
-
-def _refuse(url: str, error: Exception) -> NoReturn:
-    """Raise what an object that can't be opened means."""
-    if isinstance(error, VmvisorImageError):
-        raise error
-    cause = error.__cause__
-    # fsspec says of every failure of HTTP that the file is not there, and what happened in the cause.
-    if isinstance(error, FileNotFoundError) and (cause is None or getattr(cause, "status", None) in _GONE):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
-    if isinstance(error, IsADirectoryError | PermissionError):
-        raise error
-    raise RemoteError(f"{url}: it can't be opened: {_told(cause or error)}") from error

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeGuard, cast
 
 from vmvisor_image.errors import InvalidArgument
-from vmvisor_image.remote import is_url, open_url
+from vmvisor_image.remote import open_url
 from vmvisor_image.streams import BytesSource, CheckedSource, Closing, FileObjectSource, FileSource, ReadAt
+from vmvisor_image.urls import is_url
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
 """What every function takes that takes a source: a path or URL, the bytes themselves, a seekable binary file object, or

@@ -53,10 +53,10 @@ from vmvisor_image.explanation import counted
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import printable
 from vmvisor_image.pipes import taking_pipes
-from vmvisor_image.remote import is_url
 from vmvisor_image.sources import open_source
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.find import find_table
+from vmvisor_image.urls import is_url
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor

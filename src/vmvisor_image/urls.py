@@ -1,0 +1,113 @@
+"""URLs as fsspec resolves them: file system, path, name and version of an object, and what its errors mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+from urllib.parse import quote, unquote
+
+from vmvisor_image.errors import DependencyMissing, InvalidArgument, RemoteError, VmvisorImageError
+
+_VERSION_KEYS: Final = (
+    "ETag",
+    "etag",
+    "Last-Modified",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "generation",
+    "md5Hash",
+)
+"""What file systems say of an object and that differs when its content does."""
+_GONE: Final = (404, 410)
+
+
+def is_url(text: str) -> bool:
+    """Whether a source is a URL, chained or not, and no path."""
+    return "://" in text
+
+
+def resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tuple[Any, str]:
+    """The file system and the path in it."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise DependencyMissing(
+            f"{url}: URLs are read through fsspec, which is not installed: pip install 'vmvisor-image[fsspec]'"
+        ) from error
+    try:
+        fs, path = url_to_fs(url, **options)
+    except ImportError as error:
+        hint = ": pip install 'vmvisor-image[fsspec]'" if getattr(error.__cause__, "name", None) == "aiohttp" else ""
+        raise DependencyMissing(f"{url}: {error}{hint}") from error
+    except ValueError as error:
+        raise InvalidArgument(f"{url}: {error}") from error
+    if neighbour is not None:
+        is_http = "http" in protocols(behind_cache(fs))
+        folder = (path.partition("?")[0] if is_http else path).rpartition("/")[0]
+        path = f"{folder}/{quote(neighbour, safe='') if is_http else neighbour}"
+    return fs, path
+
+
+def name_of(fs: Any, path: str) -> str:
+    """Name of an object without its folder; of HTTP as it is unquoted, without query and fragment."""
+    last = path.rstrip("/").rpartition("/")[2]
+    return unquote(last.partition("?")[0].partition("#")[0]) if "http" in protocols(behind_cache(fs)) else last
+
+
+def protocols(fs: Any) -> tuple[str, ...]:
+    """Names of the protocols that a file system is registered for."""
+    protocol = fs.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def behind_cache(fs: Any) -> Any:
+    """What a file system of fsspec's that caches blocks reads from: it tells nothing of an object itself."""
+    from fsspec.implementations.cached import CachingFileSystem
+
+    return fs.fs if isinstance(fs, CachingFileSystem) else fs
+
+
+def address_of(fs: Any, path: str) -> str:
+    """URL of an object, for messages."""
+    return path if is_url(path) else f"{protocols(fs)[0]}://{path}"
+
+
+def version_of(info: Mapping[str, Any]) -> str | None:
+    """Whatever is known of an object that differs when its content does; None where nothing is."""
+    found = [f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key) is not None]
+    return "; ".join(found) or None
+
+
+def failure_of(error: BaseException) -> str:
+    """Reason of a failed request, in words."""
+    status = getattr(error, "status", None)
+    if status is None:
+        return str(error) or type(error).__name__
+    # aiohttp's errors: 0 where it never came to an answer, as when redirects lead in a circle.
+    return f"the server answered {status} {getattr(error, 'message', '')}".rstrip() if status else type(error).__name__
+
+
+def reason_of(fs: Any, path: str, error: Exception) -> Exception:
+    """Why it can't be opened: fsspec's caches say of every failure that the file is not there."""
+    if isinstance(error, FileNotFoundError):
+        try:
+            behind_cache(fs).info(path)
+        except Exception as reason:  # noqa: BLE001  # each file system has errors of its own
+            return reason
+    return error
+
+
+def refuse(url: str, error: Exception) -> NoReturn:
+    """Raise what an object that can't be opened means."""
+    if isinstance(error, VmvisorImageError):
+        raise error
+    cause = error.__cause__
+    # fsspec says of every failure of HTTP that the file is not there, and what happened in the cause.
+    if isinstance(error, FileNotFoundError) and (cause is None or getattr(cause, "status", None) in _GONE):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
+    if isinstance(error, IsADirectoryError | PermissionError):
+        raise error
+    raise RemoteError(f"{url}: it can't be opened: {failure_of(cause or error)}") from error
