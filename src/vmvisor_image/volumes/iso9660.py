@@ -5,10 +5,9 @@ Directories are read when they are first listed. A damaged record costs itself a
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 from typing import Final, Literal
 
 from vmvisor_image.archives.member import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
@@ -38,6 +37,8 @@ from vmvisor_image.schemas.iso9660 import (
     VolumeDescriptor,
 )
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.volumes.iso9660_values import short_time, text_of, whole_label
+from vmvisor_image.volumes.rock_ridge import RockRidge
 
 KIND: Final = "iso9660"
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
@@ -132,7 +133,7 @@ class IsoVolume:
     def label(self) -> str | None:
         """The volume identifier: Joliet's, and what it has no room for of the primary descriptor's."""
         joliet = None if self.joliet is None else self.joliet.volume_identifier
-        found = _whole_label(self.primary.volume_identifier, joliet)
+        found = whole_label(self.primary.volume_identifier, joliet)
         return found.partition("\0")[0].rstrip() or None
 
     @property
@@ -162,7 +163,7 @@ class IsoVolume:
             "label": self.label,
             "names": self.names,
             "size": f"{self.primary.block_count * self.primary.block_size} bytes",
-            "application": _text(self.primary.application),
+            "application": text_of(self.primary.application),
             "boots": None if self.boot_record is None else "by El Torito",
         }
         return {name: printable(value) for name, value in found.items() if value}
@@ -373,13 +374,13 @@ class IsoVolume:
         self, record: DirectoryRecord, name: bytes, area: bytes, pieces: tuple[tuple[int, int], ...], at: int
     ) -> _Entry | None:
         is_directory = bool(record.flags & DIRECTORY)
-        modified = _short_time(record.recorded)
+        modified = short_time(record.recorded)
         if self._rock_ridge_skip is None:
             shown = name.decode("utf-16-be", "replace") if self._names_joliet else name.decode("latin-1")
             shown = shown.rpartition(";")[0] or shown  # the version number
             shown = shown if self._names_joliet else shown.removesuffix(".") or shown
             return _Entry(shown, is_directory, pieces, modified, 0o755 if is_directory else 0o644, 0, 0, None, at)
-        ridge = _RockRidge()
+        ridge = RockRidge()
         for signature, data in self._system_use(area, self._rock_ridge_skip, at):
             ridge.take(signature, data)
         if ridge.is_cut:
@@ -486,66 +487,6 @@ class IsoVolume:
         self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
 
 
-class _RockRidge:
-    """What the entries of one system use area say (P1282, section 4.1)."""
-
-    def __init__(self) -> None:
-        self._name = b""
-        self._target: list[bytes] = []
-        self._joins = False
-        self.mode = self.owner = self.group = 0
-        self.modified: datetime | None = None
-        self.child: int | None = None
-        """Block of the directory that this one was relocated to."""
-        self.is_relocated = False
-        self.is_compressed = False
-        self.is_cut = False
-        """Whether a part of a link's target lacks its end."""
-
-    @property
-    def name(self) -> str:
-        return self._name.decode("utf-8", "surrogateescape")
-
-    @property
-    def target(self) -> str:
-        text = b"/".join(self._target).decode("utf-8", "surrogateescape")
-        return text or "/"
-
-    def take(self, signature: bytes, data: bytes) -> None:
-        """Take one entry; those that are not known, or too short, say nothing."""
-        match signature:
-            case b"NM" if data and not data[0] & 0x6:
-                self._name += data[1:]
-            case b"PX" if len(data) >= 32:
-                self.mode, _, self.owner, self.group = (
-                    int.from_bytes(data[at : at + 4], "little") for at in (0, 8, 16, 24)
-                )
-            case b"SL" if data:
-                self._take_target(data[1:])
-            case b"TF" if data:
-                self.modified = _time_stamp(data) or self.modified
-            case b"CL" if len(data) >= 4:
-                self.child = int.from_bytes(data[:4], "little")
-            case b"RE":
-                self.is_relocated = True
-            case b"ZF":
-                self.is_compressed = True
-
-    def _take_target(self, components: bytes) -> None:
-        while len(components) >= 2:
-            flags, length = components[0], components[1]
-            text = components[2 : 2 + length]
-            self.is_cut |= len(text) < length
-            components = components[2 + length :]
-            special = {0x2: b".", 0x4: b"..", 0x8: b""}.get(flags & 0xE)
-            part = text if special is None else special
-            if self._joins and self._target:
-                self._target[-1] += part
-            else:
-                self._target.append(part)
-            self._joins = bool(flags & 0x1)
-
-
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
     """Everything in the volume that begins at the source's first byte."""
     volume = IsoVolume(source, 0, _Nowhere(source))
@@ -577,73 +518,3 @@ def _unequal(record: Record, names: tuple[str, ...], structure: str) -> Iterator
 
 def _first_block(record: DirectoryRecord) -> int:
     return record.extent + record.attribute_length
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("latin-1").strip(" \0")
-
-
-def _whole_label(primary: bytes, joliet: bytes | None) -> str:
-    """The volume identifier: Joliet's, of 16 characters, with the rest of the primary one where it begins that."""
-    # The standard has capital letters only; xorriso writes UTF-8, and "_" for each byte of it into Joliet's.
-    text = primary.decode("latin-1")
-    with contextlib.suppress(UnicodeDecodeError):
-        text = primary.decode("utf-8")
-    if joliet is None:
-        return text
-    shown = joliet.decode("utf-16-be", "replace")
-    merged = _merge(shown, text)
-    if merged is None and (merged := _merge(shown, primary.decode("latin-1"))) is not None:
-        with contextlib.suppress(UnicodeError):
-            merged = merged.encode("latin-1").decode("utf-8")
-    return shown if merged is None else merged
-
-
-def _merge(joliet: str, primary: str) -> str | None:
-    """The primary volume identifier with what only Joliet's tells of its characters; None where that is another one.
-
-    As libblkid has it: each may have "_" for what its character set lacks, and the primary one lacks small letters. It
-    compares bytes, so that a primary one in UTF-8 is always another one to it.
-    """
-    found = []
-    for one, other in zip(joliet, primary, strict=False):
-        if "_" in (one, other):
-            found.append(one if other == "_" else other)
-        elif one == other or (one.isascii() and one.upper() == other.upper()):
-            found.append(one if other.isupper() else other)
-        else:
-            return None
-    return "".join(found) + primary[len(found) :]
-
-
-def _short_time(raw: bytes) -> datetime | None:
-    """A time of a directory record (9.1.5)."""
-    try:
-        return datetime(1900 + raw[0], raw[1], raw[2], raw[3], raw[4], raw[5], tzinfo=_zone(raw[6]))
-    except ValueError:
-        return None
-
-
-def _long_time(raw: bytes) -> datetime | None:
-    """A time of a volume descriptor (8.4.26.1)."""
-    try:
-        found = datetime.strptime(raw[:14].decode("ascii"), "%Y%m%d%H%M%S")  # noqa: DTZ007  # the zone is behind it
-        return found.replace(tzinfo=_zone(raw[16]), microsecond=int(raw[14:16]) * 10_000)
-    except ValueError:
-        return None
-
-
-def _zone(raw: int) -> timezone:
-    quarters = raw - 256 if raw > 127 else raw
-    return timezone(timedelta(minutes=15 * quarters)) if quarters else UTC
-
-
-def _time_stamp(data: bytes) -> datetime | None:
-    """When the content was last modified, of a TF entry (P1282, 4.1.6)."""
-    flags = data[0]
-    if not flags & 0x2:
-        return None
-    width, parse = (17, _long_time) if flags & 0x80 else (7, _short_time)
-    at = 1 + (width if flags & 0x1 else 0)
-    raw = data[at : at + width]
-    return parse(raw) if len(raw) == width else None
