@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from vmvisor_image.archives.archive import Archive
@@ -315,8 +316,7 @@ class _Verification:
             feeds.append(Feed(start, end, content))
         self._pass.advance(end, feeds)
         files = tuple(
-            self._finish(each, lambda damage, each=each: self._touch(damage, partition.number, each.file))  # type: ignore[misc]
-            for each in planned
+            self._finish(each, partial(self._touch, f"{partition.number}/{each.file.path}")) for each in planned
         )
         problems += _file_problems(files)
         problems += [*_fat_problems(start, fat), *_vmfs_problems(start, vmfs), *partition.problems]
@@ -417,8 +417,8 @@ class _Verification:
             error = f"its gzip data is damaged: {sink.end.failure}"
         return FileCheck(file.path, file.size, offset, digests.values, sink.end.is_gzip, signature, error)
 
-    def _touch(self, damage: int, number: int, file: File) -> None:
-        self._touched.setdefault(damage, []).append(f"{number}/{file.path}")
+    def _touch(self, path: str, damage: int) -> None:
+        self._touched.setdefault(damage, []).append(path)
 
     def _read_by_itself(self, file: File, sink: _FileSink) -> str | None:
         """Hash a file whose bytes are not on the disk in order; gives what is wrong.
@@ -504,5 +504,8 @@ def _vmfs_problems(start: int, vmfs: VmfsFigures | None) -> Iterator[Problem]:
 
 def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Each once, by place; those without one first."""
-    key = lambda each: (-1 if each.offset is None else each.offset, each.structure, each.message)  # noqa: E731
-    return tuple(sorted(dict.fromkeys(problems), key=key))
+    return tuple(sorted(dict.fromkeys(problems), key=_place))
+
+
+def _place(problem: Problem) -> tuple[int, str, str]:
+    return (-1 if problem.offset is None else problem.offset, problem.structure, problem.message)

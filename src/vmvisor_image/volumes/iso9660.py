@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, Literal
 
 from vmvisor_image.archives.member import LONGEST_PATH, MOST_MEMBERS, MOST_PATH_BYTES, MOST_PROBLEMS, ArchiveMember
@@ -314,14 +315,8 @@ class IsoVolume:
         for entry in self._entries(path, directory):
             below = f"{path}/{entry.name}" if path else entry.name
             if entry.is_directory:
-                found.append(
-                    Directory(
-                        below,
-                        entry.modified,
-                        lambda below=below, entry=entry: self._list(below, entry, home),  # type: ignore[misc]
-                        fold_case=self._folds_case,
-                    )
-                )
+                listing = partial(self._list, below, entry, home)
+                found.append(Directory(below, entry.modified, listing, fold_case=self._folds_case))
             elif entry.target is None:
                 found.append(File(home, below, entry.size, entry.modified, self._extents(entry)))
         return found
