@@ -970,7 +970,7 @@ def _pointer_table(device: SparseImage) -> tuple[int, bytes]:
     with Image.open(device) as image:
         blocks, _ = volume_of(image)._opened()
         number = int.from_bytes(pointer, "little")
-        run = blocks._resource(blocks._table_file(number), *blocks._place(number), 0)
+        run = blocks.locate_table(number)
     assert run.start is not None
     return run.start + DATA_OFFSET, pointer
 

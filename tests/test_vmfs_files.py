@@ -47,7 +47,7 @@ from vmvisor_image.testing.forge_vmfs_files import (
     vmfs_volume,
 )
 from vmvisor_image.volumes.vmfs import VmfsVolume
-from vmvisor_image.volumes.vmfs_blocks import FBB
+from vmvisor_image.volumes.vmfs_addresses import FBB
 from vmvisor_image.volumes.vmfs_files import FileLock
 
 EVERY = pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
@@ -350,8 +350,8 @@ def test_parts_of_a_block_that_are_to_be_zeroed(shift: int, parts: int) -> None:
     with opened("vmfs6", {"f": VmfsFile(data_of("f", BLOCK), pointers="file blocks")}) as (volume, files):
         token = files["f"].token
         blocks, _ = volume._opened()
-        place = blocks.descriptor(token).start + 8192 - 2560 + DATA_OFFSET
-        descriptor = blocks.descriptor(token).start + DATA_OFFSET
+        place = blocks.resources.descriptor(token).start + 8192 - 2560 + DATA_OFFSET
+        descriptor = blocks.resources.descriptor(token).start + DATA_OFFSET
     (device,) = vmfs_volume({"f": VmfsFile(data_of("f", BLOCK), pointers="file blocks")}, "vmfs6")
     pointer = int.from_bytes(device.read_at(place, 8), "little") | (1 | 1 << parts - 1) << 7
     device = patched(device, descriptor + 4096 + 0x6C, shift.to_bytes(4, "little"))
@@ -511,7 +511,7 @@ def descriptor_place(device: SparseImage, path: str) -> int:
     with Image.open(device) as image:
         volume, files = volume_of(image), image.partitions[1].files
         blocks, _ = volume._opened()
-        return blocks.descriptor(files[path].token if path else 4).start + DATA_OFFSET
+        return blocks.resources.descriptor(files[path].token if path else 4).start + DATA_OFFSET
 
 
 class TestOtherWaysToSayIt:
@@ -568,7 +568,7 @@ class TestOtherWaysToSayIt:
     def test_vmfs_6_without_pointer_blocks_of_their_own(self, kind: VmfsKind) -> None:
         with opened(kind, {"f": VmfsFile(self.DATA, pointers="pointer blocks")}) as (volume, files):
             blocks, _ = volume._opened()
-            assert blocks.descriptor(files["f"].token).raw[-2560] & 7 == 2  # to a sub-block
+            assert blocks.resources.descriptor(files["f"].token).raw[-2560] & 7 == 2  # to a sub-block
             assert files["f"].read_bytes() == self.DATA
         self.changed(kind, "pointer blocks", {-2560: b"\3"})  # to a pointer block, and there are none
 
@@ -717,7 +717,7 @@ class TestDamage:
             volume = volume_of(image)
             blocks, _ = volume._opened()
             number = int.from_bytes(pointer, "little")
-            run_ = blocks._resource(blocks._table_file(number), *blocks._place(number), 0)
+            run_ = blocks.locate_table(number)
             assert run_.start is not None
             table = run_.start + DATA_OFFSET
         size = 65536 if is_6(kind) else 4096

@@ -47,6 +47,7 @@ from vmvisor_image.streams import ReadAt, Slice, read_up_to
 from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree, lock_in
+from vmvisor_image.volumes.vmfs_geometry import Geometry
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
 
 MAGIC_BYTES: Final = LVM_MAGIC.to_bytes(4, "little")
@@ -239,7 +240,7 @@ class VmfsVolume:
         blocks, tree = self._opened()
         files = list(self.files.all_files())
         block_size = self.block_size or 1
-        used = blocks.used_blocks()
+        used = blocks.resources.used_blocks()
         reached = bytearray(self.logical.size // block_size + 1)
         names: dict[int, list[str]] = {address: [] for address in tree.addresses}
         for file in files:
@@ -248,7 +249,7 @@ class VmfsVolume:
         for address, paths in names.items():
             check_deadline()
             try:
-                descriptor = blocks.descriptor(address)
+                descriptor = blocks.resources.descriptor(address)
                 lock = lock_in(descriptor)
                 if lock is not None:
                     locks += [HeldLock(path, lock.mode, lock.owner) for path in paths]
@@ -276,7 +277,7 @@ class VmfsVolume:
         """
         blocks, _ = self._opened()
         merged: list[Extent] = []
-        for start, length in blocks.extents(blocks.descriptor(token)):
+        for start, length in blocks.extents(blocks.resources.descriptor(token)):
             places = [(start, length)] if self._others else [(p, n) for _, p, n in self.logical.place(start, length)]
             for offset, count in places:
                 if merged and merged[-1].offset + merged[-1].length == offset:
@@ -288,7 +289,7 @@ class VmfsVolume:
     def open_content(self, token: int) -> ReadAt:
         """A file's data, with its holes; see `locate` for the token."""
         blocks, _ = self._opened()
-        return blocks.content(blocks.descriptor(token))
+        return blocks.content(blocks.resources.descriptor(token))
 
     def _opened(self) -> tuple[VmfsBlocks, VmfsTree]:
         """What reads its files.
@@ -301,7 +302,7 @@ class VmfsVolume:
             if self._readers is None:
                 if self.file_system is None:
                     raise NotAFileSystem("the file system's descriptor is not on this device, or is damaged")
-                blocks = VmfsBlocks(self.logical, self.file_system, self._report)
+                blocks = VmfsBlocks(self.logical, Geometry.of(self.file_system), self._report)
                 self._readers = (blocks, VmfsTree(blocks, self._report))
             return self._readers
 

@@ -30,7 +30,9 @@ from vmvisor_image.schemas.vmfs import (
     vmfs_uuid,
 )
 from vmvisor_image.streams import ReadAt
-from vmvisor_image.volumes.vmfs_blocks import ROOT, Descriptor, Report, VmfsBlocks
+from vmvisor_image.volumes.vmfs_addresses import ROOT
+from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
+from vmvisor_image.volumes.vmfs_resources import Descriptor, Report
 
 DIRECTORY, REGULAR, LINK, SYSTEM, RAW_DEVICE = 2, 3, 4, 5, 6
 """`FileMetadata.type`."""
@@ -99,7 +101,7 @@ class VmfsTree:
         Raises:
             CorruptImage: Its descriptor is damaged.
         """
-        return lock_in(self._blocks.descriptor(address))
+        return lock_in(self._blocks.resources.descriptor(address))
 
     def _list(self, path: str, address: int, home: FileHome) -> list[File | Directory]:
         with self._lock:
@@ -124,7 +126,7 @@ class VmfsTree:
         return found
 
     def _child(self, path: str, address: int, home: FileHome) -> File | Directory | None:
-        descriptor = self._blocks.descriptor(address)
+        descriptor = self._blocks.resources.descriptor(address)
         metadata = descriptor.metadata
         if metadata.type in (LINK, RAW_DEVICE):
             self._no_files.add(address)
@@ -143,7 +145,7 @@ class VmfsTree:
             self.links[path] = target.partition(b"\0")[0].decode("utf-8", "surrogateescape")
             return None
         if metadata.type == RAW_DEVICE:
-            disk = ScsiDiskId.parse(descriptor.raw, self._blocks.data_at)
+            disk = ScsiDiskId.parse(descriptor.raw, self._blocks.geometry.data_at)
             self.raw_devices[path] = RawDeviceMapping(path, metadata.size, described_disk(disk))
             return None
         if metadata.type not in (REGULAR, SYSTEM):
@@ -152,12 +154,12 @@ class VmfsTree:
 
     def _entries(self, path: str, address: int) -> Iterator[tuple[str, int]]:
         """Name and descriptor's address of everything in a directory."""
-        descriptor = self._blocks.descriptor(address)
+        descriptor = self._blocks.resources.descriptor(address)
         if not _is_directory(descriptor.metadata):
             raise descriptor.bad(f"{path!r} is no directory")
         content = self._blocks.content(descriptor)
         size = min(content.size, _LARGEST_DIRECTORY)
-        hashed = self._blocks.is_6 and size >= DIRECTORY_ENTRIES_OFFSET
+        hashed = self._blocks.geometry.is_6 and size >= DIRECTORY_ENTRIES_OFFSET
         hashed = hashed and int.from_bytes(content.read_at(0, 4), "little") in DIRECTORY_VERSIONS
         if content.size > size:
             message = f"{path or '/'!r} has {content.size} bytes: only the first {size} are read"
@@ -196,7 +198,7 @@ class VmfsTree:
 
     def _read_blocks(self, content: ReadAt, numbers: Iterator[int]) -> Iterator[bytes]:
         """The blocks of a directory of those numbers; neighbours are read together, one by one where that fails."""
-        block = self._blocks.alignment
+        block = self._blocks.geometry.alignment
         runs = itertools.groupby(enumerate(numbers), lambda item: (item[1] - item[0], item[0] // _BLOCKS_AT_ONCE))
         for run in ([number for _, number in group] for _, group in runs):
             start, length = DIRECTORY_ENTRIES_OFFSET + run[0] * block, len(run) * block
@@ -217,7 +219,7 @@ class VmfsTree:
         VMkatz (MIT) says of real volumes that blocks which the maps tell of may lie behind the `size` of the directory,
         in what is allocated for it.
         """
-        block, header = self._blocks.alignment, DirectoryBlockHeader.length()
+        block, header = self._blocks.geometry.alignment, DirectoryBlockHeader.length()
         count, room = ((length - DIRECTORY_ENTRIES_OFFSET) // block for length in (size, content.size))
         head = DirectoryHeader.parse(content.read_at(0, DirectoryHeader.length()))
         per_map = 2 * (block - header)
@@ -251,7 +253,7 @@ class VmfsTree:
 
     def _block_map(self, content: ReadAt, head: DirectoryHeader, number: int, count: int) -> bytes | None:
         """The map of that number of a directory of `count` blocks, four bits a block; None where it is damaged."""
-        block = self._blocks.alignment
+        block = self._blocks.geometry.alignment
         at = int.from_bytes(head.map_blocks[4 * number : 4 * number + 4], "little")
         if number >= head.map_count or at >= count:
             return None
