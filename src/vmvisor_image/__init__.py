@@ -52,8 +52,9 @@ from vmvisor_image.streams import ReadAt
 from vmvisor_image.survey import Survey
 from vmvisor_image.verification import verify
 from vmvisor_image.verification_report import VerificationReport
-from vmvisor_image.volumes.vmfs import ActiveHost, VmfsVolume
+from vmvisor_image.volumes.vmfs import VmfsVolume
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
+from vmvisor_image.volumes.vmfs_heartbeats import ActiveHost
 
 __version__ = "0.1.0"
 

@@ -41,13 +41,13 @@ def recognise(disk: ReadAt, start: int, *, is_vmfs: bool = False) -> Match | Non
 
     Opens nothing; tells FAT and VMFS without the detail that opening them gives. See `open_volume` for `is_vmfs`.
     """
-    from vmvisor_image.volumes import fat, vmfs
+    from vmvisor_image.volumes import fat, vmfs_device
 
     try:
         head = read_up_to(disk, start, fat.BOOT_SECTOR)
         if fat.is_boot_sector(head):
             return Match("fat", "FAT volume", 0, head[:3], "volume")
-        found = vmfs.find_magic(disk, start, may_be_lost=is_vmfs)
+        found = vmfs_device.find_magic(disk, start, may_be_lost=is_vmfs)
         if found is not None:
             return Match("vmfs", "VMFS volume", *found, "volume")
     except CorruptImage:
