@@ -46,7 +46,7 @@ nb_merge_streams = True
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {"Source": "Source", "Tree": "Tree", "Content": "Content"}
+autodoc_type_aliases = {"SourceLike": "SourceLike", "Tree": "Tree", "Content": "Content"}
 autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
 autoclass_content = "both"  # the arguments are told where they are taken
@@ -123,7 +123,7 @@ def _signature(
     a protocol is not made. An alias (`autodoc_type_aliases`) within another type is shown by its repr.
     """
     if name == "vmvisor_image.Image.open" and signature:
-        signature = signature.replace("(", "(source: Source, ", 1)
+        signature = signature.replace("(", "(source: SourceLike, ", 1)
     if signature and "source_offset" in signature:
         signature = re.sub(r"(, )?\*, source_offset: .*?, raw: bytes = b''", "", signature)
     if what == "class" and signature == "(*args, **kwargs)":

@@ -12,13 +12,13 @@ from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.image import Image
 from vmvisor_image.limits import Meter
 from vmvisor_image.partition import Partition
-from vmvisor_image.sources import Source
+from vmvisor_image.sources import SourceLike
 from vmvisor_image.streams import Closing, ReadAt
 from vmvisor_image.volumes.vmfs import VmfsVolume, join_devices
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
 
 
-def open_datastore(*sources: Source | Image | Partition, volume: str | None = None) -> Datastore:
+def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None = None) -> Datastore:
     """A VMFS volume that lies on one or several devices.
 
     A device that is missing costs only what lies on it: that is a `Problem`, and an error when it is read.

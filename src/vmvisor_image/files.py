@@ -15,14 +15,13 @@ from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import fold_name
 from vmvisor_image.streams import (
+    Pieced,
     ReadAt,
+    Source,
     TextStream,
-    check_range,
+    as_source,
     open_stream,
-    past_end,
-    prefetch,
     read_healthy,
-    skip_zeros,
 )
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
@@ -131,10 +130,10 @@ class _Entry:
             )
 
 
-class File(_Entry):
+class File(_Entry, Pieced):
     """A regular file of a volume, itself a `ReadAt` and an `importlib.resources.abc.Traversable`."""
 
-    __slots__ = ("_content", "_ends", "_extents", "_home", "_size", "_token", "attributes")
+    __slots__ = ("_content", "_ends", "_extents", "_home", "_is_asked", "_size", "_token", "attributes")
 
     def __init__(
         self,
@@ -163,7 +162,9 @@ class File(_Entry):
         """Owner and permissions; None where the volume has none."""
         self._extents: tuple[Extent, ...] | None = None
         self._ends: list[int] = []
-        self._content: ReadAt | Literal[False] | None = False  # until it is asked for
+        self._content: Source | None = None
+        self._is_asked = False
+        """Whether its home was asked for `_content`."""
 
     @property
     def name(self) -> str:
@@ -208,42 +209,30 @@ class File(_Entry):
             self._extents = extents
         return self._extents
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from byte `offset` of the file.
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
+        """Source, first byte in it and number of bytes of each piece of a range of the file; see `Pieced.pieces`.
 
         Raises:
-            TruncatedImage: The range passes the end of the file, or the image ends within it.
-            CorruptImage: The file's chain or the data is damaged.
+            CorruptImage: The file's chain is damaged.
         """
-        check_range(offset, length)
-        if offset + length > self._size:
-            raise past_end(f"file {self._path!r}", offset, length, self._size)
-        content = self._sparse_content()
+        content = self._content if self._is_asked else self._sparse_content()
         if content is not None:
-            return content.read_at(offset, length)
-        pieces = [self._home.disk.read_at(start, count) for start, count in self._ranges(offset, length)]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def prefetch(self, offset: int, length: int) -> None:
-        """See `vmvisor_image.streams.prefetch`."""
-        content = self._sparse_content()
-        if content is not None:
-            prefetch(content, offset, length)
+            yield content, offset, length
             return
-        for start, count in self._ranges(offset, min(length, self._size - offset)):
-            prefetch(self._home.disk, start, count)
+        disk, extents = as_source(self._home.disk), self.extents
+        number = bisect_right(self._ends, offset)
+        while length > 0:
+            extent = extents[number]
+            skip = offset - (self._ends[number] - extent.length)
+            count = min(length, extent.length - skip)
+            yield disk, extent.offset + skip, count
+            offset += count
+            length -= count
+            number += 1
 
-    def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
-        content = self._sparse_content()
-        if content is not None:
-            return skip_zeros(content, offset, min(end, self._size))
-        for start, count in self._ranges(offset, min(end, self._size) - offset):
-            found = skip_zeros(self._home.disk, start, start + count) - start
-            offset += found
-            if found < count:
-                break
-        return offset
+    @property
+    def _structure(self) -> str:
+        return f"file {self._path!r}"
 
     def read_bytes(self) -> bytes:
         """The whole content."""
@@ -378,26 +367,13 @@ class File(_Entry):
     def __truediv__(self, part: str | os.PathLike[str]) -> File:
         return self.joinpath(part)
 
-    def _sparse_content(self) -> ReadAt | None:
+    def _sparse_content(self) -> Source | None:
         """The content by another way than its extents, where the volume has one: files with holes need it."""
-        content = self._content
-        if content is False:
-            opener = getattr(self._home, "open_content", None)
-            content = self._content = None if opener is None else opener(self._token)
-        return content
-
-    def _ranges(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
-        """Start on the disk and length of the parts of a range of the file."""
-        extents = self.extents
-        number = bisect_right(self._ends, offset)
-        while length > 0:
-            extent = extents[number]
-            skip = offset - (self._ends[number] - extent.length)
-            count = min(length, extent.length - skip)
-            yield extent.offset + skip, count
-            offset += count
-            length -= count
-            number += 1
+        opener = getattr(self._home, "open_content", None)
+        content: ReadAt | None = None if opener is None else opener(self._token)
+        self._content = None if content is None else as_source(content)  # a plug-in's volume may give what it likes
+        self._is_asked = True
+        return self._content
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (File, (self._home, self._path, self._size, self._modified, self._token, self.attributes))

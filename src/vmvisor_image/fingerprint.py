@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, as_source, read_up_to
 
 _LOOKED_AT = 1 << 16
 
@@ -20,18 +20,16 @@ def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
             the same file under another name, is then another source.
     """
     digest = hashlib.sha256()
-    modified: int | None = getattr(source, "modified_ns", None)
-    version: str | None = getattr(source, "version", None)
+    known = as_source(source)
     tail = max(0, source.size - _LOOKED_AT)
-    digest.update(f"{source.size} {modified}\n".encode())
-    digest.update((version or "").encode("utf-8", "surrogatepass"))
+    digest.update(f"{source.size} {known.modified_ns}\n".encode())
+    digest.update((known.version or "").encode("utf-8", "surrogatepass"))
     digest.update(read_up_to(source, 0, _LOOKED_AT))
     digest.update(read_up_to(source, tail, _LOOKED_AT))
     if exact:
-        digest.update(f"{getattr(source, 'changed_ns', None)}\n".encode())
-    container: ReadAt | None = getattr(source, "container", None)
-    if container is not None:
-        digest.update(fingerprint(container, exact=exact))
+        digest.update(f"{known.changed_ns}\n".encode())
+    if known.container is not None:
+        digest.update(fingerprint(known.container, exact=exact))
     return digest.digest()
 
 
@@ -40,6 +38,6 @@ def is_identified(source: ReadAt) -> bool:
 
     Of any other one the fingerprint is the same when only its middle changes.
     """
-    container: ReadAt | None = getattr(source, "container", None)
-    known = source if container is None else container
-    return getattr(known, "modified_ns", None) is not None or getattr(known, "version", None) is not None
+    source = as_source(source)
+    known = source if source.container is None else source.container
+    return known.modified_ns is not None or known.version is not None

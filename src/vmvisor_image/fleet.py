@@ -42,7 +42,7 @@ from vmvisor_image.cores import available_cores
 from vmvisor_image.destination import check_replaceable, is_at, lock, publish, write_all, writing
 from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.report import report as report_of
-from vmvisor_image.sources import Source, is_source, path_of
+from vmvisor_image.sources import SourceLike, is_source, path_of
 from vmvisor_image.streams import descriptor_of, is_pipe
 from vmvisor_image.urls import is_url
 
@@ -117,7 +117,7 @@ class Tally:
 
 
 def scan_one(
-    source: Source,
+    source: SourceLike,
     *,
     threads: int = 1,
     detail: bool = False,
@@ -161,7 +161,7 @@ def scan_one(
     return cast("Row", {name: _storable(value) for name, value in row.items()})
 
 
-def expand(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
+def expand(sources: SourceLike | Iterable[SourceLike]) -> tuple[SourceLike, ...]:
     """Every image that is meant: patterns replaced by the files they match, sorted, and each path made absolute.
 
     Args:
@@ -172,8 +172,8 @@ def expand(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
     Raises:
         PathNotFound: A pattern matches no file. (A path that is no pattern is not looked up: its row says so.)
     """
-    given = (sources,) if is_source(sources) else cast("Iterable[Source]", sources)
-    found: list[Source] = []
+    given = (sources,) if is_source(sources) else cast("Iterable[SourceLike]", sources)
+    found: list[SourceLike] = []
     for source in given:
         path = path_of(source)
         if path is None or is_url(path) or descriptor_of(path) is not None:
@@ -189,7 +189,7 @@ def expand(sources: Source | Iterable[Source]) -> tuple[Source, ...]:
 
 
 def stream(
-    sources: Source | Iterable[Source],
+    sources: SourceLike | Iterable[SourceLike],
     executor: Executor | None = None,
     *,
     workers: int | None = None,
@@ -223,8 +223,8 @@ def stream(
     task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)
     workers = workers or available_cores()
     # Open here and in no other process: pipes, and what standard input was redirected from.
-    own: list[Source] = []
-    images: list[Source] = []
+    own: list[SourceLike] = []
+    images: list[SourceLike] = []
     for image in given:
         (own if descriptor_of(image) is not None or is_pipe(image) else images).append(image)
     if executor is not None:
@@ -239,7 +239,7 @@ def stream(
 
 
 def scan(
-    urls: Source | Iterable[Source],
+    urls: SourceLike | Iterable[SourceLike],
     client: Any = None,
     *,
     threads: int = 1,
@@ -429,14 +429,14 @@ def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: 
     return interruption
 
 
-def _task(threads: int, **options: Any) -> Callable[[Source], Row]:
+def _task(threads: int, **options: Any) -> Callable[[SourceLike], Row]:
     if threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     return partial(scan_one, threads=threads, **options)
 
 
 def _on_executor(
-    executor: Executor, task: Callable[[Source], Row], images: Sequence[Source], workers: int
+    executor: Executor, task: Callable[[SourceLike], Row], images: Sequence[SourceLike], workers: int
 ) -> Iterator[Row]:
     for source, future in _in_flight(executor, task, iter(images), workers):
         error = future.exception()
@@ -445,10 +445,10 @@ def _on_executor(
         yield future.result() if error is None else _failed(source, error)
 
 
-def _in_processes(task: Callable[[Source], Row], images: Sequence[Source], workers: int) -> Iterator[Row]:
+def _in_processes(task: Callable[[SourceLike], Row], images: Sequence[SourceLike], workers: int) -> Iterator[Row]:
     """Rows from processes of our own; an image that kills its process is a row, too."""
     waiting = iter(images)
-    suspects: list[Source] = []
+    suspects: list[SourceLike] = []
     with _processes(workers) as pool:
         try:
             pool.submit(int).result()
@@ -509,16 +509,16 @@ def _end_with_parent() -> None:
 
 def _in_flight(
     executor: Executor,
-    task: Callable[[Source], Row],
-    waiting: Iterator[Source],
+    task: Callable[[SourceLike], Row],
+    waiting: Iterator[SourceLike],
     workers: int,
     cancel: Callable[[], None] | None = None,
-) -> Iterator[tuple[Source, Future[Row]]]:
+) -> Iterator[tuple[SourceLike, Future[Row]]]:
     """Each image with its future when that is done; takes from `waiting` while there is room and the executor works.
 
     What is pending at an early end is cancelled by `cancel`, or one by one.
     """
-    pending: dict[Future[Row], Source] = {}
+    pending: dict[Future[Row], SourceLike] = {}
     broken = False
     try:
         while True:
@@ -538,7 +538,7 @@ def _in_flight(
                 future.cancel()
 
 
-def _submit(executor: Executor, task: Callable[[Source], Row], source: Source) -> Future[Row]:
+def _submit(executor: Executor, task: Callable[[SourceLike], Row], source: SourceLike) -> Future[Row]:
     try:
         return executor.submit(task, source)
     except BrokenExecutor as error:
@@ -563,13 +563,13 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100  # Path.absolute leaves ".." in
 
 
-def _empty_row(source: Source) -> dict[str, Any]:
+def _empty_row(source: SourceLike) -> dict[str, Any]:
     path = path_of(source)
     name = f"<{type(source).__name__}>" if path is None else path
     return {**dict.fromkeys(COLUMNS), "path": name, "ok": False, "seconds": 0.0}
 
 
-def _failed(source: Source, error: BaseException) -> Row:
+def _failed(source: SourceLike, error: BaseException) -> Row:
     """The row of an image whose task gave none."""
     return cast("Row", {name: _storable(value) for name, value in {**_empty_row(source), **_failure(error)}.items()})
 

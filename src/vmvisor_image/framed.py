@@ -12,7 +12,7 @@ from vmvisor_image.errors import Problem
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import Meter
 from vmvisor_image.sequential import Decoder, SequentialReader
-from vmvisor_image.streams import check_range, open_stream, past_end
+from vmvisor_image.streams import Source, check_range, open_stream, past_end
 
 _CACHE_BYTES = 16 << 20
 _OPEN_FRAMES = 4
@@ -32,7 +32,7 @@ class Frame:
     """Decoded bytes."""
 
 
-class FramedReader:
+class FramedReader(Source):
     """The decoded data as a `ReadAt`; any number of threads may read."""
 
     def __init__(
@@ -60,14 +60,22 @@ class FramedReader:
         self._structure = structure
         self._frames = tuple(frames)
         self._start = start
-        self.problems = problems
-        """What is no part of the data."""
-        self.meter = meter or Meter()
-        """Counts what is decoded."""
+        self._problems = problems
+        self._meter = meter or Meter()
         self._progress = progress
         self._total = total
         self._lock = ForkSafeLock()
         self._open: OrderedDict[Frame, SequentialReader] = OrderedDict()
+
+    @property
+    def meter(self) -> Meter:
+        """See `Source.meter`."""
+        return self._meter
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is no part of the data."""
+        return self._problems
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -112,8 +120,8 @@ class FramedReader:
                 reader = self._open[frame] = SequentialReader(
                     self._structure,
                     lambda: self._start(frame),
-                    cache_bytes=min(_CACHE_BYTES, self.meter.limits.cache_bytes) // _OPEN_FRAMES,
-                    meter=self.meter,
+                    cache_bytes=min(_CACHE_BYTES, self._meter.limits.cache_bytes) // _OPEN_FRAMES,
+                    meter=self._meter,
                     progress=self._progress,
                     total=self._total,
                 )

@@ -21,17 +21,17 @@ from vmvisor_image.fingerprint import fingerprint
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.layers.layer import Layer, LayerOptions, Progress
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
-from vmvisor_image.limits import Limits, Meter, meter_of
+from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition_table import PartitionTable
 from vmvisor_image.remote import CachedSource, RemoteSource, open_url
-from vmvisor_image.sources import Source, open_source, path_of
+from vmvisor_image.sources import SourceLike, open_source, path_of
 from vmvisor_image.streams import (
     FileSource,
     ReadAt,
-    knows_size,
+    Source,
+    meter_of,
     open_stream,
     prefetch,
-    read_up_to,
 )
 from vmvisor_image.tables.find import find_table
 from vmvisor_image.tables.table import Scheme
@@ -46,11 +46,11 @@ class _Opened:
     """What an open image holds."""
 
     layers: tuple[Layer, ...]
-    source: ReadAt
+    source: Source
     """What was given."""
-    disk: ReadAt
+    disk: Source
     closers: tuple[Callable[[], None], ...]
-    neighbours: tuple[ReadAt, ...]
+    neighbours: tuple[Source, ...]
     """Files beside the source that the disk lies in, too."""
 
 
@@ -59,7 +59,7 @@ class _OpenImage(Protocol):
 
     def __call__(
         self,
-        source: Source,
+        source: SourceLike,
         *,
         threads: int | None = None,
         index: str | os.PathLike[str] | None = None,
@@ -125,7 +125,7 @@ class _Open:
             return functools.partial(open_stream, instance.disk)
 
         def open_image(
-            source: Source,
+            source: SourceLike,
             *,
             threads: int | None = None,
             index: str | os.PathLike[str] | None = None,
@@ -155,7 +155,7 @@ class _Open:
         return open_image
 
 
-class Image:
+class Image(Source):
     """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
 
     Use it as a context manager, or call `close`. Any number of threads may read one image.
@@ -163,7 +163,7 @@ class Image:
 
     def __init__(
         self,
-        source: Source,
+        source: SourceLike,
         *,
         threads: int | None = None,
         index: str | os.PathLike[str] | None = None,
@@ -180,9 +180,8 @@ class Image:
         self._given = source
         self._storage_options = storage_options
         self._salvage = salvage
-        self.meter = meter_of(source) if limits is None else Meter(limits)
-        """Counts what was decoded."""
-        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self.meter)
+        self._meter = meter_of(source) if limits is None else Meter(limits)
+        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self._meter)
         self._lock = ForkSafeLock()
         self._opened: _Opened | None = None
         self._table: PartitionTable | None = None
@@ -192,17 +191,22 @@ class Image:
     open = _Open()
 
     @property
-    def limits(self) -> Limits:
-        """What reading it may cost."""
-        return self.meter.limits
+    def meter(self) -> Meter:
+        """Counts what was decoded."""
+        return self._meter
 
     @property
-    def disk(self) -> ReadAt:
+    def limits(self) -> Limits:
+        """What reading it may cost."""
+        return self._meter.limits
+
+    @property
+    def disk(self) -> Source:
         """The decoded disk."""
         return self._open().disk
 
     @property
-    def source(self) -> ReadAt:
+    def source(self) -> Source:
         """What was opened, as it is: the outermost layer's bytes, or the disk where nothing wraps it."""
         return self._open().source
 
@@ -214,7 +218,7 @@ class Image:
     @property
     def size_is_known(self) -> bool:
         """Whether `size` needs no decoding."""
-        return knows_size(self.disk)
+        return self.disk.size_is_known
 
     @property
     def fingerprint(self) -> bytes:
@@ -226,7 +230,7 @@ class Image:
         return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()
 
     @property
-    def sources(self) -> tuple[ReadAt, ...]:
+    def sources(self) -> tuple[Source, ...]:
         """`source`, and the files beside it that the disk lies in, too: the extents of a VMDK."""
         opened = self._open()
         return (opened.source, *opened.neighbours)
@@ -292,7 +296,7 @@ class Image:
         """Problems of the disk, and those of what wraps it as far as it was read; each once."""
         found = [*of_disk]
         for layer in self.layers:
-            found += getattr(layer.source, "problems", ())
+            found += layer.source.problems
             if layer.files is not None:
                 found += layer.files.problems
         return tuple(dict.fromkeys([*found, *self._passed_over]))
@@ -341,11 +345,15 @@ class Image:
         Raises:
             CorruptImage: The image is damaged there.
         """
-        return read_up_to(self.disk, offset, length)
+        return self.disk.read_up_to(offset, length)
 
     def prefetch(self, offset: int, length: int) -> None:
-        """See `vmvisor_image.streams.prefetch`."""
+        """See `vmvisor_image.streams.Source.prefetch`."""
         prefetch(self.disk, offset, length)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.Source.skip_zeros`."""
+        return self.disk.skip_zeros(offset, end)
 
     def close(self) -> None:
         """Close what `open` opened; a file object or `ReadAt` of the caller's stays open."""
@@ -371,7 +379,7 @@ class Image:
         opened = open_source(self._given, self._storage_options)
         source, name = opened.source, opened.name
         closers: list[Callable[[], None]] = [opened.close]
-        neighbours: list[ReadAt] = []
+        neighbours: list[Source] = []
         neighbour = self._neighbour(source, closers, neighbours)
         options = replace(self._options, neighbour=neighbour, report=self._passed_over.append)
         try:
@@ -383,11 +391,11 @@ class Image:
         if self._salvage and layers and isinstance(layers[-1].source, Bzip2Reader):
             bridged = _bridge(layers[-1].source)
             layers = (*layers[:-1], replace(layers[-1], source=bridged))
-        closers += [layer.source.close for layer in layers if hasattr(layer.source, "close")]
+        closers += [layer.source.close for layer in layers]
         return _Opened(layers, source, layers[-1].source if layers else source, tuple(closers), (*neighbours,))
 
     def _neighbour(
-        self, source: ReadAt, closers: list[Callable[[], None]], neighbours: list[ReadAt]
+        self, source: Source, closers: list[Callable[[], None]], neighbours: list[Source]
     ) -> Callable[[str], ReadAt] | None:
         """What opens files beside the one that was given, and adds them to `neighbours`."""
         if isinstance(source, File):
@@ -396,7 +404,7 @@ class Image:
         if path is None or not isinstance(source, FileSource | RemoteSource | CachedSource):
             return None
 
-        def open_neighbour(name: str) -> ReadAt:
+        def open_neighbour(name: str) -> Source:
             if isinstance(source, FileSource):
                 found: FileSource | RemoteSource | CachedSource = FileSource(Path(source.path).parent / name)
             else:
@@ -418,7 +426,7 @@ class Image:
                 raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given: Source | None = self.path
+        given: SourceLike | None = self.path
         if given is None and isinstance(self._given, bytes):
             given = self._given
         elif isinstance(given, str) and not self._is_url(given):
@@ -448,7 +456,7 @@ class Image:
 
 def _reopen(
     kind: type[Image],
-    source: Source,
+    source: SourceLike,
     options: LayerOptions,
     storage_options: Mapping[str, Any] | None,
     salvage: bool,

@@ -131,9 +131,3 @@ class Meter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Meter, (self.limits,))
-
-
-def meter_of(source: object) -> Meter:
-    """What counts for a source: that of the image it lies in, else a new one with the usual limits."""
-    found: Meter | None = getattr(source, "meter", None)
-    return Meter() if found is None else found

@@ -20,7 +20,7 @@ from vmvisor_image.partition_types import MBR_VMFS, MBR_VMKCORE, VMFS, VMFS_L, V
 from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess
 from vmvisor_image.record import Record
 from vmvisor_image.signatures import Match, match_signature
-from vmvisor_image.streams import ReadAt, Slice, find_data, open_stream, read_up_to, skip_zeros
+from vmvisor_image.streams import ReadAt, Slice, Source, find_data, open_stream
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables.table import Scheme, TableEntry
 from vmvisor_image.volumes.find import open_volume
@@ -60,7 +60,7 @@ class PartitionOwner(Protocol):
     """What a partition needs of its image; kept instead of what it gives, so that a pickled handle stays small."""
 
     @property
-    def disk(self) -> ReadAt:
+    def disk(self) -> Source:
         """The decoded disk."""
         ...
 
@@ -75,7 +75,7 @@ class PartitionOwner(Protocol):
         ...
 
 
-class Partition:
+class Partition(Source):
     """One partition of a disk image; what it holds is read when it is first asked for."""
 
     def __init__(self, owner: PartitionOwner, entry: TableEntry, scheme: Scheme) -> None:
@@ -245,7 +245,7 @@ class Partition:
         raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
 
     @property
-    def disk(self) -> ReadAt:
+    def disk(self) -> Source:
         """The decoded disk that it is a part of."""
         return self._owner.disk
 
@@ -277,7 +277,7 @@ class Partition:
         return self._source.read_at(offset, length)
 
     def prefetch(self, offset: int, length: int) -> None:
-        """See `vmvisor_image.streams.prefetch`."""
+        """See `vmvisor_image.streams.Source.prefetch`."""
         self._source.prefetch(offset, length)
 
     def open(self) -> io.BufferedReader:
@@ -290,11 +290,11 @@ class Partition:
         Raises:
             CorruptImage: The image is damaged there.
         """
-        return read_up_to(self._source, offset, length)
+        return self._source.read_up_to(offset, length)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
-        return skip_zeros(self._source, offset, end)
+        """See `vmvisor_image.streams.Source.skip_zeros`."""
+        return self._source.skip_zeros(offset, end)
 
     def survey(self, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
         """Entropy by block and how much of it is zeros; see `vmvisor_image.survey.survey`."""

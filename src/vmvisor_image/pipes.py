@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
 from vmvisor_image.errors import ClosedError, DestinationFull, InvalidArgument, SourceError
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import DEFAULT_LIMITS, Limits, check_deadline, passed
-from vmvisor_image.streams import FileObjectSource, descriptor_of, is_pipe
+from vmvisor_image.streams import FileObjectSource, Source, descriptor_of, is_pipe
 
 _Given = TypeVar("_Given")
 _CHUNK: Final = 1 << 20
@@ -23,7 +23,7 @@ _PATIENCE: Final = 0.2
 """Seconds after which a pipe that gives nothing is asked again, so that limits and Ctrl-C are heard."""
 
 
-class PipeSource:
+class PipeSource(Source):
     """What comes out of a pipe, as a `ReadAt`: all of it is copied to a temporary file when it is first asked for.
 
     Neither the beginning nor the end of an image can be told without both, and a pipe gives each byte once. The file

@@ -21,7 +21,7 @@ from vmvisor_image.errors import ClosedError, RemoteError, SourceChanged, Source
 from vmvisor_image.forking import restart_in_child
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.retries import NUMBER, WrongAnswer, asks_to_wait, may_pass, tried, wrong_answer
-from vmvisor_image.streams import FileSource, KeptBeside, check_range, past_end
+from vmvisor_image.streams import FileSource, KeptBeside, Source, check_range, past_end
 from vmvisor_image.urls import (
     address_of,
     behind_cache,
@@ -50,7 +50,7 @@ _NOTHING_AHEAD: Final = (0, 0)
 _HASHED: Final = 1 << 20
 
 
-class RemoteSource:
+class RemoteSource(Source):
     """One object of an fsspec file system as a `ReadAt`; any number of threads may read.
 
     Chunks are kept, the least recently used dropped first. Where reading goes on at the end of what was requested last,
@@ -90,8 +90,7 @@ class RemoteSource:
         if info.get("partial") is False:
             raise self._without_ranges()
         self._size = size
-        self.version: str | None = version_of(info)
-        """What the file system says that differs when the content does, such as an ETag; None where it says nothing."""
+        self._version = version_of(info)
         etag = info.get("ETag")
         # RFC 9110, 13.1.1: If-Match compares strongly, so that a weak validator never matches.
         self._strong_etag = etag if self._is_http and isinstance(etag, str) and etag.startswith('"') else None
@@ -119,6 +118,11 @@ class RemoteSource:
     def name(self) -> str:
         """The last component of its path."""
         return name_of(self._fs, self.path)
+
+    @property
+    def version(self) -> str | None:
+        """What the file system says that differs when the content does, such as an ETag; None where it says nothing."""
+        return self._version
 
     @property
     def kept_beside(self) -> str:

@@ -15,7 +15,7 @@ from vmvisor_image.layers.layer import Progress
 from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition
 from vmvisor_image.purpose import Evidence, Generation, Role
-from vmvisor_image.sources import Source
+from vmvisor_image.sources import SourceLike
 from vmvisor_image.volumes.vmkcore import CoreDumpUsage, DiagnosticPartition
 
 
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def inspect(
-    source: Source,
+    source: SourceLike,
     *,
     threads: int | None = None,
     index: str | os.PathLike[str] | None = None,

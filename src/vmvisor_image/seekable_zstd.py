@@ -33,7 +33,7 @@ from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.image import Image
 from vmvisor_image.layers.zstd import walk_frames
 from vmvisor_image.schemas.zstd import SeekTableEntry
-from vmvisor_image.sources import Source
+from vmvisor_image.sources import SourceLike
 from vmvisor_image.streams import FileObjectSource, FileSource, ReadAt, prefetch, read_up_to
 from vmvisor_image.zstd_frames import compress_frame, decode_frame, seek_table
 
@@ -60,7 +60,7 @@ class Conversion:
 
 
 def convert(  # each is one setting of the command
-    source: Source | Image,
+    source: SourceLike | Image,
     dest: str | os.PathLike[str],
     *,
     level: int = LEVEL,

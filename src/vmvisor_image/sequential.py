@@ -17,7 +17,7 @@ from typing import Protocol, Self
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.limits import Meter
-from vmvisor_image.streams import check_range, open_stream, past_end
+from vmvisor_image.streams import Source, check_range, open_stream, past_end
 
 PIECE = 1 << 18
 """Decoded bytes that are kept or dropped together."""
@@ -54,7 +54,7 @@ class Decoder(Protocol):
         ...
 
 
-class SequentialReader:
+class SequentialReader(Source):
     """The decoded data as a `ReadAt`; any number of threads may read, in turns."""
 
     def __init__(
@@ -81,12 +81,11 @@ class SequentialReader:
         self._structure = structure
         self._start = start
         self._most_pieces = max(1, min(cache_bytes, _CACHE_BYTES) // PIECE)
-        self.meter = meter or Meter()
-        """Counts what is decoded."""
+        self._meter = meter or Meter()
         self._progress = progress
         self._total = total
         self._lock = ForkSafeLock()
-        self._number = self.meter.pieces.new_reader()
+        self._number = self._meter.pieces.new_reader()
         self._kept: OrderedDict[int, None] = OrderedDict()
         """Pieces that may be in the cache, the least recently used first."""
         self._checkpoints: list[tuple[int, Decoder]] = []
@@ -103,6 +102,11 @@ class SequentialReader:
         self.pieces_decoded = 0
         """Pieces decoded so far, those decoded again included."""
         restart_in_child(self)
+
+    @property
+    def meter(self) -> Meter:
+        """See `Source.meter`."""
+        return self._meter
 
     @property
     def size(self) -> int:
@@ -163,16 +167,16 @@ class SequentialReader:
 
     def _piece(self, number: int) -> bytes:
         """A piece, whole unless the data ends in it; empty past the end."""
-        piece = self.meter.pieces.get((self._number, number))
+        piece = self._meter.pieces.get((self._number, number))
         if piece is not None:
             self._mark(number)
             return piece
         at, decoder = self._decoder_before(number)
         self._live = None  # where an exception ends this, the decoder is of no more use
         while True:
-            self.meter.check()
+            self._meter.check()
             piece, failure = _next_piece(decoder)
-            self.meter.add(len(piece))
+            self._meter.add(len(piece))
             self.pieces_decoded += 1
             self._note(at, piece, failure, decoder)
             if len(piece) < PIECE:
@@ -218,10 +222,10 @@ class SequentialReader:
 
     def _keep(self, number: int, piece: bytes) -> None:
         """Keep a piece, and drop those that were not used for long."""
-        self.meter.pieces.put((self._number, number), piece)
+        self._meter.pieces.put((self._number, number), piece)
         self._mark(number)
         while len(self._kept) > self._most_pieces:
-            self.meter.pieces.drop((self._number, self._kept.popitem(last=False)[0]))
+            self._meter.pieces.drop((self._number, self._kept.popitem(last=False)[0]))
 
     def _mark(self, number: int) -> None:
         """Note that a piece was used; where an exception came before it was noted at first, that is done now."""

@@ -9,10 +9,18 @@ from typing import Any, BinaryIO, TypeGuard, cast
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.remote import open_url
-from vmvisor_image.streams import BytesSource, CheckedSource, Closing, FileObjectSource, FileSource, ReadAt
+from vmvisor_image.streams import (
+    BytesSource,
+    Closing,
+    FileObjectSource,
+    FileSource,
+    ReadAt,
+    Source,
+    as_source,
+)
 from vmvisor_image.urls import is_url
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
+SourceLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
 """What every function takes that takes a source: a path or URL, the bytes themselves, a seekable binary file object, or
 any `ReadAt`, such as a `File` of an image. What is opened for it is closed with what was made of it; what the caller
 opened stays open."""
@@ -22,7 +30,7 @@ opened stays open."""
 class OpenedSource(Closing):
     """A source that is open."""
 
-    source: ReadAt
+    source: Source
     name: str | None = None
     """Its file's name, without the folder; None for what has none."""
     is_own: bool = False
@@ -31,7 +39,7 @@ class OpenedSource(Closing):
     def close(self) -> None:
         """Close what was opened here."""
         if self.is_own:
-            cast("Any", self.source).close()
+            self.source.close()
 
 
 def path_of(source: object) -> str | None:
@@ -42,18 +50,18 @@ def path_of(source: object) -> str | None:
     return os.fspath(source)
 
 
-def is_source(given: object) -> TypeGuard[Source]:
+def is_source(given: object) -> TypeGuard[SourceLike]:
     """Whether something is one source, and not several."""
     if isinstance(given, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(given, "read_at"):
         return True
     return hasattr(given, "read")
 
 
-def open_source(given: Source, storage_options: Mapping[str, Any] | None = None) -> OpenedSource:
+def open_source(given: SourceLike, storage_options: Mapping[str, Any] | None = None) -> OpenedSource:
     """The bytes of a source as they are, with nothing taken off.
 
     Args:
-        given: See `Source`.
+        given: See `SourceLike`.
         storage_options: What `fsspec.open` takes beside a URL; a path with any is a URL.
 
     Raises:
@@ -71,9 +79,7 @@ def open_source(given: Source, storage_options: Mapping[str, Any] | None = None)
     if isinstance(given, bytes | bytearray | memoryview):
         return OpenedSource(BytesSource(given))
     if hasattr(given, "read_at"):
-        source = cast("ReadAt", given)
-        is_ours = type(given).__module__.startswith(f"{__package__}.")
-        return OpenedSource(source if is_ours else CheckedSource(source))
+        return OpenedSource(as_source(cast("ReadAt", given)))
     if hasattr(given, "read") and hasattr(given, "seek"):
         return OpenedSource(FileObjectSource(cast("BinaryIO", given)))
     raise InvalidArgument(f"an image is a path, a URL, bytes, a binary file object or a ReadAt, not {given!r}")

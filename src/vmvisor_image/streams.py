@@ -1,12 +1,15 @@
-"""`ReadAt`: the one protocol everything rests on, and the sources and views that satisfy it.
+"""`ReadAt`, the protocol that everything rests on; `Source`, the base of all that satisfies it here; and views.
 
 A `ReadAt` has a size and gives exact byte ranges. It has no cursor, so any number of threads may read one.
 A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file inside a FAT volume.
+All of these are a `Source`, which may know more than the two members of a `ReadAt` tell: where zeros are, what to
+decode ahead, what tells it from another one. What others give is made one at the door, by `as_source`.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import hashlib
 import io
@@ -14,14 +17,16 @@ import operator
 import os
 import re
 import stat
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, BinaryIO, NoReturn, Protocol, Self, SupportsIndex, runtime_checkable
+from typing import Any, BinaryIO, NoReturn, Protocol, Self, SupportsIndex, cast, runtime_checkable
 
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
     InvalidArgument,
+    Problem,
     RemoteError,
     SourceChanged,
     SourceError,
@@ -29,7 +34,7 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.limits import check_deadline
+from vmvisor_image.limits import Meter, check_deadline
 
 _COPY_CHUNK = 1 << 20
 _ZEROS = bytes(_COPY_CHUNK)
@@ -69,6 +74,106 @@ class ReadAt(Protocol):
         ...
 
 
+class Source:
+    """Random access to a run of bytes, and all that may be asked of what gives it; the base of every reader here.
+
+    `size` and `read_at` are what a source has to have; the other members have defaults that suit bytes about which
+    nothing else is known. A subclass that keeps one of them as an attribute of its own names it in its class body.
+    """
+
+    # Without ABCMeta, by which `isinstance` takes ten times as long; type checkers know abstract methods without it.
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Number of bytes; finding it may cost a decode to the end, see `size_is_known`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        raise NotImplementedError
+
+    @property
+    def size_is_known(self) -> bool:
+        """Whether `size` costs no decoding; True unless the size is found by decoding."""
+        return True
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`; fewer only where the source ends.
+
+        By default that is `read_at` up to `size`. What finds its size by decoding has a way of its own.
+
+        Raises:
+            InvalidArgument: A negative offset or length.
+        """
+        size = self.size
+        if 0 <= offset < size:
+            return self.read_at(offset, min(length, size - offset))
+        check_range(offset, length)
+        return b""
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Take note that `length` bytes from `offset` will be read soon; may pass the end. Nothing by default."""
+
+    def skip_zeros(self, offset: int, end: int) -> int:  # noqa: ARG002  # the default knows nothing
+        """The first byte from `offset` up to `end` (exclusive) that may be anything but zero, found without reading.
+
+        `end` where all of them are known to be zeros. By default `offset`: nothing is known.
+        """
+        return offset
+
+    @property
+    def meter(self) -> Meter | None:
+        """Counter of the bytes decoded for the image that it belongs to; None where nothing counts."""
+        return None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Damage found so far in what it is read from; empty by default."""
+        return ()
+
+    @property
+    def kept_beside(self) -> str | None:
+        """Path or URL beside which is kept what was found out about it; None, by default, where there is no place."""
+        return None
+
+    @property
+    def container(self) -> Source | None:
+        """The source that it is a member of; None by default."""
+        return None
+
+    @property
+    def version(self) -> str | None:
+        """A text that differs when the bytes do; None, by default, where nothing tells."""
+        return None
+
+    @property
+    def modified_ns(self) -> int | None:
+        """Time of the last write in nanoseconds since 1970; None, by default, where there is none that tells."""
+        return None
+
+    @property
+    def changed_ns(self) -> int | None:
+        """Time of the last change of content, name or owner in nanoseconds since 1970; None by default."""
+        return None
+
+    def close(self) -> None:
+        """Close what was opened for it, after which reads raise `ClosedError`. By default there is nothing to close."""
+
+
+def as_source(given: ReadAt) -> Source:
+    """`given` where it is a `Source`, which is trusted; anything else in a `CheckedSource`."""
+    return given if isinstance(given, Source) else CheckedSource(given)
+
+
+def meter_of(source: object) -> Meter:
+    """The meter of a source: that of the image it belongs to, else a new one with the usual limits."""
+    found = as_source(cast("ReadAt", source)).meter if hasattr(source, "read_at") else None
+    return Meter() if found is None else found
+
+
 def check_range(offset: int, length: int) -> None:
     """Refuse a negative offset or length.
 
@@ -91,13 +196,12 @@ def past_end(structure: str, offset: int, length: int, size: int) -> TruncatedIm
 
 
 def prefetch(source: ReadAt, offset: int, length: int) -> None:
-    """Tell `source` that a range will be read soon; only a hint, and most sources ignore it.
+    """Announce to `source` that a range will be read soon; only a hint, and most sources ignore it.
 
     Layers that decode (bzip2) work ahead up to the end of the range and no further.
     """
-    hint = getattr(source, "prefetch", None)
-    if hint is not None and length > 0:
-        hint(offset, length)
+    if length > 0:
+        (source if isinstance(source, Source) else CheckedSource(source)).prefetch(offset, length)
 
 
 def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
@@ -106,12 +210,7 @@ def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
     Unlike `ReadAt.read_at` this needs no size beforehand, which a compressed source would have to decode to
     its end to find.
     """
-    reader = getattr(source, "read_up_to", None)
-    if reader is not None:
-        data: bytes = reader(offset, length)
-        return data
-    check_range(offset, length)
-    return source.read_at(offset, min(length, source.size - offset)) if offset < source.size else b""
+    return (source if isinstance(source, Source) else CheckedSource(source)).read_up_to(offset, length)
 
 
 def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
@@ -145,11 +244,12 @@ def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
 
     Sparse files and bzip2 sources know where nothing but zeros is; of any other one it is `offset`.
     """
-    hint = getattr(source, "skip_zeros", None)
-    if hint is None or offset >= end:
+    if offset >= end:
         return offset
-    found: int = hint(offset, end)
-    return max(offset, min(found, end))  # behind its own end a source may name an earlier byte
+    found = (source if isinstance(source, Source) else CheckedSource(source)).skip_zeros(offset, end)
+    if found <= offset:  # behind its own end a source may name an earlier byte
+        return offset
+    return min(found, end)
 
 
 def find_data(source: ReadAt, offset: int, end: int) -> int | None:
@@ -168,11 +268,8 @@ def find_data(source: ReadAt, offset: int, end: int) -> int | None:
 
 
 def knows_size(source: ReadAt) -> bool:
-    """Whether the size of a source can be had without decoding it.
-
-    A source that finds its size by decoding says so by an attribute `size_is_known`.
-    """
-    return bool(getattr(source, "size_is_known", True))
+    """Whether the size of a source can be had without decoding it; see `Source.size_is_known`."""
+    return as_source(source).size_is_known
 
 
 class Closing:
@@ -193,7 +290,7 @@ class Closing:
         self.close()
 
 
-class BytesSource:
+class BytesSource(Source):
     """Bytes in memory."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
@@ -216,9 +313,6 @@ class BytesSource:
         if offset + length > len(self._data):
             raise past_end("source", offset, length, len(self._data))
         return self._data[offset : offset + length]
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def descriptor_of(source: object) -> int | None:
@@ -283,7 +377,7 @@ def _has_end(file: io.FileIO) -> bool:
         return False
 
 
-class FileSource:
+class FileSource(Source):
     """A file or block device, opened read-only and read by position."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -356,7 +450,7 @@ class FileSource:
         return data
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `skip_zeros`: holes of a sparse file are zeros."""
+        """See `Source.skip_zeros`: holes of a sparse file are zeros."""
         if not hasattr(os, "SEEK_DATA"):
             return offset
         self._enter()
@@ -430,7 +524,7 @@ class FileSource:
         return (FileSource, (self.path,))
 
 
-class FileObjectSource:
+class FileObjectSource(Source):
     """A seekable binary file object of the caller's; reads take turns, the caller keeps and closes it."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -500,17 +594,26 @@ def _has_descriptor(file: BinaryIO) -> bool:
     return True
 
 
-class CheckedSource:
-    """A source that is not ours: what it gives is what was asked for, or an error."""
+class CheckedSource(Source):
+    """A source of someone else's: what it gives is what was asked for, or an error.
+
+    It need have only the two members of `ReadAt`; what else it has of `Source` is asked of it, and nothing but its
+    bytes is needed.
+    """
 
     def __init__(self, source: ReadAt) -> None:
-        """Take the source, whose hints are passed on."""
+        """Take the source, which stays open."""
         self._source = source
 
     @property
     def size(self) -> int:
         """Number of bytes."""
         return self._source.size
+
+    @property
+    def size_is_known(self) -> bool:
+        """See `Source.size_is_known`."""
+        return bool(self._told("size_is_known", True))
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.
@@ -521,59 +624,207 @@ class CheckedSource:
         check_deadline()
         data: object = self._source.read_at(offset, length)
         if not isinstance(data, bytes) or len(data) != length:
-            what = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
-            raise SourceError(f"bytes {offset} to {offset + length} (exclusive) were asked for, and {what} came")
+            raise _other_bytes(data, offset, length)
         return data
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`.
+
+        Raises:
+            SourceError: It gives something else than bytes, or more of them.
+        """
+        reader = self._told("read_up_to")
+        if reader is None:
+            return super().read_up_to(offset, length)
+        check_range(offset, length)
+        check_deadline()
+        data: object = reader(offset, length)
+        if not isinstance(data, bytes) or len(data) > length:
+            raise _other_bytes(data, offset, length)
+        return data
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `Source.prefetch`."""
+        hint = self._told("prefetch")
+        if hint is not None:
+            hint(offset, length)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`."""
+        hint = self._told("skip_zeros")
+        return offset if hint is None else int(hint(offset, end))
+
+    @property
+    def meter(self) -> Meter | None:
+        """See `Source.meter`."""
+        found = self._told("meter")
+        return found if isinstance(found, Meter) else None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """See `Source.problems`."""
+        return tuple(self._told("problems", ()))
+
+    @property
+    def kept_beside(self) -> str | None:
+        """See `Source.kept_beside`."""
+        found: str | None = self._told("kept_beside")
+        return found
+
+    @property
+    def container(self) -> Source | None:
+        """See `Source.container`."""
+        found: ReadAt | None = self._told("container")
+        return None if found is None else as_source(found)
+
+    @property
+    def version(self) -> str | None:
+        """See `Source.version`."""
+        found: str | None = self._told("version")
+        return found
+
+    @property
+    def modified_ns(self) -> int | None:
+        """See `Source.modified_ns`."""
+        found: int | None = self._told("modified_ns")
+        return found
+
+    @property
+    def changed_ns(self) -> int | None:
+        """See `Source.changed_ns`."""
+        found: int | None = self._told("changed_ns")
+        return found
+
+    def _told(self, name: str, default: Any = None) -> Any:
+        """A member of `Source` that the source may have; this is the one place where it is looked for."""
+        return getattr(self._source, name, default)
 
     def __reduce__(self) -> tuple[type[CheckedSource], tuple[ReadAt]]:
         return (CheckedSource, (self._source,))
 
 
-class Slice:
-    """A range of another `ReadAt`, itself a `ReadAt`; offsets count from the slice's start."""
+def _other_bytes(data: object, offset: int, length: int) -> SourceError:
+    what = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+    return SourceError(f"bytes {offset} to {offset + length} (exclusive) were asked for, and {what} came")
 
-    def __init__(self, source: ReadAt, start: int, size: int, structure: str = "slice") -> None:
-        """Take `size` bytes of `source` from byte `start`; neither is checked against `source` until read."""
-        check_range(start, size)
-        self._source = source
+
+class View(Source):
+    """Another source, or a part of it: offsets are mapped here, and what is asked is passed on here.
+
+    Of a part, what tells the whole from others (`version`, the times), where things are kept about it, and its problems
+    are not passed on: two parts of one source share them and differ. `close` leaves the other source open.
+    """
+
+    def __init__(self, source: ReadAt, start: int = 0, size: int | None = None, structure: str = "view") -> None:
+        """Show `source`.
+
+        Args:
+            source: What is shown; not read yet.
+            start: First byte that is shown.
+            size: Bytes from there on, which `source` may turn out to lack when they are read; None for all of it.
+            structure: What it is, for messages.
+
+        Raises:
+            InvalidArgument: A negative start or size.
+        """
+        check_range(start, size or 0)
+        self._source = as_source(source)
         self.start = start
+        """First byte that is shown, from the start of the other source."""
         self._size = size
         self._structure = structure
 
     @property
     def size(self) -> int:
         """Number of bytes."""
-        return self._size
+        return self._source.size if self._size is None else self._size
+
+    @property
+    def size_is_known(self) -> bool:
+        """See `Source.size_is_known`; a part has the size that it was given."""
+        return self._size is not None or self._source.size_is_known
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
+        if self._size is None:
+            return self._source.read_at(offset, length)
         check_range(offset, length)
         if offset + length > self._size:
             raise past_end(self._structure, offset, length, self._size)
         return self._source.read_at(self.start + offset, length)
 
-    @property
-    def meter(self) -> object:
-        """See `vmvisor_image.limits.meter_of`."""
-        return getattr(self._source, "meter", None)
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`; of a part that the other source does not have to its end, the rest is an error."""
+        size = self._size
+        if size is None:
+            return self._source.read_up_to(offset, length)
+        if 0 <= offset < size:
+            return self.read_at(offset, min(length, size - offset))
+        check_range(offset, length)
+        return b""
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `skip_zeros`."""
-        return skip_zeros(self._source, self.start + offset, self.start + min(end, self._size)) - self.start
+        """See `Source.skip_zeros`."""
+        start = self.start
+        if self._size is not None:
+            end = min(end, self._size)
+        return skip_zeros(self._source, start + offset, start + end) - start
 
     def prefetch(self, offset: int, length: int) -> None:
-        """See `prefetch`; a range past the slice's end is cut there."""
-        prefetch(self._source, self.start + offset, min(length, self._size - offset))
+        """See `Source.prefetch`; a range that passes a part's end is cut there."""
+        if self._size is not None:
+            length = min(length, self._size - offset)
+        prefetch(self._source, self.start + offset, length)
+
+    @property
+    def meter(self) -> Meter | None:
+        """See `Source.meter`."""
+        return self._source.meter
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """See `Source.problems`."""
+        return self._source.problems if self._size is None else ()
+
+    @property
+    def kept_beside(self) -> str | None:
+        """See `Source.kept_beside`."""
+        return self._source.kept_beside if self._size is None else None
+
+    @property
+    def container(self) -> Source | None:
+        """See `Source.container`."""
+        return self._source.container if self._size is None else None
+
+    @property
+    def version(self) -> str | None:
+        """See `Source.version`."""
+        return self._source.version if self._size is None else None
+
+    @property
+    def modified_ns(self) -> int | None:
+        """See `Source.modified_ns`."""
+        return self._source.modified_ns if self._size is None else None
+
+    @property
+    def changed_ns(self) -> int | None:
+        """See `Source.changed_ns`."""
+        return self._source.changed_ns if self._size is None else None
 
 
-class KeptBeside:
-    """A `ReadAt` about which things may be kept: a member of a container, beside that where it has a path."""
+class Slice(View):
+    """A range of another `ReadAt`, itself a `ReadAt`; offsets count from the slice's start."""
+
+    def __init__(self, source: ReadAt, start: int, size: int, structure: str = "slice") -> None:
+        """Take `size` bytes of `source` from byte `start`; neither is checked against `source` until read."""
+        super().__init__(source, start, size, structure)
+
+
+class KeptBeside(View):
+    """A source about which things may be kept: a member of a container, beside that where it has a path."""
 
     def __init__(
-        self, source: ReadAt, path: str | None, *, container: ReadAt | None = None, version: str | None = None
+        self, source: ReadAt, path: str | None, *, container: Source | None = None, version: str | None = None
     ) -> None:
         """Take the source and a path, which need not exist.
 
@@ -583,30 +834,93 @@ class KeptBeside:
             container: What the source is a member of.
             version: What tells it from all others, in that container or at all; None where nothing does.
         """
-        self._source = source
-        self.kept_beside = path
-        """See `FileSource.kept_beside`."""
-        self.container = container
-        """What it is a member of; None where it is none."""
-        self._version = version
+        super().__init__(source)
+        self._path, self._container, self._version = path, container, version
 
     @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return self._source.size
+    def kept_beside(self) -> str | None:
+        """See `Source.kept_beside`."""
+        return self._path
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`."""
-        return self._source.read_at(offset, length)
+    @property
+    def container(self) -> Source | None:
+        """See `Source.container`."""
+        return self._container
 
     @property
     def version(self) -> str | None:
-        """What tells it from all others; None where nothing does."""
+        """A text that tells it from all others; None where nothing does."""
         return self._version
 
+    # Its times are those of a copy, or of the container, which tells them itself.
+    @property
+    def modified_ns(self) -> int | None:
+        """None."""
+        return None
+
+    @property
+    def changed_ns(self) -> int | None:
+        """None."""
+        return None
+
+
+class Pieced(Source):
+    """A source whose bytes lie in pieces in others, or nowhere, which is zeros."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
+        """Source (None for zeros), first byte in it and number of bytes of each piece of a range, in order.
+
+        The range is within the size.
+
+        Raises:
+            CorruptImage: A piece can't be found.
+        """
+        raise NotImplementedError
+
+    @property
+    def _structure(self) -> str:
+        """What it is, for messages."""
+        return "source"
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `offset`.
+
+        Raises:
+            TruncatedImage: The range passes the end, or a source that a piece lies in ends before that.
+            CorruptImage: A piece can't be found, or is damaged.
+            InvalidArgument: A negative offset or length.
+        """
+        check_range(offset, length)
+        size = self.size
+        if offset + length > size:
+            raise past_end(self._structure, offset, length, size)
+        found = [
+            bytes(count) if source is None else source.read_at(start, count)
+            for source, start, count in self.pieces(offset, length)
+        ]
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`."""
+        try:
+            for source, start, count in self.pieces(offset, max(0, min(end, self.size) - offset)):
+                skipped = count if source is None else skip_zeros(source, start, start + count) - start
+                offset += skipped
+                if skipped < count:
+                    break
+        except CorruptImage:
+            pass  # reading it says what is wrong
+        return offset
+
     def prefetch(self, offset: int, length: int) -> None:
-        """See `prefetch`."""
-        prefetch(self._source, offset, length)
+        """See `Source.prefetch`."""
+        with contextlib.suppress(CorruptImage):  # reading it says what is wrong
+            for source, start, count in self.pieces(offset, max(0, min(length, self.size - offset))):
+                if source is not None:
+                    prefetch(source, start, count)
 
 
 class ReadAtStream(io.RawIOBase):

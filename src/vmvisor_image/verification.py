@@ -32,7 +32,7 @@ from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.signatures import match_signature
-from vmvisor_image.sources import Source
+from vmvisor_image.sources import SourceLike
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.gpt import GptCheck
 from vmvisor_image.verification_report import (
@@ -58,7 +58,7 @@ _CHUNK: Final = 1 << 20
 
 
 def verify(
-    source: Source,
+    source: SourceLike,
     *,
     threads: int | None = None,
     algorithms: Sequence[str] = ("sha256",),
@@ -222,7 +222,7 @@ class _Verification:
                 counts += [("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind))]
         elif isinstance(source, FramedReader):
             counts = [("frames", len(source.frames))]
-        problems: tuple[Problem, ...] = tuple(getattr(source, "problems", ()))
+        problems = source.problems
         files: tuple[FileCheck, ...] = ()
         if layer.files is not None:
             files = self._check_members(layer.files)

@@ -21,10 +21,10 @@ from vmvisor_image.files import Directory, Extent, File
 from vmvisor_image.forking import ForkSafeLock, cached_property
 from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.peel import peel
-from vmvisor_image.limits import Meter, meter_of
+from vmvisor_image.limits import Meter
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
-from vmvisor_image.sources import Source, open_source
-from vmvisor_image.streams import Closing, ReadAt, knows_size, read_up_to
+from vmvisor_image.sources import SourceLike, open_source
+from vmvisor_image.streams import Closing, ReadAt, Source, View, as_source, knows_size, meter_of, read_up_to
 
 _MOST_COUNTED: Final = 100_000
 """Members that are left out: counting them reads them."""
@@ -86,17 +86,17 @@ class ArchiveHome:
 
     def __init__(self, given: ReadAt, own: Closing | None = None, *, looks_at_end: bool = True) -> None:
         """Take `given`, which may be compressed, and what is closed with it; for `looks_at_end` see `find_reader`."""
-        self.given = given
+        self.given = as_source(given)
         self._own = own
         self._looks_at_end = looks_at_end
         self.meter = meter_of(given)
         """Counts what is decoded; that of the image that it lies in."""
         self._lock = ForkSafeLock()
-        self._opened: tuple[ReadAt, tuple[str, ...], str, Reader] | None = None
+        self._opened: tuple[Source, tuple[str, ...], str, Reader] | None = None
         self._read: tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree] | None = None
 
     @property
-    def disk(self) -> ReadAt:
+    def disk(self) -> Source:
         """The archive without its compression; what extents count from."""
         return self._open()[0]
 
@@ -147,7 +147,7 @@ class ArchiveHome:
             return File(MemberHome(self, member.path), member.path, real.size, member.modified, extents)
         return File(self, member.path, real.size, member.modified, real.extents)
 
-    def _open(self) -> tuple[ReadAt, tuple[str, ...], str, Reader]:
+    def _open(self) -> tuple[Source, tuple[str, ...], str, Reader]:
         with self._lock:
             if self._opened is None:
                 layers = peel(self.given, None, LayerOptions(meter=self.meter))
@@ -200,26 +200,20 @@ class ArchiveHome:
         return (functools.partial(ArchiveHome, looks_at_end=self._looks_at_end), (self.given, self._own))
 
 
-class Metered:
+class Metered(View):
     """A source whose readers count together, whatever it is."""
 
     def __init__(self, source: ReadAt, meter: Meter) -> None:
-        self._source, self.meter = source, meter
+        super().__init__(source)
+        self._meter = meter
 
     @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return self._source.size
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`."""
-        return self._source.read_at(offset, length)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+    def meter(self) -> Meter:
+        """See `Source.meter`."""
+        return self._meter
 
 
-def open_archive(source: Source) -> Archive:
+def open_archive(source: SourceLike) -> Archive:
     """The archive in `source`, taken out of its compression (gzip, xz, zstd, bzip2) and its signature.
 
     Its headers are read when a file is first asked for. Of a path or URL it is a context manager, or has to be closed.
@@ -290,7 +284,7 @@ class MemberHome:
         self._path = path
 
     @cached_property
-    def disk(self) -> ReadAt:
+    def disk(self) -> Source:
         """The content.
 
         Raises:

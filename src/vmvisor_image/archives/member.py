@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from vmvisor_image.errors import Problem
 from vmvisor_image.files import Directory, Extent, File
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.streams import ReadAt, Source
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
@@ -50,7 +50,7 @@ class ArchiveMember:
     """Where its header lies, in bytes from the archive's start."""
     extents: tuple[Extent, ...] = ()
     """Where a file's data lies in the archive, for a file whose bytes lie there as they are."""
-    content: ReadAt | None = None
+    content: Source | None = None
     """A file's data, for one whose bytes do not."""
     crc32: int | None = None
     """CRC-32 of a file's data as the archive says; zip only."""

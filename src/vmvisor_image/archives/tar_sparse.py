@@ -14,7 +14,7 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.tar import BLOCK
-from vmvisor_image.streams import ReadAt, check_range, past_end, read_healthy
+from vmvisor_image.streams import Pieced, ReadAt, Source, as_source, read_healthy
 
 MOST_ENTRIES: Final = 1 << 20
 """Entries of the tables of all sparse files of an archive, together."""
@@ -70,36 +70,37 @@ class SparseTable:
         return number + 1 if is_before else number
 
 
-class SparseMember:
+class SparseMember(Pieced):
     """A sparse file in a tar: its holes are not in the archive."""
+
+    _structure = "sparse member"
 
     def __init__(self, source: ReadAt, start: int, table: SparseTable) -> None:
         """Take the pieces that are there, one behind the other from byte `start` of `source`."""
-        self._source = source
+        self._source = as_source(source)
         self._start = start
         self._table = table
-        self.size = table.size
+
+    @property
+    def size(self) -> int:
         """Bytes of the file."""
+        return self._table.size
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`."""
-        check_range(offset, length)
-        if offset + length > self.size:
-            raise past_end("sparse member", offset, length, self.size)
-        found, table = bytearray(length), self._table
-        for number in range(table.first_behind(offset), len(table.offsets)):
-            at = table.offsets[number]
-            first, last = max(at, offset), min(at + table.lengths[number], offset + length)
-            if first >= last:
-                break
-            place = self._start + table.places[number] + first - at
-            found[first - offset : last - offset] = self._source.read_at(place, last - first)
-        return bytes(found)
-
-    def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
-        number = self._table.first_behind(offset)
-        return end if number == len(self._table.offsets) else min(max(self._table.offsets[number], offset), end)
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
+        """See `Pieced.pieces`."""
+        table, end = self._table, offset + length
+        number = table.first_behind(offset)
+        while offset < end:
+            at = table.offsets[number] if number < len(table.offsets) else end
+            if offset < at:
+                hole = min(at, end) - offset
+                yield None, 0, hole
+                offset += hole
+            else:
+                count = min(at + table.lengths[number], end) - offset
+                yield self._source, self._start + table.places[number] + offset - at, count
+                offset += count
+                number += 1
 
 
 def pairs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

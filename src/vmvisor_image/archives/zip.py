@@ -36,9 +36,9 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.files import Extent
 from vmvisor_image.layers.zstd import ZstdDecoder
-from vmvisor_image.limits import meter_of
+from vmvisor_image.limits import Meter
 from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.streams import ReadAt, Slice, open_stream, past_end, read_healthy, read_up_to
+from vmvisor_image.streams import ReadAt, Slice, Source, meter_of, open_stream, past_end, read_healthy, read_up_to
 
 KIND: Final = "zip"
 _MAGIC: Final = b"PK\3\4"
@@ -230,7 +230,7 @@ def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], 
 
 def _content(
     source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]
-) -> tuple[tuple[Extent, ...], ReadAt | None]:
+) -> tuple[tuple[Extent, ...], Source | None]:
     """Where a stored member lies, or what decompresses one."""
     at = entry.header_offset
     header, name = _local_header(source, entry)
@@ -383,23 +383,30 @@ def _is_name(data: bytes) -> bool:
         return False
 
 
-class DecompressedMember:
+class DecompressedMember(Source):
     """A compressed member, of the size that the directory says."""
 
     def __init__(self, data: SequentialReader, size: int) -> None:
         """Take what decompresses it."""
         self._data = data
-        self.meter = data.meter
-        """Counts what is decoded."""
-        self.size = size
-        """Bytes, known without decompressing it."""
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, known without decompressing it."""
+        return self._size
+
+    @property
+    def meter(self) -> Meter:
+        """See `Source.meter`."""
+        return self._data.meter
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
-        if offset + length > self.size:
-            raise past_end("zip member", offset, length, self.size)
+        if offset + length > self._size:
+            raise past_end("zip member", offset, length, self._size)
         data = self._data.read_at(offset, length)
-        if offset + length == self.size:
+        if offset + length == self._size:
             _ = self._data.size  # which is known after the last byte, and an error where the CRC is wrong
         return data
 

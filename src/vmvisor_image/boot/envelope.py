@@ -28,7 +28,7 @@ from vmvisor_image.schemas.module import (
     EnvelopeHeader,
     EnvelopePadding,
 )
-from vmvisor_image.sources import Source, open_source
+from vmvisor_image.sources import SourceLike, open_source
 from vmvisor_image.streams import ReadAt
 
 CIPHER: Final = "AES-256-GCM"
@@ -74,7 +74,7 @@ class Envelope:
         )
 
 
-def read_envelope(source: Source) -> Envelope:
+def read_envelope(source: SourceLike) -> Envelope:
     """The header of a ``local.tgz.ve``, which may be anything that `Image.open` takes.
 
     Raises:
@@ -140,7 +140,7 @@ def key_of(encryption_info: bytes) -> bytes:
     return hashlib.pbkdf2_hmac("sha256", first + _DERIVED_WITH, second, _ITERATIONS)
 
 
-def decrypt(source: Source, key: bytes) -> bytes:
+def decrypt(source: SourceLike, key: bytes) -> bytes:
     """What is in a ``local.tgz.ve``: a ``local.tgz``. Needs the extra ``crypto``.
 
     Args:

@@ -14,7 +14,6 @@ from vmvisor_image.errors import CorruptImage, NotAnArchive
 from vmvisor_image.forking import cached_property
 from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.layers.peel import peel
-from vmvisor_image.limits import meter_of
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.module import (
     ELF_MAGIC,
@@ -30,8 +29,8 @@ from vmvisor_image.schemas.module import (
     MultibootHeader,
 )
 from vmvisor_image.signed import ModuleSignature, find_signature
-from vmvisor_image.sources import Source, open_source
-from vmvisor_image.streams import Closing, ReadAt, Slice, read_up_to
+from vmvisor_image.sources import SourceLike, open_source
+from vmvisor_image.streams import Closing, ReadAt, Slice, meter_of, read_up_to
 
 ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "microcode", "empty", "unknown"]
 WITHOUT_FILES: Final = {
@@ -78,7 +77,7 @@ class Kernel:
 class Module(Closing):
     """One module, read lazily. Of a path or URL it is a context manager, or has to be closed."""
 
-    def __init__(self, file: Source) -> None:
+    def __init__(self, file: SourceLike) -> None:
         """Take the module's file: a `File` of an image, or anything else that `Image.open` takes.
 
         Raises:

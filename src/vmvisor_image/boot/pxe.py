@@ -35,7 +35,7 @@ from vmvisor_image.extraction import write_files
 from vmvisor_image.files import File
 from vmvisor_image.image import Image
 from vmvisor_image.names import fold_name
-from vmvisor_image.sources import Source
+from vmvisor_image.sources import SourceLike
 
 LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
@@ -92,7 +92,7 @@ class PxeExport:
 
 
 def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want otherwise
-    image: Image | Source,
+    image: Image | SourceLike,
     dest: str | os.PathLike[str],
     *,
     label: str | None = None,

@@ -8,7 +8,7 @@ from vmvisor_image.archives.archive import Archive, ArchiveHome, open_archive
 from vmvisor_image.boot.envelope import decrypt, key_of
 from vmvisor_image.errors import CorruptImage, KeyUnavailable, PathNotFound
 from vmvisor_image.files import File
-from vmvisor_image.sources import Source, path_of
+from vmvisor_image.sources import SourceLike, path_of
 
 STATE: Final = "state.tgz"
 LOCAL: Final = "local.tgz"
@@ -18,7 +18,7 @@ _LARGEST_INFO: Final = 1 << 16
 """Bytes of an `ENCRYPTION_INFO` that are read; it has some hundred. What is encrypted tells whether a key is right."""
 
 
-def open_state(file: Source, *, key: bytes | None = None) -> Archive:
+def open_state(file: SourceLike, *, key: bytes | None = None) -> Archive:
     """The files of a host's configuration, below ``etc/``.
 
     Of a path or URL it is a context manager, or has to be closed.
@@ -41,7 +41,7 @@ def open_state(file: Source, *, key: bytes | None = None) -> Archive:
         raise
 
 
-def _inner(outer: Archive, given: Source, key: bytes | None) -> Archive:
+def _inner(outer: Archive, given: SourceLike, key: bytes | None) -> Archive:
     if LOCAL in outer:
         home = ArchiveHome(outer[LOCAL], outer)
         return Archive(home.kind, home)

@@ -15,8 +15,9 @@ from vmvisor_image.bzip2.decode import Block
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.bzip2.salvage import decode_at
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
+from vmvisor_image.limits import Meter
 from vmvisor_image.lru_cache import LruCache
-from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch
+from vmvisor_image.streams import ReadAt, Source, check_range, past_end, prefetch, skip_zeros
 
 _BETWEEN_STREAMS: Final = 8 * 14 + 7
 """Bits between two blocks that follow each other, at most: the end of a stream (10 bytes), padding, a header (4)."""
@@ -36,7 +37,7 @@ class _PlacedBlock:
     """Decoded bytes."""
 
 
-class BridgedReader:
+class BridgedReader(Source):
     """The decoded data as a `ReadAt`, in which the lost part is an error; any number of threads may read."""
 
     def __init__(self, reader: Bzip2Reader, source: ReadAt, size: int) -> None:
@@ -55,10 +56,7 @@ class BridgedReader:
             _ = reader.size
             raise InvalidArgument("the data is not damaged")
         self._reader, self._source = reader, source
-        self.size = size
-        """Decoded bytes in all."""
-        self.meter = reader.meter
-        """Counts what is decoded."""
+        self._size = size
         found: list[tuple[int, int, int]] = []
         end = 0
         for block in reader.salvage():
@@ -88,9 +86,21 @@ class BridgedReader:
         self._kept: LruCache[int, Block] = LruCache(_KEPT)
 
     @property
+    def size(self) -> int:
+        """Decoded bytes in all."""
+        return self._size
+
+    @property
+    def meter(self) -> Meter:
+        """See `Source.meter`."""
+        return self._reader.meter
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What is damaged, and what is lost by it."""
         start, end = self.lost
+        if start == end:
+            return self._reader.problems
         message = f"bytes {start:#x} to {end:#x} (exclusive) of the disk are lost; what is behind is placed by its end"
         return (*self._reader.problems, Problem("bzip2 data", message, start))
 
@@ -101,18 +111,19 @@ class BridgedReader:
             CorruptImage: The range touches what is lost.
         """
         check_range(offset, length)
-        if offset + length > self.size:
-            raise past_end("bzip2 data", offset, length, self.size)
+        if offset + length > self._size:
+            raise past_end("bzip2 data", offset, length, self._size)
         start, end = self.lost
-        if offset < end and offset + length > start and length:
+        if max(offset, start) < min(offset + length, end):
             raise CorruptImage(
                 f"bytes {start:#x} to {end:#x} (exclusive) are lost in damaged blocks",
                 structure="bzip2 data",
                 offset=max(offset, start),
             )
-        if offset < start:
-            return self._reader.read_at(offset, length)
         found = []
+        if offset < start:
+            found.append(self._reader.read_at(offset, min(length, start - offset)))
+            offset, length = offset + len(found[0]), length - len(found[0])
         number = bisect_right(self._starts, offset) - 1
         while length:
             placed = self._blocks[number]
@@ -122,8 +133,12 @@ class BridgedReader:
             offset, length, number = offset + taken, length - taken, number + 1
         return found[0] if len(found) == 1 else b"".join(found)
 
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`; behind the damage nothing is known."""
+        return skip_zeros(self._reader, offset, min(end, self.lost[0]))
+
     def prefetch(self, offset: int, length: int) -> None:
-        """See `vmvisor_image.streams.prefetch`."""
+        """See `Source.prefetch`."""
         prefetch(self._reader, offset, min(length, self.lost[0] - offset))
 
     def close(self) -> None:

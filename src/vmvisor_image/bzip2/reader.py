@@ -33,8 +33,8 @@ from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, I
 from vmvisor_image.fingerprint import fingerprint, is_identified
 from vmvisor_image.forking import restart_in_child
 from vmvisor_image.limits import Meter
-from vmvisor_image.sources import OpenedSource, Source, open_source
-from vmvisor_image.streams import ReadAt, check_range, knows_size, open_stream, past_end, read_up_to
+from vmvisor_image.sources import OpenedSource, SourceLike, open_source
+from vmvisor_image.streams import Source, check_range, knows_size, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
@@ -66,7 +66,7 @@ class Bzip2Stats:
     """Blocks that were not decoded because a short block with the same bits had been."""
 
 
-class Bzip2Reader:
+class Bzip2Reader(Source):
     """The decoded data of a bzip2 source as a `ReadAt`; any number of threads may read.
 
     The first access to an offset decodes every block up to it, because a block's decoded size can't be known
@@ -76,7 +76,7 @@ class Bzip2Reader:
 
     def __init__(
         self,
-        source: Source,
+        source: SourceLike,
         *,
         threads: int | None = None,
         cache_bytes: int = _CACHE_BYTES,
@@ -136,15 +136,14 @@ class Bzip2Reader:
             name = f"{(self._fingerprint or b'').hex()[:16]}{INDEX_SUFFIX}"
             index = "auto" if cache is True else os.path.join(cache, name)  # noqa: PTH118  # may be any PathLike
         self._threads = threads or available_cores()
-        self.meter = meter or Meter()
-        """Counts what is decoded."""
+        self._meter = meter or Meter()
         self._progress = progress
         self._total = source.size if progress is not None and knows_size(source) else None
         self._announced = (0, 0)
         self._index_paths: tuple[str | os.PathLike[str], ...] = ()
         self._index_is_optional = index == "auto" or self._given_index is None
         if index == "auto":
-            path = getattr(source, "kept_beside", None)
+            path = source.kept_beside
             self._index_paths = () if path is None else default_paths(path)
         elif index is not None:
             self._index_paths = (index,)
@@ -188,7 +187,12 @@ class Bzip2Reader:
         return self._walk.index.end
 
     @property
-    def source(self) -> ReadAt:
+    def meter(self) -> Meter:
+        """See `Source.meter`."""
+        return self._meter
+
+    @property
+    def source(self) -> Source:
         """The compressed data."""
         return self._source
 
@@ -352,7 +356,7 @@ class Bzip2Reader:
         key = fingerprint(self._source, exact=True)  # unlike the index, it is not held against the source
         if cache is not True:
             return DecodedCache(cache, key)
-        path = getattr(self._source, "kept_beside", None)
+        path = self._source.kept_beside
         if path is None:
             return None
         for folder in default_paths(path, CACHE_SUFFIX):
@@ -426,7 +430,7 @@ class Bzip2Reader:
 
     def _step(self, goal: int) -> None:
         """Pass one block; the walk's lock is held."""
-        self.meter.check()
+        self._meter.check()
         walk = self._walk
         walk.plan(max(goal, self._announced[1]), self._depth)
         try:
@@ -471,7 +475,7 @@ class Bzip2Reader:
 
         None when it does not decode to what the index says of it.
         """
-        self.meter.check()
+        self._meter.check()
         first, last = self._announced
         entry = walk.index[number]
         goal = max(end, last) if first <= entry.start < last else end
@@ -565,7 +569,7 @@ class Bzip2Reader:
             # Where the block is known already, it may be one that no magic follows.
             block = None if crc is None else _decode_unfollowed(data, start, level)
         if block is not None:
-            self.meter.add(block.size)
+            self._meter.add(block.size)
         with self._lock:
             self._decoded += 1
             if key is not None and block is not None and block.held < self._repeats.limit:

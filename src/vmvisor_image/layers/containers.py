@@ -17,9 +17,8 @@ from vmvisor_image.files import File
 from vmvisor_image.layers.known_files import recognise
 from vmvisor_image.layers.layer import Layer, LayerOptions, inner_name_of
 from vmvisor_image.layers.peel import peel
-from vmvisor_image.limits import meter_of
 from vmvisor_image.names import fold_name
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams import ReadAt, meter_of, read_up_to
 
 INSTALLER_IMAGES: Final = (
     re.compile(r"usr/lib/vmware/installer/[^/]+\.dd(\.(bz2|gz|xz|zst))?", re.IGNORECASE),
@@ -177,8 +176,8 @@ def _inside(
 
     found = list(_candidates(inner_kind, inner_name, inner, depth + 1, report_inside))
     if not found:  # of an archive on the way to the disk its layers tell
-        for damaged in (*(layer.source for layer in layers[1:]), inner):
-            for problem in getattr(damaged, "problems", ()):
+        for problems in (*(layer.source.problems for layer in layers[1:]), inner.problems):
+            for problem in problems:
                 report_inside(problem)
     for candidate in found:
         yield _Candidate(f"{file.path}/{candidate.name}", (*layers, *candidate.layers))

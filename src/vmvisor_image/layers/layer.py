@@ -10,7 +10,7 @@ from vmvisor_image.errors import Problem
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.limits import Meter, passed
 from vmvisor_image.sequential import Decoder, SequentialReader
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.streams import ReadAt, Source
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
@@ -64,7 +64,7 @@ class Layer:
     """Its format: "bzip2", "gzip", "xz", "zstd", "qcow2", "vmdk", "vhd", "vhdx", "iso9660", "tar", "zip" …"""
     name: str | None
     """Name of the wrapped file, with its path where it lies in a container; None for bytes without one."""
-    source: ReadAt = field(compare=False, repr=False)
+    source: Source = field(compare=False, repr=False)
     """What was inside, decoded as it is read."""
     files: FileTree | None = field(default=None, compare=False, repr=False)
     """All files of a container; None of anything else."""

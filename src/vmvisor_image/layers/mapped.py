@@ -9,7 +9,7 @@ from typing import Final, Literal
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.lru_cache import LruCache
-from vmvisor_image.streams import ReadAt, check_range, past_end, read_up_to
+from vmvisor_image.streams import ReadAt, Source, as_source, check_range, past_end, read_up_to, skip_zeros
 
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
@@ -41,7 +41,7 @@ class Packed:
     """Bytes of the decoded cluster before the run."""
 
 
-class MappedDisk:
+class MappedDisk(Source):
     """A virtual disk as a `ReadAt`; any number of threads may read."""
 
     def __init__(
@@ -63,9 +63,8 @@ class MappedDisk:
             problems: What was found damaged when it was opened; `locate` may add to it.
         """
         self._kind = kind
-        self._source = source
-        self.size = size
-        """Bytes of the disk."""
+        self._source = as_source(source)
+        self._size = size
         self.locate = locate
         """Gives the run that begins at an offset."""
         self._problems = problems
@@ -73,6 +72,11 @@ class MappedDisk:
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
         """Compressed clusters decoded so far, those decoded again included."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self._size
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -86,8 +90,8 @@ class MappedDisk:
             CorruptImage: A table or a compressed cluster that the range needs is damaged.
         """
         check_range(offset, length)
-        if offset + length > self.size:
-            raise past_end(f"{self._kind} disk", offset, length, self.size)
+        if offset + length > self._size:
+            raise past_end(f"{self._kind} disk", offset, length, self._size)
         found = []
         while length:
             run = self.locate(offset)
@@ -103,17 +107,25 @@ class MappedDisk:
             length -= count
         return found[0] if len(found) == 1 else b"".join(found)
 
+    # No prefetch: where the runs that follow lie is known only by reading tables, which a hint should not.
+
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`: what the tables have no data for."""
-        end = min(end, self.size)
+        """See `Source.skip_zeros`: what the tables have no data for, and the zeros of the source itself."""
+        end = min(end, self._size)
         while offset < end:
             try:
                 run = self.locate(offset)
             except CorruptImage:
                 return offset  # reading it says what is wrong
-            if run.start is not None or run.packed is not None:
+            if run.packed is not None:
                 return offset
-            offset += run.length
+            count = min(run.length, end - offset)
+            skipped = count
+            if run.start is not None:
+                skipped = skip_zeros(self._source, run.start, run.start + count) - run.start
+            offset += skipped
+            if skipped < count:
+                return offset
         return end
 
     def _decode(self, packed: Packed) -> bytes:

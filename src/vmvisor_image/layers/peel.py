@@ -9,7 +9,7 @@ from typing import Protocol
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.layers.layer import Layer, LayerOptions, check_depth, inner_name_of
 from vmvisor_image.signed import strip_signature
-from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams import ReadAt, Source, knows_size, read_up_to
 
 HEAD = 512
 """Bytes from its start by which a compression or virtual disk is known."""
@@ -57,4 +57,4 @@ class _Kind(Protocol):
     @property
     def KIND(self) -> str: ...  # noqa: N802  # a module's constant
     def probe(self, head: bytes, /) -> bool: ...
-    def open_layer(self, source: ReadAt, options: LayerOptions, /) -> ReadAt: ...
+    def open_layer(self, source: ReadAt, options: LayerOptions, /) -> Source: ...

@@ -11,7 +11,7 @@ from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import File
 from vmvisor_image.layers.layer import COMPRESSIONS, Layer, LayerOptions, check_depth, inner_name_of
 from vmvisor_image.layers.peel import HEAD, peel_from
-from vmvisor_image.streams import KeptBeside, ReadAt, read_up_to
+from vmvisor_image.streams import KeptBeside, ReadAt, as_source, read_up_to
 
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
 """How compressed data of an Apple disk image may begin that is read as a compression by itself."""
@@ -32,7 +32,8 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
 
     layers: list[Layer] = []
     inner = source
-    beside: str | None = getattr(source, "kept_beside", None)
+    source = as_source(source)
+    beside = source.kept_beside
     while True:
         try:
             head = read_up_to(inner, 0, HEAD)
@@ -63,7 +64,9 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
             name = inner.path
             options = replace(options, member=None, neighbour=neighbour_of(inner))
             # By all the way in: the container may hold others of that name, in other folders or archives.
-            way = repr([(layer.kind, getattr(layer.source, "path", None)) for layer in layers])
+            way = repr(
+                [(layer.kind, layer.source.path if isinstance(layer.source, File) else None) for layer in layers]
+            )
             name_of_way = hashlib.sha256(way.encode("utf-8", "surrogatepass")).hexdigest()[:_WAY_DIGITS]
             path = None if beside is None else f"{beside}.{name_of_way}"
             inner = KeptBeside(inner, path, container=source, version=way)

@@ -21,7 +21,7 @@ from vmvisor_image.schemas.vhd import (
     VhdDynamicHeader,
     VhdFooter,
 )
-from vmvisor_image.streams import ReadAt, Slice, read_up_to
+from vmvisor_image.streams import ReadAt, Slice, Source, read_up_to
 
 KIND: Final = "vhd"
 FOOTER: Final = 512
@@ -48,7 +48,7 @@ def probe_end(tail: bytes) -> bool:
     )
 
 
-def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:  # noqa: ARG001  # as every layer
+def open_layer(source: ReadAt, options: LayerOptions) -> Source:  # noqa: ARG001  # as every layer
     """The disk.
 
     Raises:
@@ -94,8 +94,12 @@ class FixedDisk(Slice):
         elif footer.current_size < at:
             message = f"the disk has {footer.current_size} bytes; {at - footer.current_size} more are before the footer"
             problems = (*problems, Problem("VHD footer", message, at + 48))
-        self.problems = problems
+        self._problems = problems
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
         """What was found damaged when it was opened."""
+        return self._problems
 
 
 def _read_footer(source: ReadAt) -> tuple[VhdFooter, tuple[Problem, ...]]:

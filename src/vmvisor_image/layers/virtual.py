@@ -10,9 +10,9 @@ from vmvisor_image.errors import CorruptImage
 from vmvisor_image.layers import qcow2, vhd, vhdx, vmdk
 from vmvisor_image.layers.layer import Layer, LayerOptions
 from vmvisor_image.signatures import match_disk
-from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams import ReadAt, Source, knows_size, read_up_to
 
-_FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[ReadAt, LayerOptions], ReadAt]], ...]] = (
+_FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[ReadAt, LayerOptions], Source]], ...]] = (
     (qcow2.KIND, qcow2.probe, qcow2.open_layer),
     (vmdk.KIND, vmdk.probe, vmdk.open_layer),
     (vhd.KIND, vhd.probe, vhd.open_layer),

@@ -10,7 +10,7 @@ import functools
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -29,7 +29,7 @@ from vmvisor_image.schemas.vmdk import (
     GrainMarker,
     SparseExtentHeader,
 )
-from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams import Pieced, ReadAt, Source, as_source, read_up_to
 
 KIND: Final = "vmdk"
 _SECTOR: Final = 512
@@ -111,7 +111,7 @@ def probe(head: bytes) -> bool:
     return head.startswith((MAGIC, DESCRIPTOR_MAGIC, *_NOT_READ))
 
 
-def open_layer(source: ReadAt, options: LayerOptions) -> ReadAt:
+def open_layer(source: ReadAt, options: LayerOptions) -> Source:
     """The disk.
 
     Raises:
@@ -183,7 +183,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
     )
 
 
-def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:
+def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | None) -> Source:
     """The disk that a descriptor describes.
 
     Args:
@@ -228,12 +228,14 @@ def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt
         raise _refused(f"its extent {name!r} can't be opened: {error}") from error
 
 
-class JoinedExtents:
+class JoinedExtents(Pieced):
     """A disk of several extents, one after the other."""
+
+    _structure = "vmdk disk"
 
     def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...], problems: tuple[Problem, ...] = ()) -> None:
         """Take bytes, source (None for zeros) and first byte in the source of each extent; and what else is wrong."""
-        self._parts = parts
+        self._parts = [(None if source is None else as_source(source), first) for _, source, first in parts]
         self._problems = problems
         self._starts = [0]
         for length, _, _ in parts:
@@ -242,7 +244,7 @@ class JoinedExtents:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged in the descriptor, and in the extents as far as they were read."""
-        of_extents = (problem for _, source, _ in self._parts for problem in getattr(source, "problems", ()))
+        of_extents = (problem for source, _ in self._parts if source is not None for problem in source.problems)
         return tuple(dict.fromkeys([*self._problems, *of_extents]))
 
     @property
@@ -250,43 +252,17 @@ class JoinedExtents:
         """Bytes of the disk."""
         return self._starts[-1]
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`."""
-        check_range(offset, length)
-        if offset + length > self.size:
-            raise past_end("vmdk disk", offset, length, self.size)
-        found = []
-        while length:
-            source, start, count = self._part(offset, length)
-            found.append(bytes(count) if source is None else source.read_at(start, count))
-            offset += count
-            length -= count
-        return found[0] if len(found) == 1 else b"".join(found)
-
-    def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
-        end = min(end, self.size)
-        while offset < end:
-            source, start, count = self._part(offset, end - offset)
-            skipped = count if source is None else skip_zeros(source, start, start + count) - start
-            offset += skipped
-            if skipped < count:
-                break
-        return offset
-
-    def prefetch(self, offset: int, length: int) -> None:
-        """See `vmvisor_image.streams.prefetch`."""
-        if 0 <= offset < self.size:
-            source, start, count = self._part(offset, length)
-            if source is not None:
-                prefetch(source, start, count)
-
-    def _part(self, offset: int, length: int) -> tuple[ReadAt | None, int, int]:
-        """Source, first byte in it, and number of bytes of what lies in one extent."""
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
+        """See `Pieced.pieces`."""
+        end = offset + length
         number = bisect_right(self._starts, offset) - 1
-        _, source, first = self._parts[number]
-        within = offset - self._starts[number]
-        return source, first + within, min(length, self._starts[number + 1] - offset)
+        while offset < end:
+            source, first = self._parts[number]
+            number += 1
+            count = min(end, self._starts[number]) - offset
+            if count:  # an extent may be empty
+                yield source, first + offset - self._starts[number - 1], count
+            offset += count
 
 
 def open_sparse(source: ReadAt) -> MappedDisk:

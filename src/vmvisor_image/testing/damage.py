@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.record import ByteOrder, Integer, Record
-from vmvisor_image.streams import BytesSource, ReadAt, check_range, past_end, skip_zeros
+from vmvisor_image.streams import BytesSource, ReadAt, View
 from vmvisor_image.testing.forge import SparseImage
 
 _MOST_CHANGES = 4
@@ -33,7 +33,7 @@ class Change:
     data: bytes
 
 
-class DamagedSource:
+class DamagedSource(View):
     """A source with some bytes changed, and cut short; a `ReadAt`."""
 
     def __init__(self, source: ReadAt, changes: Sequence[Change] = (), size: int | None = None) -> None:
@@ -47,20 +47,15 @@ class DamagedSource:
         Raises:
             InvalidArgument: `size` is more than the source has.
         """
-        self.size = source.size if size is None else size
-        """Bytes that are left."""
-        if self.size > source.size:
+        if size is not None and size > source.size:
             raise InvalidArgument(f"{size} bytes can't be left of {source.size}")
+        super().__init__(source, 0, source.size if size is None else size, "damaged source")
         self.changes = tuple(changes)
         """What lies over it."""
-        self._source = source
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `vmvisor_image.streams.ReadAt.read_at`."""
-        check_range(offset, length)
-        if offset + length > self.size:
-            raise past_end("damaged source", offset, length, self.size)
-        data = self._source.read_at(offset, length)
+        data = super().read_at(offset, length)
         end = offset + length
         hits = [each for each in self.changes if each.offset < end and offset < each.offset + len(each.data)]
         if not hits:
@@ -72,9 +67,9 @@ class DamagedSource:
         return bytes(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
+        """See `vmvisor_image.streams.Source.skip_zeros`."""
         ahead = [max(offset, each.offset) for each in self.changes if each.offset + len(each.data) > offset]
-        return min([skip_zeros(self._source, offset, end), end, *ahead])
+        return min([super().skip_zeros(offset, end), end, *ahead])
 
     def __repr__(self) -> str:
         return f"DamagedSource({self._source!r}, {self.changes!r}, {self.size})"

@@ -46,7 +46,7 @@ from vmvisor_image.schemas.mbr import (
     PartitionEntry,
 )
 from vmvisor_image.schemas.tar import BLOCK
-from vmvisor_image.streams import check_range, past_end
+from vmvisor_image.streams import Source, check_range, past_end
 from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive
 
 DEFAULT_TIME: Final = datetime(2008, 1, 15, 12, 0, 0)  # noqa: DTZ001  # FAT has no time zone
@@ -82,7 +82,7 @@ Tree = Mapping[str, "bytes | ForgedFile"] | Path
 """Files by POSIX path (a path that ends in "/" is an empty directory), or a folder to read them from."""
 
 
-class SparseImage:
+class SparseImage(Source):
     """An image of given pieces with zeros between them; a `ReadAt`."""
 
     def __init__(self, size: int, pieces: Sequence[tuple[int, bytes]] = ()) -> None:
@@ -132,7 +132,7 @@ class SparseImage:
         return bytes(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
+        """See `vmvisor_image.streams.Source.skip_zeros`."""
         number = max(0, bisect_right(self._starts, offset) - 1)
         while number < len(self._pieces):
             start, data = self._pieces[number]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.streams import ReadAt, check_range, past_end, prefetch, skip_zeros
+from vmvisor_image.streams import Pieced, ReadAt, Source, as_source, check_range, past_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,66 +24,50 @@ class Segment:
     """First byte on that disk."""
 
 
-class LogicalVolume:
+class LogicalVolume(Pieced):
     """The volume as a `ReadAt`; what lies on a device that is not there is an error when it is read."""
+
+    _structure = "VMFS volume"
 
     def __init__(self, size: int, segments: Sequence[Segment]) -> None:
         """Take segments in any order; of two for one place the first counts."""
-        self.size = size
-        """Bytes in the whole volume."""
+        self._size = size
         self._segments: list[Segment] = []
         for segment in sorted(segments, key=lambda segment: segment.start):
             last = self._segments[-1] if self._segments else None
             if last is None or last.start + last.length <= segment.start:
                 self._segments.append(segment)
         self._starts = [segment.start for segment in self._segments]
+        self._sources = [as_source(segment.source) for segment in self._segments]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole volume."""
+        return self._size
 
     @property
     def missing(self) -> int:
         """Bytes that lie on no device that is there."""
         return self.size - sum(min(segment.length, self.size - segment.start) for segment in self._segments)
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """See `ReadAt.read_at`.
+    def place(self, offset: int, length: int) -> list[tuple[Source, int, int]]:
+        """Disk, first byte on it and length of each part of a range.
+
+        Raises:
+            TruncatedImage: The range passes the end of the volume.
+            CorruptImage: A part of it is on a device that is not there.
+        """
+        check_range(offset, length)
+        if offset + length > self._size:
+            raise past_end("VMFS volume", offset, length, self._size)
+        return list(self.pieces(offset, length))
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source, int, int]]:
+        """See `Pieced.pieces`.
 
         Raises:
             CorruptImage: A part of the range is on a device that is not there.
         """
-        found = []
-        for segment, start, count in self._parts(offset, length):
-            found.append(segment.source.read_at(start, count))
-        return found[0] if len(found) == 1 else b"".join(found)
-
-    def place(self, offset: int, length: int) -> list[tuple[ReadAt, int, int]]:
-        """Disk, first byte on it and length of each part of a range."""
-        return [(segment.source, start, count) for segment, start, count in self._parts(offset, length)]
-
-    def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`."""
-        try:
-            for segment, start, count in self._parts(offset, min(end, self.size) - offset):
-                skipped = skip_zeros(segment.source, start, start + count) - start
-                offset += skipped
-                if skipped < count:
-                    break
-        except CorruptImage:
-            return offset  # reading it says what is wrong
-        return offset
-
-    def prefetch(self, offset: int, length: int) -> None:
-        """See `vmvisor_image.streams.prefetch`."""
-        try:
-            parts = self._parts(offset, min(length, self.size - offset))
-        except CorruptImage:
-            return  # reading it says what is wrong
-        for segment, start, count in parts:
-            prefetch(segment.source, start, count)
-
-    def _parts(self, offset: int, length: int) -> list[tuple[Segment, int, int]]:
-        check_range(offset, max(length, 0))
-        if offset + length > self.size:
-            raise past_end("VMFS volume", offset, length, self.size)
-        found = []
         while length > 0:
             number = bisect_right(self._starts, offset) - 1
             segment = self._segments[number] if number >= 0 else None
@@ -95,7 +79,6 @@ class LogicalVolume:
                 )
             within = offset - segment.start
             count = min(length, segment.length - within)
-            found.append((segment, segment.offset + within, count))
+            yield self._sources[number], segment.offset + within, count
             offset += count
             length -= count
-        return found
