@@ -219,7 +219,9 @@ class File(_Entry, Pieced):
         if content is not None:
             yield content, offset, length
             return
-        disk, extents = as_source(self._home.disk), self.extents
+        disk, extents = self._home.disk, self.extents
+        if not isinstance(disk, Source):
+            disk = as_source(disk)
         number = bisect_right(self._ends, offset)
         while length > 0:
             extent = extents[number]

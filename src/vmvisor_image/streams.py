@@ -893,15 +893,18 @@ class Pieced(Source):
             CorruptImage: A piece can't be found, or is damaged.
             InvalidArgument: A negative offset or length.
         """
-        check_range(offset, length)
+        if offset < 0 or length < 0:
+            check_range(offset, length)
         size = self.size
         if offset + length > size:
             raise past_end(self._structure, offset, length, size)
-        found = [
-            bytes(count) if source is None else source.read_at(start, count)
-            for source, start, count in self.pieces(offset, length)
-        ]
-        return found[0] if len(found) == 1 else b"".join(found)
+        found = []
+        for source, start, count in self.pieces(offset, length):
+            piece = bytes(count) if source is None else source.read_at(start, count)
+            if count == length:  # as of most reads
+                return piece
+            found.append(piece)
+        return b"".join(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`."""

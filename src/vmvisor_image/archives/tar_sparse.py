@@ -73,6 +73,8 @@ class SparseTable:
 class SparseMember(Pieced):
     """A sparse file in a tar: its holes are not in the archive."""
 
+    size: int = 0
+    """Bytes of the file."""
     _structure = "sparse member"
 
     def __init__(self, source: ReadAt, start: int, table: SparseTable) -> None:
@@ -80,11 +82,7 @@ class SparseMember(Pieced):
         self._source = as_source(source)
         self._start = start
         self._table = table
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._table.size
+        self.size = table.size
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
         """See `Pieced.pieces`."""

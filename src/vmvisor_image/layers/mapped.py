@@ -44,6 +44,9 @@ class Packed:
 class MappedDisk(Source):
     """A virtual disk as a `ReadAt`; any number of threads may read."""
 
+    size: int = 0
+    """Bytes of the disk."""
+
     def __init__(
         self,
         kind: str,
@@ -64,7 +67,7 @@ class MappedDisk(Source):
         """
         self._kind = kind
         self._source = as_source(source)
-        self._size = size
+        self.size = size
         self.locate = locate
         """Gives the run that begins at an offset."""
         self._problems = problems
@@ -72,11 +75,6 @@ class MappedDisk(Source):
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
         """Compressed clusters decoded so far, those decoded again included."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the disk."""
-        return self._size
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -90,8 +88,8 @@ class MappedDisk(Source):
             CorruptImage: A table or a compressed cluster that the range needs is damaged.
         """
         check_range(offset, length)
-        if offset + length > self._size:
-            raise past_end(f"{self._kind} disk", offset, length, self._size)
+        if offset + length > self.size:
+            raise past_end(f"{self._kind} disk", offset, length, self.size)
         found = []
         while length:
             run = self.locate(offset)
@@ -111,7 +109,7 @@ class MappedDisk(Source):
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`: what the tables have no data for, and the zeros of the source itself."""
-        end = min(end, self._size)
+        end = min(end, self.size)
         while offset < end:
             try:
                 run = self.locate(offset)

@@ -27,11 +27,13 @@ class Segment:
 class LogicalVolume(Pieced):
     """The volume as a `ReadAt`; what lies on a device that is not there is an error when it is read."""
 
+    size: int = 0
+    """Bytes in the whole volume."""
     _structure = "VMFS volume"
 
     def __init__(self, size: int, segments: Sequence[Segment]) -> None:
         """Take segments in any order; of two for one place the first counts."""
-        self._size = size
+        self.size = size
         self._segments: list[Segment] = []
         for segment in sorted(segments, key=lambda segment: segment.start):
             last = self._segments[-1] if self._segments else None
@@ -39,11 +41,6 @@ class LogicalVolume(Pieced):
                 self._segments.append(segment)
         self._starts = [segment.start for segment in self._segments]
         self._sources = [as_source(segment.source) for segment in self._segments]
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole volume."""
-        return self._size
 
     @property
     def missing(self) -> int:
@@ -58,8 +55,8 @@ class LogicalVolume(Pieced):
             CorruptImage: A part of it is on a device that is not there.
         """
         check_range(offset, length)
-        if offset + length > self._size:
-            raise past_end("VMFS volume", offset, length, self._size)
+        if offset + length > self.size:
+            raise past_end("VMFS volume", offset, length, self.size)
         return list(self.pieces(offset, length))
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[Source, int, int]]:
