@@ -282,7 +282,7 @@ def test_a_path_table_is_read_up_to_its_largest_size() -> None:
         with opened(data) as image:
             volume = image.partitions[1].volume
             assert isinstance(volume, iso9660.IsoVolume)
-            [problem] = volume.check()
+            [problem] = volume.check().problems
             assert wanted in problem.message
 
 

@@ -73,7 +73,7 @@ class Volume:
         with Image.open(path) as image:
             volume = image.partitions[1].volume
             self.geometry = volume.geometry  # type: ignore[union-attr]  # it is FAT
-            self.fat_size = volume.check()[0].fat_size  # type: ignore[union-attr]  # as above
+            self.fat_size = volume.check().fat.fat_size  # type: ignore[union-attr]  # as above
             self.first = {path: file.token[0] for path, file in image.partitions[1].files.items()}
         self.end = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}[bits]
         self.last = self.geometry.cluster_count + 1

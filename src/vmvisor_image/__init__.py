@@ -44,7 +44,7 @@ from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition
 from vmvisor_image.partition_table import PartitionTable
 from vmvisor_image.partition_types import PARTITION_TYPES, PartitionType
-from vmvisor_image.purpose import Evidence, Generation, Role
+from vmvisor_image.purpose import Generation
 from vmvisor_image.record import Record
 from vmvisor_image.report import ImageReport, PartitionReport, inspect
 from vmvisor_image.seekable_zstd import Conversion, convert
@@ -52,6 +52,7 @@ from vmvisor_image.streams import ReadAt
 from vmvisor_image.survey import Survey
 from vmvisor_image.verification import verify
 from vmvisor_image.verification_report import VerificationReport
+from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.vmfs import VmfsVolume
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
 from vmvisor_image.volumes.vmfs_heartbeats import ActiveHost

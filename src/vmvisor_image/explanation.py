@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vmvisor_image.purpose import Generation, Role
+from vmvisor_image.purpose import Generation
+from vmvisor_image.volumes.role import Role
 
 
 def counted(number: int, noun: str) -> str:
@@ -105,8 +106,3 @@ ACTIONS: Final[Mapping[Role, str]] = {
     Role.CONTAINER: "Look at the logical partitions, numbers 5 and up.",
     Role.UNKNOWN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",
 }
-
-UNUSED_COREDUMP: Final = "It is all zeros, so no dump was ever written to it: there is nothing to read."
-USED_COREDUMP: Final = (
-    "To decode it, copy it out with partition.open() and run esxcfg-dumppart and vmkdump_extract on an ESXi host."
-)

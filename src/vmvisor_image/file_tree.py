@@ -72,6 +72,11 @@ class FileTree(Mapping[str, File]):
         self._fold_case = fold_case
 
     @property
+    def crc32s(self) -> Mapping[str, int | None]:
+        """CRC-32 of each file's content as its container says, by path; empty for one that says none."""
+        return {}
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What is damaged in the directories read so far."""
         return self._problems()

@@ -82,6 +82,10 @@ class FramedReader(Source):
         """The frames, in order."""
         return self._frames
 
+    def check_blocks(self) -> tuple[tuple[str, int], ...]:
+        """Number of the frames, by name."""
+        return (("frames", len(self._frames)),)
+
     @property
     def size(self) -> int:
         """Decoded length in bytes."""

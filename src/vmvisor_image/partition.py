@@ -9,7 +9,7 @@ from uuid import UUID
 
 from vmvisor_image.boot.banks import BootBank
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
-from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES, UNUSED_COREDUMP, USED_COREDUMP
+from vmvisor_image.explanation import ACTIONS, GENERATION_NOTES, PURPOSES
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import Extent
 from vmvisor_image.forking import ForkSafeLock
@@ -17,7 +17,7 @@ from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import printable
 from vmvisor_image.partition_types import MBR_VMFS, MBR_VMKCORE, VMFS, VMFS_L, VMKCORE, PartitionType, partition_type
-from vmvisor_image.purpose import Evidence, Generation, Layout, Purpose, Role, assess
+from vmvisor_image.purpose import Generation, Layout, Purpose, assess
 from vmvisor_image.record import Record
 from vmvisor_image.signatures import Match, match_signature
 from vmvisor_image.streams import ReadAt, Slice, Source, find_data, open_stream
@@ -25,8 +25,9 @@ from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables.table import Scheme, TableEntry
 from vmvisor_image.volumes.find import open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
+from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.vmkcore import DiagnosticPartition
-from vmvisor_image.volumes.volume import Volume, has_files
+from vmvisor_image.volumes.volume import Volume, complete, has_files
 
 _WHOLE_DISK = PartitionType(None, None, "whole disk")
 _VMFS_TYPES = (None, MBR_VMFS, VMFS, VMFS_L)
@@ -349,21 +350,11 @@ class Partition(Source):
 
     def _describe_content(self) -> list[str]:
         volume = self.volume
-        if isinstance(volume, DiagnosticPartition):
-            try:
-                usage = volume.usage()
-            except CorruptImage as error:
-                self._report(error)
-                return ["It can't be read whole."]
-            if usage is None:
-                return [UNUSED_COREDUMP]
-            nature = "looks compressed or encrypted" if usage.looks_compressed else "does not look compressed"
-            place = f"from byte {self.start + usage.first:#x} to {self.start + usage.end:#x}"
-            amount = f"It is used: {usage.used} bytes in blocks that are not zero, {place};"
-            return [amount, f"the content {nature} ({usage.entropy:.2f} bits per byte).", USED_COREDUMP]
-        if volume is None or not volume.facts:
-            return []
-        return ["It says of itself: " + ", ".join(f"{name} {value}" for name, value in volume.facts.items()) + "."]
+        try:
+            return [] if volume is None else list(complete(volume).describe())
+        except CorruptImage as error:
+            self._report(error)
+            return ["It can't be read whole."]
 
     def _purpose(self) -> Purpose:
         table = self._owner.partitions

@@ -12,11 +12,11 @@ from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem
 from vmvisor_image.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.names import fold_name
 from vmvisor_image.partition import Partition, PartitionOwner
-from vmvisor_image.purpose import Evidence, Generation, Layout, find_generation, find_layout
+from vmvisor_image.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.record import Record
 from vmvisor_image.streams import knows_size
-from vmvisor_image.tables.gpt import GptCheck, GptTable
-from vmvisor_image.tables.table import Scheme, Table, TableEntry
+from vmvisor_image.tables.table import GptCheck, Scheme, Table, TableEntry
+from vmvisor_image.volumes.role import Evidence
 
 
 class PartitionTable:
@@ -75,7 +75,7 @@ class PartitionTable:
 
     def check_copies(self) -> tuple[GptCheck, ...]:
         """The CRCs of both copies of a GPT, the primary one first; none of any other table. Reads the backup copy."""
-        return self._table.check_copies() if isinstance(self._table, GptTable) else ()
+        return self._table.check_copies()
 
     def find(self) -> Iterator[Partition]:
         """The partitions one by one, as they are found: the disk is read no further than to the one that is given."""

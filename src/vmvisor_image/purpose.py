@@ -16,7 +16,6 @@ from uuid import UUID
 
 from vmvisor_image.boot.banks import BankPartition, BootBank, active_bank
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.files import File
 from vmvisor_image.names import fold_name
 from vmvisor_image.partition_types import (
     BASIC_DATA,
@@ -31,40 +30,8 @@ from vmvisor_image.partition_types import (
     VSAN,
     PartitionType,
 )
-from vmvisor_image.volumes.fat import FatVolume
-from vmvisor_image.volumes.iso9660 import IsoVolume
-from vmvisor_image.volumes.vmfs import VmfsVolume
-
-
-class Role(enum.Enum):
-    """What a partition is for on a hypervisor's disk."""
-
-    BOOT = "boot"
-    """Boot loader."""
-    BOOTBANK = "bootbank"
-    """The hypervisor's modules: of two banks the one that the boot loader starts."""
-    ALT_BOOTBANK = "alternate bootbank"
-    """The other bank, to fall back to after a failed upgrade."""
-    COREDUMP = "coredump"
-    """Where the vmkernel writes its memory when it crashes."""
-    STORE = "store"
-    """VMware Tools, the client installer; later called the locker."""
-    SCRATCH = "scratch"
-    """Logs and swap of a running host; made on first boot."""
-    DATASTORE = "datastore"
-    """VMFS for virtual machines."""
-    OSDATA = "osdata"
-    """ESXi 7 and later: scratch, locker and core dumps in one VMFS-L volume."""
-    VSAN = "vsan"
-    """A host's part of a vSAN datastore."""
-    MEMORY_TIER = "memory tier"
-    """ESXi 8.0 Update 3 and later: pages of virtual machines' memory that are not in the faster RAM."""
-    INSTALLER = "installer"
-    """A CD that installs the hypervisor."""
-    CONTAINER = "container"
-    """An extended partition: it holds the logical ones."""
-    UNKNOWN = "unknown"
-    """Nothing says what it is for."""
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import FileVolume, complete, has_files
 
 
 class Generation(enum.Enum):
@@ -74,23 +41,6 @@ class Generation(enum.Enum):
     ESXI_4 = "ESXi 4.x"
     ESXI_5_6 = "ESXi 5.x or 6.x"
     ESXI_7_8 = "ESXi 7 or 8"
-
-
-_INSTALLER_FILES: Final = ("boot.cfg", "imagedd.bz2", "image.tgz", "install.tgz", "isolinux.cfg")
-"""In the root directory of installer CDs, the surest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One thing on the disk that says what a partition is."""
-
-    statement: str
-    """What was found."""
-    offset: int | None
-    """Where, in bytes from the start of the decoded disk."""
-
-    def __str__(self) -> str:
-        return self.statement if self.offset is None else f"{self.statement} (at byte {self.offset:#x})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,16 +239,13 @@ def _assess_content(
     if partition.name:
         evidence.append(Evidence(f"its entry has the name {partition.name!r}", partition.entry_offset))
     volume = partition.volume
-    if isinstance(volume, VmfsVolume):
-        evidence += _vmfs_evidence(volume)
-        is_local = volume.kind == "vmfs-l"
-        labels = {fold_name(text or "") for text in (partition.name, volume.label)}
-        role = (Role.STORE if "locker" in labels else Role.OSDATA) if is_local else Role.DATASTORE
-        return Purpose(role, tuple(evidence))
-    if isinstance(volume, IsoVolume):
-        return _assess_iso(volume, evidence)
-    if isinstance(volume, FatVolume):
-        return _assess_fat(partition, volume, banks, generation, evidence)
+    if volume is not None:
+        said = complete(volume).evidence(partition.name)
+        evidence += said.evidence
+        if said.role is not None:
+            return Purpose(said.role, tuple(evidence))
+        if has_files(volume) and complete(volume).boot_medium == "disk":
+            return _assess_boot_disk(partition, volume, banks, generation, evidence)
     role = ROLE_BY_TYPE.get(key, Role.UNKNOWN) if key is not None else Role.UNKNOWN
     if role is Role.UNKNOWN and partition.name and partition.kind in ("empty", "unknown"):
         role, is_first = _ROLE_BY_LABEL.get(fold_name(partition.name), (role, False))
@@ -349,42 +296,14 @@ def _type_key(partition: AssessedPartition) -> int | UUID | None:
     return partition.type.guid if partition.type.code is None else partition.type.code
 
 
-def _vmfs_evidence(volume: VmfsVolume) -> list[Evidence]:
-    found = []
-    if volume.has_volume_manager:
-        found.append(Evidence("the volume manager's magic 0xC001D00D", volume.device.source_offset))
-    if volume.file_system is not None:
-        magic, at = volume.file_system.magic, volume.file_system.source_offset
-        found.append(Evidence(f"the file system's magic 0x{magic:X}, version {volume.version}", at))
-    return found
-
-
-def _assess_iso(volume: IsoVolume, evidence: list[Evidence]) -> Purpose:
-    evidence.append(Evidence("it holds an ISO 9660 volume: the magic 'CD001'", volume.primary.source_offset))
-    names = {fold_name(entry.name): entry for entry in volume.files.root if isinstance(entry, File)}
-    found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
-    if found is None:
-        return Purpose(Role.UNKNOWN, tuple(evidence))
-    evidence.append(
-        Evidence(f"its root directory has {found.name}", found.extents[0].offset if found.extents else None)
-    )
-    return Purpose(Role.INSTALLER, tuple(evidence))
-
-
-def _assess_fat(
+def _assess_boot_disk(
     partition: AssessedPartition,
-    volume: FatVolume,
+    volume: FileVolume,
     banks: tuple[BootBank, ...],
     generation: Generation | None,
     evidence: list[Evidence],
 ) -> Purpose:
-    at = volume.boot_sector.source_offset
-    label = volume.label
-    evidence.append(Evidence(f"it holds a {volume.kind} volume" + (f" with the label {label!r}" if label else ""), at))
-    marker = volume.marker
-    if marker is not None:
-        evidence.append(Evidence("it has VMware's marker 'VMWARE FAT16'", marker.source_offset))
-    role, is_first = _ROLE_BY_LABEL.get(fold_name(label or partition.name or ""), (None, False))
+    role, is_first = _ROLE_BY_LABEL.get(fold_name(volume.label or partition.name or ""), (None, False))
     try:
         names = {fold_name(entry.name) for entry in volume.files.root}
     except CorruptImage:

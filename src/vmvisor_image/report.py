@@ -14,9 +14,10 @@ from vmvisor_image.image import Image
 from vmvisor_image.layers.layer import Progress
 from vmvisor_image.limits import Limits
 from vmvisor_image.partition import Partition
-from vmvisor_image.purpose import Evidence, Generation, Role
+from vmvisor_image.purpose import Generation
 from vmvisor_image.sources import SourceLike
-from vmvisor_image.volumes.vmkcore import CoreDumpUsage, DiagnosticPartition
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import CoreDumpUsage, complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +180,9 @@ def _report(image: Image) -> ImageReport:
 
 
 def _core_dump(partition: Partition) -> CoreDumpUsage | None:
-    if not isinstance(partition.volume, DiagnosticPartition):
-        return None
+    volume = partition.volume
     try:
-        return partition.volume.usage()
+        return None if volume is None else complete(volume).usage()
     except CorruptImage:
         return None  # `Partition.explain` says so, and keeps the problem
 

@@ -15,17 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from vmvisor_image.archives.archive import Archive
 from vmvisor_image.boot.banks import BANK_CONFIGURATION, CONFIGURATION
 from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd
-from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.checksums import Checksum
 from vmvisor_image.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import File
-from vmvisor_image.framed import FramedReader
 from vmvisor_image.image import Image
 from vmvisor_image.layers.layer import Layer, Progress
 from vmvisor_image.limits import Limits, Meter
@@ -34,7 +31,7 @@ from vmvisor_image.pipes import taking_pipes
 from vmvisor_image.signatures import match_signature
 from vmvisor_image.sources import SourceLike
 from vmvisor_image.streams import read_up_to
-from vmvisor_image.tables.gpt import GptCheck
+from vmvisor_image.tables.table import GptCheck
 from vmvisor_image.verification_report import (
     BadRange,
     FileCheck,
@@ -46,11 +43,7 @@ from vmvisor_image.verification_report import (
     Unused,
     VerificationReport,
 )
-from vmvisor_image.volumes.fat import FatVolume
-from vmvisor_image.volumes.fat_check import FatFigures
-from vmvisor_image.volumes.iso9660 import IsoVolume
-from vmvisor_image.volumes.vmfs import VmfsVolume
-from vmvisor_image.volumes.vmfs_check import VmfsFigures
+from vmvisor_image.volumes.volume import Volume, VolumeCheck, complete, has_files
 
 ALGORITHMS: Final = ("sha256", "sha1", "md5")
 """What files may be hashed with, beside SHA-256 to be found in older lists."""
@@ -214,25 +207,19 @@ class _Verification:
             size = source.size
         except CorruptImage:
             size = None  # and its problems say why
-        counts: list[tuple[str, int]] = []
-        if isinstance(source, Bzip2Reader):
-            counts = [("blocks", source.stats.blocks_known), ("streams", source.streams_known)]
-            if size is None:
-                behind = [len(block.data) for block in source.salvage()]
-                counts += [("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind))]
-        elif isinstance(source, FramedReader):
-            counts = [("frames", len(source.frames))]
+        check_blocks = getattr(source, "check_blocks", None)
+        counts: tuple[tuple[str, int], ...] = () if check_blocks is None else check_blocks()
         problems = source.problems
         files: tuple[FileCheck, ...] = ()
         if layer.files is not None:
             files = self._check_members(layer.files)
             problems += (*_file_problems(files), *layer.files.problems)
         found = _in_order(self._without_folder(problems))
-        return LayerCheck(layer.kind, layer.name, size, tuple(counts), files, found)
+        return LayerCheck(layer.kind, layer.name, size, counts, files, found)
 
     def _check_members(self, tree: FileTree) -> tuple[FileCheck, ...]:
         """The files of a container; those of a zip are held against the CRCs of its directory."""
-        crcs = {member.path: member.crc32 for member in tree.members} if isinstance(tree, Archive) else {}
+        crcs = tree.crc32s
         found = []
         for planned in self._plan_tree(tree):
             planned.reads_itself = True
@@ -291,35 +278,22 @@ class _Verification:
         planned, problems = self._plan_files(partition)
         feeds = [feed for each in planned for feed in _feeds(each)]
         slack, free, tail, content = NonZero(), NonZero(), NonZero(), NonZero()
-        fat: FatFigures | None = None
-        if isinstance(volume, FatVolume):
-            try:
-                fat, free_runs = volume.check()
-            except CorruptImage as error:
-                problems.append(Problem.of(error))
-            else:
-                free = NonZeroIn(start, free_runs)
-                feeds.append(Feed(start, min(volume.end, end), free))
-                feeds += _slack(planned, fat.cluster_size, slack)
-                if volume.end < end:
-                    feeds.append(Feed(volume.end, end, tail))
-        vmfs: VmfsFigures | None = None
-        if isinstance(volume, VmfsVolume):
-            try:
-                vmfs = volume.check()
-            except (CorruptImage, NotAFileSystem) as error:
-                problems.append(Problem("VMFS volume", str(error), start))
-        if isinstance(volume, IsoVolume):
-            problems += volume.check()
-        has_files = bool(planned) or fat is not None or vmfs is not None
-        if not has_files:
+        found = VolumeCheck() if volume is None else _check_volume(volume)
+        unused = found.allocation
+        if unused is not None:
+            free = NonZeroIn(start, iter(unused.free))
+            feeds.append(Feed(start, min(unused.end, end), free))
+            feeds += _slack(planned, unused.unit, slack)
+            if unused.end < end:
+                feeds.append(Feed(unused.end, end, tail))
+        is_known = bool(planned) or found.fat is not None or found.vmfs is not None or unused is not None
+        if not is_known:
             feeds.append(Feed(start, end, content))
         self._pass.advance(end, feeds)
         files = tuple(
             self._finish(each, partial(self._touch, f"{partition.number}/{each.file.path}")) for each in planned
         )
-        problems += _file_problems(files)
-        problems += [*_fat_problems(start, fat), *_vmfs_problems(start, vmfs), *partition.problems]
+        problems += [*_file_problems(files), *found.problems, *partition.problems]
         problems += self._missing_modules(partition)
         return PartitionCheck(
             number=partition.number,
@@ -328,20 +302,23 @@ class _Verification:
             start=start,
             size=partition.size,
             files=files,
-            slack=None if fat is None else Unused(slack.bytes, slack.nonzero),
-            free=None if fat is None else Unused(free.bytes, free.nonzero),
-            tail=None if fat is None else Unused(tail.bytes, tail.nonzero),
-            content=None if has_files else Unused(content.bytes, content.nonzero),
-            fat=fat,
-            vmfs=vmfs,
+            slack=None if unused is None else Unused(slack.bytes, slack.nonzero),
+            free=None if unused is None else Unused(free.bytes, free.nonzero),
+            tail=None if unused is None else Unused(tail.bytes, tail.nonzero),
+            content=None if is_known else Unused(content.bytes, content.nonzero),
+            fat=found.fat,
+            vmfs=found.vmfs,
             problems=_in_order(self._without_folder(problems)),
+            not_checked=found.not_checked,
         )
 
     def _missing_modules(self, partition: Partition) -> Iterator[Problem]:
         """What the boot configuration of a bank, or of a CD, names and is not there; the boot loader stops at each."""
-        if not isinstance(partition.volume, FatVolume | IsoVolume):
+        volume = partition.volume
+        medium = complete(volume).boot_medium if has_files(volume) else None
+        if medium is None:
             return
-        bootable = Bootable(partition.files, partition.number, is_installer=isinstance(partition.volume, IsoVolume))
+        bootable = Bootable(partition.files, partition.number, is_installer=medium == "cd")
         try:
             configuration = bootable.find(BANK_CONFIGURATION)
             if configuration is None or bootable.configuration is None:
@@ -472,36 +449,6 @@ def _file_problems(files: Iterable[FileCheck]) -> Iterator[Problem]:
             yield Problem("file", f"{file.path}: {file.error}", file.offset)
 
 
-def _fat_problems(start: int, fat: FatFigures | None) -> Iterator[Problem]:
-    """What is wrong with a FAT volume; slack and free space never are."""
-    if fat is None:
-        return
-    for link in fat.cross_links:
-        message = f"{link.path or '/'!r} shares {link.clusters} clusters with {link.other or '/'!r}"
-        yield Problem("FAT cross-link", message, link.offset)
-    for chain in (*fat.long_chains, *fat.short_chains):
-        yield Problem("FAT cluster chain", str(chain), chain.offset)
-    if fat.lost_clusters:
-        message = f"{fat.lost_clusters} lost clusters in {fat.lost_chains} chains"
-        yield Problem("FAT", message, fat.lost[0].offset if fat.lost else start)
-    for difference in fat.differences:
-        message = f"copy {difference.number} differs from the first one in {difference.bytes} bytes"
-        yield Problem("FAT", message, difference.offset)
-    if fat.summary is not None and not fat.summary_agrees:
-        known = fat.summary.free_clusters
-        message = f"it says that {known} clusters are free, the table {fat.free_clusters}"
-        yield Problem("FAT FSInfo", message if fat.summary.is_valid else "its signatures are wrong", fat.summary.offset)
-
-
-def _vmfs_problems(start: int, vmfs: VmfsFigures | None) -> Iterator[Problem]:
-    if vmfs is None:
-        return
-    if vmfs.reached_free:
-        yield Problem("VMFS file blocks", f"{vmfs.reached_free} blocks of files are marked free", start)
-    if vmfs.lost:
-        yield Problem("VMFS file blocks", f"{vmfs.lost} blocks are marked used and belong to no file", start)
-
-
 def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Each once, by place; those without one first."""
     return tuple(sorted(dict.fromkeys(problems), key=_place))
@@ -509,3 +456,10 @@ def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def _place(problem: Problem) -> tuple[int, str, str]:
     return (-1 if problem.offset is None else problem.offset, problem.structure, problem.message)
+
+
+def _check_volume(volume: Volume) -> VolumeCheck:
+    try:
+        return complete(volume).check()
+    except CorruptImage as error:
+        return VolumeCheck((Problem.of(error),))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vmvisor_image.checksums import Checksum
 from vmvisor_image.errors import Problem
 from vmvisor_image.explanation import counted
 from vmvisor_image.signed import ModuleSignature
-from vmvisor_image.tables.gpt import GptCheck
+from vmvisor_image.tables.table import GptCheck
 from vmvisor_image.volumes.fat_check import FatFigures
 from vmvisor_image.volumes.vmfs_check import VmfsFigures
+
+_TOLD_ONCE = {"told once": True}
+"""Metadata of a field that is left out of `VerificationReport.to_dict`, as the report has it in another place."""
 
 Hashes = tuple[tuple[str, str], ...]
 """Name and value in hexadecimal of each; empty where not all bytes could be read."""
@@ -117,6 +120,8 @@ class PartitionCheck:
     fat: FatFigures | None
     vmfs: VmfsFigures | None
     problems: tuple[Problem, ...]
+    not_checked: tuple[str, ...] | None = field(default=None, metadata=_TOLD_ONCE)
+    """Parts of the volume that its check leaves out, in words; None for a volume without check sums of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +191,8 @@ class VerificationReport:
             where = f"partition {partition.number}"
             if partition.content is not None and partition.kind != "empty":
                 found.append(f"{where}: what is in it ({partition.kind}) is not known, and was only read")
-            if partition.vmfs is not None:
-                found.append(f"{where}: VMFS has no check sums of what is in files, and its journals are not read")
-                if partition.vmfs.blocks is None:
-                    found.append(f"{where}: the bitmap of file blocks of {partition.kind}")
-            if partition.files and partition.vmfs is None:
+            found += [f"{where}: {part}" for part in partition.not_checked or ()]
+            if partition.files and partition.not_checked is None:
                 found.append(f"{where}: {partition.kind} has no check sums of what is in files; only gzip ones have")
         signed = sum(file.signature is not None for partition in self.partitions for file in partition.files)
         if signed:
@@ -236,6 +238,8 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         found = {}
         for each in dataclasses.fields(value):
+            if _TOLD_ONCE.keys() <= each.metadata.keys():
+                continue
             item = getattr(value, each.name)
             pairs = each.name.endswith("hashes") or each.name == "counts"
             found[each.name] = dict(item) if pairs else _plain(item)

@@ -66,6 +66,11 @@ class Archive(FileTree, Closing):
         return self._home.tree.links
 
     @property
+    def crc32s(self) -> Mapping[str, int | None]:
+        """See `FileTree.crc32s`; only of a zip."""
+        return {member.path: member.crc32 for member in self.members}
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Kinds of the compressions around it, outermost first."""
         return self._home.layers

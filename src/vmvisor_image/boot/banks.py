@@ -20,8 +20,7 @@ from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import File
 from vmvisor_image.names import fold_name
-from vmvisor_image.volumes.fat import FatVolume
-from vmvisor_image.volumes.volume import Volume
+from vmvisor_image.volumes.volume import Volume, complete, has_files
 
 BANK_CONFIGURATION: Final = "boot.cfg"
 """The file in the boot bank's root that names kernel and modules."""
@@ -130,7 +129,7 @@ def read_bank(partition: BankPartition) -> BootBank | None:
         CorruptImage: It can't be read.
     """
     volume = partition.volume
-    if not isinstance(volume, FatVolume):
+    if not has_files(volume) or complete(volume).boot_medium != "disk":
         return None
     found = next((entry for entry in volume.files.root if fold_name(entry.name) == BANK_CONFIGURATION), None)
     if not isinstance(found, File):
@@ -141,7 +140,7 @@ def read_bank(partition: BankPartition) -> BootBank | None:
     state = configuration.number("bootstate") if "bootstate" in configuration.values else 0
     return BootBank(
         number=partition.number,
-        uuid=None if volume.marker is None else volume.marker.uuid,
+        uuid=complete(volume).boot_uuid,
         build=configuration.build,
         updated=updated,
         state=BootState(state) if state in range(4) else BootState.UNKNOWN,

@@ -15,8 +15,8 @@ from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import File
 from vmvisor_image.forking import cached_property
 from vmvisor_image.names import fold_name
-from vmvisor_image.purpose import Role
 from vmvisor_image.volumes import iso9660
+from vmvisor_image.volumes.role import Role
 
 if TYPE_CHECKING:
     from vmvisor_image.image import Image

@@ -217,6 +217,19 @@ class Bzip2Reader(Source):
         joints = sum(index[number].start_bit != index[number - 1].end_bit for number in range(1, len(index)))
         return joints + 1 if len(index) else 0
 
+    def check_blocks(self) -> tuple[tuple[str, int], ...]:
+        """Numbers of the blocks and streams whose check sums are right, by name, once all of it was decoded.
+
+        Where damage hides the end, also what is behind the damage.
+        """
+        counts: tuple[tuple[str, int], ...] = (("blocks", self.stats.blocks_known), ("streams", self.streams_known))
+        try:
+            _ = self.size
+        except CorruptImage:
+            behind = [len(block.data) for block in self.salvage()]
+            counts += (("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind)))
+        return counts
+
     def count_blocks(self) -> int:
         """How many blocks the source holds, found by their magic without decoding; reads all of it."""
         return count_blocks(self._source)

@@ -18,10 +18,10 @@ from vmvisor_image import (
     PartitionReport,
     Problem,
     Role,
-    VmfsVolume,
 )
 from vmvisor_image.explanation import counted, described_generation
 from vmvisor_image.names import printable
+from vmvisor_image.volumes.volume import complete
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from vmvisor_image.fleet import Row
@@ -148,13 +148,10 @@ def _row(partition: PartitionReport) -> tuple[str, ...]:
 
 
 def list_others(holder: Partition | Datastore) -> None:
-    """What is in a VMFS volume beside files."""
+    """Entries of a volume beside files and directories."""
     volume = holder.volume
-    if isinstance(volume, VmfsVolume):
-        for path, target in volume.links.items():
-            print(f"{'link':>12}  {'':19}  {printable(path)} -> {printable(target)}")
-        for path, mapping in volume.raw_devices.items():
-            print(f"{mapping.size:>12}  {'':19}  {printable(path)}: raw device mapping, {printable(mapping.disk)}")
+    for entry in () if volume is None else complete(volume).others:
+        print(f"{entry.column:>12}  {'':19}  {printable(entry.text)}")
     if isinstance(holder, Datastore):
         complain(holder.problems)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from vmvisor_image.errors import CorruptImage, Problem
@@ -28,7 +28,7 @@ from vmvisor_image.schemas.mbr import SIGNATURE as RECORD_SIGNATURE
 from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.streams import ReadAt, read_up_to
 from vmvisor_image.tables.mbr import PROTECTIVE_TYPE, is_plausible, is_used, protects_gpt
-from vmvisor_image.tables.table import Scheme, TableEntry
+from vmvisor_image.tables.table import CopyName, GptCheck, Scheme, TableEntry
 
 MISSING: Final = "it is missing: there is no 'EFI PART'"
 """Message of the problem of a copy that is not there."""
@@ -41,14 +41,12 @@ _SHIPPED_ENTRIES_LBA: Final = 2
 _CRC: Final = slice(16, 20)
 """Where in a header its own CRC lies."""
 
-_Which = Literal["primary", "backup"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
     """One of the two copies, as far as it can be used."""
 
-    which: _Which
+    which: CopyName
     header: GptHeader
     sector_size: int
     entries: bytes
@@ -58,29 +56,6 @@ class _Copy:
     @property
     def is_whole(self) -> bool:
         return not self.problems
-
-
-@dataclass(frozen=True, slots=True)
-class GptCheck:
-    """The two CRCs of one copy of a GUID partition table."""
-
-    which: _Which
-    offset: int
-    """Its header, in bytes from the start of the decoded disk."""
-    header_crc: int | None
-    """As the header says; None where there is none."""
-    header_crc_found: int | None
-    """Of the header as it is; None where its size makes no sense."""
-    entries_crc: int | None
-    """As the header says."""
-    entries_crc_found: int | None
-    """Of the entries as they are; None where they can't be read."""
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether both are right."""
-        known = None not in (self.header_crc, self.entries_crc)
-        return known and (self.header_crc, self.entries_crc) == (self.header_crc_found, self.entries_crc_found)
 
 
 class GptTable:
@@ -146,7 +121,7 @@ class GptTable:
         primary, backup = (_check_copy(self._disk, at, self.sector_size, which) for which, at in self._places())
         return primary, backup
 
-    def _places(self) -> tuple[tuple[_Which, int], tuple[_Which, int]]:
+    def _places(self) -> tuple[tuple[CopyName, int], tuple[CopyName, int]]:
         """Where each copy's header lies, in bytes."""
         backup = self.header.alternate_lba if self._copy.which == "primary" else self.header.my_lba
         return ("primary", self.sector_size), ("backup", backup * self.sector_size)
@@ -259,7 +234,7 @@ def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
         yield missing
 
 
-def _read_copy(disk: ReadAt, at: int, sector_size: int, which: _Which) -> _Copy | Problem:
+def _read_copy(disk: ReadAt, at: int, sector_size: int, which: CopyName) -> _Copy | Problem:
     """The copy whose header is at byte `at`, or why there is none."""
     structure = f"{which} GPT header"
     try:
@@ -305,7 +280,7 @@ def _is_as_shipped(copy: _Copy) -> bool:
     return is_there and header.entries_lba == _SHIPPED_ENTRIES_LBA and copy.is_whole
 
 
-def _read_raw(disk: ReadAt, header: GptHeader, unit: int, which: _Which) -> tuple[bytes, tuple[Problem, ...]]:
+def _read_raw(disk: ReadAt, header: GptHeader, unit: int, which: CopyName) -> tuple[bytes, tuple[Problem, ...]]:
     """The entries, as far as they are there and are read, and what is damaged in them."""
     at, whole = header.entries_lba * unit, header.entry_count * header.entry_size
     length = min(whole, _LARGEST_ENTRIES)
@@ -328,7 +303,7 @@ def _of_field(header: GptHeader, structure: str, field: str, message: str) -> Pr
     return Problem(structure, f"{field}: {message}", (header.source_offset or 0) + offset)
 
 
-def _check_copy(disk: ReadAt, at: int, unit: int, which: _Which) -> GptCheck:
+def _check_copy(disk: ReadAt, at: int, unit: int, which: CopyName) -> GptCheck:
     """The CRCs of the copy whose header is at byte `at`."""
     try:
         raw = read_up_to(disk, at, unit)

@@ -23,7 +23,7 @@ from vmvisor_image.schemas.mbr import (
     PartitionEntry,
 )
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
-from vmvisor_image.tables.table import Scheme, TableEntry
+from vmvisor_image.tables.table import Scheme, TableEntry, Unchecked
 from vmvisor_image.volumes.find import recognise
 
 _FIRST_LOGICAL: Final = 5
@@ -59,7 +59,7 @@ def is_empty(sector: bytes) -> bool:
     return record.signature == SIGNATURE and not any(any(entry.raw) for entry in record.entries)
 
 
-class MbrTable:
+class MbrTable(Unchecked):
     """The partitions of a disk with a master boot record."""
 
     scheme: Scheme = "mbr"

@@ -13,6 +13,7 @@ from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.streams import ReadAt
 
 Scheme = Literal["mbr", "gpt", "none"]
+CopyName = Literal["primary", "backup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,29 @@ class TableEntry:
     """Attribute bits; GPT only."""
     record: Record | None = None
     """Its entry as it is on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class GptCheck:
+    """The two CRCs of one copy of a GUID partition table."""
+
+    which: CopyName
+    offset: int
+    """Its header, in bytes from the start of the decoded disk."""
+    header_crc: int | None
+    """As the header says; None where there is none."""
+    header_crc_found: int | None
+    """Of the header as it is; None where its size makes no sense."""
+    entries_crc: int | None
+    """As the header says."""
+    entries_crc_found: int | None
+    """Of the entries as they are; None where they can't be read."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether both are right."""
+        known = None not in (self.header_crc, self.entries_crc)
+        return known and (self.header_crc, self.entries_crc) == (self.header_crc_found, self.entries_crc_found)
 
 
 class Table(Protocol):
@@ -89,8 +113,20 @@ class Table(Protocol):
         """What can be found wrong only by reading to the disk's end, which is at byte `disk_size`."""
         ...
 
+    def check_copies(self) -> tuple[GptCheck, ...]:
+        """The check sums of each copy of the table, the primary one first; none for a table without any."""
+        ...
 
-class WholeDisk:
+
+class Unchecked:
+    """A table without check sums and without a second copy."""
+
+    def check_copies(self) -> tuple[GptCheck, ...]:
+        """None."""
+        return ()
+
+
+class WholeDisk(Unchecked):
     """A disk without a partition table that is one volume from its first byte on."""
 
     scheme: Scheme = "none"
@@ -112,7 +148,7 @@ class WholeDisk:
         return iter(())
 
 
-class NoTable:
+class NoTable(Unchecked):
     """A disk whose first sector is neither a partition table nor a volume."""
 
     scheme: Scheme = "none"

@@ -1,5 +1,24 @@
 """What a partition may hold: one module each, which says whether it recognises the content and opens it."""
 
-from vmvisor_image.volumes.volume import FileVolume, Volume
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import (
+    Allocation,
+    BaseVolume,
+    FileVolume,
+    OtherEntry,
+    Volume,
+    VolumeCheck,
+    VolumeEvidence,
+)
 
-__all__ = ["FileVolume", "Volume"]
+__all__ = [
+    "Allocation",
+    "BaseVolume",
+    "Evidence",
+    "FileVolume",
+    "OtherEntry",
+    "Role",
+    "Volume",
+    "VolumeCheck",
+    "VolumeEvidence",
+]

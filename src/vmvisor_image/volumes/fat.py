@@ -36,6 +36,8 @@ from vmvisor_image.schemas.fat import (
 )
 from vmvisor_image.schemas.vmfs import vmfs_uuid
 from vmvisor_image.streams import ReadAt, Slice, read_healthy
+from vmvisor_image.volumes.role import Evidence
+from vmvisor_image.volumes.volume import Allocation, BaseVolume, BootMedium, VolumeCheck, VolumeEvidence
 
 if TYPE_CHECKING:
     from vmvisor_image.volumes.fat_check import Difference, FatFigures, FreeSummary
@@ -122,8 +124,10 @@ def probe(disk: ReadAt, start: int, size: int) -> bool:
     return size >= BOOT_SECTOR and is_boot_sector(disk.read_at(start, BOOT_SECTOR))
 
 
-class FatVolume:
+class FatVolume(BaseVolume):
     """A FAT volume in a partition."""
+
+    boot_medium: BootMedium | None = "disk"
 
     def __init__(self, disk: ReadAt, start: int, size: int, home: FileHome) -> None:
         """Read the boot sector.
@@ -275,10 +279,44 @@ class FatVolume:
         """Where its last cluster ends, in bytes from the start of the decoded disk."""
         return self._start + self._cluster_offset(self.geometry.present_count + _FIRST_CLUSTER)
 
-    def check(self) -> tuple[FatFigures, Iterator[tuple[int, int]]]:
+    @property
+    def boot_uuid(self) -> bytes | None:
+        """UUID of VMware's marker, as in ``bootUUID=`` on the kernel's command line; None without a marker."""
+        marker = self.marker
+        return None if marker is None else marker.uuid
+
+    def evidence(self, _name: str | None, /) -> VolumeEvidence:
+        """See `BaseVolume.evidence`; its role shows only in what else is on the disk."""
+        label = self.label
+        text = f"it holds a {self.kind} volume" + (f" with the label {label!r}" if label else "")
+        found = [Evidence(text, self.boot_sector.source_offset)]
+        marker = self.marker
+        if marker is not None:
+            found.append(Evidence("it has VMware's marker 'VMWARE FAT16'", marker.source_offset))
+        return VolumeEvidence(tuple(found))
+
+    def check(self) -> VolumeCheck:
         """Hold the allocation table against the files and directories, and its copies against each other.
 
         Lists every directory, and reads every copy of the table.
+
+        Raises:
+            LimitExceeded: There are too many files.
+        """
+        from vmvisor_image.volumes import fat_check
+
+        try:
+            figures, free_runs = self._figures()
+        except CorruptImage as error:
+            return VolumeCheck((Problem.of(error),))
+        return VolumeCheck(
+            tuple(fat_check.problems_of(figures, self._start)),
+            Allocation(figures.cluster_size, self.end, free_runs),
+            fat=figures,
+        )
+
+    def _figures(self) -> tuple[FatFigures, Iterator[tuple[int, int]]]:
+        """The figures of `check`, and the free clusters.
 
         Returns:
             The figures; and offset on the decoded disk and bytes of each run of free clusters, by place, found one by

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.errors import Problem
 from vmvisor_image.limits import check_deadline
 
 FIRST_CLUSTER: Final = 2
@@ -279,3 +280,22 @@ def compare(first: Iterable[bytes], second: Iterable[bytes]) -> tuple[int, int] 
                 count += len(differing)
         at += len(one)
     return None if place is None else (place, count)
+
+
+def problems_of(fat: FatFigures, start: int) -> Iterator[Problem]:
+    """Everything that is wrong with a FAT volume at byte `start` of the disk; slack and free space never are."""
+    for link in fat.cross_links:
+        message = f"{link.path or '/'!r} shares {link.clusters} clusters with {link.other or '/'!r}"
+        yield Problem("FAT cross-link", message, link.offset)
+    for chain in (*fat.long_chains, *fat.short_chains):
+        yield Problem("FAT cluster chain", str(chain), chain.offset)
+    if fat.lost_clusters:
+        message = f"{fat.lost_clusters} lost clusters in {fat.lost_chains} chains"
+        yield Problem("FAT", message, fat.lost[0].offset if fat.lost else start)
+    for difference in fat.differences:
+        message = f"copy {difference.number} differs from the first one in {difference.bytes} bytes"
+        yield Problem("FAT", message, difference.offset)
+    if fat.summary is not None and not fat.summary_agrees:
+        known = fat.summary.free_clusters
+        message = f"it says that {known} clusters are free, the table {fat.free_clusters}"
+        yield Problem("FAT FSInfo", message if fat.summary.is_valid else "its signatures are wrong", fat.summary.offset)

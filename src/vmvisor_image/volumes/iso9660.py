@@ -16,7 +16,7 @@ from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import Directory, Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.names import printable
+from vmvisor_image.names import fold_name, printable
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.iso9660 import (
     ASSOCIATED,
@@ -40,11 +40,15 @@ from vmvisor_image.schemas.iso9660 import (
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 from vmvisor_image.volumes.iso9660_values import short_time, text_of, whole_label
 from vmvisor_image.volumes.rock_ridge import RockRidge
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import BaseVolume, BootMedium, VolumeCheck, VolumeEvidence
 
 KIND: Final = "iso9660"
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
 """Where the magic of the first descriptor lies, in bytes from the volume's start."""
 _MOST_DESCRIPTORS: Final = 64
+_INSTALLER_FILES: Final = ("boot.cfg", "imagedd.bz2", "image.tgz", "install.tgz", "isolinux.cfg")
+"""In the root directory of installer CDs, the surest first."""
 _LARGEST_DIRECTORY: Final = 64 << 20
 _MOST_CONTINUATIONS: Final = 32
 """Of one system use area; Linux follows as many."""
@@ -84,10 +88,11 @@ class _Entry:
         return sum(length for _, length in self.pieces)
 
 
-class IsoVolume:
+class IsoVolume(BaseVolume):
     """An ISO 9660 volume."""
 
     kind = KIND
+    boot_medium: BootMedium | None = "cd"
 
     def __init__(self, disk: ReadAt, start: int, home: FileHome) -> None:
         """Read the volume descriptors of the volume at byte `start` of `disk`.
@@ -177,7 +182,22 @@ class IsoVolume:
         """See `FileHome.locate`; the token is the extents."""
         return token
 
-    def check(self) -> tuple[Problem, ...]:
+    def evidence(self, _name: str | None, /) -> VolumeEvidence:
+        """See `BaseVolume.evidence`; it is an installer by its files, or nothing that is known."""
+        said = [Evidence("it holds an ISO 9660 volume: the magic 'CD001'", self.primary.source_offset)]
+        names = {fold_name(entry.name): entry for entry in self.files.root if isinstance(entry, File)}
+        found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
+        if found is None:
+            return VolumeEvidence(tuple(said), Role.UNKNOWN)
+        at = found.extents[0].offset if found.extents else None
+        said.append(Evidence(f"its root directory has {found.name}", at))
+        return VolumeEvidence(tuple(said), Role.INSTALLER)
+
+    def check(self) -> VolumeCheck:
+        """See `BaseVolume.check`: whether everything that is on it twice is the same; lists every directory."""
+        return VolumeCheck(self._differences())
+
+    def _differences(self) -> tuple[Problem, ...]:
         """Numbers whose big-endian copies contradict them, and what the path tables say otherwise than the directories.
 
         Lists every directory. Only the little-endian numbers and the directories are used to read files.

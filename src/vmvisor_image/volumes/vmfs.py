@@ -12,17 +12,24 @@ from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
-from vmvisor_image.names import printable
+from vmvisor_image.names import fold_name, printable
 from vmvisor_image.record import Record
-from vmvisor_image.schemas.vmfs import LVM_OFFSET, PhysicalExtent, described_disk, vmfs_uuid
+from vmvisor_image.schemas.vmfs import (
+    LVM_OFFSET,
+    PhysicalExtent,
+    described_disk,
+    vmfs_uuid,
+)
 from vmvisor_image.streams import ReadAt
+from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.vmfs_blocks import VmfsBlocks
-from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures
+from vmvisor_image.volumes.vmfs_check import ActiveHeartbeat, HeldLock, VmfsFigures, problems_of
 from vmvisor_image.volumes.vmfs_device import VmfsDevice, find_magic
 from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTree, lock_in
 from vmvisor_image.volumes.vmfs_geometry import Geometry, by_file_system
 from vmvisor_image.volumes.vmfs_heartbeats import ActiveHost, read_hosts, text_of
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume
+from vmvisor_image.volumes.volume import BaseVolume, OtherEntry, VolumeCheck, VolumeEvidence
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,7 +51,7 @@ def join_devices(devices: Sequence[VmfsVolume], home: FileHome) -> VmfsVolume:
     return first.with_others([device for device in devices if device is not first], home)
 
 
-class VmfsVolume:
+class VmfsVolume(BaseVolume):
     """A VMFS volume by one of its devices; see `vmvisor_image.datastore` for one with several."""
 
     def __init__(self, disk: ReadAt, start: int, size: int, home: FileHome, others: Sequence[VmfsVolume] = ()) -> None:
@@ -123,6 +130,14 @@ class VmfsVolume:
         """Raw device mappings, by path, in the directories listed so far."""
         return dict(self._opened()[1].raw_devices)
 
+    @property
+    def others(self) -> tuple[OtherEntry, ...]:
+        """See `BaseVolume.others`: symbolic links and raw device mappings."""
+        links = (OtherEntry("link", f"{path} -> {target}") for path, target in self.links.items())
+        mappings = self.raw_devices.items()
+        raw = (OtherEntry(str(found.size), f"{path}: raw device mapping, {found.disk}") for path, found in mappings)
+        return (*links, *raw)
+
     def lock_of(self, file: File) -> FileLock | None:
         """Who held a file when the image was made; None where nobody did.
 
@@ -131,8 +146,38 @@ class VmfsVolume:
         """
         return self._opened()[1].lock_of(file.token)
 
-    def check(self) -> VmfsFigures:
+    def evidence(self, name: str | None, /) -> VolumeEvidence:
+        """See `BaseVolume.evidence`; a local volume is the locker by its label or the partition's `name`."""
+        found = []
+        if self.has_volume_manager:
+            found.append(Evidence("the volume manager's magic 0xC001D00D", self.device.source_offset))
+        if self.file_system is not None:
+            magic, at = self.file_system.magic, self.file_system.source_offset
+            found.append(Evidence(f"the file system's magic 0x{magic:X}, version {self.version}", at))
+        role = Role.DATASTORE
+        if self.kind == "vmfs-l":
+            role = Role.STORE if "locker" in {fold_name(text or "") for text in (name, self.label)} else Role.OSDATA
+        return VolumeEvidence(tuple(found), role)
+
+    def check(self) -> VolumeCheck:
         """Hold the bitmap of file blocks against the files; lists every directory.
+
+        Raises:
+            LimitExceeded: There are too many files.
+        """
+        try:
+            figures = self._figures()
+        except (CorruptImage, NotAFileSystem) as error:
+            return VolumeCheck((Problem("VMFS volume", str(error), self._device.start),))
+        not_checked = ["VMFS has no check sums of what is in files, and its journals are not read"]
+        if figures.blocks is None:
+            not_checked.append(f"the bitmap of file blocks of {self.kind}")
+        return VolumeCheck(
+            tuple(problems_of(figures, self._device.start)), not_checked=tuple(not_checked), vmfs=figures
+        )
+
+    def _figures(self) -> VmfsFigures:
+        """The figures of `check`.
 
         Raises:
             NotAFileSystem: This device does not hold the file system's descriptor.

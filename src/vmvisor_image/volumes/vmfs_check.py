@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from vmvisor_image.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,11 @@ class VmfsFigures:
     """By path."""
     hosts: tuple[ActiveHeartbeat, ...]
     """By slot."""
+
+
+def problems_of(vmfs: VmfsFigures, start: int) -> Iterator[Problem]:
+    """Everything that is wrong with a VMFS volume at byte `start` of the disk."""
+    if vmfs.reached_free:
+        yield Problem("VMFS file blocks", f"{vmfs.reached_free} blocks of files are marked free", start)
+    if vmfs.lost:
+        yield Problem("VMFS file blocks", f"{vmfs.lost} blocks are marked used and belong to no file", start)

@@ -7,14 +7,11 @@ unused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
-from vmvisor_image.errors import Problem
-from vmvisor_image.record import Record
 from vmvisor_image.streams import ReadAt, Slice, find_data
 from vmvisor_image.survey import entropy
+from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage
 
 _BLOCK: Final = 1 << 16
 """Bytes in a block whose entropy is looked at, and to which what is used is rounded."""
@@ -22,32 +19,19 @@ _COMPRESSED: Final = 7.5
 """Bits per byte above which a block looks compressed or encrypted; programs and text have 4 to 6.5."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoreDumpUsage:
-    """What a used diagnostic partition holds."""
-
-    first: int
-    """First byte that is not zero, from the partition's start."""
-    end: int
-    """End of the last block of 64 KiB that is not all zeros, exclusive."""
-    used: int
-    """Bytes in blocks of 64 KiB that are not all zeros."""
-    entropy: float
-    """Mean entropy of those blocks, in bits per byte."""
-    looks_compressed: bool
-    """Whether most of them have the entropy of compressed or encrypted data."""
+_UNUSED: Final = "It is all zeros, so no dump was ever written to it: there is nothing to read."
+_USED: Final = (
+    "To decode it, copy it out with partition.open() and run esxcfg-dumppart and vmkdump_extract on an ESXi host."
+)
 
 
-class DiagnosticPartition:
+class DiagnosticPartition(BaseVolume):
     """A partition whose type says that core dumps are written to it."""
 
     kind = "vmkcore"
-    label = None
-    problems: tuple[Problem, ...] = ()
-    records: Mapping[str, Record] = {}  # it is never written to
-    facts: Mapping[str, str] = {}
 
     def __init__(self, disk: ReadAt, start: int, size: int) -> None:
+        self._start = start
         self._source = Slice(disk, start, size, "diagnostic partition")
         self._usage: CoreDumpUsage | None = None
         self._usage_is_known = False
@@ -71,6 +55,16 @@ class DiagnosticPartition:
             self._usage = self._look()
             self._usage_is_known = True
         return self._usage
+
+    def describe(self) -> tuple[str, ...]:
+        """See `BaseVolume.describe`; reads all that may not be zero."""
+        usage = self.usage()
+        if usage is None:
+            return (_UNUSED,)
+        nature = "looks compressed or encrypted" if usage.looks_compressed else "does not look compressed"
+        place = f"from byte {self._start + usage.first:#x} to {self._start + usage.end:#x}"
+        amount = f"It is used: {usage.used} bytes in blocks that are not zero, {place};"
+        return (amount, f"the content {nature} ({usage.entropy:.2f} bits per byte).", _USED)
 
     def _look(self) -> CoreDumpUsage | None:
         source, size = self._source, self._source.size
