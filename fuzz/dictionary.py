@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import vmvisor_image.schemas
-from vmvisor_image.signatures import SIGNATURES
+from vmvisor_image.volumes.magics import SIGNATURES
 
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, 1 << 63)
 _TEXT = (

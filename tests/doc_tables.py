@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tests.gallery import GALLERY, said
 from tests.malformed_tables import CASES
 from tests.support import REPOSITORY
 from vmvisor_image import PARTITION_TYPES, Image
+from vmvisor_image.archives.formats import ARCHIVES
+from vmvisor_image.layers.compressions import COMPRESSIONS
+from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.partition_types import partition_type
 from vmvisor_image.purpose import LAYOUTS, ROLE_BY_TYPE
-from vmvisor_image.signatures import SIGNATURES
+from vmvisor_image.signatures import Format
+from vmvisor_image.tables.find import TABLES
+from vmvisor_image.volumes.find import VOLUMES
+from vmvisor_image.volumes.magics import SIGNATURES
 
 _BEGIN, _END = "<!-- made by tests/doc_tables.py -->", "<!-- end -->"
 
@@ -60,12 +66,30 @@ def signatures() -> str:
     return "\n".join(rows)
 
 
+def formats() -> str:
+    """Every format that is read, and the source of what is known of it."""
+    rooms: tuple[tuple[str, Sequence[Format]], ...] = (
+        ("compression", COMPRESSIONS),
+        ("archive", ARCHIVES),
+        ("virtual disk", VIRTUAL_DISKS),
+        ("partition table", TABLES),
+        ("volume", VOLUMES),
+    )
+    rows = ["| what | format | `kind` | suffixes | sources |", "|---|---|---|---|---|"]
+    for room, found in rooms:
+        for each in found:
+            suffixes = ", ".join(f"`{suffix}`" for suffix in each.SUFFIXES)
+            rows.append(f"| {room} | {each.NAME} | `{each.KIND}` | {suffixes} | {'; '.join(each.REFERENCES)} |")
+    return "\n".join(rows)
+
+
 def gallery_rows() -> list[str]:
     """The case and what we say of it, for each case of the gallery; tools/gallery_page.py adds what others say."""
     return [f"| {case.name} | {said(case).text()}" for case in GALLERY]
 
 
 PAGES: Final[Mapping[str, tuple[Callable[[], str], ...]]] = {
+    "docs/media.md": (formats,),
     "docs/malformed-tables.md": (malformed_tables,),
     "docs/partitions.md": (layouts, partition_types, signatures),
 }

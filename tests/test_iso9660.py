@@ -15,7 +15,7 @@ from vmvisor_image.schemas.iso9660 import SECTOR
 from vmvisor_image.streams import BytesSource
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_iso import iso_volume
-from vmvisor_image.volumes import iso9660
+from vmvisor_image.volumes.iso_volume import IsoVolume
 
 FIRST = 16 * SECTOR
 LABEL = slice(40, 72)
@@ -281,7 +281,7 @@ def test_a_path_table_is_read_up_to_its_largest_size() -> None:
         data[FIRST + 132 : FIRST + 140] = both_orders(size)
         with opened(data) as image:
             volume = image.partitions[1].volume
-            assert isinstance(volume, iso9660.IsoVolume)
+            assert isinstance(volume, IsoVolume)
             [problem] = volume.check().problems
             assert wanted in problem.message
 

@@ -28,10 +28,11 @@ from tests.test_partitions import Recorder
 from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAFileSystem, Role, inspect
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.cli import main
-from vmvisor_image.signatures import SIGNATURES, match_signature
 from vmvisor_image.streams import BytesSource, FileSource, find_data, skip_zeros
 from vmvisor_image.survey import entropy, find_strings, survey
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
+from vmvisor_image.volumes.find import match_signature
+from vmvisor_image.volumes.magics import SIGNATURES
 
 MIB = 1 << 20
 

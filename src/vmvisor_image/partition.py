@@ -16,22 +16,19 @@ from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.hexdump import Hexdump, hexdump
 from vmvisor_image.limits import Meter
 from vmvisor_image.names import printable
-from vmvisor_image.partition_types import MBR_VMFS, MBR_VMKCORE, VMFS, VMFS_L, VMKCORE, PartitionType, partition_type
+from vmvisor_image.partition_types import PartitionType, partition_type
 from vmvisor_image.purpose import Generation, Layout, Purpose, assess
 from vmvisor_image.record import Record
-from vmvisor_image.signatures import Match, match_signature
+from vmvisor_image.signatures import Match
 from vmvisor_image.streams import ReadAt, Slice, Source, find_data, open_stream
 from vmvisor_image.survey import Survey, find_strings, survey
 from vmvisor_image.tables.table import Scheme, TableEntry
-from vmvisor_image.volumes.find import open_volume
+from vmvisor_image.volumes.find import match_signature, open_volume
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.vmkcore import DiagnosticPartition
 from vmvisor_image.volumes.volume import Volume, complete, has_files
 
 _WHOLE_DISK = PartitionType(None, None, "whole disk")
-_VMFS_TYPES = (None, MBR_VMFS, VMFS, VMFS_L)
-"""Of a disk without a table, too."""
 
 
 class Surroundings(Protocol):
@@ -382,10 +379,8 @@ class Partition(Source):
             with self._lock:
                 if not self._opened:
                     try:
-                        is_vmfs = self._entry.type_key in _VMFS_TYPES
-                        self._volume = open_volume(self._owner.disk, self.start, self.size, self, is_vmfs=is_vmfs)
-                        if self._volume is None and self._entry.type_key in (MBR_VMKCORE, VMKCORE):
-                            self._volume = DiagnosticPartition(self._owner.disk, self.start, self.size)
+                        key = self._entry.type_key
+                        self._volume = open_volume(self._owner.disk, self.start, self.size, self, type_key=key)
                         if self._volume is None:
                             self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
                             self._problems += faults

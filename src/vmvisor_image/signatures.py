@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.streams import ReadAt, read_up_to
@@ -71,20 +71,13 @@ def _elf(header: bytes) -> tuple[str, str]:
 
 
 _DATA: Final = (
-    ("gzip", "gzip data", 0, b"\x1f\x8b\x08"),
-    ("xz", "xz data", 0, b"\xfd7zXZ\0"),
-    ("zstd", "zstd data", 0, b"\x28\xb5\x2f\xfd"),
     ("lz4", "LZ4 data", 0, b"\x04\x22\x4d\x18"),
     ("lzip", "lzip data", 0, b"LZIP\x01"),
     ("lzop", "lzop data", 0, b"\x89LZO\0\r\n\x1a\n"),
-    ("zip", "ZIP archive", 0, b"PK\x03\x04"),
     ("7z", "7-Zip archive", 0, b"7z\xbc\xaf\x27\x1c"),
     ("rar", "RAR archive", 0, b"Rar!\x1a\x07"),
     ("cab", "cabinet archive", 0, b"MSCF\0\0\0\0"),
     ("wim", "Windows imaging file (WIM)", 0, b"MSWIM\0\0\0"),
-    ("vmtar", "VMware vmtar archive", 257, b"visor  \0"),
-    ("tar", "tar archive", 257, b"ustar"),
-    ("ar", "ar archive", 0, b"!<arch>\n"),
     ("cpio", "cpio archive", 0, b"070701"),
     ("sqlite", "SQLite database", 0, b"SQLite format 3\0"),
     ("nvram", "VMware NVRAM file", 0, b"MRVN"),
@@ -97,13 +90,8 @@ _DATA: Final = (
 )
 """Kind, name, offset and magic of files that are no disk; those whose magic is rare by chance."""
 _DISKS: Final = (
-    ("qcow2", "QEMU disk image (qcow2)", 0, b"QFI\xfb\0\0\0\2"),
-    ("qcow2", "QEMU disk image (qcow2)", 0, b"QFI\xfb\0\0\0\3"),
     ("qcow", "QEMU disk image of another version (qcow)", 0, b"QFI\xfb"),
     ("qed", "QEMU enhanced disk image (QED)", 0, b"QED\0"),
-    ("vmdk", "VMware sparse disk extent (VMDK)", 0, b"KDMV"),
-    ("vhdx", "Hyper-V disk image (VHDX)", 0, b"vhdxfile"),
-    ("vhd", "Virtual PC disk image (VHD)", 0, b"conectix"),
     ("vdi", "VirtualBox disk image (VDI)", 0x40, b"\x7f\x10\xda\xbe"),
     ("parallels", "Parallels disk image", 0, b"WithoutFreeSpace"),
     ("parallels", "Parallels disk image", 0, b"WithouFreSpacExt"),
@@ -119,7 +107,7 @@ _END: Final = 512
 _DMG: Final = b"koly\0\0\0\x04\0\0\x02\0"
 """At the start of the last 512 bytes: the magic, version 4, and the trailer's own size."""
 
-SIGNATURES: Final = (
+FOREIGN: Final = (
     Signature("crypto_LUKS", "LUKS encrypted volume", 0, b"LUKS\xba\xbe"),
     Signature("BitLocker", "BitLocker encrypted volume", 3, b"-FVE-FS-"),
     Signature("ntfs", "NTFS volume", 3, b"NTFS    ", ((510, b"\x55\xaa"),)),
@@ -142,20 +130,63 @@ SIGNATURES: Final = (
         for magic in (b"SWAPSPACE2", b"SWAP-SPACE")
     ),
     Signature("btrfs", "Btrfs file system", 0x10040, b"_BHRfS_M"),
-    Signature("iso9660", "ISO 9660 file system", 0x8001, b"CD001"),
     Signature("udf", "UDF file system", 0x8001, b"BEA01"),
-    Signature("bzip2", "bzip2 data", 0, b"BZh", ((4, b"1AY&SY"),), content="data"),
     Signature("elf", "ELF program", 0, b"\x7fELF", (), _elf, 0, 20, "data"),
     *(Signature(kind, name, offset, magic, content="data") for kind, name, offset, magic in _DATA),
     *(Signature(kind, name, offset, magic, content="disk") for kind, name, offset, magic in _DISKS),
 )
-"""In the order in which they are tried: nearer the start first where two may be there, the rarer chance hit last."""
+"""Magics of what is not read, in the order in which they are tried: nearer the start first, rare chance hits last."""
 
 
-def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> Match | None:
+class Format(Protocol):
+    """A module that reads a format, as it declares itself."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802  # a module's constant, as those that follow
+        """Its name in words."""
+        ...
+
+    @property
+    def KIND(self) -> str:  # noqa: N802
+        """Its name in `Partition.kind`, `Layer.kind` or `Archive.kind`; of several kinds what they have in common."""
+        ...
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
+        """Suffixes of its files' names, in small letters and with the dot, the most usual one first."""
+        ...
+
+    @property
+    def MAGICS(self) -> tuple[Signature, ...]:  # noqa: N802
+        """Magics that alone tell it; none for one that takes more to be told."""
+        ...
+
+    @property
+    def REFERENCES(self) -> tuple[str, ...]:  # noqa: N802
+        """Sources of what is known of it."""
+        ...
+
+
+def in_order(formats: Iterable[Format]) -> tuple[Signature, ...]:
+    """Magics of formats that are read and of those that are not, in the order in which they are tried."""
+    declared = tuple(dict.fromkeys(signature for each in formats for signature in each.MAGICS))
+    volumes = [each for each in (*FOREIGN, *declared) if each.content == "volume"]
+    data = [each for each in (*declared, *FOREIGN) if each.content == "data"]
+    disks = [each for each in (*declared, *FOREIGN) if each.content == "disk"]
+    return (*volumes, *sorted(data, key=_offset), *sorted(disks, key=_offset))
+
+
+def _offset(signature: Signature) -> int:
+    return signature.offset
+
+
+def first_match(
+    signatures: Iterable[Signature], source: ReadAt, start: int = 0, size: int | None = None
+) -> Match | None:
     """The first signature that the content has, or None.
 
     Args:
+        signatures: What is looked for, in this order.
         source: What holds the content.
         start: Where the content starts, in bytes.
         size: Bytes in the content; None for up to the source's end.
@@ -172,7 +203,7 @@ def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> 
             return b""
 
     head = read(0, _HEAD)
-    for signature in SIGNATURES:
+    for signature in signatures:
 
         def there(offset: int, expected: bytes) -> bool:
             end = offset + len(expected)
@@ -188,14 +219,15 @@ def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> 
     return None
 
 
-def match_disk(head: bytes, read_end: Callable[[int], bytes] | None) -> Match | None:
+def match_disk(signatures: Iterable[Signature], head: bytes, read_end: Callable[[int], bytes] | None) -> Match | None:
     """The virtual disk in a file, of any format, that a source is; None where it is none.
 
     Args:
+        signatures: Magics of disks, in the order in which they are tried.
         head: Its first 512 bytes, or what it has.
         read_end: Gives so many of its last bytes; None where they can't be had without decoding.
     """
-    for signature in SIGNATURES:
+    for signature in signatures:
         if signature.content == "disk" and head[signature.offset :].startswith(signature.magic):
             return Match(signature.kind, signature.name, signature.offset, signature.magic, "disk")
     # The data of an Apple disk image comes first: compressed, or bare.
@@ -223,19 +255,11 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
         return machine
     if _is_text(head):
         return "text"
-    if head.startswith(_DOS_PROGRAM):
+    if head.startswith(DOS_PROGRAM):
         return "a program for DOS or Windows"
     if len(head) == _HEAD and entropy(head) > _EVEN:
         return "encrypted or compressed data, or noise: its bytes are evenly spread"
     return None
-
-
-def is_file(source: ReadAt) -> bool:
-    """Whether a source begins as a file does that is no disk: an archive, a program, a picture."""
-    match = match_signature(source)
-    if match is None:
-        return read_up_to(source, 0, len(_DOS_PROGRAM)) == _DOS_PROGRAM
-    return match.content != "volume"
 
 
 def _machine(head: bytes) -> str | None:
@@ -266,7 +290,7 @@ def _is_text(head: bytes) -> bool:
     return all(character.isprintable() or character in "\t\n\f\r" for character in text)
 
 
-_DOS_PROGRAM: Final = b"MZ"
+DOS_PROGRAM: Final = b"MZ"
 _EVEN: Final = 7.9
 """Bits per byte; 8 KiB of random bytes have 7.97."""
 _HEAD: Final = 8192

@@ -28,7 +28,6 @@ from vmvisor_image.layers.layer import Layer, Progress
 from vmvisor_image.limits import Limits, Meter
 from vmvisor_image.partition import Partition
 from vmvisor_image.pipes import taking_pipes
-from vmvisor_image.signatures import match_signature
 from vmvisor_image.sources import SourceLike
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.tables.table import GptCheck
@@ -43,6 +42,7 @@ from vmvisor_image.verification_report import (
     Unused,
     VerificationReport,
 )
+from vmvisor_image.volumes.find import match_signature
 from vmvisor_image.volumes.volume import Volume, VolumeCheck, complete, has_files
 
 ALGORITHMS: Final = ("sha256", "sha1", "md5")

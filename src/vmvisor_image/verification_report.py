@@ -120,7 +120,7 @@ class PartitionCheck:
     fat: FatFigures | None
     vmfs: VmfsFigures | None
     problems: tuple[Problem, ...]
-    not_checked: tuple[str, ...] | None = field(default=None, metadata=_TOLD_ONCE)
+    not_checked: tuple[str, ...] | None = field(default=None, repr=False, metadata=_TOLD_ONCE)
     """Parts of the volume that its check leaves out, in words; None for a volume without check sums of its files."""
 
 

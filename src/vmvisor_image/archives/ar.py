@@ -15,9 +15,15 @@ from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files import Extent
 from vmvisor_image.schemas.ar import MAGIC, MEMBER_END, MemberHeader
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 
+NAME: Final = "ar (VIB)"
 KIND: Final = "ar"
+SUFFIXES: Final = (".vib",)
+HOLDS_DISKS: Final = False
+MAGICS: Final = (Signature("ar", "ar archive", 0, b"!<arch>\n", content="data"),)
+REFERENCES: Final = ("FreeBSD, ar(5)",)
 _LONGEST_NAME: Final = 1 << 16
 _LARGEST_TABLE: Final = 16 << 20
 """Bytes of the table of long names."""
@@ -26,6 +32,11 @@ _LARGEST_TABLE: Final = 16 << 20
 def probe(head: bytes) -> bool:
     """Whether a source that begins with `head` is an ar archive."""
     return head[: len(MAGIC)] == MAGIC
+
+
+def kind_of(_source: ReadAt, head: bytes, /) -> str | None:
+    """`KIND` where a source begins as one does, None where not."""
+    return KIND if probe(head) else None
 
 
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:

@@ -252,17 +252,13 @@ def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Read
     Raises:
         NotAnArchive: It is none.
     """
-    from vmvisor_image.archives import ar, tar, zip  # noqa: A004  # the format's name
-    from vmvisor_image.volumes import iso9660
+    from vmvisor_image.archives import tar, zip  # noqa: A004  # the format's name
+    from vmvisor_image.archives.formats import ARCHIVES  # lazily: its modules cost start-up time
 
     head = read_up_to(source, 0, HEAD)
-    if tar.probe(head):
-        return tar.kind(head), tar.read_members
-    for module in (zip, ar):
-        if module.probe(head):
-            return module.KIND, module.read_members
-    if iso9660.probe(source, 0):
-        return iso9660.KIND, iso9660.read_members
+    for each in ARCHIVES:
+        if (kind := each.kind_of(source, head)) is not None:
+            return kind, each.read_members
     is_program = head.startswith(_PROGRAMS)
     if (is_program or (looks_at_end and knows_size(source))) and zip.probe_end(source, may_go_on=is_program):
         return zip.KIND, zip.read_members
@@ -275,9 +271,9 @@ def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Read
             structure="archive",
             offset=0,
         )
-    raise NotAnArchive(
-        "neither tar, vmtar, zip, ar nor ISO 9660", structure="archive", offset=0, found=head[:8].hex(" ")
-    )
+    names = [each.NAME.partition(" (")[0] for each in ARCHIVES]
+    message = f"neither {', '.join(names[:-1])} nor {names[-1]}"
+    raise NotAnArchive(message, structure="archive", offset=0, found=head[:8].hex(" "))
 
 
 class MemberHome:

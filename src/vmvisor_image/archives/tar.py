@@ -34,9 +34,21 @@ from vmvisor_image.schemas.tar import (
     TarTail,
     VmtarTail,
 )
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to
 
+NAME: Final = "tar, vmtar"
 KIND: Final = "tar"
+SUFFIXES: Final = (".tgz", ".tar")
+HOLDS_DISKS: Final = True
+MAGICS: Final = (
+    Signature("vmtar", "VMware vmtar archive", 257, b"visor  \0", content="data"),
+    Signature("tar", "tar archive", 257, b"ustar", content="data"),
+)
+REFERENCES: Final = (
+    "POSIX.1-2017, pax",
+    "GNU tar, Basic Tar Format and Sparse Formats",
+)
 _MAGIC_AT: Final = slice(257, 265)
 _LARGEST_EXTRA: Final = 16 << 20
 """Bytes of a long name or of a pax header: the latter may have the table of a sparse file, and extended attributes."""
@@ -102,8 +114,10 @@ def probe_empty(head: bytes) -> bool:
     return len(head) >= 2 * BLOCK and not any(head)
 
 
-def kind(head: bytes) -> str:
-    """Name of the variant."""
+def kind_of(_source: ReadAt, head: bytes, /) -> str | None:
+    """Name of the variant that a source is which begins with `head`; None where it is not one."""
+    if not probe(head):
+        return None
     return "vmtar" if head[_MAGIC_AT] == VISOR_MAGIC else KIND
 
 

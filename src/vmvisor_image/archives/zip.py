@@ -38,9 +38,15 @@ from vmvisor_image.files import Extent
 from vmvisor_image.layers.zstd import ZstdDecoder
 from vmvisor_image.limits import Meter
 from vmvisor_image.sequential import SequentialReader
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, Slice, Source, meter_of, open_stream, past_end, read_healthy, read_up_to
 
+NAME: Final = "zip"
 KIND: Final = "zip"
+SUFFIXES: Final = (".zip",)
+HOLDS_DISKS: Final = True
+MAGICS: Final = (Signature("zip", "ZIP archive", 0, b"PK\x03\x04", content="data"),)
+REFERENCES: Final = ("PKWARE, APPNOTE.TXT 6.3.10",)
 _MAGIC: Final = b"PK\3\4"
 _MAGIC_EMPTY: Final = b"PK\5\6"
 _SPLIT_MARKS: Final = (b"PK00", b"PK\7\x08")
@@ -127,6 +133,11 @@ def _find_end(source: ReadAt) -> tuple[int, tuple[bytes, int, int, int, int, int
         if at >= 0:
             return start + at, _END.unpack_from(tail, at)
     return None
+
+
+def kind_of(_source: ReadAt, head: bytes, /) -> str | None:
+    """`KIND` where a source begins as one does, None where not."""
+    return KIND if probe(head) else None
 
 
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from vmvisor_image import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError, __version__
@@ -32,6 +32,7 @@ from vmvisor_image.cli.show import complain
 from vmvisor_image.destination import FULL
 from vmvisor_image.limits import DEFAULT_LIMITS
 from vmvisor_image.names import printable
+from vmvisor_image.signatures import Format
 
 _INTERRUPTED = 130
 _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
@@ -104,11 +105,37 @@ class _Parser(argparse.ArgumentParser):
         self.exit(MISUSE, f"vmvisor-image: {printable(message)}; see {self.prog} --help\n")
 
 
+def _suffixes(formats: Iterable[Format]) -> str:
+    """The usual suffix of each format."""
+    return ", ".join(each.SUFFIXES[0] for each in formats if each.SUFFIXES)
+
+
+def _what_is_opened() -> str:
+    """What may wrap a disk, by the usual suffixes."""
+    from vmvisor_image.archives.formats import ARCHIVES  # lazily, as for all that opens an image
+    from vmvisor_image.layers.compressions import COMPRESSIONS
+    from vmvisor_image.layers.containers import CD_SUFFIXES
+    from vmvisor_image.layers.virtual import VIRTUAL_DISKS
+
+    archives = _suffixes(each for each in ARCHIVES if each.HOLDS_DISKS)
+    return (
+        f"bare (.dd), compressed (.dd{_suffixes(COMPRESSIONS)}), on an installer CD ({', '.join(CD_SUFFIXES)}), in an"
+        f" archive ({archives}), or as a virtual disk ({_suffixes(VIRTUAL_DISKS)})"
+    )
+
+
+def _archive_names() -> str:
+    """The formats of archives."""
+    from vmvisor_image.archives.formats import ARCHIVES  # lazily, as above
+
+    *names, last = [each.NAME for each in ARCHIVES]
+    return f"{', '.join(names)} or {last}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vmvisor-image",
-        description="Take hypervisor disk images apart: bare (.dd), compressed (.dd.bz2, .gz, .xz, .zst), on an"
-        " installer CD (.iso), in an archive (.tgz, .zip), or as a virtual disk (.vmdk, .qcow2, .vhd, .vhdx).",
+        description=f"Take hypervisor disk images apart: {_what_is_opened()}.",
         epilog="Exit status: 0 done, 1 bad input, 2 misuse.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -195,7 +222,7 @@ def _add_archive(commands: _Commands) -> None:
         "source",
         metavar="SRC",
         type=_source,
-        help=f"path or URL of a tar, vmtar, zip, ar (VIB) or ISO 9660; - for standard input{_ALSO_A_PIPE}",
+        help=f"path or URL of a {_archive_names()}; - for standard input{_ALSO_A_PIPE}",
     )
     archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.walk import stream_level
 from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt
 
+NAME: Final = "bzip2"
 KIND = "bzip2"
+SUFFIXES: Final = (".bz2",)
+TAR_SUFFIXES: Final = (".tbz2",)
+MAGICS: Final = (Signature("bzip2", "bzip2 data", 0, b"BZh", ((4, b"1AY&SY"),), content="data"),)
+REFERENCES: Final = ("Julian Seward's bzip2, decompress.c: no specification was published",)
 
 _MAGICS = (b"1AY&SY", b"\x17rE8P\x90")
 """What follows the stream header: a block's magic, or the end of an empty stream."""

@@ -11,26 +11,48 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.archives.archive import HEAD, ArchiveHome
+from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, Problem, SeveralImages
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import File
+from vmvisor_image.layers.compressions import COMPRESSIONS
 from vmvisor_image.layers.known_files import recognise
-from vmvisor_image.layers.layer import Layer, LayerOptions, inner_name_of
-from vmvisor_image.layers.peel import peel
+from vmvisor_image.layers.layer import Layer, LayerOptions
+from vmvisor_image.layers.peel import inner_name_of, peel
+from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.names import fold_name
 from vmvisor_image.streams import ReadAt, meter_of, read_up_to
+from vmvisor_image.volumes import iso9660
+
+
+def _one_of(suffixes: Iterable[str]) -> str:
+    """The pattern of a name's end."""
+    return f"({'|'.join(map(re.escape, suffixes))})"
+
+
+_COMPRESSED: Final = _one_of(suffix for each in COMPRESSIONS for suffix in each.SUFFIXES)
 
 INSTALLER_IMAGES: Final = (
-    re.compile(r"usr/lib/vmware/installer/[^/]+\.dd(\.(bz2|gz|xz|zst))?", re.IGNORECASE),
+    re.compile(rf"usr/lib/vmware/installer/[^/]+\.dd{_COMPRESSED}?", re.IGNORECASE),
     re.compile(r"imagedd\.bz2", re.IGNORECASE),
 )
 """Where installers keep the image: in ``install.tgz`` (3.5) or ``image.tgz`` (4.0), or in the CD's root (4.1)."""
 INSTALLER_ARCHIVES: Final = ("image.tgz", "install.tgz")
 """Archives of an installer CD that hold the image; 4.0 has both, and it is in the first."""
-_DISK: Final = re.compile(
-    r"(?!.*(^|/)efiboot\.img$).*\.(dd|img|raw|vmdk|qcow2|vhd|vhdx|iso)(\.(bz2|gz|xz|zst))?", re.IGNORECASE
+
+CD_SUFFIXES: Final = iso9660.SUFFIXES
+_DISK_SUFFIXES: Final = (
+    *(".dd", ".img", ".raw"),
+    *(suffix for each in VIRTUAL_DISKS for suffix in each.SUFFIXES),
+    *CD_SUFFIXES,
 )
-_ARCHIVE: Final = re.compile(r".*\.(tgz|tbz2|txz|tar|tar\.(gz|bz2|xz|zst)|zip)", re.IGNORECASE)
+_ARCHIVE_SUFFIXES: Final = (
+    *(suffix for each in COMPRESSIONS for suffix in each.TAR_SUFFIXES),
+    *(suffix for each in ARCHIVES if each.HOLDS_DISKS for suffix in each.SUFFIXES),
+)
+_DISK: Final = re.compile(rf"(?!.*(^|/)efiboot\.img$).*{_one_of(_DISK_SUFFIXES)}{_COMPRESSED}?", re.IGNORECASE)
+_ARCHIVE: Final = re.compile(rf".*({_one_of(_ARCHIVE_SUFFIXES)}|\.tar{_COMPRESSED})", re.IGNORECASE)
 _EXTENT: Final = re.compile(r"(.*)-(flat|delta|sesparse|[sf]\d{3,})\.vmdk", re.IGNORECASE)
 """A part of a VMDK whose descriptor is another file."""
 _MOST_ARCHIVES: Final = 8
@@ -109,8 +131,6 @@ def open_container(
 
 
 def _open(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, FileTree] | None:
-    from vmvisor_image.archives.archive import HEAD, ArchiveHome
-
     try:
         archive = ArchiveHome(source, looks_at_end=looks_at_end).files
     except CorruptImage:

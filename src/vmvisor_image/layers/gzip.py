@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import Self
+from typing import Final, Self
 
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.sequential import SequentialReader
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, read_healthy, read_up_to
 
+NAME: Final = "gzip"
 KIND = "gzip"
+SUFFIXES: Final = (".gz",)
+TAR_SUFFIXES: Final = (".tgz",)
+MAGICS: Final = (Signature("gzip", "gzip data", 0, b"\x1f\x8b\x08", content="data"),)
+REFERENCES: Final = ("RFC 1952",)
 
 _MAGIC = b"\x1f\x8b\x08"
 """ID1, ID2 and the only method there is, deflate (RFC 1952, 2.3.1)."""

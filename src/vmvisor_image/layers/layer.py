@@ -15,11 +15,6 @@ from vmvisor_image.streams import ReadAt, Source
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
-COMPRESSIONS = {"bzip2": ".bz2", "gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
-"""Suffix of each."""
-_SHORT_SUFFIXES = (".tgz", ".tbz2", ".txz")
-"""Of compressed tar archives."""
-
 
 @dataclass(frozen=True, slots=True)
 class LayerOptions:
@@ -68,16 +63,6 @@ class Layer:
     """What was inside, decoded as it is read."""
     files: FileTree | None = field(default=None, compare=False, repr=False)
     """All files of a container; None of anything else."""
-
-
-def inner_name_of(layer: Layer) -> str | None:
-    """What the file inside a compression would be called; None of anything else."""
-    if layer.name is None or layer.kind not in COMPRESSIONS:
-        return None
-    stem, dot, suffix = layer.name.rpartition(".")
-    if f"{dot}{suffix}".casefold() in _SHORT_SUFFIXES:
-        return f"{stem}.tar"
-    return stem if f"{dot}{suffix}".casefold() == COMPRESSIONS[layer.kind] else layer.name
 
 
 def check_depth(layers: list[Layer], options: LayerOptions) -> None:

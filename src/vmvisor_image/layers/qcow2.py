@@ -25,9 +25,17 @@ from vmvisor_image.schemas.qcow2 import (
     Qcow2Extension,
     Qcow2Header,
 )
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, read_up_to
 
+NAME: Final = "qcow2"
 KIND: Final = "qcow2"
+SUFFIXES: Final = (".qcow2",)
+MAGICS: Final = (
+    Signature("qcow2", "QEMU disk image (qcow2)", 0, b"QFI\xfb\0\0\0\2", content="disk"),
+    Signature("qcow2", "QEMU disk image (qcow2)", 0, b"QFI\xfb\0\0\0\3", content="disk"),
+)
+REFERENCES: Final = ("QEMU, docs/interop/qcow2.rst",)
 _KNOWN_FEATURES: Final = DIRTY | CORRUPT | COMPRESSION_TYPE | EXTENDED_L2
 _ADDRESS: Final = 0x00FF_FFFF_FFFF_FE00
 """Bits 9 to 55 of an entry of either table."""

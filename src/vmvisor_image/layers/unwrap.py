@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from vmvisor_image.errors import CorruptImage, MemberNotFound
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import File
-from vmvisor_image.layers.layer import COMPRESSIONS, Layer, LayerOptions, check_depth, inner_name_of
-from vmvisor_image.layers.peel import HEAD, peel_from
-from vmvisor_image.streams import KeptBeside, ReadAt, as_source, read_up_to
+from vmvisor_image.layers.layer import Layer, LayerOptions, check_depth
+from vmvisor_image.layers.peel import BZIP2, HEAD, inner_name_of, is_compression, peel_from
+from vmvisor_image.streams import KeptBeside, ReadAt, Source, as_source, read_up_to
 
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
 """How compressed data of an Apple disk image may begin that is read as a compression by itself."""
@@ -28,51 +28,73 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         SeveralImages: A container holds more than one.
         MemberNotFound: A container holds no file `options.member`, or there is no container.
     """
-    from vmvisor_image.layers import containers, virtual
+    way = _Way(as_source(source), source, name, options)
+    while found := way.next_layers():
+        way.go_into(found)
+    if way.options.member is not None:
+        raise MemberNotFound(f"there is no container that could hold {way.options.member!r}")
+    return tuple(way.layers)
 
-    layers: list[Layer] = []
-    inner = source
-    source = as_source(source)
-    beside = source.kept_beside
-    while True:
+
+@dataclass(slots=True)
+class _Way:
+    """The way to a disk, as far as it is known."""
+
+    outermost: Source
+    inner: ReadAt
+    """Content of the innermost layer so far."""
+    name: str | None
+    """Its name."""
+    options: LayerOptions
+    """What may be used for the next layer."""
+    layers: list[Layer] = field(default_factory=list)
+    """Outermost first."""
+
+    def next_layers(self) -> tuple[Layer, ...]:
+        """The layers that `inner` begins with; of a container, those up to the file that is the disk."""
+        from vmvisor_image.layers import containers, virtual  # lazily: their formats cost start-up time
+
+        inner, name, options = self.inner, self.name, self.options
         try:
             head = read_up_to(inner, 0, HEAD)
         except CorruptImage:
-            if not layers or options.member is not None:
+            if not self.layers or options.member is not None:
                 raise
-            break  # what is behind the damage can be read
+            return ()  # what is behind the damage can be read
         if head.startswith(_FIRST_OF_DMG):  # before it is taken for a compressed disk
             virtual.refuse_unread(inner, name, head)
-        found = peel_from(inner, name, options, head)
-        if not found:
-            found = virtual.open_disk(inner, name, options, head)
-        is_named_cd = name is not None and name.casefold().endswith(".iso")
+        found = peel_from(inner, name, options, head) or virtual.open_disk(inner, name, options, head)
+        is_named_cd = name is not None and name.casefold().endswith(containers.CD_SUFFIXES)
         if not found and (options.member is not None or is_named_cd or not _has_table(head)):
             # The end of what is decoded may cost much to read, and a disk without a table is a disk.
-            found = containers.open_container(inner, name, options, looks_at_end=not layers)
-        if not found:
-            break
-        layers += found
-        check_depth(layers[1:], options)
-        inner, name = found[-1].source, inner_name_of(found[-1])
-        kinds = {layer.kind for layer in found}
-        if kinds & COMPRESSIONS.keys():
-            options = replace(options, progress=None)
-        if "bzip2" in kinds:
-            options = replace(options, index=None, cache=None)
-        if isinstance(inner, File):
-            name = inner.path
-            options = replace(options, member=None, neighbour=neighbour_of(inner))
-            # By all the way in: the container may hold others of that name, in other folders or archives.
-            way = repr(
-                [(layer.kind, layer.source.path if isinstance(layer.source, File) else None) for layer in layers]
-            )
-            name_of_way = hashlib.sha256(way.encode("utf-8", "surrogatepass")).hexdigest()[:_WAY_DIGITS]
-            path = None if beside is None else f"{beside}.{name_of_way}"
-            inner = KeptBeside(inner, path, container=source, version=way)
-    if options.member is not None:
-        raise MemberNotFound(f"there is no container that could hold {options.member!r}")
-    return tuple(layers)
+            return containers.open_container(inner, name, options, looks_at_end=not self.layers)
+        return found
+
+    def go_into(self, found: tuple[Layer, ...]) -> None:
+        """Go on with what the last one of these layers holds; what was meant for them is used up."""
+        self.layers += found
+        check_depth(self.layers[1:], self.options)
+        self.inner, self.name = found[-1].source, inner_name_of(found[-1])
+        if any(is_compression(layer) for layer in found):
+            self.options = replace(self.options, progress=None)
+        if any(layer.kind == BZIP2 for layer in found):
+            self.options = replace(self.options, index=None, cache=None)
+        if isinstance(self.inner, File):
+            self.name = self.inner.path
+            self.options = replace(self.options, member=None, neighbour=neighbour_of(self.inner))
+            self.inner = self._kept(self.inner)
+
+    def _kept(self, member: File) -> KeptBeside:
+        """A file of a container, kept beside the outermost source by all the way in.
+
+        The container may hold others of that name, in other folders or archives.
+        """
+        sources = [(layer.kind, layer.source) for layer in self.layers]
+        way = repr([(kind, source.path if isinstance(source, File) else None) for kind, source in sources])
+        name_of_way = hashlib.sha256(way.encode("utf-8", "surrogatepass")).hexdigest()[:_WAY_DIGITS]
+        beside = self.outermost.kept_beside
+        path = None if beside is None else f"{beside}.{name_of_way}"
+        return KeptBeside(member, path, container=self.outermost, version=way)
 
 
 def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:

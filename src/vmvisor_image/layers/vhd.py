@@ -21,9 +21,16 @@ from vmvisor_image.schemas.vhd import (
     VhdDynamicHeader,
     VhdFooter,
 )
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, Slice, Source, read_up_to
 
+NAME: Final = "VHD"
 KIND: Final = "vhd"
+SUFFIXES: Final = (".vhd",)
+FIXED_SUFFIXES: Final = (".vhd", ".vpc")
+"""By which one is looked for that begins as any disk does."""
+MAGICS: Final = (Signature("vhd", "Virtual PC disk image (VHD)", 0, b"conectix", content="disk"),)
+REFERENCES: Final = ("Microsoft, Virtual Hard Disk Image Format Specification 1.0",)
 FOOTER: Final = 512
 _HEADER: Final = 1024
 _SECTOR: Final = 512

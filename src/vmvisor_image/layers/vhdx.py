@@ -37,9 +37,14 @@ from vmvisor_image.schemas.vhdx import (
     RegionTableHeader,
     VhdxHeader,
 )
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, read_up_to
 
+NAME: Final = "VHDX"
 KIND: Final = "vhdx"
+SUFFIXES: Final = (".vhdx",)
+MAGICS: Final = (Signature("vhdx", "Hyper-V disk image (VHDX)", 0, b"vhdxfile", content="disk"),)
+REFERENCES: Final = ("Microsoft, [MS-VHDX] 8.0",)
 _MIB: Final = 1 << 20
 _MOST_ENTRIES: Final = 2047
 """Entries for which a region table or a metadata table has room ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""

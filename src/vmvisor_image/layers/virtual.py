@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.layers import qcow2, vhd, vhdx, vmdk
 from vmvisor_image.layers.layer import Layer, LayerOptions
-from vmvisor_image.signatures import match_disk
+from vmvisor_image.signatures import Format, in_order, match_disk
 from vmvisor_image.streams import ReadAt, Source, knows_size, read_up_to
 
-_FORMATS: Final[tuple[tuple[str, Callable[[bytes], bool], Callable[[ReadAt, LayerOptions], Source]], ...]] = (
-    (qcow2.KIND, qcow2.probe, qcow2.open_layer),
-    (vmdk.KIND, vmdk.probe, vmdk.open_layer),
-    (vhd.KIND, vhd.probe, vhd.open_layer),
-    (vhdx.KIND, vhdx.probe, vhdx.open_layer),
-)
+
+class VirtualDisk(Format, Protocol):
+    """A module that reads a format of virtual disks."""
+
+    def probe(self, head: bytes, /) -> bool:
+        """Whether a source that begins with the 512 bytes `head` is one."""
+        ...
+
+    def open_layer(self, source: ReadAt, options: LayerOptions, /) -> Source:
+        """The disk in it.
+
+        Raises:
+            CorruptImage: It can't be opened.
+        """
+        ...
+
+
+VIRTUAL_DISKS: Final[tuple[VirtualDisk, ...]] = (vmdk, qcow2, vhd, vhdx)
+"""The formats of virtual disks that are read."""
+_MAGICS: Final = in_order(VIRTUAL_DISKS)
 _DMG_SUFFIXES: Final = (".dmg", ".cdr", ".img")
 _WRITERS: Final = {"ewf": "ewfexport", "ewf2": "ewfexport", "lvf": "ewfexport", "aff": "affconvert"}
 """Programs that make raw disks of evidence files; qemu-img does of all others."""
@@ -31,9 +44,9 @@ def open_disk(source: ReadAt, name: str | None, options: LayerOptions, head: byt
     Raises:
         CorruptImage: It is one, and can't be opened.
     """
-    for kind, probe, open_layer in _FORMATS:
-        if probe(head):
-            return (Layer(kind, name, open_layer(source, options)),)
+    for each in VIRTUAL_DISKS:
+        if each.probe(head):
+            return (Layer(each.KIND, name, each.open_layer(source, options)),)
     if knows_size(source) and source.size >= vhd.FOOTER and _may_be_fixed(source, name):
         return (Layer(vhd.KIND, name, vhd.open_layer(source, replace(options, neighbour=None))),)
     refuse_unread(source, name, head)
@@ -56,8 +69,8 @@ def refuse_unread(source: ReadAt, name: str | None, head: bytes) -> None:
             return b""  # what can't be read says nothing
 
     has_end = (name or "").casefold().endswith(_DMG_SUFFIXES) and knows_size(source)
-    found = match_disk(head, read_end if has_end else None)
-    if found is not None and not any(probe(head) for _, probe, _ in _FORMATS):
+    found = match_disk(_MAGICS, head, read_end if has_end else None)
+    if found is not None and not any(each.probe(head) for each in VIRTUAL_DISKS):
         raise CorruptImage(
             f"{found.name} is not read: make a raw disk of it, such as with {_WRITERS.get(found.kind, 'qemu-img')}",
             structure="virtual disk",
@@ -66,6 +79,6 @@ def refuse_unread(source: ReadAt, name: str | None, head: bytes) -> None:
 
 
 def _may_be_fixed(source: ReadAt, name: str | None) -> bool:
-    return (name or "").casefold().endswith((".vhd", ".vpc")) and vhd.probe_end(
+    return (name or "").casefold().endswith(vhd.FIXED_SUFFIXES) and vhd.probe_end(
         read_up_to(source, source.size - vhd.FOOTER, vhd.FOOTER)
     )

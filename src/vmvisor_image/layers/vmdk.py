@@ -29,9 +29,20 @@ from vmvisor_image.schemas.vmdk import (
     GrainMarker,
     SparseExtentHeader,
 )
-from vmvisor_image.streams import Pieced, ReadAt, Source, as_source, read_up_to
+from vmvisor_image.signatures import Signature
+from vmvisor_image.streams import (
+    Pieced,
+    ReadAt,
+    Source,
+    as_source,
+    read_up_to,
+)
 
+NAME: Final = "VMDK"
 KIND: Final = "vmdk"
+SUFFIXES: Final = (".vmdk",)
+MAGICS: Final = (Signature("vmdk", "VMware sparse disk extent (VMDK)", 0, b"KDMV", content="disk"),)
+REFERENCES: Final = ("VMware, Virtual Disk Format 5.0",)
 _SECTOR: Final = 512
 _LARGEST_DESCRIPTOR: Final = 1 << 24
 """Bytes: as many extents as are read, with names of 200 characters."""

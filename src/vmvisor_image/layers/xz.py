@@ -11,16 +11,22 @@ import lzma
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.framed import Frame, FramedReader
 from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.sequential import SequentialReader
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to
 
+NAME: Final = "xz"
 KIND = "xz"
+SUFFIXES: Final = (".xz",)
+TAR_SUFFIXES: Final = (".txz",)
+MAGICS: Final = (Signature("xz", "xz data", 0, b"\xfd7zXZ\0", content="data"),)
+REFERENCES: Final = ("The .xz File Format 1.2.1",)
 
 _MAGIC = b"\xfd7zXZ\0"
 _FOOTER_MAGIC = b"YZ"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.framed import Frame, FramedReader
@@ -27,9 +27,18 @@ from vmvisor_image.schemas.zstd import (
     SkippableFrameHeader,
 )
 from vmvisor_image.sequential import SequentialReader
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, Slice, knows_size, open_stream, read_up_to
 
+NAME: Final = "zstd"
 KIND = "zstd"
+SUFFIXES: Final = (".zst",)
+TAR_SUFFIXES: Final = ()
+MAGICS: Final = (Signature("zstd", "zstd data", 0, b"\x28\xb5\x2f\xfd", content="data"),)
+REFERENCES: Final = (
+    "RFC 8878",
+    "zstd's seekable format",
+)
 
 _MAGIC_LENGTH = 4
 _LZ4_MAGICS = (0x184D2204, 0x184C2102)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vmvisor_image.errors import Problem
 from vmvisor_image.schemas.mbr import SECTOR
-from vmvisor_image.signatures import is_file, likeness, match_signature
+from vmvisor_image.signatures import Format, likeness
 from vmvisor_image.streams import ReadAt, read_up_to
 from vmvisor_image.tables import gpt, mbr
 from vmvisor_image.tables.foreign import foreign_label
 from vmvisor_image.tables.table import NoTable, Table, WholeDisk
 from vmvisor_image.volumes import fat
-from vmvisor_image.volumes.find import recognise
+from vmvisor_image.volumes.find import is_file, match_signature, recognise
+
+TABLES: Final[tuple[Format, ...]] = (mbr, gpt)
+"""The partition tables that are read; `find_table` weighs them against each other and against volumes."""
 
 
 def find_table(disk: ReadAt) -> Table:

@@ -30,6 +30,11 @@ from vmvisor_image.streams import ReadAt, read_up_to
 from vmvisor_image.tables.mbr import PROTECTIVE_TYPE, is_plausible, is_used, protects_gpt
 from vmvisor_image.tables.table import CopyName, GptCheck, Scheme, TableEntry
 
+NAME: Final = "GUID partition table (GPT)"
+KIND: Final = "gpt"
+SUFFIXES: Final = ()
+MAGICS: Final = ()
+REFERENCES: Final = ("UEFI Specification 2.10, 5.3",)
 MISSING: Final = "it is missing: there is no 'EFI PART'"
 """Message of the problem of a copy that is not there."""
 _UNUSED: Final = bytes(16)

@@ -26,6 +26,11 @@ from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 from vmvisor_image.tables.table import Scheme, TableEntry, Unchecked
 from vmvisor_image.volumes.find import recognise
 
+NAME: Final = "master boot record (MBR)"
+KIND: Final = "mbr"
+SUFFIXES: Final = ()
+MAGICS: Final = ()
+REFERENCES: Final = ("util-linux, libfdisk/src/dos.c", "UEFI Specification 2.10, 5.2")
 _FIRST_LOGICAL: Final = 5
 PROTECTIVE_TYPE: Final = 0xEE
 """Type of the partition that covers a GPT, so that a program that knows none does not take the disk for empty."""

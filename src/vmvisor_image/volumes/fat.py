@@ -37,12 +37,17 @@ from vmvisor_image.schemas.fat import (
 from vmvisor_image.schemas.vmfs import vmfs_uuid
 from vmvisor_image.streams import ReadAt, Slice, read_healthy
 from vmvisor_image.volumes.role import Evidence
-from vmvisor_image.volumes.volume import Allocation, BaseVolume, BootMedium, VolumeCheck, VolumeEvidence
+from vmvisor_image.volumes.volume import Allocation, BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence
 
 if TYPE_CHECKING:
     from vmvisor_image.volumes.fat_check import Difference, FatFigures, FreeSummary
     from vmvisor_image.volumes.fat_entries import ParsedEntry
 
+NAME: Final = "FAT12, FAT16 and FAT32"
+KIND: Final = "fat"
+SUFFIXES: Final = ()
+MAGICS: Final = ()
+REFERENCES: Final = ("Microsoft, FAT32 File System Specification 1.03", "Linux, fs/fat")
 BOOT_SECTOR: Final = 512
 _FIRST_CLUSTER: Final = 2
 _FAT12_CLUSTERS: Final = 4085
@@ -115,7 +120,7 @@ def is_named_fat(sector: bytes) -> bool:
     return any(sector[at : at + 3] == b"FAT" for at in _TYPE_NAMES)
 
 
-def probe(disk: ReadAt, start: int, size: int) -> bool:
+def probe(disk: ReadAt, start: int, size: int, _hints: Hints, /) -> bool:
     """Whether the partition of `size` bytes from byte `start` of `disk` holds a FAT volume.
 
     Raises:
@@ -754,3 +759,8 @@ def _unpack(raw: bytes, bits: int) -> array[int]:
         values.byteswap()
     # The upper four bits of a FAT32 entry are reserved.
     return values if bits == 16 else array("I", (value & 0x0FFFFFFF for value in values))
+
+
+def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, /) -> FatVolume:
+    """The volume in a partition; see there for the errors."""
+    return FatVolume(disk, start, size, home)

@@ -1,15 +1,40 @@
-"""Which volume a partition holds: the built-in types, in the order in which they are asked."""
+"""Which volume a partition holds: the built-in types, in the order in which they are asked; and what else it may be."""
 
 from __future__ import annotations
 
+import functools
+from typing import Final
+from uuid import UUID
+
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.files import FileHome
-from vmvisor_image.signatures import Match, match_signature
+from vmvisor_image.signatures import DOS_PROGRAM, Match, first_match
 from vmvisor_image.streams import ReadAt, read_up_to
-from vmvisor_image.volumes.volume import Volume
+from vmvisor_image.volumes import fat, iso_volume, vmfs, vmfs_device, vmkcore
+from vmvisor_image.volumes.volume import Hints, Volume, VolumeFormat
+
+VOLUMES: Final[tuple[VolumeFormat, ...]] = (fat, iso_volume, vmfs, vmkcore)
+"""The types of volumes that are read, in the order in which they are asked."""
 
 
-def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, *, is_vmfs: bool = False) -> Volume | None:
+def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> Match | None:
+    """The first of all magics that the content has, or None; see `vmvisor_image.signatures.first_match`."""
+    from vmvisor_image.volumes.magics import SIGNATURES  # lazily: the formats cost start-up time
+
+    return first_match(SIGNATURES, source, start, size)
+
+
+def is_file(source: ReadAt) -> bool:
+    """Whether a source begins as a file does that is no disk: an archive, a program, a picture."""
+    match = match_signature(source)
+    if match is None:
+        return read_up_to(source, 0, len(DOS_PROGRAM)) == DOS_PROGRAM
+    return match.content != "volume"
+
+
+def open_volume(
+    disk: ReadAt, start: int, size: int, home: FileHome, *, type_key: int | UUID | None = None
+) -> Volume | None:
     """The volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
 
     Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB, 1 MiB and 2 MiB behind it.
@@ -19,35 +44,36 @@ def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, *, is_vmfs:
         start: First byte of the partition.
         size: Bytes in it.
         home: What its files lie in.
-        is_vmfs: Whether its type may be VMFS: then VMFS whose first headers are lost is looked for, 19 MiB behind it.
+        type_key: MBR type code or GPT type of the partition; None for a disk without a table.
 
     Raises:
         CorruptImage: A volume is recognised and can't be opened.
         TruncatedImage: The disk ends before the partition's first bytes.
     """
-    from vmvisor_image.volumes import fat, iso9660, vmfs
-
-    if fat.probe(disk, start, size):
-        return fat.FatVolume(disk, start, size, home)
-    if size > iso9660.MAGIC_OFFSET and iso9660.probe(disk, start):
-        return iso9660.IsoVolume(disk, start, home)
-    if vmfs.probe(disk, start, size, may_be_lost=is_vmfs):
-        return vmfs.VmfsVolume(disk, start, size, home)
+    hints = Hints(type_key, functools.partial(_is_known, disk, start, size))
+    for each in VOLUMES:
+        if each.probe(disk, start, size, hints):
+            return each.open_volume(disk, start, size, home)
     return None
+
+
+def _is_known(disk: ReadAt, start: int, size: int | None) -> bool:
+    return match_signature(disk, start, size) is not None
 
 
 def recognise(disk: ReadAt, start: int, *, is_vmfs: bool = False) -> Match | None:
     """What begins at byte `start` of `disk`, by its magic; None where nothing is recognised.
 
-    Opens nothing; tells FAT and VMFS without the detail that opening them gives. See `open_volume` for `is_vmfs`.
+    Opens nothing; tells FAT and VMFS without the detail that opening them gives. With `is_vmfs`
+    VMFS whose first headers are lost is looked for, 19 MiB behind the start.
     """
-    from vmvisor_image.volumes import fat, vmfs_device
-
     try:
         head = read_up_to(disk, start, fat.BOOT_SECTOR)
         if fat.is_boot_sector(head):
             return Match("fat", "FAT volume", 0, head[:3], "volume")
-        found = vmfs_device.find_magic(disk, start, may_be_lost=is_vmfs)
+        found = vmfs_device.find_magic(
+            disk, start, is_other=functools.partial(_is_known, disk, start, None) if is_vmfs else None
+        )
         if found is not None:
             return Match("vmfs", "VMFS volume", *found, "volume")
     except CorruptImage:

@@ -16,7 +16,7 @@ from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import Directory, Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.names import fold_name, printable
+from vmvisor_image.names import printable
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.iso9660 import (
     ASSOCIATED,
@@ -37,18 +37,25 @@ from vmvisor_image.schemas.iso9660 import (
     SystemUseEntry,
     VolumeDescriptor,
 )
+from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import ReadAt, knows_size, read_up_to
 from vmvisor_image.volumes.iso9660_values import short_time, text_of, whole_label
 from vmvisor_image.volumes.rock_ridge import RockRidge
-from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.volume import BaseVolume, BootMedium, VolumeCheck, VolumeEvidence
 
-KIND: Final = "iso9660"
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
 """Where the magic of the first descriptor lies, in bytes from the volume's start."""
+NAME: Final = "ISO 9660"
+KIND: Final = "iso9660"
+SUFFIXES: Final = (".iso",)
+HOLDS_DISKS: Final = False
+MAGICS: Final = (Signature("iso9660", "ISO 9660 file system", MAGIC_OFFSET, MAGIC),)
+REFERENCES: Final = (
+    "ECMA-119",
+    "IEEE P1281 and P1282 (SUSP and Rock Ridge)",
+    "Joliet Specification",
+    "El Torito 1.0",
+)
 _MOST_DESCRIPTORS: Final = 64
-_INSTALLER_FILES: Final = ("boot.cfg", "imagedd.bz2", "image.tgz", "install.tgz", "isolinux.cfg")
-"""In the root directory of installer CDs, the surest first."""
 _LARGEST_DIRECTORY: Final = 64 << 20
 _MOST_CONTINUATIONS: Final = 32
 """Of one system use area; Linux follows as many."""
@@ -88,11 +95,8 @@ class _Entry:
         return sum(length for _, length in self.pieces)
 
 
-class IsoVolume(BaseVolume):
-    """An ISO 9660 volume."""
-
-    kind = KIND
-    boot_medium: BootMedium | None = "cd"
+class IsoFileSystem:
+    """The file system of an ISO 9660 volume."""
 
     def __init__(self, disk: ReadAt, start: int, home: FileHome) -> None:
         """Read the volume descriptors of the volume at byte `start` of `disk`.
@@ -182,22 +186,7 @@ class IsoVolume(BaseVolume):
         """See `FileHome.locate`; the token is the extents."""
         return token
 
-    def evidence(self, _name: str | None, /) -> VolumeEvidence:
-        """See `BaseVolume.evidence`; it is an installer by its files, or nothing that is known."""
-        said = [Evidence("it holds an ISO 9660 volume: the magic 'CD001'", self.primary.source_offset)]
-        names = {fold_name(entry.name): entry for entry in self.files.root if isinstance(entry, File)}
-        found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
-        if found is None:
-            return VolumeEvidence(tuple(said), Role.UNKNOWN)
-        at = found.extents[0].offset if found.extents else None
-        said.append(Evidence(f"its root directory has {found.name}", at))
-        return VolumeEvidence(tuple(said), Role.INSTALLER)
-
-    def check(self) -> VolumeCheck:
-        """See `BaseVolume.check`: whether everything that is on it twice is the same; lists every directory."""
-        return VolumeCheck(self._differences())
-
-    def _differences(self) -> tuple[Problem, ...]:
+    def differences(self) -> tuple[Problem, ...]:
         """Numbers whose big-endian copies contradict them, and what the path tables say otherwise than the directories.
 
         Lists every directory. Only the little-endian numbers and the directories are used to read files.
@@ -502,9 +491,14 @@ class IsoVolume(BaseVolume):
         self._note(self.primary.source_offset or 0, "ISO 9660 volume", message)
 
 
+def kind_of(source: ReadAt, _head: bytes, /) -> str | None:
+    """`KIND` where a source begins as one does, None where not."""
+    return KIND if probe(source, 0) else None
+
+
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
     """Everything in the volume that begins at the source's first byte."""
-    volume = IsoVolume(source, 0, _Nowhere(source))
+    volume = IsoFileSystem(source, 0, _Nowhere(source))
     try:
         yield from volume.members()
     finally:  # also where the reader has had enough

@@ -13,6 +13,7 @@ from vmvisor_image.files import Extent, File, FileHome
 from vmvisor_image.forking import ForkSafeLock
 from vmvisor_image.limits import check_deadline
 from vmvisor_image.names import fold_name, printable
+from vmvisor_image.partition_types import MBR_VMFS, VMFS, VMFS_L
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
     LVM_OFFSET,
@@ -29,14 +30,22 @@ from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping, VmfsTre
 from vmvisor_image.volumes.vmfs_geometry import Geometry, by_file_system
 from vmvisor_image.volumes.vmfs_heartbeats import ActiveHost, read_hosts, text_of
 from vmvisor_image.volumes.vmfs_lvm import LogicalVolume
-from vmvisor_image.volumes.volume import BaseVolume, OtherEntry, VolumeCheck, VolumeEvidence
+from vmvisor_image.volumes.volume import BaseVolume, Hints, OtherEntry, VolumeCheck, VolumeEvidence
 
+NAME: Final = "VMFS 3, 5, 6 and VMFS-L"
+KIND: Final = "vmfs"
+SUFFIXES: Final = ()
+MAGICS: Final = ()
+REFERENCES: Final = ("what vmfs-tools, libblkid and dissect.vmfs do: no specification was published",)
+_PARTITION_TYPES: Final = (None, MBR_VMFS, VMFS, VMFS_L)
+"""Of a disk without a table, too."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def probe(disk: ReadAt, start: int, size: int, *, may_be_lost: bool) -> bool:
+def probe(disk: ReadAt, start: int, size: int, hints: Hints, /) -> bool:
     """Whether the partition of `size` bytes from byte `start` of `disk` holds VMFS, or a part; see `find_magic`."""
-    return find_magic(disk, start, size, may_be_lost=may_be_lost) is not None
+    is_other = hints.is_other if hints.type_key in _PARTITION_TYPES else None
+    return find_magic(disk, start, size, is_other=is_other) is not None
 
 
 def join_devices(devices: Sequence[VmfsVolume], home: FileHome) -> VmfsVolume:
@@ -369,3 +378,8 @@ class VmfsVolume(BaseVolume):
 
     def _note(self, offset: int, structure: str, message: str) -> None:
         self._problems.setdefault(Problem(structure, message, self._device.start + offset))
+
+
+def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, /) -> VmfsVolume:
+    """The volume in a partition; see there for the errors."""
+    return VmfsVolume(disk, start, size, home)

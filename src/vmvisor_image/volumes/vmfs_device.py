@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -26,7 +26,6 @@ from vmvisor_image.schemas.vmfs import (
     PhysicalExtent,
     vmfs_uuid,
 )
-from vmvisor_image.signatures import match_signature
 from vmvisor_image.streams import ReadAt, Slice, read_up_to
 from vmvisor_image.volumes.vmfs_geometry import by_file_system, by_volume_manager
 from vmvisor_image.volumes.vmfs_lvm import Segment
@@ -42,7 +41,7 @@ _LARGEST_DEVICE: Final = 64 << 40
 
 
 def find_magic(
-    disk: ReadAt, start: int, size: int | None = None, *, may_be_lost: bool = False
+    disk: ReadAt, start: int, size: int | None = None, *, is_other: Callable[[], bool] | None = None
 ) -> tuple[int, bytes] | None:
     """Offset and bytes of what tells a device of a VMFS volume, or a file system without the volume manager.
 
@@ -50,8 +49,8 @@ def find_magic(
         disk: The decoded disk.
         start: First byte of the partition.
         size: Bytes in it; None for those up to the disk's end.
-        may_be_lost: Look for the volume where all known devices have it, too, 19 MiB behind the start, as where the
-            volume manager's header is lost.
+        is_other: Look for the volume where all known devices have it, too, 19 MiB behind the start, as where the
+            volume manager's header is lost, unless this tells that something else begins at the start.
     """
 
     def read(offset: int, length: int) -> bytes:
@@ -62,12 +61,12 @@ def find_magic(
         return LVM_OFFSET, magic
     # As libblkid knows it, which takes the magic of VMFS 3; the version is asked for, too, as four bytes are few.
     magics = [value.to_bytes(4, "little") for value in FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS]
-    for begin in (0, USUAL_DATA_OFFSET) if may_be_lost else (0,):
+    for begin in (0,) if is_other is None else (0, USUAL_DATA_OFFSET):
         found = read(begin + FILE_SYSTEM_OFFSET, _VERSIONED)
         if found[:4] in magics and by_file_system(int.from_bytes(found[4:], "little")):
             # What is something else from its first bytes on may have anything 19 MiB behind them.
-            is_other = begin > 0 and match_signature(disk, start, size) is not None
-            return None if is_other else (begin + FILE_SYSTEM_OFFSET, found[:4])
+            is_something_else = begin > 0 and is_other is not None and is_other()
+            return None if is_something_else else (begin + FILE_SYSTEM_OFFSET, found[:4])
     return None
 
 
@@ -143,7 +142,7 @@ class VmfsDevice:
         found = LvmDevice.parse(self.source.read_at(LVM_OFFSET, LvmDevice.length()), base=self.start + LVM_OFFSET)
         if found.magic == LVM_MAGIC:
             return found
-        at = find_magic(self.disk, self.start, self.size, may_be_lost=True)
+        at = find_magic(self.disk, self.start, self.size, is_other=lambda: False)
         begin = FILE_SYSTEM_OFFSET if at is None else at[0]
         zeros = LvmDevice.parse(bytes(LvmDevice.length()), base=self.start)
         return replace(zeros, data_offset=begin - FILE_SYSTEM_OFFSET)

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from vmvisor_image.files import FileHome
+from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE
 from vmvisor_image.streams import ReadAt, Slice, find_data
 from vmvisor_image.survey import entropy
-from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage
+from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage, Hints
 
+NAME: Final = "diagnostic partition"
+KIND: Final = "vmkcore"
+SUFFIXES: Final = ()
+MAGICS: Final = ()
+REFERENCES: Final = ("none: its content is opaque, and only its partition's type tells it",)
+_PARTITION_TYPES: Final = (MBR_VMKCORE, VMKCORE)
 _BLOCK: Final = 1 << 16
 """Bytes in a block whose entropy is looked at, and to which what is used is rounded."""
 _COMPRESSED: Final = 7.5
@@ -28,7 +36,7 @@ _USED: Final = (
 class DiagnosticPartition(BaseVolume):
     """A partition whose type says that core dumps are written to it."""
 
-    kind = "vmkcore"
+    kind = KIND
 
     def __init__(self, disk: ReadAt, start: int, size: int) -> None:
         self._start = start
@@ -84,3 +92,13 @@ class DiagnosticPartition(BaseVolume):
             dense += found > _COMPRESSED
             at = find_data(source, end, size)
         return CoreDumpUsage(first, end, used, total / blocks, dense * 2 > blocks)
+
+
+def probe(_disk: ReadAt, _start: int, _size: int, hints: Hints, /) -> bool:
+    """Whether the partition's type says that it is one."""
+    return hints.type_key in _PARTITION_TYPES
+
+
+def open_volume(disk: ReadAt, start: int, size: int, _home: FileHome, /) -> DiagnosticPartition:
+    """The diagnostic partition of `size` bytes from byte `start` of `disk`."""
+    return DiagnosticPartition(disk, start, size)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeGuard
+from uuid import UUID
 
 from vmvisor_image.errors import Problem
 from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import Extent
+from vmvisor_image.files import Extent, FileHome
 from vmvisor_image.record import Record
+from vmvisor_image.signatures import Format
+from vmvisor_image.streams import ReadAt
 from vmvisor_image.volumes.fat_check import FatFigures
 from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.vmfs_check import VmfsFigures
@@ -208,6 +211,32 @@ class BaseVolume:
             CorruptImage: The image is damaged there.
         """
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Knowledge of a partition that is not in its bytes."""
+
+    type_key: int | UUID | None
+    """MBR type code or GPT type; None for a disk without a table."""
+    is_other: Callable[[], bool]
+    """Tells whether it begins with the magic of any format, by reading it."""
+
+
+class VolumeFormat(Format, Protocol):
+    """A module that reads a type of volumes."""
+
+    def probe(self, disk: ReadAt, start: int, size: int, hints: Hints, /) -> bool:
+        """Whether a volume of this type is in the partition of `size` bytes from byte `start` of `disk`."""
+        ...
+
+    def open_volume(self, disk: ReadAt, start: int, size: int, home: FileHome, /) -> Volume:
+        """The volume there.
+
+        Raises:
+            CorruptImage: It is damaged beyond opening.
+        """
+        ...
 
 
 class _PlainVolume(BaseVolume):

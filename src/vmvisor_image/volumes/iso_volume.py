@@ -1,0 +1,52 @@
+"""ISO 9660 as the volume of a disk or of a partition: installer CDs, and sticks that were made of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmvisor_image.files import File, FileHome
+from vmvisor_image.names import fold_name
+from vmvisor_image.streams import ReadAt
+from vmvisor_image.volumes import iso9660
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence
+
+NAME: Final = iso9660.NAME
+KIND: Final = iso9660.KIND
+SUFFIXES: Final = iso9660.SUFFIXES
+MAGICS: Final = iso9660.MAGICS
+REFERENCES: Final = iso9660.REFERENCES
+_INSTALLER_FILES: Final = ("boot.cfg", "imagedd.bz2", "image.tgz", "install.tgz", "isolinux.cfg")
+"""In the root directory of installer CDs, the surest first."""
+
+
+class IsoVolume(iso9660.IsoFileSystem, BaseVolume):
+    """An ISO 9660 volume."""
+
+    kind = KIND
+    boot_medium: BootMedium | None = "cd"
+
+    def evidence(self, _name: str | None, /) -> VolumeEvidence:
+        """See `BaseVolume.evidence`; it is an installer by its files, or nothing that is known."""
+        said = [Evidence("it holds an ISO 9660 volume: the magic 'CD001'", self.primary.source_offset)]
+        names = {fold_name(entry.name): entry for entry in self.files.root if isinstance(entry, File)}
+        found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
+        if found is None:
+            return VolumeEvidence(tuple(said), Role.UNKNOWN)
+        at = found.extents[0].offset if found.extents else None
+        said.append(Evidence(f"its root directory has {found.name}", at))
+        return VolumeEvidence(tuple(said), Role.INSTALLER)
+
+    def check(self) -> VolumeCheck:
+        """See `BaseVolume.check`: whether everything that is on it twice is the same; lists every directory."""
+        return VolumeCheck(self.differences())
+
+
+def probe(disk: ReadAt, start: int, size: int, _hints: Hints, /) -> bool:
+    """Whether an ISO 9660 volume is in the partition of `size` bytes from byte `start` of `disk`."""
+    return size > iso9660.MAGIC_OFFSET and iso9660.probe(disk, start)
+
+
+def open_volume(disk: ReadAt, start: int, _size: int, home: FileHome, /) -> IsoVolume:
+    """The volume at byte `start` of `disk`; see there for the errors."""
+    return IsoVolume(disk, start, home)
