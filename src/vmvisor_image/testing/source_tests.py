@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,8 @@ from vmvisor_image.streams import ReadAt, as_source, open_stream, prefetch, read
 _THREADS = 4
 _READS = 50
 """Reads of each thread."""
+_HANGS = 60
+"""Seconds after which a forked process that waits for a lock is ended."""
 _FAR = 1 << 40
 """Bytes from the start: behind the end of all that is tested."""
 _LENGTHS = (0, 1, 2, 511, 512, 513, 4096)
@@ -234,10 +238,13 @@ def _expect(expected: type[Exception], call: Any, *arguments: Any) -> None:
 
 def _in_child(work: Any) -> bool:
     """Whether `work` gives True in a forked process."""
+    if sys.platform == "win32":
+        raise NotImplementedError("there is no fork")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on a fork beside threads warns
         child = os.fork()
     if child == 0:
+        signal.alarm(_HANGS)
         right = False
         try:
             right = work()
