@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from tests.media import small_disk
 from tests.support import HANGS, in_child, run
 from vmvisor_image import ClosedError, Image, NotAFileSystem
 from vmvisor_image.bzip2.reader import Bzip2Reader
@@ -257,6 +258,35 @@ done.set()
 """
     missing = int(run(sys.executable, "-W", "ignore", "-c", program))
     assert (missing == 0) == (threads > 0)  # a fork without threads imports nothing
+
+
+def test_a_fork_beside_threads_leaves_nothing_to_import_for_what_readers_do(tmp_path: Path) -> None:
+    """Of this library and of any other: whatever a reader imports late is there before the fork."""
+    small_disk({"boot.cfg": b"build=1\n", "a.tgz": gzip.compress(bytes(1 << 10))}).write_to(tmp_path / "disk.dd")
+    program = """
+import os, sys, threading
+import vmvisor_image
+from vmvisor_image import Image, inspect, verify
+done = threading.Event()
+threading.Thread(target=done.wait).start()
+child = os.fork()
+if child == 0:
+    before = set(sys.modules)
+    inspect(sys.argv[1])
+    verify(sys.argv[1])
+    with Image.open(sys.argv[1]) as image:
+        for partition in image.partitions:
+            if partition.kind.startswith("fat"):
+                for file in partition.files.values():
+                    file.open_module()
+                partition.files.extract(f"{sys.argv[2]}/{partition.number}")
+    print("late:", *set(sys.modules) - before, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+done.set()
+"""
+    command = (sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "disk.dd"), str(tmp_path / "out"))
+    assert run(*command) == "late:\n"
 
 
 def test_a_fork_waits_for_an_import_that_needs_a_logger(tmp_path: Path) -> None:

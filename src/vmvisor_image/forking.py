@@ -82,16 +82,29 @@ def _start_in_child() -> None:
         reader.start_in_child()
 
 
-_LAZY_PACKAGES: Final = ("archives", "boot", "bzip2", "layers", "schemas", "tables", "volumes")
-"""Packages of this library of which modules are imported when they are first needed, which may be in any thread."""
+_NEEDED_LATE: Final = (
+    "construct",
+    "encodings.cp437",  # by names of FAT
+    "hashlib",
+    "pyfatfs.EightDotThree",
+    "pyfatfs.FATDirectoryEntry",
+    "zstandard",
+)
+"""What readers import from elsewhere when they first need it, which may be in any thread."""
+_NOT_READERS: Final = frozenset({"cli", "faces", "testing"})
+"""Folders of this library that no reader imports from; some of their modules need packages that may not be there."""
 
 
 @functools.cache
-def _lazy_modules() -> tuple[str, ...]:
-    names = ["construct", "hashlib", "zstandard"]
-    for package in _LAZY_PACKAGES:
-        module = importlib.import_module(f"vmvisor_image.{package}")
-        names += [found.name for found in pkgutil.iter_modules(module.__path__, f"{module.__name__}.")]
+def _late_modules() -> tuple[str, ...]:
+    """Names of all modules that a reader may still have to import: those above, and all in the folders of readers."""
+    library = __name__.partition(".")[0]
+    root = importlib.import_module(library)
+    names = list(_NEEDED_LATE)
+    for folder in pkgutil.iter_modules(root.__path__, f"{library}."):
+        if folder.ispkg and folder.name.rpartition(".")[2] not in _NOT_READERS:
+            within = importlib.import_module(folder.name)
+            names += [found.name for found in pkgutil.walk_packages(within.__path__, f"{folder.name}.")]
     return tuple(names)
 
 
@@ -101,7 +114,7 @@ def _finish_imports() -> None:
     It is not enough to wait for imports that have begun: another may begin before the fork itself.
     """
     if threading.active_count() > 1:
-        for name in _lazy_modules():
+        for name in _late_modules():
             importlib.import_module(name)
     for name, module in list(sys.modules.items()):
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
