@@ -10,18 +10,12 @@ FAT by `BPB_FATSz16`), the Linux kernel's fs/fat, as mkfs.fat and mtools do.
 from __future__ import annotations
 
 import itertools
-import sys
-from array import array
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.file_tree import FileTree
 from vmvisor_image.files import Directory, Extent, File, FileHome
-from vmvisor_image.forking import ForkSafeLock
-from vmvisor_image.limits import check_deadline
 from vmvisor_image.names import fold_name, printable
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
@@ -36,12 +30,19 @@ from vmvisor_image.schemas.fat import (
 )
 from vmvisor_image.schemas.vmfs import vmfs_uuid
 from vmvisor_image.streams import ReadAt, Slice, read_healthy
+from vmvisor_image.volumes.fat_chains import FIRST_CLUSTER, FileAllocationTable, Geometry
+from vmvisor_image.volumes.fat_check import (
+    MOST_CLUSTERS,
+    ChainStart,
+    ClusterMap,
+    Difference,
+    FatFigures,
+    FreeSummary,
+    compare,
+)
+from vmvisor_image.volumes.fat_entries import EntryReader, ParsedEntry
 from vmvisor_image.volumes.role import Evidence
 from vmvisor_image.volumes.volume import Allocation, BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence
-
-if TYPE_CHECKING:
-    from vmvisor_image.volumes.fat_check import Difference, FatFigures, FreeSummary
-    from vmvisor_image.volumes.fat_entries import ParsedEntry
 
 NAME: Final = "FAT12, FAT16 and FAT32"
 KIND: Final = "fat"
@@ -49,7 +50,6 @@ SUFFIXES: Final = ()
 MAGICS: Final = ()
 REFERENCES: Final = ("Microsoft, FAT32 File System Specification 1.03", "Linux, fs/fat")
 BOOT_SECTOR: Final = 512
-_FIRST_CLUSTER: Final = 2
 _FAT12_CLUSTERS: Final = 4085
 """Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
 _MOST_CLUSTERS: Final = {12: 4084, 16: 65524, 32: 0x0FFFFFF5}
@@ -65,32 +65,6 @@ _CLEAN_FLAGS: Final = {16: (0x8000, 0x4000), 32: (0x08000000, 0x04000000)}
 _PIECE: Final = 1 << 20
 _UNKNOWN_FREE: Final = 0xFFFFFFFF
 _NO_LABEL: Final = b"NO NAME    "
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Where the parts of a volume lie, in bytes from its start; checked to lie within it."""
-
-    bits: int
-    """12, 16 or 32."""
-    cluster_size: int
-    """Bytes in a cluster."""
-    cluster_count: int
-    """Data clusters, by the boot sector and as many as the FAT has entries for; they are numbered from 2."""
-    present_count: int
-    """Those of them that lie within the partition as a whole: all, unless the volume's end is missing."""
-    fat_offset: int
-    """First byte of the FAT in use."""
-    fat_size: int
-    """Bytes of it that hold entries of existing clusters."""
-    root_offset: int
-    """First byte of the root directory (FAT12, FAT16)."""
-    root_size: int
-    """Bytes of the root directory; 0 on FAT32."""
-    root_cluster: int
-    """First cluster of the root directory; 0 on FAT12 and FAT16."""
-    data_offset: int
-    """First byte of cluster 2."""
 
 
 def is_boot_sector(sector: bytes) -> bool:
@@ -160,8 +134,6 @@ class FatVolume(BaseVolume):
         self.geometry = self._checked_geometry(size)
         """Where the volume's parts lie."""
         self._fat = FileAllocationTable(self._source, start, self.geometry)
-        from vmvisor_image.volumes.fat_entries import EntryReader  # and pyfatfs with it, which is slow to import
-
         self._entries = EntryReader(fat32=self.geometry.bits == 32)
         self._claims: dict[int, str] = {}
         self._claimed_by: dict[str, int] = {}
@@ -282,7 +254,7 @@ class FatVolume(BaseVolume):
     @property
     def end(self) -> int:
         """Where its last cluster ends, in bytes from the start of the decoded disk."""
-        return self._start + self._cluster_offset(self.geometry.present_count + _FIRST_CLUSTER)
+        return self._start + self._cluster_offset(self.geometry.present_count + FIRST_CLUSTER)
 
     @property
     def boot_uuid(self) -> bytes | None:
@@ -308,14 +280,12 @@ class FatVolume(BaseVolume):
         Raises:
             LimitExceeded: There are too many files.
         """
-        from vmvisor_image.volumes import fat_check
-
         try:
             figures, free_runs = self._figures()
         except CorruptImage as error:
             return VolumeCheck((Problem.of(error),))
         return VolumeCheck(
-            tuple(fat_check.problems_of(figures, self._start)),
+            tuple(problems_of(figures, self._start)),
             Allocation(figures.cluster_size, self.end, free_runs),
             fat=figures,
         )
@@ -328,18 +298,16 @@ class FatVolume(BaseVolume):
             one, as there may be millions.
 
         Raises:
-            CorruptImage: A table can't be read, or there are more than `fat_check.MOST_CLUSTERS` clusters.
+            CorruptImage: A table can't be read, or there are more than `MOST_CLUSTERS` clusters.
             LimitExceeded: There are too many files.
         """
-        from vmvisor_image.volumes import fat_check
-
         geometry = self.geometry
-        if geometry.cluster_count > fat_check.MOST_CLUSTERS:
+        if geometry.cluster_count > MOST_CLUSTERS:
             raise CorruptImage(
                 "its clusters are too many to be checked",
                 structure="FAT",
                 offset=self._start + geometry.fat_offset,
-                expected=f"at most {fat_check.MOST_CLUSTERS}",
+                expected=f"at most {MOST_CLUSTERS}",
                 found=geometry.cluster_count,
             )
         files = list(self.files.all_files())  # which lists the directories
@@ -347,18 +315,16 @@ class FatVolume(BaseVolume):
         self._check_dots()
         self._problems |= self._oddities
         starts = [
-            fat_check.ChainStart(path, cluster, None, self._claimed_by.get(path, self._start))
+            ChainStart(path, cluster, None, self._claimed_by.get(path, self._start))
             for cluster, path in self._claims.items()
             if cluster
         ]
         for file in files:
             first, size, offset = file.token
-            starts.append(fat_check.ChainStart(file.path, first, -(-size // geometry.cluster_size), offset))
+            starts.append(ChainStart(file.path, first, -(-size // geometry.cluster_size), offset))
         table = self._fat.read_all()
         bad = (1 << min(geometry.bits, 28)) - 9
-        clusters = fat_check.ClusterMap(
-            table, bad, self._start + self._cluster_offset(_FIRST_CLUSTER), geometry.cluster_size
-        )
+        clusters = ClusterMap(table, bad, self._start + self._cluster_offset(FIRST_CLUSTER), geometry.cluster_size)
         for start in starts:
             clusters.add(start)
         used, free, marked_bad = clusters.count()
@@ -366,7 +332,7 @@ class FatVolume(BaseVolume):
         long_chains = [wrong for wrong in clusters.wrong if wrong.is_long]
         short_chains = [wrong for wrong in clusters.wrong if not wrong.is_long]
         sectors = self._sectors_per_fat
-        figures = fat_check.FatFigures(
+        figures = FatFigures(
             cluster_size=geometry.cluster_size,
             clusters=geometry.cluster_count,
             used_clusters=used,
@@ -408,7 +374,7 @@ class FatVolume(BaseVolume):
         """Whether each directory but the root begins with itself and the one that it is in."""
         starts = {path: cluster for cluster, path in self._claims.items()}
         for path, offset in self._claimed_by.items():
-            if not _FIRST_CLUSTER <= starts.get(path, 0) <= self.geometry.present_count + 1:
+            if not FIRST_CLUSTER <= starts.get(path, 0) <= self.geometry.present_count + 1:
                 continue  # it has the clusters of another one, or none that are there
             above = path.rpartition("/")[0]
             expected = (b".", starts[path]), (b"..", starts.get(above, 0) if above else 0)
@@ -434,8 +400,6 @@ class FatVolume(BaseVolume):
 
     def _compare_copies(self) -> Iterator[Difference]:
         """The copies of the table that are not as the first; none where only one of them is in use."""
-        from vmvisor_image.volumes import fat_check
-
         boot = self.boot_sector
         if isinstance(boot, Fat32BootSector) and boot.extended_flags & 0x80:
             return
@@ -443,27 +407,25 @@ class FatVolume(BaseVolume):
         first = boot.reserved_sectors * boot.bytes_per_sector
         for number in range(2, boot.fat_count + 1):
             at = first + (number - 1) * size
-            found = fat_check.compare(self._pieces(first, size), self._pieces(at, size))
+            found = compare(self._pieces(first, size), self._pieces(at, size))
             if found is not None:
-                yield fat_check.Difference(number, self._start + at + found[0], found[1])
+                yield Difference(number, self._start + at + found[0], found[1])
 
     def _pieces(self, offset: int, length: int) -> Iterator[bytes]:
         for at in range(offset, offset + length, _PIECE):
             yield self._source.read_at(at, min(_PIECE, offset + length - at))
 
     def _read_summary(self) -> FreeSummary | None:
-        from vmvisor_image.volumes import fat_check
-
         boot = self.boot_sector
         if not isinstance(boot, Fat32BootSector) or not 0 < boot.information_sector < boot.reserved_sectors:
             return None
         offset = boot.information_sector * boot.bytes_per_sector
         found = FileSystemInformation.parse(self._source.read_at(offset, FileSystemInformation.length()))
         free = None if found.free_clusters == _UNKNOWN_FREE else found.free_clusters
-        return fat_check.FreeSummary(self._start + offset, found.is_valid, free)
+        return FreeSummary(self._start + offset, found.is_valid, free)
 
     def _cluster_offset(self, cluster: int) -> int:
-        return self.geometry.data_offset + (cluster - _FIRST_CLUSTER) * self.geometry.cluster_size
+        return self.geometry.data_offset + (cluster - FIRST_CLUSTER) * self.geometry.cluster_size
 
     def _list(self, path: str, cluster: int, entry_offset: int) -> list[File | Directory]:
         """The entries of the directory at `path`, which starts at `cluster` (0: the fixed root directory)."""
@@ -582,12 +544,12 @@ class FatVolume(BaseVolume):
         held = (partition_size - data_sector * unit) // (boot.sectors_per_cluster * unit)
         bits = 32 if is_fat32 else _bits_of(clusters)
         entries = _entries(sectors_per_fat * unit, bits)
-        if not is_fat32 and clusters + _FIRST_CLUSTER > entries:  # a count that its FATs contradict decides nothing
+        if not is_fat32 and clusters + FIRST_CLUSTER > entries:  # a count that its FATs contradict decides nothing
             bits = _bits_of(min(clusters, held))
             entries = _entries(sectors_per_fat * unit, bits)
-        if clusters + _FIRST_CLUSTER > entries:
+        if clusters + FIRST_CLUSTER > entries:
             self._note(22, f"sectors per FAT: {clusters} clusters, but the FAT has entries for {entries - 2}")
-            clusters = entries - _FIRST_CLUSTER
+            clusters = entries - FIRST_CLUSTER
         active = 0
         if isinstance(boot, Fat32BootSector) and boot.extended_flags & 0x80:
             active = min(boot.extended_flags & 0x0F, boot.fat_count - 1)
@@ -598,7 +560,7 @@ class FatVolume(BaseVolume):
             cluster_count=clusters,
             present_count=min(clusters, held),
             fat_offset=fat_offset,
-            fat_size=-(-(clusters + _FIRST_CLUSTER) * bits // 8),
+            fat_size=-(-(clusters + FIRST_CLUSTER) * bits // 8),
             root_offset=(data_sector - root_sectors) * unit,
             root_size=boot.root_entries * DirectoryEntry.length(),
             root_cluster=boot.root_cluster if isinstance(boot, Fat32BootSector) else 0,
@@ -618,123 +580,6 @@ class FatVolume(BaseVolume):
         self._problems.setdefault(Problem(structure, message, offset))
 
 
-class FileAllocationTable:
-    """Chains of clusters, read from the FAT page by page so that a huge one costs only what is looked at."""
-
-    _PAGE: Final = 3 << 14
-    """Bytes; a multiple of 12, 16 and 32 bits."""
-    _PAGES_KEPT: Final = 64
-
-    def __init__(self, source: ReadAt, start: int, geometry: Geometry) -> None:
-        self._source = source
-        self._start = start
-        self._geometry = geometry
-        self._per_page = self._PAGE * 8 // geometry.bits
-        bits = geometry.bits
-        self._bad = (1 << min(bits, 28)) - 9
-        """Entry of a cluster marked bad: ...F7."""
-        self._pages: OrderedDict[int, array[int]] = OrderedDict()
-        self._lock = ForkSafeLock()
-
-    def runs(self, first: int, needed: int | None, entry_offset: int) -> Iterator[tuple[int, int]]:
-        """First cluster and length of each run of consecutive clusters of a chain.
-
-        Args:
-            first: First cluster of the chain.
-            needed: Clusters to follow; None to follow it to its end.
-            entry_offset: Where the chain's start is written, on the disk, for the error.
-
-        Raises:
-            CorruptImage: The chain loops, ends early, or names a cluster that does not exist.
-        """
-        self._check(first, entry_offset, "first cluster")
-        run_start = previous = first
-        checkpoint, steps, power = first, 0, 1
-        count = 1
-        while needed is None or count < needed:
-            try:
-                following, at = self._next(previous)
-                if following > self._bad:  # an end mark
-                    if needed is not None:
-                        raise self._broken(at, "the chain ends before the file does", f"{needed} clusters", f"{count}")
-                    break
-                self._check(following, at, "FAT entry")
-                if following == checkpoint:  # Brent's cycle detection: constant memory, one comparison a step
-                    raise self._broken(at, "the chain loops", "an end mark", f"cluster {following} again")
-            except CorruptImage:
-                yield run_start, previous + 1 - run_start  # what is before the damage is there
-                raise
-            steps += 1
-            if steps == power:
-                checkpoint, steps, power = following, 0, power * 2
-            count += 1
-            if following != previous + 1:
-                yield run_start, previous + 1 - run_start
-                run_start = following
-            previous = following
-        yield run_start, previous + 1 - run_start
-
-    def read_all(self) -> array[int]:
-        """The entries of all clusters, from number 0 on: 2 or 4 bytes of memory for each.
-
-        Raises:
-            CorruptImage: The table can't be read.
-        """
-        geometry = self._geometry
-        found = array("I" if geometry.bits == 32 else "H")
-        for offset in range(0, geometry.fat_size, self._PAGE):
-            check_deadline()
-            found += self._read(offset)
-        return found[: geometry.cluster_count + _FIRST_CLUSTER]
-
-    def read_head(self) -> tuple[int, int]:
-        """The two entries before those of the clusters.
-
-        Raises:
-            CorruptImage: They can't be read.
-        """
-        values = _unpack(self._source.read_at(self._geometry.fat_offset, 8), self._geometry.bits)
-        return values[0], values[1]
-
-    def _check(self, cluster: int, at: int, field: str) -> None:
-        last, present = self._geometry.cluster_count + 1, self._geometry.present_count + 1
-        if _FIRST_CLUSTER <= cluster <= present:
-            return
-        what, expected = "a cluster that does not exist", f"2 to {last}"
-        if cluster == self._bad:
-            what = "a cluster marked bad"
-        elif cluster == 0:
-            what = "a free cluster"
-        elif _FIRST_CLUSTER <= cluster <= last:
-            what, expected = "a cluster behind the partition's end, which is missing", f"2 to {present}"
-        raise self._broken(at, f"{field}: the chain leads to {what}", expected, f"{cluster:#x}")
-
-    @staticmethod
-    def _broken(at: int, message: str, expected: str, found: str) -> CorruptImage:
-        return CorruptImage(message, structure="FAT cluster chain", offset=at, expected=expected, found=found)
-
-    def _next(self, cluster: int) -> tuple[int, int]:
-        """The entry of `cluster`, and where it lies on the disk."""
-        page, index = divmod(cluster, self._per_page)
-        values = self._pages.get(page)
-        if values is None:
-            values = self._read_page(page)
-        return values[index], self._start + self._geometry.fat_offset + cluster * self._geometry.bits // 8
-
-    def _read_page(self, page: int) -> array[int]:
-        values = self._read(page * self._PAGE)
-        with self._lock:
-            self._pages[page] = values
-            while len(self._pages) > self._PAGES_KEPT:
-                self._pages.popitem(last=False)
-        return values
-
-    def _read(self, offset: int) -> array[int]:
-        """The entries of the page at byte `offset` of the table."""
-        length = min(self._PAGE, self._geometry.fat_size - offset)
-        return _unpack(self._source.read_at(self._geometry.fat_offset + offset, length), self._geometry.bits)
-
-
 def _bits_of(clusters: int) -> int:
     """Bits of an entry of a FAT that is not FAT32's."""
     return 12 if clusters < _FAT12_CLUSTERS else 16
@@ -742,23 +587,7 @@ def _bits_of(clusters: int) -> int:
 
 def _entries(size: int, bits: int) -> int:
     """How many entries a table of `size` bytes may have."""
-    return min(size * 8 // bits, _MOST_CLUSTERS[bits] + _FIRST_CLUSTER)
-
-
-def _unpack(raw: bytes, bits: int) -> array[int]:
-    """FAT entries of `bits` bits each."""
-    if bits == 12:  # three bytes hold two entries
-        raw += bytes(-len(raw) % 3)
-        values = array("H")
-        for low, middle, high in zip(raw[::3], raw[1::3], raw[2::3], strict=True):
-            values.append(low | (middle & 0x0F) << 8)
-            values.append(middle >> 4 | high << 4)
-        return values
-    values = array("H" if bits == 16 else "I", raw)
-    if sys.byteorder == "big":
-        values.byteswap()
-    # The upper four bits of a FAT32 entry are reserved.
-    return values if bits == 16 else array("I", (value & 0x0FFFFFFF for value in values))
+    return min(size * 8 // bits, _MOST_CLUSTERS[bits] + FIRST_CLUSTER)
 
 
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, /) -> FatVolume:

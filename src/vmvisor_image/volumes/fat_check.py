@@ -13,8 +13,8 @@ from typing import Final
 
 from vmvisor_image.errors import Problem
 from vmvisor_image.limits import check_deadline
+from vmvisor_image.volumes.fat_chains import FIRST_CLUSTER
 
-FIRST_CLUSTER: Final = 2
 MOST_CLUSTERS: Final = 1 << 24
 """Clusters of a volume that is checked: they take up to 14 bytes of memory each. FAT16 has at most 65,524."""
 MOST_LISTED: Final = 1000

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from pyfatfs.EightDotThree import EightDotThree
-from pyfatfs.FATDirectoryEntry import FATLongDirectoryEntry
-
 from vmvisor_image.schemas.fat import DirectoryEntry, LongNameEntry
 
 _END: Final = 0x00
@@ -69,6 +66,11 @@ class EntryReader:
 
     def __init__(self, *, fat32: bool, encoding: str = "ibm437") -> None:
         """Decode entries of a FAT32 volume or not; `encoding` is the OEM code page of short names."""
+        # Not at the module's head: pyfatfs takes 6 ms to import, which only FAT is to cost.
+        from pyfatfs.EightDotThree import EightDotThree
+        from pyfatfs.FATDirectoryEntry import FATLongDirectoryEntry
+
+        self._new_short_name, self._new_long_name = EightDotThree, FATLongDirectoryEntry
         self._fat32 = fat32
         self._encoding = encoding
 
@@ -127,7 +129,7 @@ class EntryReader:
             return ParsedEntry(
                 at, raw.short_name, label, False, True, False, raw.first_cluster_low, raw.file_size, None
             )
-        short = EightDotThree(encoding=self._encoding)
+        short = self._new_short_name(encoding=self._encoding)
         short.set_byte_name(raw.short_name)
         is_dots = raw.short_name.rstrip(b" ") in _DOTS
         long_name = self._long_name(parts, short.checksum(), at, note) if parts and not is_dots else None
@@ -168,8 +170,7 @@ class EntryReader:
             extension = extension.lower()
         return f"{base}.{extension}" if extension else base
 
-    @staticmethod
-    def _long_name(parts: list[LongNameEntry], checksum: int, at: int, note: Note) -> str | None:
+    def _long_name(self, parts: list[LongNameEntry], checksum: int, at: int, note: Note) -> str | None:
         """The long name that `parts` spell, or None when they are no long name of the entry at `at`."""
         # fatgen103: "the long entries must immediately precede and be physically contiguous with" the short one,
         # the last part first, each with the short name's checksum. Parts before the last one's are orphans.
@@ -180,7 +181,7 @@ class EntryReader:
         if not starts or not in_order or count > _MOST_PARTS or any(part.checksum != checksum for part in parts):
             note(at, "FAT long name", "its parts are incomplete, out of order or foreign; the short name is used")
             return None
-        decoder = FATLongDirectoryEntry()
+        decoder = self._new_long_name()
         for part in parts:
             decoder.add_lfn_entry(
                 part.ordinal,
