@@ -6,8 +6,10 @@ import bz2
 import contextlib
 import functools
 import gzip
+import io
 import lzma
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 
 import pytest
 import zstandard
@@ -51,6 +53,14 @@ def whole(image: SparseImage) -> bytes:
     return image.read_at(0, image.size)
 
 
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in files.items():
+            archive.writestr(zipfile.ZipInfo(path), data)  # at one time, so that a failure can be had again
+    return made.getvalue()
+
+
 KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "MBR": small_disk,
     "ESX 3.5": lambda: esx35_disk(boot=TREE, bank=TREE),
@@ -76,6 +86,8 @@ KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "VHDX": lambda: vhdx_disk(small_disk()),
     "tar": lambda: tar_archive({"a.dd": small_disk(), **TREE}, links={"l": "/etc"}),
     "vmtar": lambda: vmtar_archive({"a.dd": small_disk(), **TREE}),
+    "zip": lambda: zipped({"a.dd": small_disk(), **TREE}),
+    "ar": lambda: b"!<arch>\n" + b"a.dd/".ljust(48) + b"%-10d`\n" % len(small_disk()) + small_disk(),
 }
 
 
