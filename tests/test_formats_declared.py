@@ -113,7 +113,8 @@ VOLUME = '''
 """A volume of one file, 16 bytes of it, which should be all X."""
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.files import Directory, Extent, File, FileTree
+from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files import Directory, Extent, File
 from vmvisor_image.signatures import Signature
 from vmvisor_image.streams import read_up_to
 from vmvisor_image.volumes import BaseVolume, Evidence, Role, VolumeCheck, VolumeEvidence

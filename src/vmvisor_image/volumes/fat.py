@@ -39,6 +39,7 @@ from vmvisor_image.volumes.fat_check import (
     FatFigures,
     FreeSummary,
     compare,
+    problems_of,
 )
 from vmvisor_image.volumes.fat_entries import EntryReader, ParsedEntry
 from vmvisor_image.volumes.role import Evidence
