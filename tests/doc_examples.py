@@ -33,7 +33,7 @@ import pytest
 
 from tests import media
 from tests.support import HANGS, REPOSITORY, build_once
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 from vmvisor_image.testing import forge_modules
 from vmvisor_image.testing.forge import (
     ForgedPartition,

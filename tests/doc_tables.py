@@ -10,12 +10,12 @@ from tests.malformed_tables import CASES
 from tests.support import REPOSITORY
 from vmvisor_image import PARTITION_TYPES, Image
 from vmvisor_image.archives.formats import ARCHIVES
-from vmvisor_image.layers.compressions import COMPRESSIONS
+from vmvisor_image.compressions.formats import COMPRESSIONS
+from vmvisor_image.disk.purpose import LAYOUTS, ROLE_BY_TYPE
+from vmvisor_image.disk.tables.find import TABLES
+from vmvisor_image.examine.signatures import Format
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-from vmvisor_image.partition_types import partition_type
-from vmvisor_image.purpose import LAYOUTS, ROLE_BY_TYPE
-from vmvisor_image.signatures import Format
-from vmvisor_image.tables.find import TABLES
+from vmvisor_image.schemas.partition_types import partition_type
 from vmvisor_image.volumes.find import VOLUMES
 from vmvisor_image.volumes.magics import SIGNATURES
 

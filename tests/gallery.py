@@ -34,7 +34,7 @@ from vmvisor_image.testing.forge_modules import vmtar_archive
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
-from vmvisor_image.volumes.vmfs import VmfsVolume
+from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
 Form = Literal["fat", "disk", "archive", "iso", "vmfs"]
 """What it is, by which it is opened here and shown to other programs."""

@@ -22,22 +22,13 @@ from hypothesis import strategies as st
 
 from tests.media import BOTH, JOLIET, PLAIN, ROCK_RIDGE, iso, write_tree
 from tests.support import Counting, run
-from vmvisor_image import (
-    Archive,
-    CorruptImage,
-    Image,
-    NotAnArchive,
-    PathNotFound,
-    Problem,
-    UnsafeName,
-    limits,
-    open_archive,
-)
-from vmvisor_image.cli import main
-from vmvisor_image.sequential import PIECE
-from vmvisor_image.streams import BytesSource
+from vmvisor_image import Archive, CorruptImage, Image, NotAnArchive, PathNotFound, Problem, UnsafeName, open_archive
+from vmvisor_image.archives import iso9660
+from vmvisor_image.base import limits
+from vmvisor_image.compressions.sequential import PIECE
+from vmvisor_image.faces.cli import main
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
-from vmvisor_image.volumes import iso9660
 
 LONG = "a-folder-with-a-long-name/" * 6 + "and-a-file-with-a-name-that-is-longer-than-what-a-header-has-room-for" * 2
 FILES = {

@@ -20,10 +20,10 @@ from tests.test_bzip2_forge import EMPTY_STREAM, longest_runs, stream
 from vmvisor_image import CorruptImage, Image, InvalidArgument, TruncatedImage
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_paths, load_index, save_index
-from vmvisor_image.cli import main
-from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.bzip2_index import Bzip2IndexHeader
-from vmvisor_image.streams import BytesSource, FileSource
+from vmvisor_image.streams.fingerprint import fingerprint
+from vmvisor_image.streams.source import BytesSource, FileSource
 
 BLOCKS = 12
 DATA = random.Random(4).randbytes(BLOCKS * 99_000)

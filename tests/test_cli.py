@@ -26,7 +26,7 @@ from tests.support import run
 from tests.test_purpose import DISKS
 from tests.tool_disk import SECTOR, ToolDisk
 from vmvisor_image import Image, inspect
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx40_disk, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_modules import intel_microcode, kernel_elf, tar_archive, vmtar_archive
@@ -334,7 +334,7 @@ def test_module_and_version() -> None:
 @pytest.mark.parametrize("with_rich", [True, False])
 def test_progress_on_a_terminal(source: str, with_rich: bool, tmp_path: Path) -> None:
     hide = "" if with_rich else "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None; "
-    code = f"{hide}from vmvisor_image.cli import main; raise SystemExit(main())"
+    code = f"{hide}from vmvisor_image.faces.cli import main; raise SystemExit(main())"
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", code, "info", source],

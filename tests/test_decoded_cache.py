@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from tests.support import in_child, run, run_to_file
 from tests.test_bzip2_index import close_files, file_source  # noqa: F401  # a fixture
-from vmvisor_image import Image, decoded_cache
-from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image import Image
+from vmvisor_image.bzip2 import Bzip2Reader, decoded_cache
+from vmvisor_image.bzip2.decoded_cache import DecodedCache
 from vmvisor_image.bzip2.index_file import CACHE_SUFFIX, default_paths, load_index, save_index
-from vmvisor_image.cli import main
-from vmvisor_image.decoded_cache import DecodedCache
-from vmvisor_image.fingerprint import fingerprint
+from vmvisor_image.faces.cli import main
+from vmvisor_image.streams.fingerprint import fingerprint
 
 DATA = random.Random(7).randbytes(600_000) + bytes(3_000_000) + random.Random(8).randbytes(500_000)
 COMPRESSED = bz2.compress(DATA, 1)

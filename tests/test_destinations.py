@@ -31,19 +31,19 @@ from vmvisor_image import (
     convert,
     fleet,
 )
+from vmvisor_image.base.destination import check_replaceable, write_whole
 from vmvisor_image.boot.overlay import build_module
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.index_file import CACHE_SUFFIX, INDEX_SUFFIX, default_paths
-from vmvisor_image.cli import main
-from vmvisor_image.destination import check_replaceable, write_whole
-from vmvisor_image.extraction import write_files
+from vmvisor_image.faces.cli import main
+from vmvisor_image.files.extraction import write_files
 from vmvisor_image.fleet import scan_one
-from vmvisor_image.streams import BytesSource, FileSource
+from vmvisor_image.streams.source import BytesSource, FileSource
 
 DATA = random.Random(1).randbytes(1 << 20)
 LIMITED = """
 import resource, sys
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 raise SystemExit(main(sys.argv[2:]))
 """
@@ -130,7 +130,7 @@ import bz2, json, random, resource, shutil, sys
 from pathlib import Path
 import pyarrow.parquet
 from vmvisor_image import DestinationFull, Image, convert, fleet
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import fat_volume
 
 folder = Path(sys.argv[1])

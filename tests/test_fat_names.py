@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from tests.support import require_tool, run
 from vmvisor_image import CorruptImage, Directory, Image, PartialExtraction, UnsafeName, verify
-from vmvisor_image.cli import main
-from vmvisor_image.extraction import write_files
-from vmvisor_image.names import fold_name
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.faces.cli import main
+from vmvisor_image.files.extraction import write_files
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import fat_volume
-from vmvisor_image.volumes.fat import FatVolume
+from vmvisor_image.volumes.fat.volume import FatVolume
 
 SECTOR = 512
 

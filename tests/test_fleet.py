@@ -25,7 +25,7 @@ from tests.killing_task import die
 from tests.media import small_disk
 from tests.support import HANGS, end_group, wait_until
 from vmvisor_image import DestinationExists, Image, InvalidArgument, PathNotFound, UsageError, fleet, inspect
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import COLUMNS, Row, Tally, expand, scan, scan_one, stream, write
 
 DONE, BAD_INPUT, MISUSE = 0, 1, 2
@@ -325,7 +325,7 @@ class TestDask:
 def test_without_an_extra(
     package: str, extra: str, call: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "vmvisor_image.dask_bag", raising=False)
+    monkeypatch.delitem(sys.modules, "vmvisor_image.base.dask_bag", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, package, None)
@@ -335,7 +335,7 @@ def test_without_an_extra(
 
 def fleet_main(*arguments: str) -> None:
     """The command line, with its misuse raised as an error."""
-    from vmvisor_image.cli.main import _parser
+    from vmvisor_image.faces.cli.main import _parser
 
     options = _parser().parse_args(["scan", "x", *arguments])
     options.run(options)
@@ -409,7 +409,7 @@ def _runs(process: str) -> bool:
 _AS_IN_A_TERMINAL = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 raise SystemExit(main())
 """
 

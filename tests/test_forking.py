@@ -22,9 +22,9 @@ import zstandard
 from tests.media import small_disk
 from tests.support import HANGS, in_child, run
 from vmvisor_image import ClosedError, Image, NotAFileSystem
+from vmvisor_image.base.forking import ForkSafeLock, cached_property
 from vmvisor_image.bzip2.reader import Bzip2Reader
-from vmvisor_image.forking import ForkSafeLock, cached_property
-from vmvisor_image.streams import BytesSource, FileObjectSource
+from vmvisor_image.streams.source import BytesSource, FileObjectSource
 from vmvisor_image.testing.forge import fat_volume
 
 pytestmark = [
@@ -248,7 +248,7 @@ import vmvisor_image
 done = threading.Event()
 for _ in range({threads}):
     threading.Thread(target=done.wait).start()
-lazy = {{"vmvisor_image.volumes.fat_entries", "vmvisor_image.archives.zip", "pyfatfs", "construct", "zstandard"}}
+lazy = {{"vmvisor_image.volumes.fat.entries", "vmvisor_image.archives.zip", "pyfatfs", "construct", "zstandard"}}
 assert not lazy <= set(sys.modules)
 child = os.fork()
 if child == 0:

@@ -22,10 +22,10 @@ from tests import test_damage
 from tests.support import REPOSITORY
 from vmvisor_image import CorruptImage, Image, Role, open_archive, verify
 from vmvisor_image.archives.formats import ARCHIVES
-from vmvisor_image.layers.compressions import COMPRESSIONS
+from vmvisor_image.compressions.formats import COMPRESSIONS
+from vmvisor_image.disk.tables.find import TABLES
+from vmvisor_image.examine.signatures import FOREIGN, Format
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-from vmvisor_image.signatures import FOREIGN, Format
-from vmvisor_image.tables.find import TABLES
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.volumes import plugins
 from vmvisor_image.volumes.find import VOLUMES
@@ -56,7 +56,7 @@ WITHOUT_JUDGE = {"vmkcore": "its content is opaque: no program but the vmkernel 
 COMPRESSION = '''
 """Bytes, each with its bits inverted."""
 
-from vmvisor_image.signatures import Signature
+from vmvisor_image.examine.signatures import Signature
 
 NAME = "toy compression"
 KIND = "toyz"
@@ -90,8 +90,8 @@ ARCHIVE = '''
 """One file behind a head of 16 bytes."""
 
 from vmvisor_image.archives.member import ArchiveMember
-from vmvisor_image.files import Extent
-from vmvisor_image.signatures import Signature
+from vmvisor_image.files.file import Extent
+from vmvisor_image.examine.signatures import Signature
 
 NAME = "toy archive"
 KIND = "toya"
@@ -113,10 +113,10 @@ VOLUME = '''
 """A volume of one file, 16 bytes of it, which should be all X."""
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import Directory, Extent, File
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import read_up_to
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.files.file import Directory, Extent, File
+from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.streams.source import read_up_to
 from vmvisor_image.volumes import BaseVolume, Evidence, Role, VolumeCheck, VolumeEvidence
 
 NAME = "toy volume"
@@ -265,7 +265,7 @@ class TestByOneLine:
         assert tell(with_toys, code, tmp_path / "x") == ["toya", "inside.dd"]
 
     def test_help_and_docs(self, with_toys: Path) -> None:
-        code = "from vmvisor_image.cli import _parser; print(json.dumps(_parser().format_help()))"
+        code = "from vmvisor_image.faces.cli import _parser; print(json.dumps(_parser().format_help()))"
         shown = tell(with_toys, code)
         assert ".toyz" in shown
         assert ".toya" in shown

@@ -29,10 +29,10 @@ from tests.gallery import (
 from tests.support import REPOSITORY
 from vmvisor_image import CorruptImage, DestinationExists, FileTree, Image, LimitExceeded, NotAFileSystem, open_archive
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.layers import gzip, zstd
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.sequential import PIECE, SequentialReader
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.compressions import gzip, zstd
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.sequential import PIECE, SequentialReader
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge_virtual import qcow2_disk
 
 MOST_READS, MOST_BYTES = 20_000, 300 << 20

@@ -18,12 +18,12 @@ import pytest
 from tests.support import require_tool, run
 from tests.test_partitions import Recorder
 from vmvisor_image import PARTITION_TYPES, Image, Partition, Problem, inspect, verify
-from vmvisor_image.cli import main
-from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
-from vmvisor_image.purpose import Layout, find_layout
+from vmvisor_image.disk.purpose import Layout, find_layout
+from vmvisor_image.disk.tables.gpt import GptTable
+from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.gpt import GptEntry, GptHeader
 from vmvisor_image.schemas.mbr import PartitionEntry
-from vmvisor_image.tables.gpt import GptTable
+from vmvisor_image.schemas.partition_types import BASIC_DATA, EFI_SYSTEM, VMFS, VMKCORE
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_gpt import GptPartition, esx6_dd_image, esx7_disk, gpt_disk, sealed
 
@@ -465,7 +465,7 @@ def test_a_tables_layout_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> 
         calls.append(partitions)
         return find_layout(partitions)
 
-    monkeypatch.setattr("vmvisor_image.partition_table.find_layout", counted)
+    monkeypatch.setattr("vmvisor_image.disk.partition_table.find_layout", counted)
     with Image.open(with_entries(128, tuple(range(1, 129)))) as image:
         assert len([partition.explain() for partition in image.partitions]) == 128
         assert image.partitions.layout is None

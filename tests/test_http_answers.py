@@ -20,8 +20,9 @@ import fsspec
 import pytest
 from fsspec import AbstractFileSystem
 
-from vmvisor_image import LimitExceeded, Limits, RemoteError, SourceChanged, retries
-from vmvisor_image.remote import CHUNK, RemoteSource
+from vmvisor_image import LimitExceeded, Limits, RemoteError, SourceChanged
+from vmvisor_image.streams import retries
+from vmvisor_image.streams.remote import CHUNK, RemoteSource
 
 DATA = random.Random("answers").randbytes(20 * CHUNK + 77)
 OTHER = bytes(byte ^ 0x55 for byte in DATA)

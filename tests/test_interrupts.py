@@ -17,10 +17,10 @@ import vmvisor_image
 from fuzz.samples import text
 from fuzz.targets import gpt, mbr
 from vmvisor_image import Image
-from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.sequential import PIECE
 from vmvisor_image.layers.unwrap import unwrap
-from vmvisor_image.sequential import PIECE
-from vmvisor_image.streams import BytesSource, ReadAt
+from vmvisor_image.streams.source import BytesSource, ReadAt
 
 LIBRARY = str(Path(vmvisor_image.__file__).parent)
 DATA = text(5000) * (2 * PIECE // 5000 + 1)

@@ -22,10 +22,11 @@ import fsspec
 import pytest
 
 from tests.support import require_tool, run
-from vmvisor_image import Image, convert, destination
+from vmvisor_image import Image, convert
+from vmvisor_image.base import destination
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.fingerprint import fingerprint, is_identified
-from vmvisor_image.streams import BytesSource, FileSource, ReadAt
+from vmvisor_image.streams.fingerprint import fingerprint, is_identified
+from vmvisor_image.streams.source import BytesSource, FileSource, ReadAt
 
 FRAME = 1 << 16
 ENDS = 100_000

@@ -14,7 +14,7 @@ import pytest
 from tests.media import BANK_35, module, small_disk, write_tree
 from tests.support import run
 from vmvisor_image import Image, NoDiskImage, inspect
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
 
 DESCRIPTOR = b'<vib version="5.0"><type>bootbank</type><name>net-x</name></vib>'

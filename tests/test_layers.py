@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 
 from tests.support import in_child, require_tool
 from vmvisor_image import CorruptImage, Image, TruncatedImage
-from vmvisor_image.framed import FramedReader
-from vmvisor_image.layers import gzip as gzip_layer
-from vmvisor_image.layers import xz, zstd
-from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.compressions import gzip as gzip_layer
+from vmvisor_image.compressions import xz, zstd
+from vmvisor_image.compressions.framed import FramedReader
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.sequential import PIECE, SequentialReader
 from vmvisor_image.layers.unwrap import unwrap
-from vmvisor_image.sequential import PIECE, SequentialReader
-from vmvisor_image.streams import BytesSource, open_stream
+from vmvisor_image.streams.source import BytesSource, open_stream
 
 NOISE = random.Random(5)
 DATA = b"".join(NOISE.randbytes(9000) + b"and some text that compresses " * 700 for _ in range(100))

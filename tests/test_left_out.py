@@ -15,13 +15,13 @@ import pytest
 from tests.media import PLAIN, iso, small_disk, write_tree
 from tests.support import run
 from vmvisor_image import Archive, CorruptImage, Image, Limits, NoDiskImage, Problem, SeveralImages, open_archive
+from vmvisor_image.archives import iso9660
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.errors import ProblemList
-from vmvisor_image.layers.mapped import MappedDisk, Run
 from vmvisor_image.layers.vmdk import parse_descriptor
-from vmvisor_image.limits import Meter
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.streams.mapped import MappedDisk, Run
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive
-from vmvisor_image.volumes import iso9660
 
 _SMALL = small_disk({"oem.tgz": b"of a container"})
 DISK = _SMALL.read_at(0, _SMALL.size)

@@ -19,12 +19,12 @@ import pytest
 
 from tests.support import Counting
 from vmvisor_image import Image, InvalidArgument, LimitExceeded, Limits, inspect, open_archive
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.cli import main
+from vmvisor_image.compressions.sequential import PIECE, SequentialReader
+from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import scan_one
-from vmvisor_image.limits import Meter
-from vmvisor_image.sequential import PIECE, SequentialReader
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 MIB = 1 << 20

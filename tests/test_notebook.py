@@ -16,13 +16,14 @@ from rich.console import Console
 
 from tests import notebook_page
 from tests.test_purpose import BOOT, DISKS, bank
-from vmvisor_image import Hexdump, Image, notebook
-from vmvisor_image.notebook import _COLORS
-from vmvisor_image.partition_types import BASIC_DATA
+from vmvisor_image import Hexdump, Image
+from vmvisor_image.examine.survey import survey
+from vmvisor_image.faces import notebook
+from vmvisor_image.faces.notebook import _COLORS
 from vmvisor_image.record import U8, Array, Record, record
 from vmvisor_image.schemas.gpt import GptHeader
-from vmvisor_image.streams import BytesSource
-from vmvisor_image.survey import survey
+from vmvisor_image.schemas.partition_types import BASIC_DATA
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import esx35_disk, fat_volume
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import vmfs_headers

@@ -59,7 +59,7 @@ def test_ships_its_licence() -> None:
 
 def test_installs_the_command() -> None:
     [command] = metadata.entry_points(group="console_scripts", name="vmvisor-image")
-    assert command.value == "vmvisor_image.cli:main"
+    assert command.value == "vmvisor_image.faces.cli:main"
 
 
 def test_needs_three_packages() -> None:

@@ -37,8 +37,8 @@ from vmvisor_image import (
     verify,
 )
 from vmvisor_image.fleet import scan_one, stream
-from vmvisor_image.pipes import PipeSource, taking_pipes
-from vmvisor_image.streams import BytesSource, descriptor_of, is_pipe
+from vmvisor_image.streams.pipes import PipeSource, taking_pipes
+from vmvisor_image.streams.source import BytesSource, descriptor_of, is_pipe
 
 DISK = disk("Hypervisor1")
 COMPRESSED = bz2.compress(DISK)

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from tests.media import BANK_35, module, small_disk
-from vmvisor_image import CorruptImage, DestinationExists, Image, PartialExtraction, extraction, folder_writer
+from vmvisor_image import CorruptImage, DestinationExists, Image, PartialExtraction
+from vmvisor_image.base.cores import available_cores
 from vmvisor_image.bzip2 import index_file
-from vmvisor_image.cores import available_cores
-from vmvisor_image.streams import BytesSource, FileSource
+from vmvisor_image.files import extraction, folder_writer
+from vmvisor_image.streams.source import BytesSource, FileSource
 
 
 class TestFilesWithoutPositionedReads:

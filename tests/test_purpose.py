@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tests.support import Unreadable, run
 from vmvisor_image import CorruptImage, Generation, Image, Problem, Role, inspect, verify
-from vmvisor_image.boot.banks import BootState
-from vmvisor_image.explanation import PURPOSES, described_generation
-from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, MEMORY_TIER, VMKCORE, VSAN
-from vmvisor_image.streams import find_data
+from vmvisor_image.disk.banks import BootState
+from vmvisor_image.disk.explanation import PURPOSES, described_generation
+from vmvisor_image.schemas.partition_types import BASIC_DATA, EFI_SYSTEM, MEMORY_TIER, VMKCORE, VSAN
+from vmvisor_image.streams.source import find_data
 from vmvisor_image.testing.forge import (
     ESX_35,
     ESX_50_MBR,
@@ -409,8 +409,8 @@ class TestActiveBank:
         )
     )
     def test_is_the_highest_of_those_that_can_start(self, banks: list[tuple[int, int, bool]]) -> None:
-        from vmvisor_image.boot.banks import BootBank, active_bank
-        from vmvisor_image.boot.boot_cfg import BootConfig
+        from vmvisor_image.disk.banks import BootBank, active_bank
+        from vmvisor_image.schemas.boot_cfg import BootConfig
 
         made = [
             BootBank(

@@ -8,9 +8,9 @@ import pytest
 
 from tests.media import BANK_6, BANK_35, BANK_41, BOOT_CFG_6, ROCK_RIDGE, Media, iso, module, small_disk
 from vmvisor_image import DestinationExists, Image, export_pxe
-from vmvisor_image.boot.boot_cfg import BootConfig
-from vmvisor_image.boot.syslinux_cfg import SyslinuxConfig, add_entry
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
+from vmvisor_image.schemas.boot_cfg import BootConfig
+from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig, add_entry
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_gpt import esx5_disk
 from vmvisor_image.testing.forge_modules import kernel_elf

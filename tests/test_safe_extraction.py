@@ -28,10 +28,10 @@ from vmvisor_image import (
     PartialExtraction,
     SourceError,
     UnsafeName,
-    safe_names,
 )
-from vmvisor_image.extraction import write_files
-from vmvisor_image.folder_writer import _HAS_UNNAMED_FILES, Extractable
+from vmvisor_image.files import safe_names
+from vmvisor_image.files.extraction import write_files
+from vmvisor_image.files.folder_writer import _HAS_UNNAMED_FILES, Extractable
 from vmvisor_image.testing.forge import ForgedFile, fat_volume
 
 

@@ -15,9 +15,9 @@ from vmvisor_image import CorruptImage, Image, NotAFileSystem, PartitionNotFound
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.index import BlockEntry
-from vmvisor_image.cli import main
 from vmvisor_image.errors import InvalidArgument
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.faces.cli import main
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 CHUNK = 900_000

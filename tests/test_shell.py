@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPOSITORY, require_tool, run
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 
 PAGE = REPOSITORY / "docs/man/vmvisor-image.1"
 BASH = """

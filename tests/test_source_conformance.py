@@ -23,20 +23,20 @@ from vmvisor_image import Image
 from vmvisor_image.archives.archive import Metered, open_archive
 from vmvisor_image.archives.tar_sparse import SparseMember, SparseTable
 from vmvisor_image.archives.zip import DecompressedMember
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.bridged import BridgedReader
+from vmvisor_image.compressions.framed import FramedReader
+from vmvisor_image.compressions.sequential import SequentialReader
+from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import InvalidArgument, TruncatedImage
-from vmvisor_image.files import File
-from vmvisor_image.framed import FramedReader
-from vmvisor_image.layers.mapped import MappedDisk
+from vmvisor_image.files.file import File
 from vmvisor_image.layers.vhd import FixedDisk
 from vmvisor_image.layers.vmdk import JoinedExtents
-from vmvisor_image.limits import Meter
-from vmvisor_image.partition import Partition
-from vmvisor_image.pipes import PipeSource
-from vmvisor_image.remote import CachedSource, RemoteSource, open_url
-from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.streams import (
+from vmvisor_image.streams.mapped import MappedDisk
+from vmvisor_image.streams.pipes import PipeSource
+from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
+from vmvisor_image.streams.source import (
     BytesSource,
     CheckedSource,
     FileObjectSource,
@@ -55,7 +55,7 @@ from vmvisor_image.testing.forge_modules import tar_archive
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
 from vmvisor_image.testing.source_tests import SourceTests
-from vmvisor_image.volumes.vmfs_lvm import LogicalVolume, Segment
+from vmvisor_image.volumes.vmfs.lvm import LogicalVolume, Segment
 
 _NOISE = random.Random(1).randbytes(150_000)
 CONTENT = (_NOISE[:100_001] + bytes(200_000) + b"text" * 5000 + bytes(70_000) + _NOISE).ljust(550_000, b"\0")[:548_864]

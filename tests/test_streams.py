@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmvisor_image import Image
-from vmvisor_image.cli import main
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
@@ -32,8 +31,9 @@ from vmvisor_image.errors import (
     SourceError,
     TruncatedImage,
 )
+from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import scan_one
-from vmvisor_image.streams import (
+from vmvisor_image.streams.source import (
     BufferedStream,
     BytesSource,
     CheckedSource,

@@ -14,7 +14,7 @@ import pytest
 from tests.media import BANK_6, BANK_35, BANK_41, JOLIET, Media, module, small_disk
 from tests.support import run
 from vmvisor_image import CorruptImage, Image, PartitionNotFound, PathNotFound
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive, vmtar_archive

@@ -27,9 +27,9 @@ from tests.support import Counting, run
 from tests.test_partitions import Recorder
 from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAFileSystem, Role, inspect
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.cli import main
-from vmvisor_image.streams import BytesSource, FileSource, find_data, skip_zeros
-from vmvisor_image.survey import entropy, find_strings, survey
+from vmvisor_image.examine.survey import entropy, find_strings, survey
+from vmvisor_image.faces.cli import main
+from vmvisor_image.streams.source import BytesSource, FileSource, find_data, skip_zeros
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.volumes.find import match_signature
 from vmvisor_image.volumes.magics import SIGNATURES
@@ -126,7 +126,7 @@ def test_containers(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: f"{signature.kind} at {signature.offset:#x}")
 def test_each_magic_is_found_where_it_belongs_and_nowhere_else(signature: object) -> None:
-    from vmvisor_image.signatures import Signature
+    from vmvisor_image.examine.signatures import Signature
 
     assert isinstance(signature, Signature)
     content = bytearray(0x11000)

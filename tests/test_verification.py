@@ -24,15 +24,15 @@ from tests.support import Counting, require_tool, run
 from tests.tool_disk import DELETED, SECTOR, ToolDisk
 from tests.vmfs_image import expand
 from vmvisor_image import CorruptImage, Image, InvalidArgument, LimitExceeded, Limits, VerificationReport, verify
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.boot.module_end import ModuleEnd
-from vmvisor_image.cli import main
-from vmvisor_image.limits import Meter
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.faces.cli import main
+from vmvisor_image.reports.verification_report import FileCheck, PartitionCheck
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk
 from vmvisor_image.testing.forge_modules import sign
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
-from vmvisor_image.verification_report import FileCheck, PartitionCheck
 
 DONE, BAD_INPUT, MISUSE = 0, 1, 2
 
@@ -470,7 +470,7 @@ class TestReading:
 
     def test_a_compressed_disk_is_decoded_once(self, tool_built_disk: ToolDisk) -> None:
         with Image.open(tool_built_disk.bz2) as image:
-            from vmvisor_image.verification import _Verification
+            from vmvisor_image.reports.verification import _Verification
 
             report = _Verification(image, ("sha256",)).run()
             stats = image.layers[0].source.stats  # type: ignore[attr-defined]  # it is a Bzip2Reader

@@ -16,14 +16,14 @@ import vmvisor_image
 from tests.test_source_conformance import CONTENT
 from vmvisor_image import Image, LimitExceeded, Limits, SourceError
 from vmvisor_image.archives.archive import Metered
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files import Extent, File
+from vmvisor_image.files.file import Extent, File
 from vmvisor_image.layers.vmdk import JoinedExtents
-from vmvisor_image.limits import Meter
-from vmvisor_image.sources import open_source
-from vmvisor_image.streams import (
+from vmvisor_image.streams.opening import open_source
+from vmvisor_image.streams.source import (
     BytesSource,
     CheckedSource,
     KeptBeside,

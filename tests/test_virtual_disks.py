@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from tests.support import Counting, require_tool, run
 from vmvisor_image import CorruptImage, Image, UnsafeName
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers.unwrap import unwrap
 from vmvisor_image.layers.vhdx import crc32c
 from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
-from vmvisor_image.streams import BytesSource
+from vmvisor_image.streams.mapped import MappedDisk
+from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vmdk_disk
 
 SIZE = 20 << 20

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from vmvisor_image.volumes.vmfs_addresses import (
+from vmvisor_image.volumes.vmfs.addresses import (
     DESCRIPTOR,
     FBB,
     FDC,
@@ -28,7 +28,7 @@ from vmvisor_image.volumes.vmfs_addresses import (
     parse_pointer_5,
     parse_pointer_6,
 )
-from vmvisor_image.volumes.vmfs_geometry import by_file_system, by_volume_manager, read_as
+from vmvisor_image.volumes.vmfs.geometry import by_file_system, by_volume_manager, read_as
 
 Bits = dict[str, range]
 """Bits of each field, the lowest first."""

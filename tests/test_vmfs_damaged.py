@@ -11,15 +11,15 @@ import pytest
 from tests.support import Counting, run
 from tests.vmfs_image import expand
 from vmvisor_image import Directory, Image, LimitExceeded, Limits, Role, inspect, open_datastore, verify
-from vmvisor_image.partition_types import BASIC_DATA, VMFS
 from vmvisor_image.record import Record
+from vmvisor_image.schemas.partition_types import BASIC_DATA, VMFS
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE, LvmVolume
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import VmfsDirectory, VmfsFile, VmfsLink, vmfs_volume
-from vmvisor_image.volumes.vmfs import VmfsVolume
+from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
 TABLES = {"vmfs3": 0x100200, "vmfs5": 0x100200, "vmfs6": 0x101000}
 """Where the entry of the volume table lies."""
@@ -322,7 +322,7 @@ def test_the_tree_is_one_and_has_the_caller_s_limits() -> None:
 
 def test_a_fat_tree_has_the_caller_s_limits_whoever_asks_first() -> None:
     from vmvisor_image.testing.forge import fat_volume
-    from vmvisor_image.volumes.fat import FatVolume
+    from vmvisor_image.volumes.fat.volume import FatVolume
 
     with Image.open(fat_volume({"a": b"", "b": b"", "c": b""}, sectors=4000), limits=Limits(entries=2)) as image:
         volume = image.partitions[1].volume
@@ -354,7 +354,7 @@ def test_a_directory_is_read_up_to_its_largest_size(kind: str, over: int, monkey
     (source,) = vmfs_volume({f"dir/{name}": b"" for name in names}, kind)  # type: ignore[arg-type]
     step = 4096 if kind == "vmfs6" else 140
     size = 0x14000 if kind == "vmfs6" else (len(names) + 2) * step
-    monkeypatch.setattr("vmvisor_image.volumes.vmfs_files._LARGEST_DIRECTORY", size - over * step)
+    monkeypatch.setattr("vmvisor_image.volumes.vmfs.files._LARGEST_DIRECTORY", size - over * step)
     with Image.open(source) as image:
         found = [file.name for path, file in image.partitions[1].files.items() if path.startswith("dir/")]
         messages = [problem.message for problem in image.problems]

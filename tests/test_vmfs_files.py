@@ -46,9 +46,9 @@ from vmvisor_image.testing.forge_vmfs_files import (
     VmfsRawDevice,
     vmfs_volume,
 )
-from vmvisor_image.volumes.vmfs import VmfsVolume
-from vmvisor_image.volumes.vmfs_addresses import FBB
-from vmvisor_image.volumes.vmfs_files import FileLock
+from vmvisor_image.volumes.vmfs.addresses import FBB
+from vmvisor_image.volumes.vmfs.files import FileLock
+from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
 EVERY = pytest.mark.parametrize("kind", ["vmfs3", "vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])
 LATE = pytest.mark.parametrize("kind", ["vmfs5", "vmfs5-l", "vmfs6", "vmfs-l"])

@@ -12,7 +12,7 @@ import rich
 from tests.support import Counting, run
 from tests.vmfs_image import expand
 from vmvisor_image import FileTree, Hexdump, Image, Role
-from vmvisor_image.partition_types import VMFS, VMFS_L
+from vmvisor_image.schemas.partition_types import VMFS, VMFS_L
 from vmvisor_image.schemas.vmfs import (
     DESCRIPTORS_OFFSET,
     EXTENT_BITMAP_LENGTH,
@@ -32,7 +32,7 @@ from vmvisor_image.schemas.vmfs import (
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import NaaDisk, VmfsKind, vmfs_headers
-from vmvisor_image.volumes.vmfs import VmfsVolume
+from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
 MIB = 1 << 20
 

@@ -32,9 +32,9 @@ from vmvisor_image import (
     open_archive,
 )
 from vmvisor_image.archives.zip import _LZMA_MEMORY
-from vmvisor_image.limits import Meter
-from vmvisor_image.sequential import PIECE
-from vmvisor_image.streams import BytesSource, Slice
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.compressions.sequential import PIECE
+from vmvisor_image.streams.source import BytesSource, Slice
 
 NOISE = random.Random(1).randbytes(300_000)
 TREE: Mapping[str, bytes] = {

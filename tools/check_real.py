@@ -29,13 +29,13 @@ from xml.etree import ElementTree
 
 from vmvisor_image import CorruptImage, LimitExceeded, Limits, NotAnArchive, ReadAt, VmvisorImageError, verify
 from vmvisor_image.archives.archive import Archive, open_archive
-from vmvisor_image.boot.boot_cfg import BootConfig
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import Module
-from vmvisor_image.boot.syslinux_cfg import SyslinuxConfig
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.peel import peel
-from vmvisor_image.streams import BytesSource, FileSource, read_up_to
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.peel import peel
+from vmvisor_image.schemas.boot_cfg import BootConfig
+from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig
+from vmvisor_image.streams.source import BytesSource, FileSource, read_up_to
 
 READ, TOLD, NAMED, REFUSED, NOTHING = "read", "problems", "named", "refused", "not ours"
 FAILED, BROKEN = "FAILED", "BROKEN"

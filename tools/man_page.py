@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vmvisor_image import __version__
-from vmvisor_image.cli.main import _parser
+from vmvisor_image.faces.cli.main import _parser
 
 
 def escape(text: str) -> str:

@@ -41,7 +41,7 @@ WAYS: dict[str, list[str]] = {
         sys.executable,
         "-c",
         READ
-        + "from vmvisor_image.bzip2 import Bzip2Reader as B; from vmvisor_image.streams import FileSource as F\n"
+        + "from vmvisor_image.bzip2 import Bzip2Reader as B; from vmvisor_image.streams.source import FileSource as F\n"
         + "copy(B(F(path), threads=2).open())",
     ],
 }

@@ -1,6 +1,6 @@
 """The directive ``argparse-reference``: a command's reference, made from its `argparse.ArgumentParser`.
 
-    .. argparse-reference:: vmvisor_image.cli.main _parser
+    .. argparse-reference:: vmvisor_image.faces.cli.main _parser
 
 Each command is a section: what it does, how it is called, and a list of its arguments.
 """

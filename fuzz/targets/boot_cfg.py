@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fuzz.exercise import documented
-from vmvisor_image.boot.boot_cfg import NUMBER_KEYS, BootConfig
-from vmvisor_image.boot.syslinux_cfg import SyslinuxConfig
+from vmvisor_image.schemas.boot_cfg import NUMBER_KEYS, BootConfig
+from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig
 
 
 def seeds() -> list[bytes]:

@@ -6,8 +6,8 @@ import gzip as standard
 
 from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.samples import text
-from vmvisor_image.layers import gzip
-from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.compressions import gzip
+from vmvisor_image.compressions.layer import LayerOptions
 
 
 def seeds() -> list[bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.samples import text
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers import vhd
-from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.testing.forge_virtual import vhd_disk
 
 

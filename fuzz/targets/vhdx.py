@@ -10,8 +10,8 @@ from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.patches import Patches
 from fuzz.samples import text
 from vmvisor_image import ReadAt
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers import vhdx
-from vmvisor_image.layers.layer import LayerOptions
 from vmvisor_image.schemas.vhdx import HEADER_MAGIC, HEADER_SIZE, HEADERS, REGION_MAGIC, REGION_TABLES, TABLE_SIZE
 from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge_virtual import vhdx_disk

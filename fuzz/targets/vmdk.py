@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.samples import text
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers import vmdk
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.streams import BytesSource, ReadAt
+from vmvisor_image.streams.source import BytesSource, ReadAt
 from vmvisor_image.testing.forge_virtual import vmdk_disk
 
 

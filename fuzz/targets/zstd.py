@@ -6,8 +6,8 @@ import zstandard
 
 from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.samples import text
-from vmvisor_image.layers import zstd
-from vmvisor_image.layers.layer import LayerOptions
+from vmvisor_image.compressions import zstd
+from vmvisor_image.compressions.layer import LayerOptions
 
 
 def seeds() -> list[bytes]:

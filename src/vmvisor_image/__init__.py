@@ -2,8 +2,15 @@
 
 from vmvisor_image.archives.archive import Archive, open_archive
 from vmvisor_image.archives.member import ArchiveMember
+from vmvisor_image.base.limits import Limits
 from vmvisor_image.boot.pxe import PxeExport, export_pxe
-from vmvisor_image.datastore import Datastore, open_datastore
+from vmvisor_image.compressions.layer import Layer
+from vmvisor_image.disk.convert import Conversion, convert
+from vmvisor_image.disk.datastore import Datastore, open_datastore
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.disk.purpose import Generation
 from vmvisor_image.errors import (
     ClosedError,
     CorruptImage,
@@ -35,27 +42,20 @@ from vmvisor_image.errors import (
     UsageError,
     VmvisorImageError,
 )
-from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import Directory, Extent, File, FileAttributes
-from vmvisor_image.hexdump import Hexdump
-from vmvisor_image.image import Image
-from vmvisor_image.layers.layer import Layer
-from vmvisor_image.limits import Limits
-from vmvisor_image.partition import Partition
-from vmvisor_image.partition_table import PartitionTable
-from vmvisor_image.partition_types import PARTITION_TYPES, PartitionType
-from vmvisor_image.purpose import Generation
+from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.examine.survey import Survey
+from vmvisor_image.files.file import Directory, Extent, File, FileAttributes
+from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
-from vmvisor_image.report import ImageReport, PartitionReport, inspect
-from vmvisor_image.seekable_zstd import Conversion, convert
-from vmvisor_image.streams import ReadAt
-from vmvisor_image.survey import Survey
-from vmvisor_image.verification import verify
-from vmvisor_image.verification_report import VerificationReport
+from vmvisor_image.reports.inspection import ImageReport, PartitionReport, inspect
+from vmvisor_image.reports.verification import verify
+from vmvisor_image.reports.verification_report import VerificationReport
+from vmvisor_image.schemas.partition_types import PARTITION_TYPES, PartitionType
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.vmfs import VmfsVolume
-from vmvisor_image.volumes.vmfs_files import FileLock, RawDeviceMapping
-from vmvisor_image.volumes.vmfs_heartbeats import ActiveHost
+from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping
+from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost
+from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from vmvisor_image.cli import main
+from vmvisor_image.faces.cli import main
 
 sys.exit(main())

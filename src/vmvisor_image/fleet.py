@@ -38,13 +38,13 @@ from vmvisor_image import (
     PathNotFound,
     UsageError,
 )
-from vmvisor_image.cores import available_cores
-from vmvisor_image.destination import check_replaceable, is_at, lock, publish, write_all, writing
-from vmvisor_image.pipes import taking_pipes
-from vmvisor_image.report import report as report_of
-from vmvisor_image.sources import SourceLike, is_source, path_of
-from vmvisor_image.streams import descriptor_of, is_pipe
-from vmvisor_image.urls import is_url
+from vmvisor_image.base.cores import available_cores
+from vmvisor_image.base.destination import check_replaceable, is_at, lock, publish, write_all, writing
+from vmvisor_image.reports.inspection import report as report_of
+from vmvisor_image.streams.opening import SourceLike, is_source, path_of
+from vmvisor_image.streams.pipes import taking_pipes
+from vmvisor_image.streams.source import descriptor_of, is_pipe
+from vmvisor_image.streams.urls import is_url
 
 Progress = Callable[[int, int], None]
 """Called with the images done and in all, from the thread that takes the rows."""
@@ -130,7 +130,7 @@ def scan_one(
     ``ray.remote(scan_one)``.
 
     Args:
-        source: See `Image.open`; also a pipe, see `vmvisor_image.pipes.PipeSource`.
+        source: See `Image.open`; also a pipe, see `vmvisor_image.streams.pipes.PipeSource`.
         threads: Threads that decode it; 1, as many images are read at once.
         detail: With the whole report, as JSON, in `Row.report`.
         limits: See `Image.open`; an image that passes one is a row that says so.
@@ -270,7 +270,7 @@ def scan(
     if images_per_task < 1:
         raise InvalidArgument(f"images_per_task must be at least 1, not {images_per_task}")
     try:
-        from vmvisor_image.dask_bag import make_bag
+        from vmvisor_image.base.dask_bag import make_bag
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
     task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)

@@ -32,7 +32,7 @@ from vmvisor_image import (
     ReadAt,
     ReadOnly,
 )
-from vmvisor_image.streams import BufferedStream
+from vmvisor_image.streams.source import BufferedStream
 
 _LONGEST_NUMBER = 10
 _Found = Directory | File | Partition

@@ -33,8 +33,8 @@ from typing import (
     get_type_hints,
 )
 
+from vmvisor_image.base.forking import cached_property
 from vmvisor_image.errors import CorruptImage, InvalidArgument, TruncatedImage
-from vmvisor_image.forking import cached_property
 
 R = TypeVar("R", bound="Record")
 ByteOrder = Literal["little", "big"]
@@ -182,12 +182,12 @@ class Record:
             raise InvalidArgument(f"{type(self).__name__} can't be built: {error}") from error
 
     def _repr_html_(self) -> str:
-        from vmvisor_image import notebook
+        from vmvisor_image.faces import notebook
 
         return notebook.record_html(self)
 
     def __rich__(self) -> Any:
-        from vmvisor_image import terminal
+        from vmvisor_image.faces import terminal
 
         return terminal.record_table(self)
 

@@ -15,7 +15,7 @@ from typing import Final
 from tools.judges.comparison import Case, Difference, Explanation, Reading, Sample, digest
 from tools.judges.programs import make, run
 from vmvisor_image import CorruptImage, Image, LimitExceeded, verify
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.streams.source import ReadAt
 
 _LARGEST: Final = 64 << 20
 """Bytes of a disk that are compared; of a damaged one that claims more, the size is."""

@@ -13,9 +13,9 @@ from tools.judges import content
 from tools.judges.comparison import Case, Difference, Explanation, Reading, Sample, digest
 from tools.judges.programs import make, run
 from vmvisor_image import CorruptImage, LimitExceeded, verify
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.peel import peel
-from vmvisor_image.streams import FileSource, ReadAt, read_up_to
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.peel import peel
+from vmvisor_image.streams.source import FileSource, ReadAt, read_up_to
 
 _FILTERS: Final = (
     ("--lzma2=preset=0",),

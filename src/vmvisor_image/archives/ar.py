@@ -13,10 +13,10 @@ from typing import Final
 
 from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files import Extent
+from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.files.file import Extent
 from vmvisor_image.schemas.ar import MAGIC, MEMBER_END, MemberHeader
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
 
 NAME: Final = "ar (VIB)"
 KIND: Final = "ar"

@@ -15,16 +15,16 @@ from vmvisor_image.archives.member import (
     MemberTree,
     Reader,
 )
+from vmvisor_image.base.forking import ForkSafeLock, cached_property
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.peel import peel
 from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem, ProblemList, or_more
-from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import Directory, Extent, File
-from vmvisor_image.forking import ForkSafeLock, cached_property
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.peel import peel
-from vmvisor_image.limits import Meter
+from vmvisor_image.files.file import Directory, Extent, File
+from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
-from vmvisor_image.sources import SourceLike, open_source
-from vmvisor_image.streams import Closing, ReadAt, Source, View, as_source, knows_size, meter_of, read_up_to
+from vmvisor_image.streams.opening import SourceLike, open_source
+from vmvisor_image.streams.source import Closing, ReadAt, Source, View, as_source, knows_size, meter_of, read_up_to
 
 _MOST_COUNTED: Final = 100_000
 """Members that are left out: counting them reads them."""

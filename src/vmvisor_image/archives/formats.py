@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from vmvisor_image.archives import ar, tar, zip  # noqa: A004  # the format's name
+from vmvisor_image.archives import ar, iso9660, tar, zip  # noqa: A004  # the format's name
 from vmvisor_image.archives.member import ArchiveMember
 from vmvisor_image.errors import Problem
-from vmvisor_image.signatures import Format
-from vmvisor_image.streams import ReadAt
-from vmvisor_image.volumes import iso9660
+from vmvisor_image.examine.signatures import Format
+from vmvisor_image.streams.source import ReadAt
 
 
 class ArchiveFormat(Format, Protocol):

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.files import Directory, Extent, File
-from vmvisor_image.streams import ReadAt, Source
+from vmvisor_image.files.file import Directory, Extent, File
+from vmvisor_image.streams.source import ReadAt, Source
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000

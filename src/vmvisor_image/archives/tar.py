@@ -23,7 +23,8 @@ from vmvisor_image.archives.tar_sparse import (
     read_number,
 )
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files import Extent
+from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.files.file import Extent
 from vmvisor_image.schemas.tar import (
     BLOCK,
     CHECKSUM,
@@ -34,8 +35,7 @@ from vmvisor_image.schemas.tar import (
     TarTail,
     VmtarTail,
 )
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import ReadAt, knows_size, read_healthy, read_up_to
+from vmvisor_image.streams.source import ReadAt, knows_size, read_healthy, read_up_to
 
 NAME: Final = "tar, vmtar"
 KIND: Final = "tar"

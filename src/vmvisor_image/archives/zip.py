@@ -25,6 +25,9 @@ from datetime import datetime
 from typing import IO, Final, Protocol, Self, cast
 
 from vmvisor_image.archives.member import ArchiveMember
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.compressions.sequential import SequentialReader
+from vmvisor_image.compressions.zstd import ZstdDecoder
 from vmvisor_image.errors import (
     CorruptImage,
     InvalidArgument,
@@ -34,12 +37,18 @@ from vmvisor_image.errors import (
     SourceError,
     TruncatedImage,
 )
-from vmvisor_image.files import Extent
-from vmvisor_image.layers.zstd import ZstdDecoder
-from vmvisor_image.limits import Meter
-from vmvisor_image.sequential import SequentialReader
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import ReadAt, Slice, Source, meter_of, open_stream, past_end, read_healthy, read_up_to
+from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.files.file import Extent
+from vmvisor_image.streams.source import (
+    ReadAt,
+    Slice,
+    Source,
+    meter_of,
+    open_stream,
+    past_end,
+    read_healthy,
+    read_up_to,
+)
 
 NAME: Final = "zip"
 KIND: Final = "zip"

@@ -1,5 +1,5 @@
 """Booting what an image holds: its boot configuration, its boot banks, and the export to a PXE server."""
 
-from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
+from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
 
 __all__ = ["BootConfig", "BootModule"]

@@ -28,8 +28,8 @@ from vmvisor_image.schemas.module import (
     EnvelopeHeader,
     EnvelopePadding,
 )
-from vmvisor_image.sources import SourceLike, open_source
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.streams.opening import SourceLike, open_source
+from vmvisor_image.streams.source import ReadAt
 
 CIPHER: Final = "AES-256-GCM"
 """The only cipher that is known to be used."""

@@ -21,7 +21,7 @@ from vmvisor_image.schemas.microcode import (
     AmdSection,
     IntelHeader,
 )
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams.source import ReadAt, read_up_to
 
 Vendor = Literal["Intel", "AMD"]
 

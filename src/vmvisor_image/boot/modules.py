@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from vmvisor_image.archives.archive import Archive, ArchiveHome, find_reader
+from vmvisor_image.base.forking import cached_property
 from vmvisor_image.boot import microcode
 from vmvisor_image.boot.microcode import MicrocodeUpdate, find_vendor, read_updates
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.peel import peel
+from vmvisor_image.compressions.signed import ModuleSignature, find_signature
 from vmvisor_image.errors import CorruptImage, NotAnArchive
-from vmvisor_image.forking import cached_property
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.peel import peel
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.module import (
     ELF_MAGIC,
@@ -28,9 +29,8 @@ from vmvisor_image.schemas.module import (
     ElfIdentification,
     MultibootHeader,
 )
-from vmvisor_image.signed import ModuleSignature, find_signature
-from vmvisor_image.sources import SourceLike, open_source
-from vmvisor_image.streams import Closing, ReadAt, Slice, meter_of, read_up_to
+from vmvisor_image.streams.opening import SourceLike, open_source
+from vmvisor_image.streams.source import Closing, ReadAt, Slice, meter_of, read_up_to
 
 ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "microcode", "empty", "unknown"]
 WITHOUT_FILES: Final = {

@@ -14,7 +14,7 @@ from typing import Final
 
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.archives.member import ArchiveMember
-from vmvisor_image.destination import from_source
+from vmvisor_image.base.destination import from_source
 from vmvisor_image.errors import CorruptImage, InvalidArgument
 from vmvisor_image.schemas.tar import BLOCK, CHECKSUM, VISOR_MAGIC
 

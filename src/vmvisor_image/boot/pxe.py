@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from vmvisor_image.boot.boot_cfg import BootConfig, BootModule
+from vmvisor_image.base.names import fold_name
 from vmvisor_image.boot.bootable import (
     BOOT_LABELS,
     ESX_35_MODULES,
@@ -21,8 +21,8 @@ from vmvisor_image.boot.bootable import (
     find_installer,
 )
 from vmvisor_image.boot.overlay import build_module
-from vmvisor_image.boot.syslinux_cfg import SyslinuxConfig, add_entry
 from vmvisor_image.boot.system import PRODUCT_OF_3, identify
+from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
@@ -31,11 +31,11 @@ from vmvisor_image.errors import (
     PathNotFound,
     UnsafeName,
 )
-from vmvisor_image.extraction import write_files
-from vmvisor_image.files import File
-from vmvisor_image.image import Image
-from vmvisor_image.names import fold_name
-from vmvisor_image.sources import SourceLike
+from vmvisor_image.files.extraction import write_files
+from vmvisor_image.files.file import File
+from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
+from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig, add_entry
+from vmvisor_image.streams.opening import SourceLike
 
 LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""

@@ -7,8 +7,8 @@ from typing import Final
 from vmvisor_image.archives.archive import Archive, ArchiveHome, open_archive
 from vmvisor_image.boot.envelope import decrypt, key_of
 from vmvisor_image.errors import CorruptImage, KeyUnavailable, PathNotFound
-from vmvisor_image.files import File
-from vmvisor_image.sources import SourceLike, path_of
+from vmvisor_image.files.file import File
+from vmvisor_image.streams.opening import SourceLike, path_of
 
 STATE: Final = "state.tgz"
 LOCAL: Final = "local.tgz"

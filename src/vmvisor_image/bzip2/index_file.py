@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from vmvisor_image.base.destination import check_replaceable, write_whole, writing
 from vmvisor_image.bzip2.index import BlockEntry, Place, largest_size
-from vmvisor_image.destination import check_replaceable, write_whole, writing
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.bzip2_index import MAGIC, VERSION, Bzip2IndexHeader
 

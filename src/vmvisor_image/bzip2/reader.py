@@ -12,8 +12,12 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from vmvisor_image.base.cores import available_cores
+from vmvisor_image.base.forking import restart_in_child
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.bzip2.cache import BlockCache
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, decode_unfollowed, read_bits
+from vmvisor_image.bzip2.decoded_cache import DecodedCache
 from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.bzip2.index_file import (
     CACHE_SUFFIX,
@@ -27,14 +31,10 @@ from vmvisor_image.bzip2.index_file import (
 from vmvisor_image.bzip2.salvage import SalvagedBlock, salvage
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
-from vmvisor_image.cores import available_cores
-from vmvisor_image.decoded_cache import DecodedCache
 from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
-from vmvisor_image.fingerprint import fingerprint, is_identified
-from vmvisor_image.forking import restart_in_child
-from vmvisor_image.limits import Meter
-from vmvisor_image.sources import OpenedSource, SourceLike, open_source
-from vmvisor_image.streams import Source, check_range, knows_size, open_stream, past_end, read_up_to
+from vmvisor_image.streams.fingerprint import fingerprint, is_identified
+from vmvisor_image.streams.opening import OpenedSource, SourceLike, open_source
+from vmvisor_image.streams.source import Source, check_range, knows_size, open_stream, past_end, read_up_to
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
@@ -280,7 +280,7 @@ class Bzip2Reader(Source):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.skip_zeros`: a block is not decoded where the index knows that it is all zeros."""
+        """See `vmvisor_image.streams.source.skip_zeros`: the index knows blocks that are all zeros."""
         index = self._walk.index
         while offset < min(end, index.end):
             entry = index[index.find(offset)]

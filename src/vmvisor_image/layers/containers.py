@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.archives import iso9660
 from vmvisor_image.archives.archive import HEAD, ArchiveHome
 from vmvisor_image.archives.formats import ARCHIVES
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.compressions.formats import COMPRESSIONS
+from vmvisor_image.compressions.layer import Layer, LayerOptions
+from vmvisor_image.compressions.peel import inner_name_of, peel
 from vmvisor_image.errors import CorruptImage, MemberNotFound, NoDiskImage, PathNotFound, Problem, SeveralImages
-from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import File
-from vmvisor_image.layers.compressions import COMPRESSIONS
+from vmvisor_image.files.file import File
+from vmvisor_image.files.tree import FileTree
 from vmvisor_image.layers.known_files import recognise
-from vmvisor_image.layers.layer import Layer, LayerOptions
-from vmvisor_image.layers.peel import inner_name_of, peel
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-from vmvisor_image.names import fold_name
-from vmvisor_image.streams import ReadAt, meter_of, read_up_to
-from vmvisor_image.volumes import iso9660
+from vmvisor_image.streams.source import ReadAt, meter_of, read_up_to
 
 
 def _one_of(suffixes: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, PathNotFound, SourceError
-from vmvisor_image.file_tree import FileTree
+from vmvisor_image.files.tree import FileTree
 
 _HEAD: Final = 4096
 """Bytes of a member that are looked at."""

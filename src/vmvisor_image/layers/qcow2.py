@@ -11,9 +11,9 @@ from typing import Final
 
 import zstandard
 
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, ProblemList
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.examine.signatures import Signature
 from vmvisor_image.schemas.qcow2 import (
     COMPRESSION_TYPE,
     CORRUPT,
@@ -25,8 +25,8 @@ from vmvisor_image.schemas.qcow2 import (
     Qcow2Extension,
     Qcow2Header,
 )
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.streams.source import ReadAt, read_up_to
 
 NAME: Final = "qcow2"
 KIND: Final = "qcow2"

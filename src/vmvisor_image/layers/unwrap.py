@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
+from vmvisor_image.compressions.peel import BZIP2, HEAD, inner_name_of, is_compression, peel_from
 from vmvisor_image.errors import CorruptImage, MemberNotFound
-from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import File
-from vmvisor_image.layers.layer import Layer, LayerOptions, check_depth
-from vmvisor_image.layers.peel import BZIP2, HEAD, inner_name_of, is_compression, peel_from
-from vmvisor_image.streams import KeptBeside, ReadAt, Source, as_source, read_up_to
+from vmvisor_image.files.file import File
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.streams.source import KeptBeside, ReadAt, Source, as_source, read_up_to
 
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
 """How compressed data of an Apple disk image may begin that is read as a compression by itself."""

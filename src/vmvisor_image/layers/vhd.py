@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
+from vmvisor_image.examine.signatures import Signature
 from vmvisor_image.schemas.vhd import (
     DYNAMIC,
     FIXED,
@@ -21,8 +21,8 @@ from vmvisor_image.schemas.vhd import (
     VhdDynamicHeader,
     VhdFooter,
 )
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import ReadAt, Slice, Source, read_up_to
+from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
+from vmvisor_image.streams.source import ReadAt, Slice, Source, read_up_to
 
 NAME: Final = "VHD"
 KIND: Final = "vhd"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, ProblemList
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Run, Tables
+from vmvisor_image.examine.signatures import Signature
 from vmvisor_image.schemas.vhdx import (
     BAT_REGION,
     DISK_ID,
@@ -37,8 +37,8 @@ from vmvisor_image.schemas.vhdx import (
     RegionTableHeader,
     VhdxHeader,
 )
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import ReadAt, read_up_to
+from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
+from vmvisor_image.streams.source import ReadAt, read_up_to
 
 NAME: Final = "VHDX"
 KIND: Final = "vhdx"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, Protocol
 
+from vmvisor_image.compressions.layer import Layer, LayerOptions
 from vmvisor_image.errors import CorruptImage
+from vmvisor_image.examine.signatures import Format, in_order, match_disk
 from vmvisor_image.layers import qcow2, vhd, vhdx, vmdk
-from vmvisor_image.layers.layer import Layer, LayerOptions
-from vmvisor_image.signatures import Format, in_order, match_disk
-from vmvisor_image.streams import ReadAt, Source, knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt, Source, knows_size, read_up_to
 
 
 class VirtualDisk(Format, Protocol):

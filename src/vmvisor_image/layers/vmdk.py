@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList, UnsafeName
-from vmvisor_image.layers.layer import LayerOptions
-from vmvisor_image.layers.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.examine.signatures import Signature
 from vmvisor_image.schemas.vmdk import (
     AT_END,
     COMPRESSED,
@@ -29,14 +29,8 @@ from vmvisor_image.schemas.vmdk import (
     GrainMarker,
     SparseExtentHeader,
 )
-from vmvisor_image.signatures import Signature
-from vmvisor_image.streams import (
-    Pieced,
-    ReadAt,
-    Source,
-    as_source,
-    read_up_to,
-)
+from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.streams.source import Pieced, ReadAt, Source, as_source, read_up_to
 
 NAME: Final = "VMDK"
 KIND: Final = "vmdk"

@@ -66,7 +66,7 @@ class GptEntry(Record):
     """The 128 bytes of a partition entry."""
 
     type_guid: Annotated[bytes, Bytes(16)]
-    """Partition type; zeros mark an unused entry. See `vmvisor_image.partition_types`."""
+    """Partition type; zeros mark an unused entry. See `vmvisor_image.schemas.partition_types`."""
     partition_guid: Annotated[bytes, Bytes(16)]
     """This partition's own identifier."""
     first_lba: U64

@@ -29,7 +29,7 @@ class PartitionEntry(Record):
     first_chs: Annotated[bytes, Bytes(3)]
     """First sector as cylinder, head and sector; ignored by everything since 1996."""
     type_code: U8
-    """Partition type; 0 marks an unused entry. See `vmvisor_image.partition.PARTITION_TYPES`."""
+    """Partition type; 0 marks an unused entry. See `vmvisor_image.disk.partition.PARTITION_TYPES`."""
     last_chs: Annotated[bytes, Bytes(3)]
     """Last sector, inclusive, as cylinder, head and sector."""
     first_lba: U32

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.record import ByteOrder, Integer, Record
-from vmvisor_image.streams import BytesSource, ReadAt, View
+from vmvisor_image.streams.source import BytesSource, ReadAt, View
 from vmvisor_image.testing.forge import SparseImage
 
 _MOST_CHANGES = 4
@@ -54,7 +54,7 @@ class DamagedSource(View):
         """What lies over it."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """See `vmvisor_image.streams.ReadAt.read_at`."""
+        """See `vmvisor_image.streams.source.ReadAt.read_at`."""
         data = super().read_at(offset, length)
         end = offset + length
         hits = [each for each in self.changes if each.offset < end and offset < each.offset + len(each.data)]
@@ -67,7 +67,7 @@ class DamagedSource(View):
         return bytes(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.Source.skip_zeros`."""
+        """See `vmvisor_image.streams.source.Source.skip_zeros`."""
         ahead = [max(offset, each.offset) for each in self.changes if each.offset + len(each.data) > offset]
         return min([super().skip_zeros(offset, end), end, *ahead])
 

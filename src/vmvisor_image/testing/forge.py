@@ -46,7 +46,7 @@ from vmvisor_image.schemas.mbr import (
     PartitionEntry,
 )
 from vmvisor_image.schemas.tar import BLOCK
-from vmvisor_image.streams import Source, check_range, past_end
+from vmvisor_image.streams.source import Source, check_range, past_end
 from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive
 
 DEFAULT_TIME: Final = datetime(2008, 1, 15, 12, 0, 0)  # noqa: DTZ001  # FAT has no time zone
@@ -113,7 +113,7 @@ class SparseImage(Source):
         return tuple(self._pieces)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """See `vmvisor_image.streams.ReadAt.read_at`."""
+        """See `vmvisor_image.streams.source.ReadAt.read_at`."""
         check_range(offset, length)
         if offset + length > self._size:
             raise past_end("forged image", offset, length, self._size)
@@ -132,7 +132,7 @@ class SparseImage(Source):
         return bytes(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.Source.skip_zeros`."""
+        """See `vmvisor_image.streams.source.Source.skip_zeros`."""
         number = max(0, bisect_right(self._starts, offset) - 1)
         while number < len(self._pieces):
             start, data = self._pieces[number]

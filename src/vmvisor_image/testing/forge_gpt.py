@@ -12,10 +12,10 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from vmvisor_image.errors import InvalidArgument
-from vmvisor_image.partition_types import BASIC_DATA, EFI_SYSTEM, MBR_GPT, VMFS, VMFS_L, VMKCORE
 from vmvisor_image.schemas.gpt import LEGACY_BOOTABLE, REVISION, SHIPPED_BACKUP_LBA, SIGNATURE, GptEntry, GptHeader
 from vmvisor_image.schemas.mbr import SIGNATURE as MBR_SIGNATURE
 from vmvisor_image.schemas.mbr import MasterBootRecord, PartitionEntry
+from vmvisor_image.schemas.partition_types import BASIC_DATA, EFI_SYSTEM, MBR_GPT, VMFS, VMFS_L, VMKCORE
 from vmvisor_image.testing.forge import SparseImage, Tree, fat_volume
 from vmvisor_image.testing.forge_vmfs import vmfs_headers
 

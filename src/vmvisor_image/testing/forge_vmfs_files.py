@@ -35,7 +35,7 @@ from vmvisor_image.schemas.vmfs import (
 )
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET, DEFAULT_CREATED, NaaDisk, VmfsKind, vmfs_headers
-from vmvisor_image.volumes.vmfs_files import DIRECTORY, LINK, RAW_DEVICE, REGULAR, SYSTEM
+from vmvisor_image.volumes.vmfs.files import DIRECTORY, LINK, RAW_DEVICE, REGULAR, SYSTEM
 
 Pointers = Literal["resident", "sub-blocks", "file blocks", "pointer blocks", "double", "large blocks"]
 

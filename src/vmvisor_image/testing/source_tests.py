@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage, VmvisorImageError
-from vmvisor_image.streams import ReadAt, as_source, open_stream, prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.source import ReadAt, as_source, open_stream, prefetch, read_up_to, skip_zeros
 
 _THREADS = 4
 _READS = 50
@@ -35,7 +35,7 @@ _LENGTHS = (0, 1, 2, 511, 512, 513, 4096)
 
 
 class SourceTests:
-    """Conformance of a source to `vmvisor_image.streams.Source`; a subclass says how one is made.
+    """Conformance of a source to `vmvisor_image.streams.source.Source`; a subclass says how one is made.
 
     What has but the two members of `ReadAt` is tested as it is used: in a `CheckedSource`. An empty range behind the
     end may be no bytes or an error, as a source that finds its size by decoding would have to decode for it.

@@ -7,10 +7,14 @@ from typing import Final
 from uuid import UUID
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.files import FileHome
-from vmvisor_image.signatures import DOS_PROGRAM, Match, first_match
-from vmvisor_image.streams import ReadAt, read_up_to
-from vmvisor_image.volumes import fat, iso_volume, vmfs, vmfs_device, vmkcore
+from vmvisor_image.examine.signatures import DOS_PROGRAM, Match, first_match
+from vmvisor_image.files.file import FileHome
+from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.volumes import iso9660 as iso_volume
+from vmvisor_image.volumes import vmkcore
+from vmvisor_image.volumes.fat import volume as fat
+from vmvisor_image.volumes.vmfs import device as vmfs_device
+from vmvisor_image.volumes.vmfs import volume as vmfs
 from vmvisor_image.volumes.volume import Hints, Volume, VolumeFormat
 
 VOLUMES: Final[tuple[VolumeFormat, ...]] = (fat, iso_volume, vmfs, vmkcore)
@@ -18,7 +22,7 @@ VOLUMES: Final[tuple[VolumeFormat, ...]] = (fat, iso_volume, vmfs, vmkcore)
 
 
 def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> Match | None:
-    """The first of all magics that the content has, or None; see `vmvisor_image.signatures.first_match`."""
+    """The first of all magics that the content has, or None; see `vmvisor_image.examine.signatures.first_match`."""
     from vmvisor_image.volumes.magics import SIGNATURES  # lazily: the formats cost start-up time
 
     return first_match(SIGNATURES, source, start, size)

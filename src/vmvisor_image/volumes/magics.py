@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from vmvisor_image.archives.formats import ARCHIVES
-from vmvisor_image.layers.compressions import COMPRESSIONS
+from vmvisor_image.compressions.formats import COMPRESSIONS
+from vmvisor_image.examine.signatures import in_order
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-from vmvisor_image.signatures import in_order
 from vmvisor_image.volumes.find import VOLUMES
 
 SIGNATURES: Final = in_order((*COMPRESSIONS, *ARCHIVES, *VIRTUAL_DISKS, *VOLUMES))

@@ -6,8 +6,8 @@ import functools
 from typing import Final, Protocol
 
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files import FileHome
-from vmvisor_image.streams import ReadAt
+from vmvisor_image.files.file import FileHome
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.volume import Volume
 
 GROUP: Final = "vmvisor_image.volumes"
@@ -20,7 +20,7 @@ class VolumeType(Protocol):
     def probe(self, disk: ReadAt, start: int, size: int, /) -> bool:
         """Whether a volume of this type is in the partition of `size` bytes from byte `start` of `disk`.
 
-        Reads a few bytes at most; `vmvisor_image.streams.read_up_to` does not mind the end of the disk.
+        Reads a few bytes at most; `vmvisor_image.streams.source.read_up_to` does not mind the end of the disk.
         """
         ...
 

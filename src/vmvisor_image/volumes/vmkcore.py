@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmvisor_image.files import FileHome
-from vmvisor_image.partition_types import MBR_VMKCORE, VMKCORE
-from vmvisor_image.streams import ReadAt, Slice, find_data
-from vmvisor_image.survey import entropy
+from vmvisor_image.examine.survey import entropy
+from vmvisor_image.files.file import FileHome
+from vmvisor_image.schemas.partition_types import MBR_VMKCORE, VMKCORE
+from vmvisor_image.streams.source import ReadAt, Slice, find_data
 from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage, Hints
 
 NAME: Final = "diagnostic partition"

@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol, TypeGuard
 from uuid import UUID
 
 from vmvisor_image.errors import Problem
-from vmvisor_image.file_tree import FileTree
-from vmvisor_image.files import Extent, FileHome
+from vmvisor_image.examine.signatures import Format
+from vmvisor_image.files.file import Extent, FileHome
+from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
-from vmvisor_image.signatures import Format
-from vmvisor_image.streams import ReadAt
-from vmvisor_image.volumes.fat_check import FatFigures
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.volumes.fat.check import FatFigures
 from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.vmfs_check import VmfsFigures
+from vmvisor_image.volumes.vmfs.check import VmfsFigures
 
 
 class Volume(Protocol):

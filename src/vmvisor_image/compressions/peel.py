@@ -1,0 +1,72 @@
+"""Compressions, taken off one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Final
+
+from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
+from vmvisor_image.compressions.signed import strip_signature
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
+
+BZIP2, _GZIP = "bzip2", "gzip"
+HEAD: Final = 512
+"""Bytes from its start by which a compression or virtual disk is known."""
+
+
+def peel(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
+    """The compressions around `source`, outermost first.
+
+    Raises:
+        CorruptImage: One is recognised and can't be opened.
+    """
+    return peel_from(source, name, options, read_up_to(source, 0, HEAD))
+
+
+def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
+    """The compressions around `source`, which begins with the `HEAD` bytes `head`; else as `peel`."""
+    from vmvisor_image.compressions.formats import COMPRESSIONS  # lazily: its modules cost start-up time
+
+    layers: list[Layer] = []
+    inner = source
+    while True:
+        kind = next((kind for kind in COMPRESSIONS if kind.probe(head)), None)
+        if kind is None:
+            break
+        check_depth(layers, options)
+        if options.progress is not None:
+            options = replace(options, total=inner.size if knows_size(inner) else None)
+        if layers and layers[-1].kind == _GZIP:
+            with contextlib.suppress(CorruptImage):  # what is before the damage can be read
+                inner = strip_signature(inner)  # of a boot module that is compressed twice
+        inner = kind.open_layer(inner, options)
+        layers.append(Layer(kind.KIND, name, inner))
+        name = inner_name_of(layers[-1])
+        options = replace(options, progress=None)  # the outermost compression tells how far it is
+        if kind.KIND == BZIP2:
+            options = replace(options, index=None, cache=None)
+        head = read_up_to(inner, 0, HEAD)
+    return tuple(layers)
+
+
+def inner_name_of(layer: Layer) -> str | None:
+    """Name of the file inside a compression; None of anything else, or where the compression has none."""
+    from vmvisor_image.compressions.formats import COMPRESSIONS  # lazily: its modules cost start-up time
+
+    compression = next((each for each in COMPRESSIONS if layer.kind == each.KIND), None)
+    if layer.name is None or compression is None:
+        return None
+    stem, dot, last = layer.name.rpartition(".")
+    suffix = f"{dot}{last}".casefold()
+    if any(suffix in each.TAR_SUFFIXES for each in COMPRESSIONS):
+        return f"{stem}.tar"
+    return stem if suffix in compression.SUFFIXES else layer.name
+
+
+def is_compression(layer: Layer) -> bool:
+    """Whether a layer is a compression, and no container or virtual disk."""
+    from vmvisor_image.compressions.formats import COMPRESSIONS  # lazily: its modules cost start-up time
+
+    return any(layer.kind == each.KIND for each in COMPRESSIONS)

@@ -1,0 +1,156 @@
+"""Boot banks: which of them the boot loader starts.
+
+Source of the rules: vmware/esx-boot, safeboot/bootbank.c and safeboot/vmfat.c, read for the facts. The loader takes
+every FAT volume with VMware's marker and a ``boot.cfg``, at most three of them in the order of their partition
+numbers. A bank can be started when its ``updated`` is above 0, its ``build`` is not empty, it was not for one quick
+boot, and its ``bootstate`` is 0 (valid) or 1 (upgraded, and never started). Of these, the highest ``updated`` wins,
+the first of equals.
+
+ESX 3i 3.5 is older than the marker: its banks have none, and which is the first is told by their labels.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.files.file import File
+from vmvisor_image.schemas.boot_cfg import BootConfig
+from vmvisor_image.volumes.volume import Volume, complete, has_files
+
+BANK_CONFIGURATION: Final = "boot.cfg"
+"""The file in the boot bank's root that names kernel and modules."""
+LARGEST_CONFIGURATION: Final = 1 << 16
+"""Bytes of a boot loader's configuration that is read; real ones have a few hundred."""
+CONFIGURATION: Final = "boot configuration"
+"""What an error about one as such names."""
+_MOST_BANKS: Final = 3
+"""More than these the loader does not look at either."""
+_WITHOUT_MARKER: Final = "3."
+"""How versions begin whose banks have no marker."""
+
+
+class BootState(enum.Enum):
+    """``bootstate`` of a boot bank."""
+
+    VALID = 0
+    """It was started, or installed, well."""
+    UPGRADING = 1
+    """It was upgraded and waits for its first start."""
+    DIRTY = 2
+    """Its first start began and was not reported to have ended well: the loader gives it up."""
+    INVALID = 3
+    """It is empty, or was given up."""
+    UNKNOWN = -1
+    """It says none of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootBank:
+    """A FAT volume with a ``boot.cfg``."""
+
+    number: int
+    """Of its partition."""
+    uuid: bytes | None
+    """From VMware's marker, as in ``bootUUID=`` on the kernel's command line; None without a marker."""
+    build: str | None
+    """Version and build, such as "4.1.0-260247"."""
+    updated: int | None
+    """Counts upgrades, the higher the newer; None where it is missing or no number."""
+    state: BootState
+    """A missing ``bootstate`` counts as 0, as it does for the loader."""
+    configuration: BootConfig
+    """Its whole ``boot.cfg``."""
+    configuration_offset: int | None
+    """Where its ``boot.cfg`` lies, in bytes from the start of the decoded disk."""
+
+    @property
+    def is_chosen_by_label(self) -> bool:
+        """Whether it is of ESX 3i 3.5, whose banks have no marker: the first one is the one with the first label."""
+        return self.uuid is None and (self.build or "").startswith(_WITHOUT_MARKER)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the boot loader would not start it; None where it could, and where its rule is not known (3.5)."""
+        if self.is_chosen_by_label:
+            return None
+        if self.uuid is None:
+            return "it lacks VMware's marker"
+        if self.updated is None or self.updated <= 0:
+            return "its 'updated' is missing or 0"
+        if self.build is None:
+            return "its 'build' is empty"
+        if self.configuration.number("quickboot"):
+            return "it was for one quick boot only"
+        if self.state not in (BootState.VALID, BootState.UPGRADING):
+            return f"its 'bootstate' is {self.state.value} ({self.state.name.lower()})"
+        return None
+
+
+class BankPartition(Protocol):
+    """What is needed of a partition."""
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def volume(self) -> Volume | None:
+        """What it holds."""
+        ...
+
+
+def read_configuration(file: File) -> bytes:
+    """A boot loader's configuration, as it is.
+
+    Raises:
+        CorruptImage: It can't be read, or has more bytes than are read.
+    """
+    if file.size > LARGEST_CONFIGURATION:
+        raise CorruptImage(
+            f"{file.path!r} is larger than any boot loader's configuration",
+            structure=CONFIGURATION,
+            offset=file.extents[0].offset,
+            expected=f"at most {LARGEST_CONFIGURATION} bytes",
+            found=file.size,
+        )
+    return file.read_bytes()
+
+
+def read_bank(partition: BankPartition) -> BootBank | None:
+    """The boot bank in a partition; None where there is no FAT volume with a ``boot.cfg``.
+
+    Raises:
+        CorruptImage: It can't be read.
+    """
+    volume = partition.volume
+    if not has_files(volume) or complete(volume).boot_medium != "disk":
+        return None
+    found = next((entry for entry in volume.files.root if fold_name(entry.name) == BANK_CONFIGURATION), None)
+    if not isinstance(found, File):
+        return None
+    configuration = BootConfig.parse(read_configuration(found))
+    extents = found.extents
+    updated = configuration.number("updated")
+    state = configuration.number("bootstate") if "bootstate" in configuration.values else 0
+    return BootBank(
+        number=partition.number,
+        uuid=complete(volume).boot_uuid,
+        build=configuration.build,
+        updated=updated,
+        state=BootState(state) if state in range(4) else BootState.UNKNOWN,
+        configuration=configuration,
+        configuration_offset=extents[0].offset if extents else None,
+    )
+
+
+def active_bank(banks: Iterable[BootBank]) -> BootBank | None:
+    """The bank that the boot loader starts; None where it would start none."""
+    marked = [bank for bank in banks if bank.uuid is not None][:_MOST_BANKS]
+    startable = [bank for bank in marked if bank.obstacle is None]
+    return max(startable, key=lambda bank: bank.updated or 0, default=None)

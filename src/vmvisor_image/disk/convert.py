@@ -1,0 +1,252 @@
+"""Writing a decoded image as seekable zstd: the same room as bzip2, and hundreds of times quicker to read again.
+
+The file is plain zstd (`zstd -d` decodes it): frames of a fixed decoded size with checksums, and the seek table of
+zstd's seekable format at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from vmvisor_image.base.cores import available_cores
+from vmvisor_image.base.destination import (
+    check_apart,
+    check_replaceable,
+    from_source,
+    is_at,
+    lock,
+    publish,
+    write_all,
+    writing,
+)
+from vmvisor_image.compressions.zstd import walk_frames
+from vmvisor_image.disk.image import Image
+from vmvisor_image.errors import CorruptImage, InvalidArgument, SourceError
+from vmvisor_image.files.file import File
+from vmvisor_image.schemas.zstd import SeekTableEntry
+from vmvisor_image.streams.fingerprint import fingerprint, is_identified
+from vmvisor_image.streams.opening import SourceLike
+from vmvisor_image.streams.source import FileObjectSource, FileSource, ReadAt, prefetch, read_up_to
+from vmvisor_image.streams.zstd_frames import compress_frame, decode_frame, seek_table
+
+FRAME_SIZE: Final = 1 << 18
+"""Decoded bytes in a frame: a random read decodes one, in about 0.2 ms."""
+LEVEL: Final = 3
+_MOST_FRAMES: Final = 0x8000000
+"""As many as a seek table may have (ZSTD_SEEKABLE_MAXFRAMES)."""
+_READ: Final = 16
+"""Frames read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion wrote."""
+
+    path: Path
+    size: int
+    """Decoded bytes."""
+    compressed: int
+    """Bytes of the file."""
+    resumed_at: int
+    """Decoded bytes that an earlier, interrupted run had written already."""
+
+
+def convert(  # each is one setting of the command
+    source: SourceLike | Image,
+    dest: str | os.PathLike[str],
+    *,
+    level: int = LEVEL,
+    frame_size: int = FRAME_SIZE,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Conversion:
+    """Write a source as seekable zstd; it appears whole or not at all.
+
+    A run that is interrupted leaves ``DEST.….part``, and the next one of the same source goes on where that ends; all
+    frames in it are checked first. Where a source has neither a time nor a version by which it is known, such as one of
+    the caller's own, they are held against what it gives, too.
+
+    Args:
+        source: What to write: an open image, or any `ReadAt`, whose bytes are written as they are; or anything else
+            that `Image.open` takes, of which the disk in it is written.
+        dest: The file to write.
+        level: zstd's compression level.
+        frame_size: Decoded bytes in a frame, at least 4096.
+        threads: Threads that compress; None for one a core.
+        overwrite: Replace `dest` when it is there.
+        progress: Called with the decoded bytes written, and in all where that is known.
+
+    Raises:
+        DestinationExists: `dest` is there, or is no file that could be replaced, or the image itself.
+        CorruptImage: The source is damaged; what is before the damage stays in the part.
+        InvalidArgument: `level` or `frame_size` is out of range.
+        DestinationFull: There is no room left; what was written stays in the part.
+        DestinationFailed: The file can't be written for another reason.
+        SourceError: The source can't be read.
+    """
+    if not 4096 <= frame_size <= 1 << 30 or not 1 <= level <= 22:
+        raise InvalidArgument(f"frame_size must be 4096 to 1 GiB and level 1 to 22, not {frame_size} and {level}")
+    if threads is not None and threads < 1:
+        raise InvalidArgument(f"threads must be at least 1, not {threads}")
+    target = Path(dest)
+    check_replaceable(target, overwrite=overwrite)
+    if not isinstance(source, Image) and not hasattr(source, "read_at"):
+        with Image.open(source, threads=threads) as image:
+            return convert(
+                image,
+                dest,
+                level=level,
+                frame_size=frame_size,
+                threads=threads,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    source = cast("Image | ReadAt", source)
+    for given in _sources(source):
+        if isinstance(given, FileSource):
+            check_apart(target, given.path)
+    part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
+    with _claimed(part) as (part, file):
+        entries = _whole_frames(file, frame_size)
+        if not all(map(is_identified, _sources(source))):
+            entries = _matching(entries, file, source, frame_size)
+        resumed = len(entries) * frame_size
+        with writing(target):
+            file.truncate(sum(entry.compressed for entry in entries))
+            file.seek(0, os.SEEK_END)
+        size = resumed
+        for data, entry in _compress(source, resumed, frame_size, level, threads or available_cores()):
+            with writing(target):
+                write_all(file, data)
+            entries.append(entry)
+            size += entry.decompressed
+            if progress is not None:
+                progress(size, None)
+        if len(entries) > _MOST_FRAMES:
+            raise InvalidArgument(f"{len(entries)} frames are more than a seek table may have: choose larger ones")
+        with writing(target):
+            write_all(file, seek_table(entries))
+            compressed = file.tell()
+            publish(file, part, target)
+    return Conversion(target, size, compressed, resumed)
+
+
+def _sources(source: Image | ReadAt) -> tuple[ReadAt, ...]:
+    """All that the bytes come from."""
+    return source.sources if isinstance(source, Image) else (source,)
+
+
+def _key(source: Image | ReadAt) -> str:
+    """Of all that the bytes depend on; of an image what it was opened from and which way in, known without decoding."""
+    digest = hashlib.sha256(b"".join(fingerprint(part, exact=True) for part in _sources(source)))
+    if isinstance(source, Image):
+        # A container's member by its path; any other layer by its reader, as what is salvaged has one of its own.
+        inside = [
+            layer.source.path if isinstance(layer.source, File) else type(layer.source) for layer in source.layers
+        ]
+        way = [(layer.kind, layer.name, within) for layer, within in zip(source.layers, inside, strict=True)]
+        digest.update(repr(way).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """An earlier run's part, or a new one, open for writing by nobody else; one of its own where another run has it.
+
+    What a run of its own leaves behind when it ends early is removed: no other would find it.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            with writing(part), contextlib.suppress(FileExistsError):
+                part.open("xb").close()
+            with writing(part):
+                file = stack.enter_context(part.open("r+b", buffering=0))
+            if not lock(file):
+                break
+            if is_at(part, file):  # else the run that had it has just published it
+                yield part, file
+                return
+            file.close()
+        own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
+        with writing(own):
+            file = stack.enter_context(own.open("x+b", buffering=0))
+        try:
+            yield own, file
+        except BaseException:
+            file.close()  # Windows removes no file that is open
+            with contextlib.suppress(OSError):
+                own.unlink()
+            raise
+
+
+def _whole_frames(file: BinaryIO, frame_size: int) -> list[SeekTableEntry]:
+    """The frames at the start of an earlier run's part that are whole, and have the right size and checksum."""
+    entries: list[SeekTableEntry] = []
+    source = FileObjectSource(file)
+    with contextlib.suppress(CorruptImage):  # here the earlier run was interrupted
+        for frame in walk_frames(source):
+            if frame.size != frame_size or decode_frame(source.read_at(frame.start, frame.length), frame_size) is None:
+                break
+            entries.append(SeekTableEntry(frame.length, frame_size))
+    return entries
+
+
+def _matching(entries: list[SeekTableEntry], file: BinaryIO, source: ReadAt, frame_size: int) -> list[SeekTableEntry]:
+    """Those of the first entries whose frames are what the source gives."""
+    frames, at = FileObjectSource(file), 0
+    given = from_source(read_up_to(source, number * frame_size, frame_size) for number in range(len(entries)))
+    for number, (entry, data) in enumerate(zip(entries, given, strict=True)):
+        if decode_frame(frames.read_at(at, entry.compressed), frame_size) != data:
+            return entries[:number]
+        at += entry.compressed
+    return entries
+
+
+def _compress(
+    source: ReadAt, start: int, frame_size: int, level: int, threads: int
+) -> Iterator[tuple[bytes, SeekTableEntry]]:
+    """Frames of the source's bytes from `start`, in order, compressed ahead in threads."""
+
+    def compress(data: bytes) -> tuple[bytes, SeekTableEntry]:
+        frame = compress_frame(data, level)
+        return frame, SeekTableEntry(len(frame), len(data))
+
+    def frames() -> Iterator[bytes]:
+        at = start
+        while True:
+            prefetch(source, at, 2 * _READ * frame_size)
+            data = read_up_to(source, at, _READ * frame_size)
+            at += len(data)
+            for offset in range(0, len(data), frame_size):
+                yield data[offset : offset + frame_size]
+            if len(data) < _READ * frame_size:
+                return
+
+    pending: deque[Future[tuple[bytes, SeekTableEntry]]] = deque()
+    failure: CorruptImage | SourceError | None = None
+    coming = from_source(frames())
+    with ThreadPoolExecutor(threads, thread_name_prefix="zstd") as pool:
+        while True:
+            try:
+                data = next(coming, None)
+            except (CorruptImage, SourceError) as error:  # what was read before is written first
+                failure = error
+                break
+            if data is None:
+                break
+            pending.append(pool.submit(compress, data))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,480 @@
+"""`Image`: open a source, take its layers off, find its partitions."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, overload
+
+from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.limits import Limits, Meter
+from vmvisor_image.bzip2.bridged import BridgedReader
+from vmvisor_image.bzip2.reader import Bzip2Reader
+from vmvisor_image.compressions.layer import Layer, LayerOptions, Progress
+from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.disk.tables.find import find_table
+from vmvisor_image.disk.tables.table import Scheme
+from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
+from vmvisor_image.files.checksums import Checksum, check_beside
+from vmvisor_image.files.file import File
+from vmvisor_image.layers.unwrap import neighbour_of, unwrap
+from vmvisor_image.streams.fingerprint import fingerprint
+from vmvisor_image.streams.opening import SourceLike, open_source, path_of
+from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
+from vmvisor_image.streams.source import FileSource, ReadAt, Source, meter_of, open_stream, prefetch
+from vmvisor_image.streams.urls import is_url
+
+if TYPE_CHECKING:
+    from vmvisor_image.boot.system import System
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What an open image holds."""
+
+    layers: tuple[Layer, ...]
+    source: Source
+    """What was given."""
+    disk: Source
+    closers: tuple[Callable[[], None], ...]
+    neighbours: tuple[Source, ...]
+    """Files beside the source that the disk lies in, too."""
+
+
+class _OpenImage(Protocol):
+    """`Image.open`, called on the class."""
+
+    def __call__(
+        self,
+        source: SourceLike,
+        *,
+        threads: int | None = None,
+        index: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
+        progress: Progress | None = None,
+        member: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        salvage: bool = False,
+    ) -> Image:
+        """Open an image and recognise what wraps it; the disk itself is not read yet.
+
+        Args:
+            source: A path, a URL that fsspec takes (``https://…``, ``s3://…``, or chained,
+                ``simplecache::https://…``), bytes, a seekable binary file object (left open by `close`), or any
+                `ReadAt`.
+            threads: Threads that decode; None for one a core.
+            index: A file to keep in what was found out about a bzip2 source, so that the next time only what
+                is read is decoded: used where it is there, written by `close`. "auto" for beside the image, else
+                in the user's cache folder; see `vmvisor_image.bzip2.Bzip2Reader`.
+            cache: A folder to keep in what was decoded of a bzip2 source, as zstd, so that the next time costs
+                zstd's time; True for beside the image, else in the user's cache folder.
+            progress: Called with the compressed bytes passed so far and in all (None where that is not known),
+                from the thread that reads.
+            member: Which file of a container (an installer CD, a tar or zip archive) is the disk: its path, or the path
+                of an archive in it and the path in there, with a slash between. None for the one that is.
+            storage_options: What `fsspec.open` takes beside the URL, such as credentials; a source with any is a URL.
+            limits: What reading it may cost; None for those of the image that the source lies in, else the usual ones.
+            salvage: Where bzip2 data is damaged, place what is behind the damage by the end of the last partition, so
+                that only what the damaged blocks held is lost; decodes everything once.
+
+        Raises:
+            OSError: The file can't be opened.
+            RemoteError: What the URL leads to can't be read.
+            DependencyMissing: The source is a URL, and fsspec or what it needs for it is not installed.
+            CorruptImage: A wrapping is recognised and damaged.
+            LimitExceeded: There are more layers than `limits` allow, or finding them took too long.
+            NoDiskImage: A container holds nothing that looks like a disk.
+            SeveralImages: A container holds several disks, and `member` names none.
+            MemberNotFound: A container has no such member, or there is no container.
+            InvalidArgument: The source is none of these, or an argument is out of range.
+        """
+        ...
+
+
+class _OpenStream(Protocol):
+    """`Image.open`, called on an image."""
+
+    def __call__(self) -> io.BufferedReader:
+        """A seekable, read-only binary stream of the decoded disk."""
+        ...
+
+
+class _Open:
+    """Both meanings of `open` in the contract: ``Image.open(source)`` makes an image, ``image.open()`` a stream."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Image]) -> _OpenImage: ...
+    @overload
+    def __get__(self, instance: Image, owner: type[Image]) -> _OpenStream: ...
+    def __get__(self, instance: Image | None, owner: type[Image]) -> _OpenImage | _OpenStream:
+        if instance is not None:
+            return functools.partial(open_stream, instance.disk)
+
+        def open_image(
+            source: SourceLike,
+            *,
+            threads: int | None = None,
+            index: str | os.PathLike[str] | None = None,
+            cache: str | os.PathLike[str] | bool | None = None,
+            progress: Progress | None = None,
+            member: str | None = None,
+            storage_options: Mapping[str, Any] | None = None,
+            limits: Limits | None = None,
+            salvage: bool = False,
+        ) -> Image:
+            image = owner(
+                source,
+                threads=threads,
+                index=index,
+                cache=cache,
+                progress=progress,
+                member=member,
+                storage_options=storage_options,
+                limits=limits,
+                salvage=salvage,
+            )
+            with image.limits.operation():
+                _ = image.disk
+            return image
+
+        open_image.__doc__ = _OpenImage.__call__.__doc__
+        return open_image
+
+
+class Image(Source):
+    """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
+
+    Use it as a context manager, or call `close`. Any number of threads may read one image.
+    """
+
+    def __init__(
+        self,
+        source: SourceLike,
+        *,
+        threads: int | None = None,
+        index: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
+        progress: Progress | None = None,
+        member: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        salvage: bool = False,
+    ) -> None:
+        """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
+        if threads is not None and threads < 1:
+            raise InvalidArgument(f"threads must be at least 1, not {threads}")
+        self._given = source
+        self._storage_options = storage_options
+        self._salvage = salvage
+        self._meter = meter_of(source) if limits is None else Meter(limits)
+        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self._meter)
+        self._lock = ForkSafeLock()
+        self._opened: _Opened | None = None
+        self._table: PartitionTable | None = None
+        self._passed_over: list[Problem] = []
+        self._closed = False
+
+    open = _Open()
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what was decoded."""
+        return self._meter
+
+    @property
+    def limits(self) -> Limits:
+        """What reading it may cost."""
+        return self._meter.limits
+
+    @property
+    def disk(self) -> Source:
+        """The decoded disk."""
+        return self._open().disk
+
+    @property
+    def source(self) -> Source:
+        """What was opened, as it is: the outermost layer's bytes, or the disk where nothing wraps it."""
+        return self._open().source
+
+    @property
+    def size(self) -> int:
+        """Bytes of the decoded disk; of a compressed image the first call decodes to the end."""
+        return self.disk.size
+
+    @property
+    def size_is_known(self) -> bool:
+        """Whether `size` needs no decoding."""
+        return self.disk.size_is_known
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes that tell whether what was opened is still the same; see `vmvisor_image.streams.fingerprint`.
+
+        Of a disk in several files it is that of all of them.
+        """
+        found = [fingerprint(source) for source in self.sources]
+        return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """`source`, and the files beside it that the disk lies in, too: the extents of a VMDK."""
+        opened = self._open()
+        return (opened.source, *opened.neighbours)
+
+    @property
+    def known_size(self) -> int | None:
+        """`size`, or None where damage hides the end of the disk."""
+        try:
+            return self.size
+        except CorruptImage:
+            return None
+
+    @property
+    def path(self) -> str | None:
+        """The path or URL that was opened, or None for an image that has none."""
+        return path_of(self._given)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What wraps the disk, outermost first; empty for a bare disk."""
+        return self._open().layers
+
+    @property
+    def scheme(self) -> Scheme:
+        """Kind of the partition table: "mbr", "gpt", or "none" where there is none."""
+        return self.partitions.scheme
+
+    @property
+    def partitions(self) -> PartitionTable:
+        """Its partitions; reads the first sector."""
+        with self._lock:
+            if self._table is None:
+                self._table = PartitionTable(self, find_table(self.disk))
+            return self._table
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is damaged: in the wrapping as far as it was read, in the partition table, in each partition.
+
+        Reads the whole partition table, each partition's boot sector, root directory and ``boot.cfg``, and the disk's
+        size, so a compressed image is decoded to its end once.
+        """
+        found: list[Problem] = []
+        try:
+            with self.limits.operation():
+                table = self.partitions
+                found += table.problems
+                _ = table.banks  # a boot.cfg that can't be read is a problem of its partition
+                for partition in table:
+                    _ = partition.label
+                    found += partition.problems
+        except CorruptImage as error:
+            found.append(Problem.of(error))
+        return self._with_wrapping(found)
+
+    @property
+    def known_problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far, of all that was read: `problems` without opening or reading anything."""
+        table = self._table
+        return () if self._opened is None else self._with_wrapping([] if table is None else table.known_problems)
+
+    def _with_wrapping(self, of_disk: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Problems of the disk, and those of what wraps it as far as it was read; each once."""
+        found = [*of_disk]
+        for layer in self.layers:
+            found += layer.source.problems
+            if layer.files is not None:
+                found += layer.files.problems
+        return tuple(dict.fromkeys([*found, *self._passed_over]))
+
+    def system(self, bank: int | str | None = None) -> System:
+        """What it boots: version, modules in load order, and the files as the hypervisor would see them.
+
+        Args:
+            bank: Number or label of a boot bank's partition, or "active"; None for the usual one, see
+                `vmvisor_image.boot.bootable.find_bootable`.
+
+        Raises:
+            PartitionNotFound: There is no boot bank.
+        """
+        from vmvisor_image.boot.system import System
+
+        return System(self, bank)
+
+    def checksums(self) -> tuple[Checksum, ...]:
+        """Whether what was taken out of containers is what the checksum files beside it say; reads it whole.
+
+        The installer of ESXi 4.1 has an ``imagedd.md5`` beside its ``imagedd.bz2``.
+
+        Raises:
+            CorruptImage: A checksum file holds no checksum or is too large, or what is to be read is damaged.
+        """
+        found: list[Checksum] = []
+        with self.limits.operation():
+            for layer in self.layers:
+                if layer.files is not None and isinstance(layer.source, File):
+                    found += check_beside(layer.source, layer.files)
+        return tuple(found)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `offset` of the decoded disk.
+
+        Raises:
+            TruncatedImage: The range passes the end of the disk.
+            CorruptImage: The image is damaged there.
+        """
+        return self.disk.read_at(offset, length)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from byte `offset`; fewer only at the end of the disk, whose size need not be known.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        return self.disk.read_up_to(offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `vmvisor_image.streams.source.Source.prefetch`."""
+        prefetch(self.disk, offset, length)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.source.Source.skip_zeros`."""
+        return self.disk.skip_zeros(offset, end)
+
+    def close(self) -> None:
+        """Close what `open` opened; a file object or `ReadAt` of the caller's stays open."""
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, None
+        with contextlib.ExitStack() as stack:  # all of them, also where one fails
+            for close in opened.closers if opened is not None else ():  # what was opened last is closed first
+                stack.callback(close)
+
+    def _open(self) -> _Opened:
+        opened = self._opened
+        if opened is not None:
+            return opened
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the image is closed")
+            if self._opened is None:
+                self._opened = self._open_source()
+            return self._opened
+
+    def _open_source(self) -> _Opened:
+        opened = open_source(self._given, self._storage_options)
+        source, name = opened.source, opened.name
+        closers: list[Callable[[], None]] = [opened.close]
+        neighbours: list[Source] = []
+        neighbour = self._neighbour(source, closers, neighbours)
+        options = replace(self._options, neighbour=neighbour, report=self._passed_over.append)
+        try:
+            layers = unwrap(source, name, options)
+        except BaseException:
+            for close in closers:
+                close()
+            raise
+        if self._salvage and layers and isinstance(layers[-1].source, Bzip2Reader):
+            bridged = _bridge(layers[-1].source)
+            layers = (*layers[:-1], replace(layers[-1], source=bridged))
+        closers += [layer.source.close for layer in layers]
+        return _Opened(layers, source, layers[-1].source if layers else source, tuple(closers), (*neighbours,))
+
+    def _neighbour(
+        self, source: Source, closers: list[Callable[[], None]], neighbours: list[Source]
+    ) -> Callable[[str], ReadAt] | None:
+        """What opens files beside the one that was given, and adds them to `neighbours`."""
+        if isinstance(source, File):
+            return neighbour_of(source)
+        path, options = self.path, self._storage_options
+        if path is None or not isinstance(source, FileSource | RemoteSource | CachedSource):
+            return None
+
+        def open_neighbour(name: str) -> Source:
+            if isinstance(source, FileSource):
+                found: FileSource | RemoteSource | CachedSource = FileSource(Path(source.path).parent / name)
+            else:
+                found, _ = open_url(path, options, neighbour=name)
+            closers.append(found.close)
+            neighbours.append(found)
+            return found
+
+        return open_neighbour
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except DestinationFailed:  # the index can't be written: second to what went wrong before, if anything did
+            if kind is None:
+                raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given: SourceLike | None = self.path
+        if given is None and isinstance(self._given, bytes):
+            given = self._given
+        elif isinstance(given, str) and not self._is_url(given):
+            given = os.path.abspath(given)  # noqa: PTH100  # links are kept
+        if given is None:
+            raise TypeError("only an image of a path, of a URL or of bytes can be pickled")
+        options = replace(self._options, progress=None)
+        return (_reopen, (type(self), given, options, self._storage_options, self._salvage))
+
+    def _is_url(self, path: str) -> bool:
+        return self._storage_options is not None or is_url(path)
+
+    def _repr_html_(self) -> str:
+        from vmvisor_image.faces import notebook
+
+        return notebook.image_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image.faces import terminal
+
+        return terminal.image_table(self)
+
+    def __repr__(self) -> str:
+        what = f"of {type(self._given).__name__}" if self.path is None else repr(self.path)
+        return f"<Image {what}>"
+
+
+def _reopen(
+    kind: type[Image],
+    source: SourceLike,
+    options: LayerOptions,
+    storage_options: Mapping[str, Any] | None,
+    salvage: bool,
+) -> Image:
+    return kind(
+        source,
+        threads=options.threads,
+        index=options.index,
+        cache=options.cache,
+        member=options.member,
+        storage_options=storage_options,
+        limits=options.meter.limits,
+        salvage=salvage,
+    )
+
+
+def _bridge(reader: Bzip2Reader) -> Bzip2Reader | BridgedReader:
+    """The data with what is behind its damage in place; as it is where it is not damaged, or that can't be done."""
+    with contextlib.suppress(CorruptImage):
+        _ = reader.size
+        return reader
+    end = 0
+    with contextlib.suppress(CorruptImage):  # an entry behind the damage: those before it tell where the disk ends, too
+        for entry in find_table(reader).entries():
+            end = max(end, entry.start + entry.size)
+    with contextlib.suppress(CorruptImage):  # it can't be done; the reader's problems tell of the damage
+        return BridgedReader(reader, reader.source, end)
+    return reader

@@ -1,0 +1,411 @@
+"""Partitions: where they are, what they are for, and the way to what they hold."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+from uuid import UUID
+
+from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.names import printable
+from vmvisor_image.disk.banks import BootBank
+from vmvisor_image.disk.explanation import ACTIONS, GENERATION_NOTES, PURPOSES
+from vmvisor_image.disk.purpose import Generation, Layout, Purpose, assess
+from vmvisor_image.disk.tables.table import Scheme, TableEntry
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
+from vmvisor_image.examine.hexdump import Hexdump, hexdump
+from vmvisor_image.examine.signatures import Match
+from vmvisor_image.examine.survey import Survey, find_strings, survey
+from vmvisor_image.files.file import Extent
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.record import Record
+from vmvisor_image.schemas.partition_types import PartitionType, partition_type
+from vmvisor_image.streams.source import ReadAt, Slice, Source, find_data, open_stream
+from vmvisor_image.volumes.find import match_signature, open_volume
+from vmvisor_image.volumes.plugins import open_plugin_volume
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import Volume, complete, has_files
+
+_WHOLE_DISK = PartitionType(None, None, "whole disk")
+
+
+class Surroundings(Protocol):
+    """All partitions of a disk, which together say what each is for."""
+
+    @property
+    def banks(self) -> tuple[BootBank, ...]:
+        """The boot banks, by partition number."""
+        ...
+
+    @property
+    def layout(self) -> Layout | None:
+        """The generation's layout that the table has exactly; None where it has none."""
+        ...
+
+    @property
+    def generation(self) -> Generation | None:
+        """Whose disk this is; None where nothing says so."""
+        ...
+
+    def identify(self) -> tuple[Generation | None, tuple[Evidence, ...]]:
+        """`generation`, and what says so."""
+        ...
+
+
+class PartitionOwner(Protocol):
+    """What a partition needs of its image; kept instead of what it gives, so that a pickled handle stays small."""
+
+    @property
+    def disk(self) -> Source:
+        """The decoded disk."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what is decoded, and has the limits."""
+        ...
+
+    @property
+    def partitions(self) -> Surroundings:
+        """All its partitions."""
+        ...
+
+
+class Partition(Source):
+    """One partition of a disk image; what it holds is read when it is first asked for."""
+
+    def __init__(self, owner: PartitionOwner, entry: TableEntry, scheme: Scheme) -> None:
+        """Made by `PartitionTable`."""
+        self._owner = owner
+        self._entry = entry
+        self._scheme: Scheme = scheme
+        self._lock = ForkSafeLock()
+        self._opened = False
+        self._volume: Volume | None = None
+        self._problems: tuple[Problem, ...] = ()
+        self._content: tuple[Match | None, bool] | None = None
+
+    @property
+    def number(self) -> int:
+        """As fdisk and sfdisk number it; 1 for a volume without a partition table."""
+        return self._entry.number
+
+    @property
+    def start(self) -> int:
+        """First byte, from the start of the decoded disk."""
+        return self._entry.start
+
+    @property
+    def size(self) -> int:
+        """Bytes, as the partition table says."""
+        return self._entry.size
+
+    @property
+    def first_lba(self) -> int:
+        """First sector, in sectors of `sector_size` bytes from the start of the decoded disk."""
+        return self._entry.start // self.sector_size
+
+    @property
+    def sectors(self) -> int:
+        """Number of sectors of `sector_size` bytes."""
+        return self._entry.size // self.sector_size
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes in a sector, as the partition table counts them: 512 or 4096."""
+        return self._entry.sector_size
+
+    @property
+    def name(self) -> str | None:
+        """Its name in the partition table; None where it has none, as always in an MBR."""
+        return self._entry.name
+
+    @property
+    def guid(self) -> UUID | None:
+        """Its own identifier; GPT only."""
+        return self._entry.guid
+
+    @property
+    def attributes(self) -> int:
+        """Its attribute bits; GPT only."""
+        return self._entry.attributes
+
+    @property
+    def entry_offset(self) -> int | None:
+        """Where its entry in the partition table lies, in bytes from the start of the decoded disk."""
+        return None if self._scheme == "none" else self._entry.source_offset
+
+    @property
+    def active(self) -> bool:
+        """Marked for the BIOS to boot."""
+        return self._entry.active
+
+    @property
+    def is_container(self) -> bool:
+        """An extended partition, whose content is the logical partitions."""
+        return self._entry.is_container
+
+    @property
+    def type(self) -> PartitionType:
+        """Its type in the partition table."""
+        key = self._entry.type_key
+        return _WHOLE_DISK if key is None else partition_type(key)
+
+    @property
+    def label(self) -> str | None:
+        """The volume's label, else its name in a GPT; None where there is none or it can't be read."""
+        volume = self.volume
+        try:
+            label = None if volume is None else volume.label
+        except CorruptImage as error:
+            self._report(error)
+            label = None
+        return label or self.name
+
+    @property
+    def volume(self) -> Volume | None:
+        """What it holds, where that is a volume whose headers this library reads; None for anything else."""
+        return self._open_volume()
+
+    @property
+    def kind(self) -> str:
+        """What it holds.
+
+        "fat12", "fat16", "fat32", "vmfs3", "vmfs5", "vmfs6", "vmfs-l", "vmkcore" (by its type, as its content is
+        opaque), "extended"; what is known by its magic alone has the name that blkid gives it, such as "ext4" or
+        "swap"; "empty" is all zeros, "unknown" anything else. To tell these two apart it is read to its first byte that
+        is not zero, but for what a sparse file or a bzip2 index knows to be zero.
+        """
+        if self.is_container:
+            return "extended"
+        volume = self.volume
+        if volume is not None:
+            return volume.kind
+        match, is_empty = self._recognised()
+        return match.kind if match is not None else "empty" if is_empty else "unknown"
+
+    @property
+    def role(self) -> Role:
+        """What it is for; never from its place alone. See `evidence` for what says so.
+
+        Which bank is `Role.BOOTBANK` and which `Role.ALT_BOOTBANK` is decided as the boot loader does, by reading the
+        ``boot.cfg`` of each.
+        """
+        return self._purpose().role
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What on the disk says what it is and what it is for."""
+        found = self._purpose().evidence
+        match, is_empty = (None, False) if self.volume is not None or self.is_container else self._recognised()
+        if match is not None:
+            text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in match.magic)
+            found += (
+                Evidence(f"{match.name}: its magic {match.magic.hex(' ')} ({text!r})", self.start + match.offset),
+            )
+        elif is_empty:
+            found += (Evidence("it is all zeros", self.start),)
+        return found
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """Its entry in the partition table and the headers of what it holds, by their names, as they are on disk."""
+        entry = {} if self._entry.record is None else {"partition entry": self._entry.record}
+        return entry if self.volume is None else {**entry, **self.volume.records}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged in it so far."""
+        self._open_volume()
+        return self.known_problems
+
+    @property
+    def known_problems(self) -> tuple[Problem, ...]:
+        """What was found damaged in it so far; reads nothing."""
+        return self._problems + (() if self._volume is None else self._volume.problems)
+
+    @property
+    def files(self) -> FileTree:
+        """Its files.
+
+        Raises:
+            NotAFileSystem: It holds none, or none that this library reads.
+            CorruptImage: It holds one that can't be opened.
+        """
+        volume = self.volume
+        if has_files(volume):
+            files = volume.files
+            files.limits = self.meter.limits
+            return files
+        reason = f"; {self._problems[0]}" if self._problems else ""
+        raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
+
+    @property
+    def disk(self) -> Source:
+        """The decoded disk that it is a part of."""
+        return self._owner.disk
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what is decoded of its image."""
+        return self._owner.meter
+
+    def locate(self, token: Any) -> tuple[Extent, ...]:
+        """Extents of a file of its volume; for `File`."""
+        volume = self.volume
+        if not has_files(volume):
+            raise NotAFileSystem(f"partition {self.number} holds no file system any more")
+        return volume.locate(token)
+
+    def open_content(self, token: Any) -> ReadAt | None:
+        """Content of a file of its volume by another way than its extents, for `File`; None where there is none."""
+        opener = getattr(self.volume, "open_content", None)
+        content: ReadAt | None = None if opener is None else opener(token)
+        return content
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `offset` of the partition.
+
+        Raises:
+            TruncatedImage: The range passes the partition's end, or the image ends before it.
+            CorruptImage: The image is damaged there.
+        """
+        return self._source.read_at(offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `vmvisor_image.streams.source.Source.prefetch`."""
+        self._source.prefetch(offset, length)
+
+    def open(self) -> io.BufferedReader:
+        """A seekable, read-only binary stream of the partition."""
+        return open_stream(self)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from byte `offset` of the partition; fewer only at its end.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        return self._source.read_up_to(offset, length)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `vmvisor_image.streams.source.Source.skip_zeros`."""
+        return self._source.skip_zeros(offset, end)
+
+    def survey(self, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
+        """Entropy by block and how much of it is zeros; see `vmvisor_image.examine.survey.survey`."""
+        return survey(self._source, blocks=blocks, sample=sample, exact=exact)
+
+    def strings(self, *, minimum: int = 6) -> Iterator[tuple[int, str]]:
+        """Printable strings and their offsets in the partition; see `vmvisor_image.examine.survey.find_strings`."""
+        return find_strings(self._source, minimum=minimum)
+
+    def hexdump(self, offset: int = 0, length: int = 512) -> Hexdump:
+        """At most `length` bytes from byte `offset` of the partition, to be shown; its records are marked in it."""
+        return hexdump(self, offset, length, records=self.records, base=self.start)
+
+    def explain(self) -> str:
+        """A paragraph: what this is, what it is for, why we think so, and what can be done with it.
+
+        Offsets are bytes from the disk's start. Control characters of what is told from the disk are shown by their
+        codes.
+        """
+        purpose = self._purpose()
+        generation, generation_evidence = self._owner.partitions.identify()
+        place = f"bytes {self.start:#x} to {self.start + self.size:#x} (exclusive), {self.size / (1 << 20):.1f} MiB"
+        parts = [f"Partition {self.number}: {place}.", PURPOSES[purpose.role]]
+        parts += self._describe_generation(purpose.role, generation, generation_evidence)
+        parts += self._describe_content()
+        evidence = list(self.evidence)
+        if self._scheme == "none":
+            evidence.insert(0, Evidence("there is no partition table: the volume starts at byte 0", None))
+        told = {item.offset for item in evidence}
+        evidence += [item for item in generation_evidence if item.offset is None or item.offset not in told]
+        parts.append(f"Evidence: {'; '.join(map(str, evidence))}.")
+        parts += [f"Problem: {problem}." for problem in self.problems]
+        parts.append(ACTIONS.get(purpose.role, ""))
+        return printable(" ".join(filter(None, parts)))
+
+    def _describe_generation(
+        self, role: Role, generation: Generation | None, evidence: tuple[Evidence, ...]
+    ) -> list[str]:
+        """The table's layout, and whose disk it is by what else says so; a note of neither that the type refutes."""
+        table = self._owner.partitions.layout
+        layout = None if table is None else table.generation
+        parts = [] if layout is None else [f"The disk has the layout of {layout.value}."]
+        if generation is not None and generation is not layout:
+            parts.append(f"It is a disk of {generation.value} by this: {'; '.join(map(str, evidence))}.")
+            if layout is not None:
+                parts.append("The two disagree.")
+        told = generation if layout is None else layout
+        is_old = told in (Generation.ESX_3I, Generation.ESXI_4)
+        if told is not None and not (is_old and self.type.code is None):  # their notes speak of types of an MBR
+            parts.append(GENERATION_NOTES.get((told, role), ""))
+        return parts
+
+    def _describe_content(self) -> list[str]:
+        volume = self.volume
+        try:
+            return [] if volume is None else list(complete(volume).describe())
+        except CorruptImage as error:
+            self._report(error)
+            return ["It can't be read whole."]
+
+    def _purpose(self) -> Purpose:
+        table = self._owner.partitions
+        return assess(self, table.banks, table.generation, table.layout)
+
+    def _recognised(self) -> tuple[Match | None, bool]:
+        """What is known by its magic, and whether it is all zeros."""
+        if self._content is None:
+            match = match_signature(self._owner.disk, self.start, self.size)
+            is_empty = False
+            if match is None:
+                try:
+                    is_empty = find_data(self._source, 0, self.size) is None
+                except CorruptImage as error:
+                    self._report(error)
+            self._content = (match, is_empty)
+        return self._content
+
+    @property
+    def _source(self) -> Slice:
+        return Slice(self._owner.disk, self.start, self.size, f"partition {self.number}")
+
+    def _open_volume(self) -> Volume | None:
+        if not self._opened and not self.is_container:
+            with self._lock:
+                if not self._opened:
+                    try:
+                        key = self._entry.type_key
+                        self._volume = open_volume(self._owner.disk, self.start, self.size, self, type_key=key)
+                        if self._volume is None:
+                            self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
+                            self._problems += faults
+                    except CorruptImage as error:
+                        self._report(error)
+                    self._opened = True
+        return self._volume
+
+    def _report(self, error: CorruptImage) -> None:
+        problem = Problem.of(error)
+        if problem not in self._problems:
+            self._problems += (problem,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Partition, (self._owner, self._entry, self._scheme))
+
+    def _repr_html_(self) -> str:
+        from vmvisor_image.faces import notebook
+
+        return notebook.partition_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image.faces import terminal
+
+        return terminal.partition_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Partition {self.number} {self.type} at {self.start:#x}, {self.size} bytes>"

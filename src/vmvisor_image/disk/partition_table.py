@@ -1,0 +1,253 @@
+"""A disk's partition table: its partitions as they are found, its boot banks, and what is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from vmvisor_image.base.forking import ForkSafeLock, cached_property, restart_in_child
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.disk.banks import BootBank, active_bank, read_bank
+from vmvisor_image.disk.partition import Partition, PartitionOwner
+from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
+from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry
+from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem
+from vmvisor_image.record import Record
+from vmvisor_image.streams.source import knows_size
+from vmvisor_image.volumes.role import Evidence
+
+
+class PartitionTable:
+    """A disk's partitions, found one by one as they are asked for.
+
+    Iterating gives them in disk order. ``table[5]`` finds one by its number and ``table["Hypervisor1"]`` by its
+    label (without regard to case, the first one on the disk); both read the disk no further than they must.
+    """
+
+    def __init__(self, owner: PartitionOwner, table: Table) -> None:
+        """Made by `Image`."""
+        self._owner = owner
+        self._table = table
+        self._lock = ForkSafeLock()
+        self._found: list[Partition] = []
+        self._rest: Iterator[TableEntry] = table.entries()
+        self._banks: tuple[BootBank, ...] | None = None
+        self._identity: tuple[Generation | None, tuple[Evidence, ...]] | None = None
+        restart_in_child(self)
+
+    def start_in_child(self) -> None:
+        """After a fork: another thread may have been looking for the next entry, which goes on in the parent only."""
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Find what is not known yet from the start of the table."""
+        self._rest = itertools.islice(self._table.entries(), len(self._found), None)
+
+    @property
+    def scheme(self) -> Scheme:
+        """Kind of the table: "mbr", "gpt", or "none"."""
+        return self._table.scheme
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes in a sector, in which the table counts: 512 or 4096."""
+        return self._table.sector_size
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The structures of the table itself, by their names, as they are on disk."""
+        return self._table.records
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What is to be told of the table itself that is nothing wrong, by name, in words.
+
+        Such as that the backup header of a GPT is where the dd images of ESXi's installers have it.
+        """
+        return self._table.facts
+
+    @property
+    def areas(self) -> tuple[tuple[int, int], ...]:
+        """Offset and bytes of each structure of the table itself that was found so far."""
+        return self._table.areas
+
+    def check_copies(self) -> tuple[GptCheck, ...]:
+        """The CRCs of both copies of a GPT, the primary one first; none of any other table. Reads the backup copy."""
+        return self._table.check_copies()
+
+    def find(self) -> Iterator[Partition]:
+        """The partitions one by one, as they are found: the disk is read no further than to the one that is given."""
+        position = 0
+        while True:
+            while position < len(self._found):  # it only grows
+                yield self._found[position]
+                position += 1
+            if self._at(position) is None:
+                return
+
+    @property
+    def banks(self) -> tuple[BootBank, ...]:
+        """The boot banks, by partition number; reads the root directory of each FAT volume and each ``boot.cfg``."""
+        with self._lock:
+            if self._banks is None:
+                found = []
+                for partition in sorted(self, key=lambda partition: partition.number):
+                    try:
+                        found.append(read_bank(partition))
+                    except CorruptImage as error:
+                        partition._report(error)
+                self._banks = tuple(bank for bank in found if bank is not None)
+            return self._banks
+
+    @property
+    def active_bank(self) -> BootBank | None:
+        """The bank that the boot loader starts, by its own rule; None where it would start none."""
+        return active_bank(self.banks)
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The generation's layout that the table has exactly; None where it has none. Reads nothing but the table."""
+        return find_layout(self)
+
+    @property
+    def generation(self) -> Generation | None:
+        """Whose disk this is: ESX 3i 3.5, ESXi 4, 5/6 or 7/8; None where nothing says so."""
+        return self.identify()[0]
+
+    def identify(self) -> tuple[Generation | None, tuple[Evidence, ...]]:
+        """`generation`, and what says so."""
+        with self._lock:
+            if self._identity is None:
+                self._identity = find_generation(self, self.banks, self.layout)
+            return self._identity
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the table itself, and with how its partitions lie on the disk; reads all of it."""
+        partitions = list(self)
+        found = list(_overlaps(partitions))
+        try:
+            disk_size = self._owner.disk.size
+        except CorruptImage:
+            return (*self._table.problems, *found)
+        found[:0] = [*self._table.check(disk_size), *_outside(partitions, disk_size)]
+        return (*self._table.problems, *found)
+
+    @property
+    def known_problems(self) -> tuple[Problem, ...]:
+        """What was found damaged so far in the table and in the partitions that were looked at; reads nothing."""
+        found = list(self._table.problems)
+        with contextlib.suppress(CorruptImage):  # damage hides the size: the layer tells of it
+            if knows_size(self._owner.disk):
+                found += _outside(self._found, self._owner.disk.size)
+        for partition in self._found:
+            found += partition.known_problems
+        return tuple(found)
+
+    def __getitem__(self, key: int | str) -> Partition:
+        """The partition of that number or label.
+
+        Raises:
+            PartitionNotFound: There is none.
+        """
+        if isinstance(key, str):
+            wanted = fold_name(key)
+            found = self._first(lambda partition: any(wanted == fold_name(text) for text in _names(partition) if text))
+        else:
+            found = self._first(lambda partition: partition.number == key)
+        if found is None:
+            known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in self)
+            raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        if isinstance(key, int | str):
+            try:
+                self[key]
+            except PartitionNotFound:
+                return False
+            return True
+        return any(partition is key for partition in self)
+
+    def __iter__(self) -> Iterator[Partition]:
+        self._first(lambda _: False)
+        return iter(sorted(self._found, key=lambda partition: (partition.start, not partition.is_container)))
+
+    def __reversed__(self) -> Iterator[Partition]:
+        return reversed(list(self))
+
+    def __len__(self) -> int:
+        self._first(lambda _: False)
+        return len(self._found)
+
+    def _first(self, matches: Callable[[Partition], bool]) -> Partition | None:
+        """The first partition that matches, finding more only while none of the known ones does."""
+        return next((partition for partition in self.find() if matches(partition)), None)
+
+    def _at(self, position: int) -> Partition | None:
+        """The partition that is found after `position` others; None where there are no more."""
+        with self._lock:
+            if position == len(self._found):
+                try:
+                    entry = next(self._rest, None)
+                    if entry is None:
+                        return None
+                    self._found.append(Partition(self._owner, entry, self.scheme))
+                except BaseException:  # the source failed, or Ctrl-C came: go on from here when asked again
+                    self._look_again()
+                    raise
+            return self._found[position]
+
+    def _repr_html_(self) -> str:
+        from vmvisor_image.faces import notebook
+
+        return notebook.table_html(self)
+
+    def __rich__(self) -> Any:
+        from vmvisor_image.faces import terminal
+
+        return terminal.partition_table(self)
+
+    def __repr__(self) -> str:
+        return f"<PartitionTable {self.scheme}, {len(self)} partitions>"
+
+
+def _names(partition: Partition) -> Iterator[str | None]:
+    """Its names, the one that costs nothing first."""
+    yield partition.name
+    yield partition.label
+
+
+def _outside(partitions: list[Partition], disk_size: int) -> Iterator[Problem]:
+    for partition in partitions:
+        end = partition.start + partition.size
+        if end > disk_size:
+            yield Problem(
+                f"partition {partition.number}",
+                f"it ends at byte {end:#x}, past the end of the disk at {disk_size:#x}",
+                partition.start,
+            )
+
+
+def _overlaps(partitions: list[Partition]) -> Iterator[Problem]:
+    """Partitions that share bytes; an extended one and the logical ones in it do so by design."""
+    extended = next((partition for partition in partitions if partition.is_container), None)
+    previous: Partition | None = None
+    for partition in partitions:
+        if partition.is_container:
+            continue
+        if extended is not None:
+            inside = extended.start <= partition.start < extended.start + extended.size
+            whole = inside and partition.start + partition.size <= extended.start + extended.size
+            logical = partition.number > 4  # primary partitions are 1-4
+            if inside != logical or (logical and not whole):
+                where = "reaches out of" if logical else "overlaps"
+                yield Problem(
+                    f"partition {partition.number}", f"it {where} extended partition {extended.number}", partition.start
+                )
+        if previous is not None and partition.start < previous.start + previous.size:
+            yield Problem(f"partition {partition.number}", f"it overlaps partition {previous.number}", partition.start)
+        if previous is None or partition.start + partition.size > previous.start + previous.size:
+            previous = partition

@@ -1,0 +1,55 @@
+"""Which partition table a disk has."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmvisor_image.disk.tables import gpt, mbr
+from vmvisor_image.disk.tables.foreign import foreign_label
+from vmvisor_image.disk.tables.table import NoTable, Table, WholeDisk
+from vmvisor_image.errors import Problem
+from vmvisor_image.examine.signatures import Format, likeness
+from vmvisor_image.schemas.mbr import SECTOR
+from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.volumes.fat import volume as fat
+from vmvisor_image.volumes.find import is_file, match_signature, recognise
+
+TABLES: Final[tuple[Format, ...]] = (mbr, gpt)
+"""The partition tables that are read; `find_table` weighs them against each other and against volumes."""
+
+
+def find_table(disk: ReadAt) -> Table:
+    """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
+    sector = read_up_to(disk, 0, SECTOR)
+    if len(sector) < SECTOR:
+        what = likeness(disk, match_signature(disk))
+        return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(what)}")
+    # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
+    label = foreign_label(disk, sector)
+    is_mbr = label is None and mbr.is_plausible(sector)
+    # Without 55 AA the table of sections of a program, say, is as sound as one of partitions.
+    if is_mbr and not mbr.is_signed(sector) and not mbr.protects_gpt(sector) and is_file(disk):
+        is_mbr = False
+    if is_mbr and not mbr.protects_gpt(sector):
+        return mbr.MbrTable(disk, sector, ())
+    found = None if is_mbr else recognise(disk, 0, is_vmfs=True)
+    if found is not None and found.content == "volume":
+        return WholeDisk(disk)
+    table, problems = gpt.find_gpt(disk, sector)
+    if table is not None:
+        return table
+    if label is not None:
+        damaged = tuple(problem for problem in problems if problem.message != gpt.MISSING)  # no GPT is nothing to tell
+        return NoTable(f"sector 0 holds {label}, whose partitions are not read", damaged)
+    if is_mbr:
+        return mbr.MbrTable(disk, sector, problems)
+    if mbr.is_empty(sector):
+        message = "its parameters make no sense, so no volume is read"
+        damaged = (Problem("FAT boot sector", message, 0),) if fat.is_named_fat(sector) else ()
+        return mbr.MbrTable(disk, sector, damaged)
+    message = "sector 0 holds neither a partition table nor a volume that is recognised"
+    return NoTable(f"{message}{_most_likely(likeness(disk, found))}")
+
+
+def _most_likely(what: str | None) -> str:
+    return "" if what is None else f"; it is most likely {what}"

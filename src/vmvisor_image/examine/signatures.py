@@ -1,0 +1,297 @@
+"""What else bytes may be: file systems, virtual disks and other files that this library does not read, by their magic.
+
+Offsets and magics are facts of the formats; kinds are named as util-linux's blkid names them. Sources: the formats' own
+specifications and file(1)'s magic(5) database, read for the facts.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.examine.survey import entropy
+from vmvisor_image.streams.source import ReadAt, read_up_to
+
+Content = Literal["volume", "disk", "data"]
+"""A volume, as a partition or a whole disk is one; a virtual disk in a file; any other file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A magic, and what it tells."""
+
+    kind: str
+    """Short name, as `Partition.kind` gives it."""
+    name: str
+    """What it is, in words."""
+    offset: int
+    """Where the magic lies, in bytes from the start of the content."""
+    magic: bytes
+    also: tuple[tuple[int, bytes], ...] = ()
+    """Further bytes that must be there: offset from the content's start, and value."""
+    refine: Callable[[bytes], tuple[str, str]] | None = None
+    """Kind and name, from the `refine_length` bytes at `refine_offset`."""
+    refine_offset: int = 0
+    refine_length: int = 0
+    content: Content = "volume"
+    """What sort of thing it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A signature that was found."""
+
+    kind: str
+    name: str
+    offset: int
+    """Where the magic lies, in bytes from the start of what was looked at."""
+    magic: bytes
+    content: Content
+
+
+def _ext(superblock: bytes) -> tuple[str, str]:
+    """ext2, ext3 or ext4, by the features that only the later ones have (Linux, fs/ext4/ext4.h)."""
+    compatible, incompatible, read_only = (int.from_bytes(superblock[at : at + 4], "little") for at in (92, 96, 100))
+    has_journal, journal_device = compatible & 0x4, incompatible & 0x8
+    if journal_device:
+        return "jbd", "journal of an ext file system"
+    if read_only & ~0x7 or incompatible & ~0x16:  # extents, 64 bit, huge files and the like
+        return "ext4", "ext4 file system"
+    return ("ext3", "ext3 file system") if has_journal else ("ext2", "ext2 file system")
+
+
+def _elf(header: bytes) -> tuple[str, str]:
+    bits = {1: "32-bit ", 2: "64-bit "}.get(header[4], "")
+    machine = {3: "x86 ", 62: "x86-64 ", 183: "AArch64 "}.get(int.from_bytes(header[18:20], "little"), "")
+    return "elf", f"{bits}{machine}ELF program"
+
+
+_DATA: Final = (
+    ("lz4", "LZ4 data", 0, b"\x04\x22\x4d\x18"),
+    ("lzip", "lzip data", 0, b"LZIP\x01"),
+    ("lzop", "lzop data", 0, b"\x89LZO\0\r\n\x1a\n"),
+    ("7z", "7-Zip archive", 0, b"7z\xbc\xaf\x27\x1c"),
+    ("rar", "RAR archive", 0, b"Rar!\x1a\x07"),
+    ("cab", "cabinet archive", 0, b"MSCF\0\0\0\0"),
+    ("wim", "Windows imaging file (WIM)", 0, b"MSWIM\0\0\0"),
+    ("cpio", "cpio archive", 0, b"070701"),
+    ("sqlite", "SQLite database", 0, b"SQLite format 3\0"),
+    ("nvram", "VMware NVRAM file", 0, b"MRVN"),
+    ("vmss", "VMware suspended state or snapshot", 0, b"\xd2\xbe\xd2\xbe"),
+    ("vmss", "VMware suspended state or snapshot", 0, b"\xd0\xbe\xd2\xbe"),
+    ("partclone", "partclone image", 0, b"partclone-image"),
+    ("pdf", "PDF document", 0, b"%PDF-"),
+    ("png", "PNG picture", 0, b"\x89PNG\r\n\x1a\n"),
+    ("jpeg", "JPEG picture", 0, b"\xff\xd8\xff"),
+)
+"""Kind, name, offset and magic of files that are no disk; those whose magic is rare by chance."""
+_DISKS: Final = (
+    ("qcow", "QEMU disk image of another version (qcow)", 0, b"QFI\xfb"),
+    ("qed", "QEMU enhanced disk image (QED)", 0, b"QED\0"),
+    ("vdi", "VirtualBox disk image (VDI)", 0x40, b"\x7f\x10\xda\xbe"),
+    ("parallels", "Parallels disk image", 0, b"WithoutFreeSpace"),
+    ("parallels", "Parallels disk image", 0, b"WithouFreSpacExt"),
+    ("bochs", "Bochs disk image", 0, b"Bochs Virtual HD Image"),
+    ("cloop", "compressed loop image (cloop)", 0, b"#!/bin/sh\n#V2.0 Format\n"),
+    ("ewf", "EnCase evidence file (E01)", 0, b"EVF\x09\x0d\x0a\xff\0"),
+    ("ewf2", "EnCase evidence file (Ex01)", 0, b"EVF2\x0d\x0a\x81\0"),
+    ("lvf", "EnCase logical evidence file (L01)", 0, b"LVF\x09\x0d\x0a\xff\0"),
+    ("aff", "Advanced Forensic Format image (AFF)", 0, b"AFF10\r\n\0"),
+)
+"""Kind, name, offset and magic of virtual disks and images in files."""
+_END: Final = 512
+_DMG: Final = b"koly\0\0\0\x04\0\0\x02\0"
+"""At the start of the last 512 bytes: the magic, version 4, and the trailer's own size."""
+
+FOREIGN: Final = (
+    Signature("crypto_LUKS", "LUKS encrypted volume", 0, b"LUKS\xba\xbe"),
+    Signature("BitLocker", "BitLocker encrypted volume", 3, b"-FVE-FS-"),
+    Signature("ntfs", "NTFS volume", 3, b"NTFS    ", ((510, b"\x55\xaa"),)),
+    Signature("exfat", "exFAT volume", 3, b"EXFAT   ", ((510, b"\x55\xaa"),)),
+    Signature("ReFS", "ReFS volume", 3, b"ReFS\0\0\0\0"),
+    Signature("xfs", "XFS file system", 0, b"XFSB"),
+    Signature("squashfs", "squashfs file system", 0, b"hsqs"),
+    Signature("cramfs", "cramfs file system", 0, b"\x45\x3d\xcd\x28"),
+    Signature("LVM2_member", "physical volume of Linux LVM", 512, b"LABELONE", ((512 + 24, b"LVM2 001"),)),
+    Signature("ext4", "ext file system", 0x438, b"\x53\xef", (), _ext, 0x400, 104),
+    Signature("hfsplus", "HFS+ volume", 0x400, b"H+\0\x04"),
+    Signature("hfsplus", "HFSX volume", 0x400, b"HX\0\x05"),
+    Signature("apfs", "APFS container", 32, b"NXSB"),
+    Signature("f2fs", "F2FS file system", 0x400, b"\x10\x20\xf5\xf2"),
+    Signature("linux_raid_member", "member of a Linux RAID (metadata 1.2)", 4096, b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
+    Signature("linux_raid_member", "member of a Linux RAID (metadata 1.1)", 0, b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
+    *(
+        Signature("swap", f"Linux swap space, pages of {page} bytes", page - 10, magic)
+        for page in (4096, 8192, 16384, 65536)
+        for magic in (b"SWAPSPACE2", b"SWAP-SPACE")
+    ),
+    Signature("btrfs", "Btrfs file system", 0x10040, b"_BHRfS_M"),
+    Signature("udf", "UDF file system", 0x8001, b"BEA01"),
+    Signature("elf", "ELF program", 0, b"\x7fELF", (), _elf, 0, 20, "data"),
+    *(Signature(kind, name, offset, magic, content="data") for kind, name, offset, magic in _DATA),
+    *(Signature(kind, name, offset, magic, content="disk") for kind, name, offset, magic in _DISKS),
+)
+"""Magics of what is not read, in the order in which they are tried: nearer the start first, rare chance hits last."""
+
+
+class Format(Protocol):
+    """A module that reads a format, as it declares itself."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802  # a module's constant, as those that follow
+        """Its name in words."""
+        ...
+
+    @property
+    def KIND(self) -> str:  # noqa: N802
+        """Its name in `Partition.kind`, `Layer.kind` or `Archive.kind`; of several kinds what they have in common."""
+        ...
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
+        """Suffixes of its files' names, in small letters and with the dot, the most usual one first."""
+        ...
+
+    @property
+    def MAGICS(self) -> tuple[Signature, ...]:  # noqa: N802
+        """Magics that alone tell it; none for one that takes more to be told."""
+        ...
+
+    @property
+    def REFERENCES(self) -> tuple[str, ...]:  # noqa: N802
+        """Sources of what is known of it."""
+        ...
+
+
+def in_order(formats: Iterable[Format]) -> tuple[Signature, ...]:
+    """Magics of formats that are read and of those that are not, in the order in which they are tried."""
+    declared = tuple(dict.fromkeys(signature for each in formats for signature in each.MAGICS))
+    volumes = [each for each in (*FOREIGN, *declared) if each.content == "volume"]
+    data = [each for each in (*declared, *FOREIGN) if each.content == "data"]
+    disks = [each for each in (*declared, *FOREIGN) if each.content == "disk"]
+    return (*volumes, *sorted(data, key=_offset), *sorted(disks, key=_offset))
+
+
+def _offset(signature: Signature) -> int:
+    return signature.offset
+
+
+def first_match(
+    signatures: Iterable[Signature], source: ReadAt, start: int = 0, size: int | None = None
+) -> Match | None:
+    """The first signature that the content has, or None.
+
+    Args:
+        signatures: What is looked for, in this order.
+        source: What holds the content.
+        start: Where the content starts, in bytes.
+        size: Bytes in the content; None for up to the source's end.
+
+    Where the source ends, or can't be read, before a magic, that one is not there.
+    """
+
+    def read(offset: int, length: int) -> bytes:
+        if size is not None:
+            length = min(length, max(0, size - offset))
+        try:
+            return read_up_to(source, start + offset, length)
+        except CorruptImage:
+            return b""
+
+    head = read(0, _HEAD)
+    for signature in signatures:
+
+        def there(offset: int, expected: bytes) -> bool:
+            end = offset + len(expected)
+            return (head[offset:end] if end <= _HEAD else read(offset, len(expected))) == expected
+
+        if there(signature.offset, signature.magic) and all(there(at, value) for at, value in signature.also):
+            kind, name = signature.kind, signature.name
+            if signature.refine is not None:
+                part = read(signature.refine_offset, signature.refine_length)
+                if len(part) == signature.refine_length:
+                    kind, name = signature.refine(part)
+            return Match(kind, name, signature.offset, signature.magic, signature.content)
+    return None
+
+
+def match_disk(signatures: Iterable[Signature], head: bytes, read_end: Callable[[int], bytes] | None) -> Match | None:
+    """The virtual disk in a file, of any format, that a source is; None where it is none.
+
+    Args:
+        signatures: Magics of disks, in the order in which they are tried.
+        head: Its first 512 bytes, or what it has.
+        read_end: Gives so many of its last bytes; None where they can't be had without decoding.
+    """
+    for signature in signatures:
+        if signature.content == "disk" and head[signature.offset :].startswith(signature.magic):
+            return Match(signature.kind, signature.name, signature.offset, signature.magic, "disk")
+    # The data of an Apple disk image comes first: compressed, or bare.
+    if read_end is not None and (end := read_end(_END)).startswith(_DMG):
+        return Match("dmg", "Apple disk image (DMG)", 0, end[: len(_DMG)], "disk")
+    return None
+
+
+def likeness(source: ReadAt, match: Match | None) -> str | None:
+    """What a source that holds no volume most likely is, in words; None where nothing says it.
+
+    Args:
+        source: The source, of which the first 8 KiB are looked at.
+        match: What `match_signature` found in it.
+    """
+    if match is not None:
+        return match.name
+    try:
+        head = read_up_to(source, 0, _HEAD)
+    except CorruptImage:
+        head = b""
+    if not any(head):
+        return f"an empty disk: its first {len(head)} bytes are zeros" if head else None
+    if (machine := _machine(head)) is not None:
+        return machine
+    if _is_text(head):
+        return "text"
+    if head.startswith(DOS_PROGRAM):
+        return "a program for DOS or Windows"
+    if len(head) == _HEAD and entropy(head) > _EVEN:
+        return "encrypted or compressed data, or noise: its bytes are evenly spread"
+    return None
+
+
+def _machine(head: bytes) -> str | None:
+    """What the settings of a virtual machine are, and what reads its disks; None of any other text."""
+    found = {key.lower(): value for key, value in _SETTING.findall(head)}
+    if not {b"config.version", b"virtualhw.version"} <= found.keys():
+        return None
+    names = [value.decode("utf-8", "replace") for value in found.values() if value.lower().endswith(b".vmdk")]
+    disks = f"its disks are in {', '.join(map(repr, names[:_MOST_DISKS]))}" if names else "it names no .vmdk"
+    return f"the settings of a virtual machine (.vmx), and {disks}: `vmvisor-image info` reads a disk"
+
+
+_SETTING: Final = re.compile(rb'^[ \t]*([.:\w]+)[ \t]*=[ \t]*"([^"\r\n]*)"', re.MULTILINE)
+"""A line of a .vmx: a key without regard to case, and a value in quotes."""
+_MOST_DISKS: Final = 4
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether it decodes as UTF-8, or as UTF-16 with its mark, to letters, signs and spaces."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = head.decode("utf-16", "replace")
+    else:
+        decoder = codecs.getincrementaldecoder("utf-8")()  # the last character may be cut
+        try:
+            text = decoder.decode(head.removeprefix(codecs.BOM_UTF8))
+        except UnicodeDecodeError:
+            return False
+    return all(character.isprintable() or character in "\t\n\f\r" for character in text)
+
+
+DOS_PROGRAM: Final = b"MZ"
+_EVEN: Final = 7.9
+"""Bits per byte; 8 KiB of random bytes have 7.97."""
+_HEAD: Final = 8192
+"""Bytes read at once; most magics are in them."""

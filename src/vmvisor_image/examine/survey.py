@@ -1,0 +1,133 @@
+"""What bytes look like when nothing says what they are: entropy by block, zeros, printable strings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vmvisor_image.errors import CorruptImage, InvalidArgument
+from vmvisor_image.streams.source import ReadAt, find_data, skip_zeros
+
+_CHUNK: Final = 1 << 20
+_PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a run of bytes looks like."""
+
+    size: int
+    """Bytes."""
+    block_size: int
+    """Bytes in a block, but for the last one."""
+    entropies: tuple[float | None, ...]
+    """Shannon entropy of what was sampled of each block, in bits per byte: 0 of one value repeated, 8 of random,
+    compressed or encrypted data; None of a block that can't be read."""
+    zero_blocks: int
+    """Blocks of which all that was looked at is zeros."""
+    sampled: int
+    """Bytes of each block whose entropy this is."""
+    exact: bool = True
+    """Whether each block was looked at as a whole, but for its entropy; else `zero_blocks` may be too many."""
+
+    @property
+    def zero_ratio(self) -> float:
+        """Part of the blocks that are all zeros, 0 to 1."""
+        return self.zero_blocks / len(self.entropies) if self.entropies else 0.0
+
+    def _repr_html_(self) -> str:
+        from vmvisor_image.faces import notebook
+
+        return notebook.survey_html(self)
+
+
+def entropy(data: bytes) -> float:
+    """Shannon entropy in bits per byte, 0 to 8; 0 of no bytes."""
+    total = len(data)
+    if total == 0 or data.count(data[:1]) == total:
+        return 0.0
+    return -sum(count / total * math.log2(count / total) for count in Counter(data).values())
+
+
+def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
+    """Look at `source` in at most `blocks` blocks of one size, a multiple of 512.
+
+    Args:
+        source: What to look at.
+        blocks: The most blocks to tell apart.
+        sample: Bytes of each block to take the entropy of, from its first byte that is not zero; None for all of it.
+        exact: Look for that byte in the whole block, so that a block counts as zeros only where it is. Else nothing but
+            the sample, at the block's start, is read.
+
+    Raises:
+        InvalidArgument: `blocks` or `sample` is below 1.
+    """
+    if blocks < 1 or (sample is not None and sample < 1):
+        raise InvalidArgument("blocks and sample must be at least 1")
+    size = source.size
+    block_size = max(512, -(-size // blocks // 512) * 512)
+    entropies: list[float | None] = []
+    zeros = 0
+    for start in range(0, size, block_size):
+        end = min(start + block_size, size)
+        looked_at = end if exact or sample is None else min(start + sample, end)
+        try:
+            first = find_data(source, start, looked_at)
+            if first is None:
+                zeros += 1
+                entropies.append(0.0)
+                continue
+            at = start if sample is None else min(first, max(start, end - sample))
+            entropies.append(entropy(source.read_at(at, (end if sample is None else min(at + sample, end)) - at)))
+        except CorruptImage:
+            entropies.append(None)
+    sampled = min(sample or block_size, block_size)
+    return Survey(size, block_size, tuple(entropies), zeros, sampled, exact=exact or sample is None)
+
+
+def find_strings(
+    source: ReadAt, *, minimum: int = 6, start: int = 0, end: int | None = None
+) -> Iterator[tuple[int, str]]:
+    """Runs of printable ASCII characters and tabs: offset of the first one, in bytes from the source's start, and text.
+
+    A run that is longer than 1 MiB is given in pieces.
+
+    Args:
+        source: What to look through, from `start` up to `end` (exclusive; None for its end).
+        minimum: The shortest run to give, in characters.
+        start: First byte.
+        end: End, exclusive.
+
+    Raises:
+        InvalidArgument: `minimum` is below 1.
+        CorruptImage: The source is damaged there.
+    """
+    if minimum < 1:
+        raise InvalidArgument("minimum must be at least 1")
+    pattern = re.compile(rb"[\t\x20-\x7e]{%d,}" % minimum)
+    end = source.size if end is None else end
+    held = b""
+    at = start
+    while at < end:
+        skipped = skip_zeros(source, at, end)
+        if skipped > at:
+            yield from _matches(pattern, held, at - len(held))
+            held, at = b"", skipped
+            continue
+        data = held + source.read_at(at, min(_CHUNK, end - at))
+        base = at - len(held)
+        at = base + len(data)
+        # A run that may go on in the next piece is kept for it.
+        keep = len(data.rstrip(_PRINTABLE)) if at < end else len(data)
+        if len(data) - keep >= _CHUNK:
+            keep = len(data)
+        yield from _matches(pattern, data[:keep], base)
+        held = data[keep:]
+
+
+def _matches(pattern: re.Pattern[bytes], data: bytes, base: int) -> Iterator[tuple[int, str]]:
+    return ((base + match.start(), match.group().decode()) for match in pattern.finditer(data))

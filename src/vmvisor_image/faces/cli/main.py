@@ -1,0 +1,407 @@
+"""The entry point of the command line: its arguments, its exit status, and what ends it early."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+from vmvisor_image import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError, __version__
+from vmvisor_image.base.destination import FULL
+from vmvisor_image.base.limits import DEFAULT_LIMITS
+from vmvisor_image.base.names import printable
+from vmvisor_image.examine.signatures import Format
+from vmvisor_image.faces.cli.commands import (
+    BAD_INPUT,
+    DONE,
+    MISUSE,
+    run_archive,
+    run_cat,
+    run_convert,
+    run_extract,
+    run_hexdump,
+    run_index,
+    run_info,
+    run_ls,
+    run_module,
+    run_pxe,
+    run_scan,
+    run_system,
+    run_verify,
+)
+from vmvisor_image.faces.cli.show import complain
+
+_INTERRUPTED = 130
+_ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
+_SHELLS = ("bash", "zsh", "fish")
+_COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
+"""What shtab completes in the place of an argument, by its name in the help."""
+_MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; errors are one line on standard error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before this began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # open for as long as Python runs
+    options = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        options.problems = []
+        status: int = options.run(options)
+        sys.stdout.flush()
+        if options.problems:
+            complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
+            status = status or BAD_INPUT
+    except DestinationFailed as error:  # no misuse: the disk is full, or the folder is gone
+        return _fail(error, BAD_INPUT)
+    except (UsageError, *_MISUSED) as error:
+        _fail(error, MISUSE)
+        complain([*dict.fromkeys(options.problems)], "the image is damaged: ")
+        return BAD_INPUT if options.problems else MISUSE
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (CorruptImage, LimitExceeded, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:  # all else is named
+            error = DestinationFull("standard output: there is no room left")
+        return _fail(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
+    return status
+
+
+_Run = Callable[[argparse.Namespace], int]
+"""A command: it takes the options, and gives the exit status."""
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+"""Where commands are added."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that says in one line what is wrong, as all errors are said, and takes options between arguments."""
+
+    _is_interleaving = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command's options first, as an argument that may be left out counts as left out at an option."""
+        if self._subparsers is not None or self._is_interleaving:
+            return super().parse_known_args(args, namespace)
+        self._is_interleaving = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_interleaving = False
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISUSE, f"vmvisor-image: {printable(message)}; see {self.prog} --help\n")
+
+
+def _suffixes(formats: Iterable[Format]) -> str:
+    """The usual suffix of each format."""
+    return ", ".join(each.SUFFIXES[0] for each in formats if each.SUFFIXES)
+
+
+def _what_is_opened() -> str:
+    """What may wrap a disk, by the usual suffixes."""
+    from vmvisor_image.archives.formats import ARCHIVES  # lazily, as for all that opens an image
+    from vmvisor_image.compressions.formats import COMPRESSIONS
+    from vmvisor_image.layers.containers import CD_SUFFIXES
+    from vmvisor_image.layers.virtual import VIRTUAL_DISKS
+
+    archives = _suffixes(each for each in ARCHIVES if each.HOLDS_DISKS)
+    return (
+        f"bare (.dd), compressed (.dd{_suffixes(COMPRESSIONS)}), on an installer CD ({', '.join(CD_SUFFIXES)}), in an"
+        f" archive ({archives}), or as a virtual disk ({_suffixes(VIRTUAL_DISKS)})"
+    )
+
+
+def _archive_names() -> str:
+    """The formats of archives."""
+    from vmvisor_image.archives.formats import ARCHIVES  # lazily, as above
+
+    *names, last = [each.NAME for each in ARCHIVES]
+    return f"{', '.join(names)} or {last}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="vmvisor-image",
+        description=f"Take hypervisor disk images apart: {_what_is_opened()}.",
+        epilog="Exit status: 0 done, 1 bad input, 2 misuse.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    info = _add_command(commands, "info", run_info, "show layers, partitions and problems of an image")
+    info.add_argument("--json", action="store_true", help="the whole report as JSON")
+    _add_partition(info, "?")
+    info.add_argument(
+        "--checksums", action="store_true", help="check what was taken out of a CD against its imagedd.md5 or the like"
+    )
+    info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
+    ls = _add_command(commands, "ls", run_ls, "list the files of one partition, or of all")
+    _add_partition(ls, "?")
+    cat = _add_command(commands, "cat", run_cat, "write a file of a partition to standard output")
+    _add_partition(cat)
+    cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
+    extract = _add_command(commands, "extract", run_extract, "extract every file of a partition to a folder")
+    _add_partition(extract)
+    resuming = "go on with an extraction that was ended: what is there with the right content stays"
+    extract.add_argument("--resume", action="store_true", help=resuming)
+    _add_device_option(ls, cat, extract)
+    pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
+    _add_pxe_options(pxe)
+    _add_boot_commands(commands)
+    _add_archive(commands)
+    for writing in (extract, pxe):
+        writing.add_argument("dest", metavar="DEST", help="the folder to write to")
+        writing.add_argument("--force", action="store_true", help="replace files that are already there")
+    _add_raw_commands(commands)
+    _add_verify(commands)
+    _add_scan(commands)
+    _add_completion(commands)
+    return parser
+
+
+def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
+    """A command that opens an image, with the options that all of those have."""
+    added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
+    _add_source(added, takes_pipes=name == "convert")
+    added.add_argument(
+        "--index",
+        metavar="FILE",
+        default="auto" if name == "index" else None,
+        help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
+        ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
+    )
+    added.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        type=lambda text: True if text == "auto" else text,
+        help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
+        " cache folder",
+    )
+    _add_member(added)
+    added.add_argument(
+        "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
+    )
+    _add_limits(added)
+    added.set_defaults(run=run)
+    return added
+
+
+def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument("partition", metavar="PARTITION", nargs=nargs, help="its number or label")
+
+
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _add_completion(commands: _Commands) -> None:
+    text = "print a script that completes this command in a shell"
+    description = f"{_capitalized(text)}: source <(vmvisor-image completion bash)."
+    completion = commands.add_parser("completion", help=text, description=description)
+    completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
+    completion.set_defaults(run=_completion)
+
+
+def _add_archive(commands: _Commands) -> None:
+    text = "list an archive, or write a file of it to standard output: a VIB, a module, a bundle, a CD"
+    archive = commands.add_parser("archive", help=text, description=f"{_capitalized(text)}.")
+    archive.add_argument(
+        "source",
+        metavar="SRC",
+        type=_source,
+        help=f"path or URL of a {_archive_names()}; - for standard input{_ALSO_A_PIPE}",
+    )
+    archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
+    archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
+    archive.set_defaults(run=run_archive)
+
+
+def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
+    for parser in parsers:
+        parser.add_argument(
+            "--device",
+            metavar="SRC",
+            action="append",
+            default=[],
+            help="another disk that a VMFS datastore lies on; PARTITION is the datastore's label then; may be given"
+            " more than once",
+        )
+
+
+def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool) -> None:
+    text = f"the disk image: a path or a URL; - for standard input{_ALSO_A_PIPE if takes_pipes else ''}"
+    parser.add_argument("source", metavar="SRC", type=_source, help=text)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
+
+
+def _source(text: str) -> str:
+    """A path or URL as it is given; that of standard input for "-"."""
+    return "/dev/stdin" if text == "-" else text
+
+
+def _add_member(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-seconds", type=float, metavar="N", help="give an image up that takes longer (default: any time)"
+    )
+    parser.add_argument(
+        "--max-decoded",
+        type=_number,
+        metavar="BYTES",
+        default=DEFAULT_LIMITS.decoded_bytes,
+        help="give an image up of which more would have to be decoded (default: 16 TiB)",
+    )
+
+
+def _add_raw_commands(commands: _Commands) -> None:
+    converting = _add_command(
+        commands, "convert", run_convert, "write the decoded image as seekable zstd, which is quick to read again"
+    )
+    converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
+    converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
+    converting.add_argument("--force", action="store_true", help="replace the file when it is there")
+    indexing = _add_command(
+        commands, "index", run_index, "find out where the blocks of a compressed image are, and keep that in a file"
+    )
+    indexing.add_argument("--with-data", action="store_true", help="keep the decoded data, too: --cache auto")
+    hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk or of a partition")
+    _add_partition(hexdump, "?")
+    hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
+    hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
+
+
+def _add_boot_commands(commands: _Commands) -> None:
+    system = _add_command(
+        commands, "system", run_system, "show what an image boots: version, boot banks, modules in load order"
+    )
+    system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
+    system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
+    system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
+    module = _add_command(
+        commands, "module", run_module, "show what a boot module is, of an image or by itself, and what is in it"
+    )
+    _add_partition(module, "?")
+    module.add_argument("path", metavar="PATH", nargs="?", help="its path from the volume's root")
+    inner = "a file in it, to write to standard output; where SRC is the module itself, only this one follows"
+    module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
+
+
+def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
+    pxe.add_argument(
+        "--label", help="label of the boot entry (default: product and version, such as esxi-6.7.0; of 3.5 3i)"
+    )
+    pxe.add_argument("--install", action="store_true", help="export the installer of a CD instead of the system")
+    pxe.add_argument(
+        "--bank",
+        metavar="BANK",
+        help='number or label of the boot bank, or "active" for the one that the boot loader would start (default: the'
+        " first one, on a disk with a GPT the active one)",
+    )
+    pxe.add_argument("--prefix", default="", help="folder below DEST for everything but PXELINUX's configuration")
+    pxe.add_argument(
+        "--kernel-option",
+        metavar="OPTION",
+        action="append",
+        default=[],
+        help="an option for the hypervisor's kernel, such as ks=http://…; may be given more than once",
+    )
+    pxe.add_argument("--ipxe", action="store_true", help="write a script for iPXE, too")
+    pxe.add_argument(
+        "--overlay",
+        metavar="[MODULE=]FOLDER",
+        action="append",
+        default=[],
+        help="put a module made of a folder in the place of one (default: oem.tgz); may be given more than once",
+    )
+    pxe.add_argument(
+        "--overlay-keep", action="store_true", help="keep the files of that module which the folder does not have"
+    )
+
+
+def _add_scan(commands: _Commands) -> None:
+    text = "one row for each of many images, as they are done"
+    scan = commands.add_parser(
+        "scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem."
+    )
+    scan.add_argument(
+        "sources",
+        metavar="SRC",
+        nargs="+",
+        type=_source,
+        help=f"an image, or a pattern in quotes, such as 'dir/**/*.bz2'; - for standard input{_ALSO_A_PIPE}",
+    )
+    scan.add_argument(
+        "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
+    )
+    scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
+    scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
+    scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
+    scan.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
+    _add_limits(scan)
+    scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
+    scan.set_defaults(run=run_scan)
+
+
+def _add_verify(commands: _Commands) -> None:
+    text = "read all of an image once, and report every check of it, with the hash of every file"
+    parser = commands.add_parser("verify", help=text, description=f"{_capitalized(text)}; 1 when anything is wrong.")
+    _add_source(parser, takes_pipes=True)
+    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    parser.add_argument(
+        "--manifest",
+        metavar="DEST",
+        help="write the SHA-256 of each file to DEST, for sha256sum -c in a folder to which each partition was"
+        " extracted under its number",
+    )
+    parser.add_argument("--force", action="store_true", help="replace DEST when it is there")
+    parser.add_argument(
+        "--hash",
+        metavar="NAME",
+        action="append",
+        default=[],
+        choices=("sha1", "md5"),
+        help="hash with this, too: sha1 or md5; may be given more than once",
+    )
+    _add_member(parser)
+    _add_limits(parser)
+    parser.set_defaults(run=run_verify)
+
+
+def _number(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if (value := int(text, 0)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 512 or 0x200")
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise UsageError(f"{error}: pip install 'vmvisor-image[cli]'") from error
+    parser = _parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in _COMPLETED:
+                action.complete = getattr(shtab, _COMPLETED[action.metavar])
+    print(shtab.complete(parser, options.shell))
+    return DONE

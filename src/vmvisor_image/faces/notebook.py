@@ -1,0 +1,326 @@
+"""How images, partitions, trees, records and hexdumps look in a notebook: self-contained HTML and SVG, no script.
+
+Everything that comes from an image is escaped, and characters that can't be seen are shown by their codes. Colours
+follow the notebook's theme, light or dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from vmvisor_image import (
+    Directory,
+    FileTree,
+    Hexdump,
+    Image,
+    Partition,
+    PartitionTable,
+    Problem,
+    Record,
+    Role,
+    Survey,
+)
+from vmvisor_image.base.names import printable
+from vmvisor_image.disk.explanation import described_generation
+
+_COLORS: Final = {
+    Role.BOOT: "#3b6ea5",
+    Role.BOOTBANK: "#2e7d32",
+    Role.ALT_BOOTBANK: "#558b57",
+    Role.COREDUMP: "#c62828",
+    Role.STORE: "#8e5a8a",
+    Role.SCRATCH: "#a86400",
+    Role.DATASTORE: "#00838f",
+    Role.INSTALLER: "#3949ab",
+    Role.OSDATA: "#0b5c66",
+    Role.VSAN: "#00695c",
+    Role.MEMORY_TIER: "#6d4c41",
+    Role.UNKNOWN: "#757575",
+}
+_MARK_COLORS: Final = 6
+_LINE: Final = 16
+"""Bytes in a line of a hexdump."""
+_MOST_ENTRIES: Final = 200
+"""Files or fields in a table; a notebook is no place for more."""
+_STRIP_BLOCKS: Final = 128
+_LARGEST_EXACT: Final = 8 << 30
+"""Bytes of a partition that is read whole to be shown."""
+_WIDTH: Final = 960
+_RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+"""Entropy 0 to 8, dark to bright: told apart without colour vision, too."""
+_LIGHT: Final = (
+    "--fg:#1b1b1b;--dim:#5f6368;--line:#d5d8dc;--head:#f3f4f6;--bad:#a50e0e;--free:#eceff1;"
+    "--m0:#cfe3ff;--m1:#ffe2b8;--m2:#d3f2cf;--m3:#f6d0e6;--m4:#e3dafc;--m5:#cdeff0"
+)
+_DARK: Final = (
+    "--fg:#e8eaed;--dim:#a2a7ad;--line:#45494e;--head:#2a2d31;--bad:#f28b82;--free:#33373b;"
+    "--m0:#1f4a7a;--m1:#7a5213;--m2:#25603a;--m3:#7a2f5b;--m4:#4b3b8a;--m5:#17616a"
+)
+_STYLE: Final = f"""<style>
+.vmvi{{{_LIGHT};color:var(--fg);font:13px/1.45 system-ui,sans-serif;max-width:960px}}
+@media (prefers-color-scheme:dark){{.vmvi{{{_DARK}}}}}
+[data-jp-theme-light="true"] .vmvi,.vscode-light .vmvi{{{_LIGHT}}}
+[data-jp-theme-light="false"] .vmvi,.vscode-dark .vmvi{{{_DARK}}}
+"""
+_RULES: Final = """.vmvi table{border-collapse:collapse;margin:.5em 0;font-size:12px}
+.vmvi th,.vmvi td{text-align:left!important;padding:2px 10px 2px 4px;border-bottom:1px solid var(--line)}
+.vmvi th,.vmvi td{color:var(--fg);vertical-align:top}
+.vmvi th{background:var(--head);font-weight:600}
+.vmvi td.n{text-align:right!important;font-variant-numeric:tabular-nums}
+.vmvi .dim{color:var(--dim)}.vmvi .bad{color:var(--bad)}
+.vmvi .key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
+.vmvi svg{display:block;width:100%;height:auto;margin:.4em 0}
+.vmvi pre{font:12px/1.5 ui-monospace,monospace;margin:.4em 0;padding:0;overflow-x:auto;background:none;color:var(--fg)}
+.vmvi pre span{border-radius:2px}
+.vmvi .m0{background:var(--m0)}.vmvi .m1{background:var(--m1)}.vmvi .m2{background:var(--m2)}
+.vmvi .m3{background:var(--m3)}.vmvi .m4{background:var(--m4)}.vmvi .m5{background:var(--m5)}
+</style>"""
+
+
+def image_html(image: Image) -> str:
+    """An image: what wraps it, a map of the disk to scale, its partitions, and what is damaged."""
+    around = "".join(f"{_text(layer.kind)} around " for layer in image.layers)
+    size = _size(image.size) if image.size_is_known else "not decoded to its end yet"
+    head = f"<b>{_text(image.path or 'Image')}</b> <span class='dim'>{around}a disk, {size}</span>"
+    return _wrap(head + _table_body(image.partitions, image.size if image.size_is_known else None))
+
+
+def table_html(table: PartitionTable) -> str:
+    """A partition table: a map to scale, and a row for each partition."""
+    return _wrap(_table_body(table, None))
+
+
+def partition_html(partition: Partition) -> str:
+    """A partition: what it is and why, its entropy, its structures."""
+    what = f"{partition.type}, {partition.kind}, {_size(partition.size)}"
+    head = f"<b>Partition {partition.number}</b> {_text(partition.label or '')} <span class='dim'>{_text(what)}</span>"
+    parts = [head, f"<p>{_text(partition.explain())}</p>"]
+    if not partition.is_container:
+        parts.append(survey_svg(partition.survey(blocks=_STRIP_BLOCKS, exact=partition.size <= _LARGEST_EXACT)))
+    parts += [_record_table(name, record) for name, record in partition.records.items()]
+    return _wrap("".join(parts))
+
+
+def tree_html(tree: FileTree) -> str:
+    """What lies in a volume's root directory."""
+    rows = []
+    entries = list(tree.root)
+    for entry in entries[:_MOST_ENTRIES]:
+        is_directory = isinstance(entry, Directory)
+        modified = "" if entry.modified is None else entry.modified.isoformat(" ")
+        size = "" if isinstance(entry, Directory) else f"{entry.size:,}"
+        rows.append((f"{entry.name}/" if is_directory else entry.name, size, modified))
+    return _wrap(_table(("Name", "Bytes", "Modified"), rows, numbers=(1,)) + _more(entries))
+
+
+def record_html(record: Record) -> str:
+    """A structure: its fields, and its bytes with them marked."""
+    return _wrap(_record_table(type(record).__name__, record) + _hexdump_body(Hexdump.of(record)))
+
+
+def hexdump_html(dump: Hexdump) -> str:
+    """Bytes, and the fields in them marked and named."""
+    return _wrap(_hexdump_body(dump))
+
+
+def survey_html(found: Survey) -> str:
+    """Entropy by block."""
+    return _wrap(survey_svg(found))
+
+
+def survey_svg(found: Survey) -> str:
+    """A strip of entropy by block, dark where bytes repeat, bright where they are random or compressed."""
+    count = max(1, len(found.entropies))
+    width = _WIDTH / count
+    cells = []
+    for number, entropy in enumerate(found.entropies):
+        shown = "can't be read" if entropy is None else f"{entropy:.2f} bits per byte"
+        fill = "#d93025" if entropy is None else _ramp(entropy / 8)
+        at = number * found.block_size
+        cells.append(
+            f"<rect x='{number * width:.2f}' y='0' width='{width + 0.3:.2f}' height='26' fill='{fill}'>"
+            f"<title>from byte {at:#x}: {shown}</title></rect>"
+        )
+    known = [entropy for entropy in found.entropies if entropy is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    sampled = f" ({found.sampled:,} of each)" if found.sampled < found.block_size else ""
+    looked_at = "" if found.exact else ", as far as they were looked at"
+    note = (
+        f"entropy of {len(found.entropies)} blocks of {found.block_size:,} bytes{sampled}, mean {mean:.2f} of 8 bits"
+        f" per byte; {found.zero_ratio:.0%} of the blocks are zeros{looked_at}"
+    )
+    return (
+        f"<svg viewBox='0 0 {_WIDTH} 46' role='img' aria-label='{note}'>{''.join(cells)}"
+        f"<text x='0' y='41' font-size='12' fill='currentColor'>{note}</text></svg>"
+    )
+
+
+def _table_body(table: PartitionTable, disk_size: int | None) -> str:
+    partitions = list(table)
+    rows = [
+        (
+            f"{partition.number}{'*' if partition.active else ''}",
+            partition.label or "",
+            f"{partition.start:#x}",
+            _size(partition.size),
+            str(partition.type),
+            partition.kind,
+            partition.role.value,
+        )
+        for partition in partitions
+    ]
+    keys = [_COLORS.get(partition.role, "none") for partition in partitions]
+    header = ("#", "Label", "Start", "Size", "Type", "Kind", "Role")
+    layout = table.layout
+    described = described_generation(None if layout is None else layout.generation, table.generation)
+    sectors = f"sectors of {table.sector_size} bytes"
+    told = ", ".join(filter(None, (f"partition table: {table.scheme}", sectors, described)))
+    what = f"<p class='dim'>{told}</p>"
+    return (
+        what
+        + _disk_map(partitions, disk_size)
+        + _table(header, rows, keys=keys, numbers=(2, 3))
+        + _problems(table.problems)
+    )
+
+
+def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
+    """The disk from left to right, to scale; what is too small to be seen gets two units."""
+    end = max((partition.start + partition.size for partition in partitions), default=0)
+    end = max(end, disk_size or 0)
+    if end == 0:
+        return ""
+    scale = _WIDTH / end
+    shapes = [f"<rect x='0' y='0' width='{_WIDTH}' height='40' rx='3' style='fill:var(--free)'/>"]
+    for partition in partitions:
+        x, width = partition.start * scale, max(2.0, partition.size * scale)
+        what = (partition.label or partition.type.name, partition.role.value, _size(partition.size))
+        title = f"<title>{_text(f'{partition.number}: ' + ', '.join(what))}</title>"
+        if partition.is_container:
+            shapes.append(
+                f"<rect x='{x:.2f}' y='0.75' width='{width:.2f}' height='38.5' fill='none' stroke='currentColor'"
+                f" stroke-dasharray='4 3' stroke-opacity='.6'>{title}</rect>"
+            )
+            continue
+        shapes.append(
+            f"<rect x='{x:.2f}' y='5' width='{max(1.5, width - 1):.2f}' height='30' rx='2'"
+            f" fill='{_COLORS.get(partition.role, '#757575')}'>{title}</rect>"
+        )
+        name = partition.label or partition.role.value
+        if width > 8 * len(name) + 26:
+            shapes.append(
+                f"<text x='{x + 6:.2f}' y='24' font-size='12' fill='#fff' pointer-events='none'>"
+                f"{partition.number} {_text(name)}</text>"
+            )
+        elif width > 18:
+            shapes.append(f"<text x='{x + 4:.2f}' y='24' font-size='12' fill='#fff'>{partition.number}</text>")
+    return f"<svg viewBox='0 0 {_WIDTH} 40' role='img' aria-label='map of the disk'>{''.join(shapes)}</svg>"
+
+
+def _record_table(name: str, record: Record) -> str:
+    at = "" if record.source_offset is None else f" at byte {record.source_offset:#x}"
+    dump = Hexdump.of(record)
+    rows = [(f"{mark.start - dump.offset:#x}", mark.field, mark.value) for mark in dump.marks[:_MOST_ENTRIES]]
+    return (
+        f"<details open><summary><b>{_text(name)}</b> <span class='dim'>{type(record).__name__}{at}</span></summary>"
+        f"{_table(('Offset', 'Field', 'Value'), rows, numbers=(0,))}{_more(dump.marks)}</details>"
+    )
+
+
+def _more(rows: Sequence[object]) -> str:
+    """What stands in the place of the rows that are not shown; empty where all are."""
+    return f"<p class='dim'>… and {len(rows) - _MOST_ENTRIES:,} more</p>" if len(rows) > _MOST_ENTRIES else ""
+
+
+def _hexdump_body(dump: Hexdump) -> str:
+    covering: list[int | None] = [None] * len(dump.data)
+    for number, mark in enumerate(dump.marks):
+        for at in range(max(0, mark.start - dump.offset), min(len(dump.data), mark.end - dump.offset)):
+            covering[at] = number
+    lines = []
+    for line in dump.lines():
+        start = line.offset - dump.offset
+        numbers = covering[start : start + len(line.data)]
+        spaced = [f"{byte:02x}{'  ' if at == _LINE // 2 - 1 else ' '}" for at, byte in enumerate(line.data)]
+        missing = " " * (3 * (_LINE - len(line.data)) + (1 if len(line.data) < _LINE // 2 else 0))
+        octets, text = _runs(dump, numbers, spaced), _runs(dump, numbers, list(line.text))
+        lines.append(f"<span class='dim'>{line.offset:08x}</span>  {octets}{missing} |{text}|")
+    rows = [
+        (f"{mark.start:#x}", str(mark.end - mark.start), mark.record, mark.field, mark.value)
+        for mark in dump.marks[:_MOST_ENTRIES]
+    ]
+    keys = [f"var(--m{number % _MARK_COLORS})" for number in range(len(rows))]
+    legend = _table(("Offset", "Bytes", "Structure", "Field", "Value"), rows, keys=keys, numbers=(0, 1)) if rows else ""
+    return f"<pre>{chr(10).join(lines)}</pre>{legend}{_more(dump.marks)}"
+
+
+def _runs(dump: Hexdump, numbers: Sequence[int | None], cells: Sequence[str]) -> str:
+    """Cells of one line; neighbours of one field share their mark."""
+    out = []
+    at = 0
+    while at < len(cells):
+        end = at
+        while end < len(cells) and numbers[end] == numbers[at]:
+            end += 1
+        text = "".join(cells[at:end])
+        number = numbers[at]
+        if number is None:
+            out.append(escape(text))
+        else:
+            body = text.rstrip(" ") if text.strip() else text
+            mark = dump.marks[number]
+            title = _text(f"{mark.field} = {mark.value}")
+            out.append(
+                f"<span class='m{number % _MARK_COLORS}' title='{title}'>{escape(body)}</span>{text[len(body) :]}"
+            )
+        at = end
+    return "".join(out)
+
+
+def _problems(problems: Iterable[Problem]) -> str:
+    items = "".join(f"<li>{_text(str(problem))}</li>" for problem in problems)
+    return f"<div class='bad'>Problems:<ul>{items}</ul></div>" if items else ""
+
+
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, keys: Sequence[str] = (), numbers: Sequence[int] = ()
+) -> str:
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
+    body = []
+    for number, row in enumerate(rows):
+        key = f"<span class='key' style='background:{keys[number]}'></span>" if keys else ""
+        cells = "".join(
+            f"<td{' class=n' if at in numbers else ''}>{key if at == 0 else ''}{_text(cell)}</td>"
+            for at, cell in enumerate(row)
+        )
+        body.append(f"<tr>{cells}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _wrap(body: str) -> str:
+    return f"{_STYLE}{_RULES}<div class='vmvi'>{body}</div>"
+
+
+def _text(text: str) -> str:
+    """Text from an image: escaped, and what can't be seen shown by its code."""
+    shown = "\n".join(map(printable, text.split("\n")))
+    return escape(shown.encode("utf-8", "backslashreplace").decode(), quote=True)
+
+
+def _size(size: int) -> str:
+    value, unit = float(size), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def _ramp(part: float) -> str:
+    """A colour of the ramp, `part` from 0 to 1."""
+    place = min(max(part, 0.0), 1.0) * (len(_RAMP) - 1)
+    low = min(int(place), len(_RAMP) - 2)
+    mixed = (round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)

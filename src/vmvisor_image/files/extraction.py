@@ -1,0 +1,179 @@
+"""Writing files of an image to a folder, safely: names are checked first, files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from vmvisor_image.base.destination import writing
+from vmvisor_image.base.limits import passed
+from vmvisor_image.errors import CorruptImage, DestinationExists, PartialExtraction, UnsafeName
+from vmvisor_image.files.folder_writer import DestinationFolder, Extractable, is_written
+from vmvisor_image.files.safe_names import check_names
+from vmvisor_image.streams.source import prefetch
+
+
+def write_files(  # each is one thing that is asked for
+    files: Sequence[tuple[str, Extractable]],
+    dest: str | os.PathLike[str],
+    *,
+    made: Sequence[tuple[str, Callable[[], Iterable[bytes]]]] = (),
+    overwrite: bool = False,
+    replaced: Collection[str] = (),
+    resume: bool = False,
+    most_bytes: int | None = None,
+    refused: Sequence[tuple[str, CorruptImage]] = (),
+    skip_unsafe: bool = False,
+) -> tuple[Path, ...]:
+    """Write files of an image, and content of our own, below `dest`.
+
+    Each file appears whole or not at all, whenever this is ended. Directories below `dest` are opened one in the other,
+    and links in them are not followed. Runs of zeros become holes.
+
+    Args:
+        files: Relative POSIX path and file of each.
+        dest: Directory to write to; made where it is missing.
+        made: Relative POSIX path of more files, and what makes the content of each, piece by piece; made and written
+            last, so that they stand only beside whole files and may depend on what the files hold.
+        overwrite: Replace files that are already there.
+        replaced: Paths of files that are replaced in any case.
+        resume: Leave files as they are that are already there with the content of those to be written, and set their
+            times.
+        most_bytes: Bytes that all `files` may have together; None for any number.
+        refused: Path and reason of each file that can't be written and is not among `files`.
+        skip_unsafe: An unsafe name, or the second of two that collide, costs only its own file, unless there is no
+            other file.
+
+    Returns:
+        The paths written, and those that were there, in the order given.
+
+    Raises:
+        UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system; nothing was
+            written. With `skip_unsafe` only where that is so of all files.
+        DestinationExists: Something is in the way.
+        DestinationFull: There is no room left.
+        DestinationFailed: The destination can't be written for another reason.
+        SourceError: A file can't be read.
+        LimitExceeded: The files have more bytes than `most_bytes`; nothing was written.
+        PartialExtraction: Some files are damaged, or their names longer than the system takes, or with `skip_unsafe`
+            unsafe; the others, and none of `made`, were written.
+    """
+    root = Path(dest)
+    paths = [path for path, _ in files] + [path for path, _ in made]
+    unsafe = check_names(paths)
+    refused = [*refused, *((paths[number], error) for number, error in unsafe.items())]
+    if unsafe and not (skip_unsafe and len(unsafe) < len(paths)):
+        first = next(iter(unsafe.values()))
+        raise UnsafeName(f"{first.message}; nothing was written", structure="file name") from first
+    files = [file for number, file in enumerate(files) if number not in unsafe]
+    paths = [path for number, path in enumerate(paths) if number not in unsafe]
+    total = sum(file.size for _, file in files)
+    if most_bytes is not None and total > most_bytes:
+        raise passed("extracted_bytes", f"{total} bytes are to be written, more than {most_bytes}")
+    with writing(root):
+        reachable = _check_folders(root, paths)
+    done = _written(root, files) if resume else frozenset()
+    with writing(root):
+        _check_free(root, [path for path in reachable if path not in done], overwrite=overwrite, replaced=replaced)
+    ordered, failed = _in_disk_order([(path, file) for path, file in files if path not in done])
+    for _, file in ordered:
+        prefetch(file, 0, file.size)
+    with DestinationFolder(root, overwrite=overwrite, replaced=replaced) as destination:
+        for path, file in ordered:
+            try:
+                destination.write(path, file.chunks(), file.timestamp)
+            except CorruptImage as error:
+                failed.append((path, error))
+        if failed or refused:
+            broken = {path for path, _ in failed}
+            _raise_partial(tuple(root / path for path, _ in files if path not in broken), [*refused, *failed])
+        for path, content in made:
+            destination.write(path, content(), None)
+    return tuple(root / path for path in paths)
+
+
+def _in_disk_order(
+    files: Iterable[tuple[str, Extractable]],
+) -> tuple[list[tuple[str, Extractable]], list[tuple[str, CorruptImage]]]:
+    """The files by where they begin, so that a compressed image is decoded front to back; and the damaged ones."""
+    found: list[tuple[int, int, tuple[str, Extractable]]] = []
+    failed: list[tuple[str, CorruptImage]] = []
+    for number, (path, file) in enumerate(files):
+        try:
+            extents = file.extents
+        except CorruptImage as error:
+            failed.append((path, error))
+        else:
+            found.append((extents[0].offset if extents else 0, number, (path, file)))
+    return [file for _, _, file in sorted(found, key=lambda place: place[:2])], failed
+
+
+def _written(root: Path, files: Iterable[tuple[str, Extractable]]) -> frozenset[str]:
+    """The paths of those files that are there."""
+    return frozenset(path for path, file in _in_disk_order(files)[0] if is_written(root / path, file))
+
+
+def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptImage]]) -> NoReturn:
+    first = failed[0][1]
+    error = PartialExtraction(
+        f"{len(failed)} of {len(failed) + len(written)} files could not be read and were not written"
+        f" (first: {failed[0][0]!r}: {first})",
+        structure="extraction",
+        offset=first.offset,
+    )
+    error.written, error.failed = written, tuple(failed)
+    raise error from first
+
+
+def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
+    """Refuse what is in the way of a folder, such as a link; gives the paths whose folder is there."""
+    if os.path.lexists(root) and not root.is_dir():
+        raise DestinationExists(f"{root} is in the way: it is no directory")
+    folders: dict[tuple[int, str], int] = {}
+    """Numbers of the directories, by the number of the one they are in and their names; 0 of those that are missing."""
+    reachable: list[str] = []
+    for path in paths:
+        folder, start, end = 0, 0, path.find("/")
+        while end >= 0:
+            key = folder, path[start:end]
+            if key not in folders:
+                folders[key] = len(folders) + 1 if _is_folder(root, path[:end]) else 0
+            if not folders[key]:
+                break
+            folder, start, end = folders[key], end + 1, path.find("/", end + 1)
+        if end < 0:
+            reachable.append(path)
+    return reachable
+
+
+def _check_free(root: Path, paths: Sequence[str], *, overwrite: bool, replaced: Collection[str]) -> None:
+    """Refuse what is in the way of a file."""
+    for path in paths:
+        mode = _mode(root / path)
+        if mode is not None and stat.S_ISDIR(mode):
+            raise DestinationExists(f"{root / path} is in the way: it is a directory")
+        if mode is not None and not overwrite and path not in replaced:
+            raise DestinationExists(f"{root / path} is already there; nothing was written")
+
+
+def _is_folder(root: Path, path: str) -> bool:
+    mode = _mode(root / path)
+    if mode is not None and stat.S_ISLNK(mode):
+        raise DestinationExists(f"{root / path} is a symbolic link and could lead out of {root}")
+    if mode is not None and not stat.S_ISDIR(mode):
+        raise DestinationExists(f"{root / path} is in the way: it is no directory")
+    return mode is not None
+
+
+def _mode(path: Path) -> int | None:
+    """What is at `path`, links not followed; None where nothing is, or the path is too long to tell."""
+    try:
+        return path.lstat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise
+        return None

@@ -1,0 +1,506 @@
+"""Files to read and directories to walk, as every volume and archive gives them."""
+
+from __future__ import annotations
+
+import io
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, overload
+
+from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.errors import InvalidArgument, NoLocalPath, NotADirectory, NotAFile, PathNotFound, ReadOnly
+from vmvisor_image.streams.source import Pieced, ReadAt, Source, TextStream, as_source, open_stream, read_healthy
+
+if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
+    from vmvisor_image.archives.archive import Archive
+    from vmvisor_image.boot.modules import Module
+    from vmvisor_image.disk.image import Image
+
+_COPY_CHUNK = 1 << 20
+_WRITING = frozenset("wax+")
+"""What a mode that is not only to read has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of a file's bytes on the disk."""
+
+    offset: int
+    """First byte, from the start of the decoded disk."""
+    length: int
+    """Number of bytes; the extents of a file without holes add up to its size exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileAttributes:
+    """What a file system of Unix's kind says of a file or directory."""
+
+    mode: int
+    """Permissions, without the type."""
+    owner: int
+    """User id."""
+    group: int
+    """Group id."""
+    created: datetime | None = None
+    """When it was made, in UTC."""
+    accessed: datetime | None = None
+    """When it was last read, in UTC."""
+    type_bits: int = 0
+    """The type that the mode has above `mode`, such as 0o040000 of a directory and 0o100000 of a file (`stat.S_IFMT`);
+    0 where it says none, as VMFS does of most that are the system's own."""
+    descriptor_type: int | None = None
+    """Of VMFS the type that its descriptor has: 2 a directory, 3 a file, 5 either of them, of the system's own."""
+
+
+class FileHome(Protocol):
+    """What a file needs of the partition or archive it lies in."""
+
+    @property
+    def disk(self) -> ReadAt:
+        """The decoded disk that extents count from."""
+        ...
+
+    def locate(self, token: Any) -> tuple[Extent, ...]:
+        """The extents of the file that the volume gave `token` for.
+
+        Raises:
+            CorruptImage: They can't be found.
+        """
+        ...
+
+
+class _Entry:
+    """What a file and a directory share."""
+
+    __slots__ = ("_modified", "_path")
+
+    def __init__(self, path: str, modified: datetime | None) -> None:
+        self._path = path
+        self._modified = modified
+
+    @property
+    def path(self) -> str:
+        """POSIX path from the volume's root, without a leading slash; empty for the root."""
+        return self._path
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was last written; None where that is no date, and for the root.
+
+        Always naive: of FAT in the local time of whoever wrote it, of all else in UTC.
+        """
+        known = self._modified
+        return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
+
+    @property
+    def timestamp(self) -> float | None:
+        """`modified` as seconds since 1970 in UTC; FAT's is taken for the local time of this machine.
+
+        None where that is no date, or one that this system can't tell.
+        """
+        try:
+            return None if self._modified is None else self._modified.timestamp()
+        except (OverflowError, OSError, ValueError):
+            return None
+
+    if not TYPE_CHECKING:  # type checkers are to refuse it where a path is wanted: nothing comes of asking for one
+
+        def __fspath__(self) -> NoReturn:
+            """Refuse.
+
+            Raises:
+                NoLocalPath: Always; it is also a TypeError.
+            """
+            raise NoLocalPath(
+                f"{self!r} lies in an image and has no path of the operating system: read it with .open() or"
+                " .read_bytes(), write it out with .extract() of its file tree, or use importlib.resources.as_file()"
+            )
+
+
+class File(_Entry, Pieced):
+    """A regular file of a volume, itself a `ReadAt` and an `importlib.resources.abc.Traversable`."""
+
+    __slots__ = ("_content", "_ends", "_extents", "_home", "_is_asked", "_size", "_token", "attributes")
+
+    def __init__(
+        self,
+        home: FileHome,
+        path: str,
+        size: int,
+        modified: datetime | None,
+        token: Any,
+        attributes: FileAttributes | None = None,
+    ) -> None:
+        """Made by volumes and archives.
+
+        Args:
+            home: What it lies in.
+            path: POSIX path from the root.
+            size: Bytes.
+            modified: Naive where the zone of whoever wrote it is not known, else with its zone.
+            token: Whatever lets `home` find the file's extents, and picklable.
+            attributes: Owner and permissions, where the volume has them.
+        """
+        super().__init__(path, modified)
+        self._home = home
+        self._size = size
+        self._token = token
+        self.attributes = attributes
+        """Owner and permissions; None where the volume has none."""
+        self._extents: tuple[Extent, ...] | None = None
+        self._ends: list[int] = []
+        self._content: Source | None = None
+        self._is_asked = False
+        """Whether its home was asked for `_content`."""
+
+    @property
+    def name(self) -> str:
+        """The last component of the path, with the case that the volume shows."""
+        return self._path.rpartition("/")[2]
+
+    @property
+    def size(self) -> int:
+        """Length in bytes, as its directory entry says."""
+        return self._size
+
+    @property
+    def home(self) -> FileHome:
+        """The partition or archive that it lies in."""
+        return self._home
+
+    @property
+    def meter(self) -> Meter | None:
+        """Counts what is decoded for the image that it lies in; None where nothing does."""
+        found: Meter | None = getattr(self._home, "meter", None)
+        return found
+
+    @property
+    def token(self) -> Any:
+        """What its home finds it by."""
+        return self._token
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Where its bytes lie on the decoded disk, in file order, neighbours merged; holes of sparse files left out.
+
+        Raises:
+            CorruptImage: The chain that leads to them is damaged.
+        """
+        if self._extents is None:
+            extents = self._home.locate(self._token)
+            end, ends = 0, []
+            for extent in extents:
+                end += extent.length
+                ends.append(end)
+            self._ends = ends
+            self._extents = extents
+        return self._extents
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
+        """Source, first byte in it and number of bytes of each piece of a range of the file; see `Pieced.pieces`.
+
+        Raises:
+            CorruptImage: The file's chain is damaged.
+        """
+        content = self._content if self._is_asked else self._sparse_content()
+        if content is not None:
+            yield content, offset, length
+            return
+        disk, extents = self._home.disk, self.extents
+        if not isinstance(disk, Source):
+            disk = as_source(disk)
+        number = bisect_right(self._ends, offset)
+        while length > 0:
+            extent = extents[number]
+            skip = offset - (self._ends[number] - extent.length)
+            count = min(length, extent.length - skip)
+            yield disk, extent.offset + skip, count
+            offset += count
+            length -= count
+            number += 1
+
+    @property
+    def _structure(self) -> str:
+        return f"file {self._path!r}"
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+        self.prefetch(0, self._size)
+        return self.read_at(0, self._size)
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        """The whole content, decoded: from UTF-8 and strictly unless told otherwise; line ends stay as they are."""
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
+
+    def chunks(self, size: int = _COPY_CHUNK) -> Iterator[bytes]:
+        """The content in pieces of at most `size` bytes, read one at a time; all that is healthy before damage.
+
+        Raises:
+            CorruptImage: The next piece begins with damage.
+        """
+        if size < 1:
+            raise InvalidArgument(f"size must be at least 1, not {size}")
+        self.prefetch(0, self._size)
+        offset = 0
+        while offset < self._size:
+            piece = read_healthy(self, offset, min(size, self._size - offset))
+            yield piece
+            offset += len(piece)
+
+    # `Traversable.open()` gives text, this one bytes: only Any satisfies a type checker as to both.
+    @overload
+    def open(
+        self,
+        mode: Literal["r", "rt"] = ...,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> Any: ...
+    @overload
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader: ...
+    @overload
+    def open(
+        self, mode: str, *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> Any: ...
+    def open(
+        self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> Any:
+        """A seekable, read-only stream, whose `name` is the path.
+
+        Args:
+            mode: "rb" for bytes, "r" or "rt" for text.
+            encoding: Of text; None for UTF-8.
+            errors: What is done about bytes that can't be decoded, as of the builtin `open`; None for "strict".
+            newline: How lines of text end, as of the builtin `open`; "" leaves their ends as they are, for `csv`.
+
+        Raises:
+            InvalidArgument: Another mode than these; an encoding or ends of lines of bytes.
+            ReadOnly: A mode to write; it is also an OSError.
+        """
+        if mode not in ("rb", "r", "rt"):
+            error = ReadOnly if set(mode) & _WRITING else InvalidArgument
+            raise error(f"files of an image open as 'rb', 'r' or 'rt' only, not {mode!r}")
+        if mode != "rb":
+            return TextStream(self, self.path, encoding or "utf-8", errors, newline)
+        if (encoding, errors, newline) != (None, None, None):
+            raise InvalidArgument("bytes have no encoding and no lines: open as 'r' for text")
+        return open_stream(self, self.path)
+
+    def sha256(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def open_archive(self) -> Archive:
+        """What it holds, where it is an archive: tar, vmtar, zip, ar (VIB) or ISO 9660, however it is compressed.
+
+        Raises:
+            NotAnArchive: It is none.
+            CorruptImage: Its compression can't be opened.
+        """
+        from vmvisor_image.archives.archive import open_archive
+
+        return open_archive(self)
+
+    def open_module(self) -> Module:
+        """What it is to the boot loader: its compression, its signature, and the kernel or archive inside.
+
+        Raises:
+            CorruptImage: Its compression can't be opened.
+        """
+        from vmvisor_image.boot.modules import Module
+
+        return Module(self)
+
+    def open_image(self, *, threads: int | None = None, member: str | None = None) -> Image:
+        """The disk that it holds, wrapped in whatever `Image.open` takes off; see there for the arguments.
+
+        What is decoded counts for the image that the file lies in, whose limits hold. The extents that a VMDK
+        descriptor names are looked for beside it.
+        """
+        from vmvisor_image.disk.image import Image
+
+        return Image.open(self, threads=threads, member=member)
+
+    def is_file(self) -> bool:
+        """True."""
+        return True
+
+    def is_dir(self) -> bool:
+        """False."""
+        return False
+
+    def iterdir(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            NotADirectory: Always.
+        """
+        raise NotADirectory(f"file {self._path!r} is no directory")
+
+    def joinpath(self, *parts: str | os.PathLike[str]) -> File:
+        """The file itself.
+
+        Raises:
+            PathNotFound: Any part is given: nothing is below a file.
+        """
+        if any(_components(parts)):
+            raise PathNotFound(f"nothing is below file {self._path!r}")
+        return self
+
+    def __truediv__(self, part: str | os.PathLike[str]) -> File:
+        return self.joinpath(part)
+
+    def _sparse_content(self) -> Source | None:
+        """The content by another way than its extents, where the volume has one: files with holes need it."""
+        opener = getattr(self._home, "open_content", None)
+        content: ReadAt | None = None if opener is None else opener(self._token)
+        self._content = None if content is None else as_source(content)  # a plug-in's volume may give what it likes
+        self._is_asked = True
+        return self._content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (File, (self._home, self._path, self._size, self._modified, self._token, self.attributes))
+
+    def __repr__(self) -> str:
+        return f"<File {self._path!r} {self._size} bytes>"
+
+
+class Directory(_Entry):
+    """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read when first asked for.
+
+    Iterating gives the entries, and ``in`` takes one or its name.
+    """
+
+    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names", "attributes")
+
+    def __init__(
+        self,
+        path: str,
+        modified: datetime | None,
+        list_entries: Callable[[], Sequence[File | Directory]],
+        *,
+        fold_case: bool,
+        attributes: FileAttributes | None = None,
+    ) -> None:
+        """Made by volumes; `list_entries` is called once."""
+        super().__init__(path, modified)
+        self.attributes = attributes
+        """Owner and permissions; None where the volume has none or they are not read, and for the root."""
+        self._list = list_entries
+        self._fold_case = fold_case
+        self._lock = ForkSafeLock()
+        self._entries: tuple[File | Directory, ...] | None = None
+        self._names: dict[str, File | Directory] = {}
+        self._folded: dict[str, File | Directory] = {}
+
+    @property
+    def name(self) -> str:
+        """The last component of the path; "root" for the root, so that `importlib.resources.as_file` takes it."""
+        return self._path.rpartition("/")[2] or "root"
+
+    def is_file(self) -> bool:
+        """False."""
+        return False
+
+    def is_dir(self) -> bool:
+        """True."""
+        return True
+
+    def iterdir(self) -> Iterator[File | Directory]:
+        """The entries, in the order of the directory.
+
+        What can't be read of a damaged directory is left out and a `Problem` of the tree.
+        """
+        return iter(self._load())
+
+    __iter__ = iterdir
+
+    def __contains__(self, entry: object) -> bool:
+        if isinstance(entry, str):
+            return self.get(entry) is not None
+        return any(each is entry for each in self)
+
+    def get(self, name: str) -> File | Directory | None:
+        """The entry of that name, or None; of two with one name, the first.
+
+        Where the volume does not tell case, it may be written otherwise, unless another entry is written so.
+        """
+        self._load()
+        found = self._names.get(name)
+        return self._folded.get(fold_name(name)) if found is None and self._fold_case else found
+
+    def open(
+        self,
+        mode: str = "rb",  # noqa: ARG002  # as a file's
+        *,
+        encoding: str | None = None,  # noqa: ARG002
+        errors: str | None = None,  # noqa: ARG002
+        newline: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            NotAFile: Always.
+        """
+        raise NotAFile(f"{self._path or '/'!r} is a directory")
+
+    def read_bytes(self) -> NoReturn:
+        """Refuse, as `open`."""
+        self.open()
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> NoReturn:  # noqa: ARG002  # as a file's
+        """Refuse, as `open`."""
+        self.open()
+
+    def joinpath(self, *parts: str | os.PathLike[str]) -> File | Directory:
+        """The file or directory at a path relative to this directory.
+
+        Raises:
+            PathNotFound: There is none.
+        """
+        here: File | Directory = self
+        for part in _components(parts):
+            found = here.get(part) if isinstance(here, Directory) else None
+            if found is None:
+                wanted = "/".join(os.fspath(part) for part in parts)
+                raise PathNotFound(f"no file or directory {wanted!r} in {self._path or '/'!r}")
+            here = found
+        return here
+
+    def __truediv__(self, part: str | os.PathLike[str]) -> File | Directory:
+        return self.joinpath(part)
+
+    def _load(self) -> tuple[File | Directory, ...]:
+        if self._entries is None:
+            with self._lock:
+                if self._entries is None:
+                    entries = tuple(self._list())
+                    for entry in entries:
+                        self._names.setdefault(entry.name, entry)
+                        if self._fold_case:
+                            self._folded.setdefault(fold_name(entry.name), entry)
+                    self._entries = entries
+        return self._entries
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a directory of an image can't be pickled: pickle its partition, or its files")
+
+    def __repr__(self) -> str:
+        return f"<Directory {self._path or '/'!r}>"
+
+
+def _components(parts: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """The names in a path given in parts."""
+    for part in parts:
+        yield from (name for name in os.fspath(part).split("/") if name not in ("", "."))

@@ -1,0 +1,283 @@
+"""A folder that files are written to one by one: each appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+from vmvisor_image.base.destination import FULL, from_source, writing
+from vmvisor_image.errors import CorruptImage, DestinationExists, DestinationFailed, UnsafeName
+from vmvisor_image.streams.source import ReadAt, prefetch
+
+_HAS_DIRECTORY_DESCRIPTORS = {os.open, os.mkdir, os.link, os.rename, os.unlink} <= os.supports_dir_fd
+"""Whether files can be opened relative to a folder that is open: on all systems but Windows."""
+_HAS_UNNAMED_FILES = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")  # noqa: PTH112  # asked once
+"""Whether there may be files without a name that are given one when they are whole: on Linux."""
+_HAS_TIMES_OF_DESCRIPTORS = os.utime in os.supports_fd
+"""Whether the time of a file that is open can be set by its descriptor: on all systems but Windows."""
+_FOLDER_ONLY: int = getattr(os, "O_DIRECTORY", 0)
+_NOT_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+_CHUNK = 1 << 20
+"""Bytes that are compared at once."""
+_ZEROS = bytes(_CHUNK)
+
+
+class Placed(Protocol):
+    """Something with a place on the disk: an extent."""
+
+    @property
+    def offset(self) -> int:
+        """First byte, from the start of the decoded disk."""
+        ...
+
+
+class Extractable(ReadAt, Protocol):
+    """What is needed of a file to be written."""
+
+    @property
+    def timestamp(self) -> float | None:
+        """When it was last written, in seconds since 1970."""
+        ...
+
+    @property
+    def extents(self) -> Sequence[Placed]:
+        """Where its bytes lie."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its content, piece by piece."""
+        ...
+
+
+def is_written(target: Path, file: Extractable) -> bool:
+    """Whether what is at `target` has the file's content; its time is set then.
+
+    Size and time would not tell it from a file of another disk.
+    """
+    try:
+        if not stat.S_ISREG(target.lstat().st_mode):
+            return False
+        written = io.FileIO(target, "rb", opener=_open_file)
+    except OSError:
+        return False
+    with written:
+        try:
+            if not _has_content(written, file):
+                return False
+        except CorruptImage:
+            return False
+        if os.fstat(written.fileno()).st_mtime != file.timestamp:
+            _set_time(written.fileno() if _HAS_TIMES_OF_DESCRIPTORS else str(target), file.timestamp)
+    return True
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open without following a link, or waiting for the other end of a pipe."""
+    return os.open(path, flags | _NOT_A_LINK | getattr(os, "O_NONBLOCK", 0))
+
+
+def _has_content(written: io.FileIO, file: Extractable) -> bool:
+    """Whether the rest of a file that is open is what the image's has.
+
+    Raises:
+        CorruptImage: The image's file is damaged.
+        SourceError: It can't be read.
+    """
+    if os.fstat(written.fileno()).st_size != file.size:
+        return False
+    prefetch(file, 0, file.size)
+    starts = range(0, file.size, _CHUNK)
+    for data in from_source(file.read_at(at, min(_CHUNK, file.size - at)) for at in starts):
+        view = memoryview(data)
+        while view:
+            try:
+                found = written.read(len(view))
+            except OSError:
+                return False
+            if not found or view[: len(found)] != found:
+                return False
+            view = view[len(found) :]
+    return True
+
+
+class DestinationFolder:
+    """A folder that is open, in which files are made one by one."""
+
+    def __init__(self, root: Path, *, overwrite: bool, replaced: Collection[str]) -> None:
+        self._root = root
+        self._replaced = replaced
+        self._overwrite = overwrite
+        self._written = 0
+        with writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(root, os.O_RDONLY | _FOLDER_ONLY) if _HAS_DIRECTORY_DESCRIPTORS else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+    def write(self, path: str, chunks: Iterable[bytes], timestamp: float | None) -> None:
+        """Write one file under no name, or a temporary one beside its own, then give it its own.
+
+        Raises:
+            DestinationExists: Something is in the way.
+            DestinationFull: There is no room left.
+            DestinationFailed: It can't be written for another reason.
+            SourceError: The content can't be read.
+            UnsafeName: The name, or the path, is longer than the system takes.
+        """
+        try:
+            with writing(self._root / path, f"; the {self._written} files written before are whole"):
+                self._check_length(path)
+                with self._folder(path) as folder:
+                    folder.write(from_source(chunks), timestamp, overwrite=self._overwrite or path in self._replaced)
+        except DestinationFailed as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UnsafeName(f"{path!r} is longer than the system takes", structure="file name") from error
+            raise
+        self._written += 1
+
+    def _check_length(self, path: str) -> None:
+        """Refuse what could be written from folder to folder, but not be opened by its path afterwards."""
+        try:
+            os.lstat(self._root / path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise
+
+    @contextlib.contextmanager
+    def _folder(self, path: str) -> Iterator[_Folder]:
+        """The folder that a file belongs in, made where it is missing."""
+        *above, name = path.split("/")
+        if self._fd is None:
+            target = self._root.joinpath(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield _Folder(target, str(target), None)
+            return
+        fd = os.dup(self._fd)
+        try:
+            for part in above:
+                fd = self._step(fd, part, path)
+            yield _Folder(self._root / path, name, fd)
+        finally:
+            os.close(fd)
+
+    def _step(self, fd: int, part: str, path: str) -> int:
+        """Open a folder in the one that is open as `fd`, which is closed; links are not followed."""
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=fd)
+            below = os.open(part, os.O_RDONLY | _FOLDER_ONLY | _NOT_A_LINK, dir_fd=fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is no directory") from error
+        os.close(fd)
+        return below
+
+
+class _Folder:
+    """Where one file is made: a folder that is open, or on systems without such descriptors the path."""
+
+    def __init__(self, target: Path, name: str, fd: int | None) -> None:
+        self._target, self._name, self._fd = target, name, fd
+
+    def write(self, chunks: Iterable[bytes], timestamp: float | None, *, overwrite: bool) -> None:
+        unnamed = self._open_unnamed()
+        if unnamed is not None:
+            with io.FileIO(unnamed, "wb") as output:
+                _fill(output, chunks)
+                _set_time(output.fileno(), timestamp)
+                source = f"/proc/self/fd/{output.fileno()}"
+                if not overwrite:
+                    self._link(source)
+                    return
+                temporary = self._temporary()
+                os.link(source, temporary, dst_dir_fd=self._fd, follow_symlinks=True)
+                self._replace(temporary)
+            return
+        temporary = self._temporary()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_A_LINK | getattr(os, "O_BINARY", 0)
+        try:
+            with io.FileIO(os.open(temporary, flags, 0o666, dir_fd=self._fd), "wb") as output:
+                _fill(output, chunks)
+                if _HAS_TIMES_OF_DESCRIPTORS:
+                    _set_time(output.fileno(), timestamp)
+            if not _HAS_TIMES_OF_DESCRIPTORS:
+                _set_time(temporary, timestamp, self._fd)
+            if overwrite:
+                self._replace(temporary)
+            else:
+                self._link(temporary)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self._fd)
+
+    def _open_unnamed(self) -> int | None:
+        """A file without a name, which is gone when this ends before it has one; None where there is no such thing."""
+        if self._fd is None or not _HAS_UNNAMED_FILES:
+            return None
+        try:
+            return os.open(".", getattr(os, "O_TMPFILE", 0) | os.O_WRONLY, 0o666, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            return None  # this file system has none
+
+    def _temporary(self) -> str:
+        return os.path.join(os.path.dirname(self._name), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120  # a name
+
+    def _replace(self, temporary: str) -> None:
+        try:
+            os.replace(temporary, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self._fd)
+            raise
+
+    def _link(self, source: str) -> None:
+        """Give a file its own name, which fails where that exists, unlike a rename."""
+        is_unnamed = source.startswith("/proc/")
+        try:
+            if self._fd is None:
+                os.link(source, self._name)
+            else:
+                directory = None if is_unnamed else self._fd
+                os.link(source, self._name, src_dir_fd=directory, dst_dir_fd=self._fd, follow_symlinks=is_unnamed)
+        except FileExistsError:
+            message = f"{self._target} appeared while it was being written; it was left as it is"
+            raise DestinationExists(message) from None
+        except (OSError, NotImplementedError) as error:  # a file system without links
+            if is_unnamed or (isinstance(error, OSError) and error.errno in FULL):
+                raise
+            os.rename(source, self._name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+
+def _fill(output: io.FileIO, chunks: Iterable[bytes]) -> None:
+    """Write the content, zeros as holes."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if chunk == _ZEROS[: len(chunk)]:
+            output.seek(size)
+            continue
+        view = memoryview(chunk)
+        while view:
+            view = view[output.write(view) :]
+    output.truncate(size)
+
+
+def _set_time(file: int | str, timestamp: float | None, folder: int | None = None) -> None:
+    """Set when a file, by descriptor or path, was written last; a date that the file system can't hold is left out."""
+    if timestamp is not None:
+        with contextlib.suppress(OverflowError, OSError, ValueError):
+            os.utime(file, (timestamp, timestamp), dir_fd=folder)

@@ -1,0 +1,223 @@
+"""`inspect`: everything about an image that can be said in a table, as plain frozen values."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vmvisor_image.base.limits import Limits
+from vmvisor_image.compressions.layer import Progress
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.purpose import Generation
+from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
+from vmvisor_image.streams.opening import SourceLike
+from vmvisor_image.volumes.role import Evidence, Role
+from vmvisor_image.volumes.volume import CoreDumpUsage, complete
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One file."""
+
+    path: str
+    """POSIX path from its volume's root."""
+    size: int
+    """Bytes."""
+    modified: datetime | None
+    """Naive, in the writer's local time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionReport:
+    """One partition."""
+
+    number: int
+    label: str | None
+    type_code: int | None
+    type_guid: str | None
+    type_name: str
+    role: Role
+    kind: str
+    active: bool
+    start: int
+    """First byte, from the start of the decoded disk."""
+    size: int
+    """Bytes."""
+    sector_size: int
+    """Bytes in a sector, as the table counts them."""
+    name: str | None
+    """Its name in the table."""
+    guid: str | None
+    """Its own identifier in the table."""
+    evidence: tuple[Evidence, ...]
+    """What on the disk says what it is."""
+    facts: tuple[tuple[str, str], ...]
+    """What its headers say, by name."""
+    core_dump: CoreDumpUsage | None
+    """What a used diagnostic partition holds; None for an unused one and for any other partition."""
+    explanation: str
+    files: tuple[FileReport, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """One image; frozen, picklable, and with `to_dict` JSON-able."""
+
+    name: str | None
+    """Path or URL of the image, or None for one without."""
+    size: int | None
+    """Bytes of the decoded disk, or None where damage hides its end."""
+    layers: tuple[tuple[str, str | None], ...]
+    """Kind and name of each wrapping, outermost first."""
+    scheme: str
+    """"mbr", "gpt" or "none"."""
+    layout: Generation | None
+    """Whose layout its partition table has exactly."""
+    generation: Generation | None
+    """Whose disk it is, by its boot banks first."""
+    active_bank: int | None
+    """Number of the partition that the boot loader starts."""
+    partitions: tuple[PartitionReport, ...]
+    problems: tuple[Problem, ...]
+    """Everything that is damaged, those of the partitions included."""
+    table_facts: tuple[tuple[str, str], ...] = ()
+    """What is to be told of the partition table that is nothing wrong, by name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers; times in ISO 8601."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Role() | Generation():
+            return value.name.lower()
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value
+
+
+def inspect(
+    source: SourceLike,
+    *,
+    threads: int | None = None,
+    index: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | bool | None = None,
+    progress: Progress | None = None,
+    member: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    salvage: bool = False,
+) -> ImageReport:
+    """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
+
+    A core dump partition is read whole, but for what is known to be zeros, to tell whether it holds a dump.
+
+    Args:
+        source: See `Image.open`.
+        threads: See `Image.open`.
+        index: See `Image.open`.
+        cache: See `Image.open`.
+        progress: See `Image.open`.
+        member: See `Image.open`.
+        storage_options: See `Image.open`.
+        salvage: See `Image.open`.
+        limits: See `Image.open`; a partition with too many files is a problem of the report.
+
+    Raises:
+        OSError: The file can't be opened.
+        CorruptImage: A wrapping is recognised and can't be opened.
+        LimitExceeded: It took too long, or there was too much to decode.
+    """
+    with Image.open(
+        source,
+        threads=threads,
+        index=index,
+        cache=cache,
+        progress=progress,
+        member=member,
+        storage_options=storage_options,
+        limits=limits,
+        salvage=salvage,
+    ) as image:
+        return report(image)
+
+
+def report(image: Image) -> ImageReport:
+    """The report of an image that is open."""
+    with image.limits.operation():
+        return _report(image)
+
+
+def _report(image: Image) -> ImageReport:
+    partitions = tuple(_partition_report(partition) for partition in image.partitions)
+    problems = tuple(dict.fromkeys([*image.problems, *(found for each in partitions for found in each.problems)]))
+    active, layout = image.partitions.active_bank, image.partitions.layout
+    return ImageReport(
+        name=image.path,
+        size=image.known_size,
+        layers=tuple((layer.kind, layer.name) for layer in image.layers),
+        scheme=image.scheme,
+        layout=None if layout is None else layout.generation,
+        generation=image.partitions.generation,
+        active_bank=None if active is None else active.number,
+        partitions=partitions,
+        problems=problems,
+        table_facts=tuple(image.partitions.facts.items()),
+    )
+
+
+def _core_dump(partition: Partition) -> CoreDumpUsage | None:
+    volume = partition.volume
+    try:
+        return None if volume is None else complete(volume).usage()
+    except CorruptImage:
+        return None  # `Partition.explain` says so, and keeps the problem
+
+
+def _partition_report(partition: Partition) -> PartitionReport:
+    files: tuple[FileReport, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    try:
+        files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
+    except NotAFileSystem:
+        pass  # and what it is stands in its kind
+    except CorruptImage as error:
+        problems = (Problem.of(error),)
+    except LimitExceeded as error:
+        if error.limit not in ("entries", "depth"):
+            raise
+        problems = (Problem("file tree", f"its files are left out: {error}", partition.start),)
+    return PartitionReport(
+        number=partition.number,
+        label=partition.label,
+        type_code=partition.type.code,
+        type_guid=None if partition.type.guid is None else str(partition.type.guid),
+        type_name=partition.type.name,
+        role=partition.role,
+        kind=partition.kind,
+        active=partition.active,
+        start=partition.start,
+        size=partition.size,
+        sector_size=partition.sector_size,
+        name=partition.name,
+        guid=None if partition.guid is None else str(partition.guid),
+        evidence=partition.evidence,
+        facts=() if partition.volume is None else tuple(partition.volume.facts.items()),
+        core_dump=_core_dump(partition),
+        explanation=partition.explain(),
+        files=files,
+        problems=problems + partition.problems,
+    )

@@ -1,0 +1,382 @@
+"""What a verification found, as values and in words, line by line: the same input gives the same report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmvisor_image.compressions.signed import ModuleSignature
+from vmvisor_image.disk.explanation import counted
+from vmvisor_image.disk.tables.table import GptCheck
+from vmvisor_image.errors import Problem
+from vmvisor_image.files.checksums import Checksum
+from vmvisor_image.volumes.fat.check import FatFigures
+from vmvisor_image.volumes.vmfs.check import VmfsFigures
+
+_TOLD_ONCE = {"told once": True}
+"""Metadata of a field that is left out of `VerificationReport.to_dict`, as the report has it in another place."""
+
+Hashes = tuple[tuple[str, str], ...]
+"""Name and value in hexadecimal of each; empty where not all bytes could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes of the disk that belong to no partition and are no partition table."""
+
+    offset: int
+    """First byte, from the start of the decoded disk."""
+    length: int
+    """Bytes."""
+    nonzero: int
+    """How many of them are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Bytes that belong to nothing."""
+
+    bytes: int
+    nonzero: int
+    """How many of them are not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureTrailer:
+    """The trailer of a signed boot module. It is shown, **not verified**: that needs VMware's keys."""
+
+    schema: int
+    key_id: str | None
+    """Which key it was made with; None where it does not say."""
+    offset: int
+    """First byte of the trailer in the module, of a gzip module in what it decodes to."""
+    length: int
+    """Bytes of the trailer."""
+
+    @classmethod
+    def of(cls, found: ModuleSignature) -> SignatureTrailer:
+        """What to tell of a trailer."""
+        return cls(found.schema, found.key_id, found.offset, found.length)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """One file."""
+
+    path: str
+    """POSIX path from its volume's root."""
+    size: int
+    """Bytes."""
+    offset: int | None
+    """Its first byte, from the start of the decoded disk; None of an empty one, or where it can't be found."""
+    hashes: Hashes
+    is_gzip: bool
+    """Whether it is gzip, whose CRC and length were checked then."""
+    signature: SignatureTrailer | None
+    error: str | None
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCheck:
+    """One wrapping, read to its end."""
+
+    kind: str
+    name: str | None
+    """Name of the wrapped file."""
+    size: int | None
+    """Bytes it decodes to; None where damage hides the end."""
+    counts: tuple[tuple[str, int], ...]
+    """Parts whose checks were right, such as "blocks" and "streams"; also what was found behind damage."""
+    files: tuple[FileCheck, ...]
+    """Of a container (a CD, a tar, a zip), all its files, by their places in it."""
+    problems: tuple[Problem, ...]
+    """Checks that failed, and what else is wrong; offsets count in what the layer wraps its content with."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCheck:
+    """One partition."""
+
+    number: int
+    label: str | None
+    kind: str
+    start: int
+    """First byte, from the start of the decoded disk."""
+    size: int
+    """Bytes."""
+    files: tuple[FileCheck, ...]
+    """In the order of their places on the disk, then of the tree."""
+    slack: Unused | None
+    """Bytes behind the files' ends in their last clusters, of FAT."""
+    free: Unused | None
+    """Bytes in free clusters, of FAT."""
+    tail: Unused | None
+    """Bytes behind the last cluster, of FAT."""
+    content: Unused | None
+    """All its bytes, of a partition whose files are not read."""
+    fat: FatFigures | None
+    vmfs: VmfsFigures | None
+    problems: tuple[Problem, ...]
+    not_checked: tuple[str, ...] | None = field(default=None, repr=False, metadata=_TOLD_ONCE)
+    """Parts of the volume that its check leaves out, in words; None for a volume without check sums of its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRange:
+    """Bytes of the decoded disk that can't be read."""
+
+    offset: int
+    """First byte, from the start of the decoded disk; exact to 4096 bytes."""
+    length: int | None
+    """Bytes, exact to 4096; None where damage hides how far the disk goes on: all from the offset on is lost then.
+    What can be read within it is shorter than 4096 bytes, or than a 256th part of what is damaged before it."""
+    message: str
+    files: tuple[str, ...]
+    """The files it touches, as the manifest would name them, in the order of their places."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """What `verify` found; frozen, picklable, and with `to_dict` JSON-able.
+
+    It holds no times of its own and no folder, so that the same input gives the same report anywhere.
+    """
+
+    name: str | None
+    """Name of the image without its folder."""
+    source_size: int
+    """Bytes of what was opened."""
+    source_hashes: Hashes
+    """Of what was opened, as it is."""
+    layers: tuple[LayerCheck, ...]
+    """Outermost first."""
+    checksums: tuple[Checksum, ...]
+    """What checksum files on a CD say of what was taken out of it."""
+    size: int | None
+    """Bytes of the decoded disk; None where damage hides the end."""
+    hashes: Hashes
+    """Of the decoded disk."""
+    scheme: str
+    """"mbr", "gpt" or "none"."""
+    gpt: tuple[GptCheck, ...]
+    """The CRCs of both copies of a GPT, the primary one first."""
+    gaps: tuple[Gap, ...]
+    """In disk order."""
+    partitions: tuple[PartitionCheck, ...]
+    """In disk order; without extended ones, which only hold others."""
+    bad_ranges: tuple[BadRange, ...]
+    """In disk order."""
+    problems: tuple[Problem, ...]
+    """Everything that is wrong, those of layers and partitions included, by place."""
+    table_facts: tuple[tuple[str, str], ...] = ()
+    """What is to be told of the partition table that is nothing wrong, by name."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong with what was checked; see `not_checked`."""
+        return not self.problems
+
+    @property
+    def not_checked(self) -> tuple[str, ...]:
+        """What of the image can't be checked, or is not, in words: `is_sound` says nothing of it."""
+        found = [
+            f"{layer.kind} around {layer.name or 'the disk'}: its reference counts and snapshots"
+            for layer in self.layers
+            if layer.kind == "qcow2"
+        ]
+        for partition in self.partitions:
+            where = f"partition {partition.number}"
+            if partition.content is not None and partition.kind != "empty":
+                found.append(f"{where}: what is in it ({partition.kind}) is not known, and was only read")
+            found += [f"{where}: {part}" for part in partition.not_checked or ()]
+            if partition.files and partition.not_checked is None:
+                found.append(f"{where}: {partition.kind} has no check sums of what is in files; only gzip ones have")
+        signed = sum(file.signature is not None for partition in self.partitions for file in partition.files)
+        if signed:
+            found.append(f"the signatures of {counted(signed, 'module')}, which takes VMware's keys")
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers; hashes by their names."""
+        plain: dict[str, Any] = _plain(self)
+        return {**plain, "is_sound": self.is_sound, "not_checked": list(self.not_checked)}
+
+    def lines(self) -> Iterator[str]:
+        """The report in words; names in it are as they are in the image, control characters too."""
+        return _lines(self)
+
+    def manifest(self) -> bytes:
+        r"""The files as ``sha256sum`` would list them after each partition was extracted to a folder of its number.
+
+        One line each, in the order of the report: the hash, two spaces, ``<number>/<path>``, in UTF-8. A name that
+        holds a backslash, a newline or a carriage return is escaped as GNU coreutils does. Files that can't be read are
+        left out: extraction leaves them out, too.
+        """
+        lines = []
+        for partition in self.partitions:
+            for file in partition.files:
+                value = dict(file.hashes).get("sha256")
+                if value is not None:
+                    lines.append(_manifest_line(value, f"{partition.number}/{file.path}"))
+        return b"".join(lines)
+
+
+def _manifest_line(value: str, path: str) -> bytes:
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "\\" if escaped != path else ""
+    # Names of VMFS that are not UTF-8 have surrogates for their bytes; long names of FAT may have lone ones.
+    try:
+        return f"{mark}{value}  {escaped}\n".encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return f"{mark}{value}  {escaped}\n".encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        found = {}
+        for each in dataclasses.fields(value):
+            if _TOLD_ONCE.keys() <= each.metadata.keys():
+                continue
+            item = getattr(value, each.name)
+            pairs = each.name.endswith("hashes") or each.name == "counts"
+            found[each.name] = dict(item) if pairs else _plain(item)
+        return found
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _lines(report: VerificationReport) -> Iterator[str]:
+    yield f"{report.name or 'image'}: {report.source_size} bytes"
+    yield from _hashes(report.source_hashes, "  ")
+    for layer in report.layers:
+        yield _layer(layer)
+        for file in layer.files:
+            yield from _file(file)
+    for checksum in report.checksums:
+        verdict = "right" if checksum.is_right else f"WRONG, it is {checksum.found}"
+        yield f"  {checksum.listed_in}: {checksum.algorithm} of {checksum.path} {verdict}"
+    size = "unknown size" if report.size is None else f"{report.size} bytes"
+    yield f"disk: {size}, partition table: {report.scheme}"
+    if report.layers:
+        yield from _hashes(report.hashes, "  ")
+    for copy in report.gpt:
+        yield _gpt_copy(copy)
+    for name, value in report.table_facts:
+        yield f"  {name}: {value}"
+    for gap in report.gaps:
+        yield f"  no partition at byte {gap.offset:#x}: {gap.length} bytes, {gap.nonzero} not zero"
+    for partition in report.partitions:
+        yield from _partition(partition)
+    for bad in report.bad_ranges:
+        yield from _bad_range(bad)
+    for text in report.not_checked:
+        yield f"not checked: {text}"
+    if not report.problems:
+        yield "no problems: all that was checked is sound"
+        return
+    yield f"{counted(len(report.problems), 'problem')}:"
+    for problem in report.problems:
+        yield f"  {problem}"
+
+
+def _hashes(values: Hashes, indent: str) -> Iterator[str]:
+    for name, value in values:
+        yield f"{indent}{name} {value}"
+
+
+def _layer(layer: LayerCheck) -> str:
+    size = "no end found" if layer.size is None else f"{layer.size} bytes"
+    counts = "".join(f", {count} {name}" for name, count in layer.counts)
+    verdict = "sound" if not layer.problems else counted(len(layer.problems), "problem").upper()
+    return f"  {layer.kind} around {layer.name or 'the disk'}: {size}{counts}: {verdict}"
+
+
+def _gpt_copy(copy: GptCheck) -> str:
+    if copy.header_crc is None or copy.entries_crc is None:
+        return f"  {copy.which} GPT at byte {copy.offset:#x}: MISSING"
+    pairs = (
+        ("header", copy.header_crc, copy.header_crc_found),
+        ("entries", copy.entries_crc, copy.entries_crc_found),
+    )
+    texts = [f"CRC of {name} {said:#010x} {'right' if said == found else 'WRONG'}" for name, said, found in pairs]
+    return f"  {copy.which} GPT at byte {copy.offset:#x}: {', '.join(texts)}"
+
+
+def _partition(partition: PartitionCheck) -> Iterator[str]:
+    label = "" if partition.label is None else f" {partition.label}"
+    yield f"partition {partition.number}{label} ({partition.kind}) at byte {partition.start:#x}: {partition.size} bytes"
+    if partition.content is not None:
+        yield f"  {partition.content.bytes} bytes read, {partition.content.nonzero} not zero"
+    if partition.fat is not None:
+        yield from _fat(partition.fat)
+    unused = ((partition.slack, "slack"), (partition.free, "free"), (partition.tail, "behind the last cluster"))
+    for amount, name in unused:
+        if amount is not None:
+            yield f"  {name}: {amount.bytes} bytes, {amount.nonzero} not zero"
+    if partition.vmfs is not None:
+        yield from _vmfs(partition.vmfs)
+    for file in partition.files:
+        yield from _file(file)
+
+
+def _fat(fat: FatFigures) -> Iterator[str]:
+    same = "the same" if not fat.differences else "DIFFERENT"
+    yield f"  {fat.fat_copies} copies of the FAT of {fat.fat_size} bytes: {same if fat.fat_copies > 1 else 'only one'}"
+    if fat.summary is not None:
+        verdict = "agrees" if fat.summary_agrees else "DISAGREES"
+        yield f"  FSInfo at byte {fat.summary.offset:#x}: {fat.summary.free_clusters} clusters free: {verdict}"
+    yield (
+        f"  {fat.clusters} clusters of {fat.cluster_size} bytes: {fat.used_clusters} used, {fat.free_clusters} free,"
+        f" {fat.bad_clusters} bad, {fat.lost_clusters} lost ({fat.lost_clusters * fat.cluster_size} bytes) in"
+        f" {fat.lost_chains} chains"
+    )
+    yield (
+        f"  {len(fat.cross_links)} cross-links, {len(fat.long_chains)} chains too long, {len(fat.short_chains)} too"
+        " short or broken"
+    )
+    for chain in fat.lost:
+        yield f"    lost chain at byte {chain.offset:#x}: {chain.clusters} clusters"
+    if fat.lost_chains > len(fat.lost):
+        yield f"    and {fat.lost_chains - len(fat.lost)} lost chains more, which are not listed"
+
+
+def _vmfs(vmfs: VmfsFigures) -> Iterator[str]:
+    if vmfs.blocks is None:
+        yield f"  file blocks of {vmfs.block_size} bytes: {vmfs.reached} in files; their bitmap is not read"
+    else:
+        yield (
+            f"  {vmfs.blocks} file blocks of {vmfs.block_size} bytes: {vmfs.used} marked used, {vmfs.reached} in files,"
+            f" {vmfs.lost} used by nothing, {vmfs.reached_free} in files and marked free"
+        )
+    for host in vmfs.hosts:
+        yield f"  in use by host {host.uuid} ({host.address or 'no address'}), heartbeat at byte {host.offset:#x}"
+    for lock in vmfs.locks:
+        yield f"  locked by host {lock.owner}, mode {lock.mode}: {lock.path}"
+
+
+def _file(file: FileCheck) -> Iterator[str]:
+    value = dict(file.hashes).get("sha256") or next(iter(dict(file.hashes).values()), "UNREADABLE")
+    yield f"  {value:64}  {file.size:>12}  {file.path}"
+    for name, other in file.hashes:
+        if other != value:
+            yield f"    {name} {other}"
+    if file.is_gzip and file.error is None:
+        yield "    gzip: CRC and length right"
+    if file.signature is not None:
+        found = file.signature
+        key = "" if found.key_id is None else f", key {found.key_id}"
+        yield (
+            f"    signature trailer: schema {found.schema}{key}, {found.length} bytes at byte {found.offset:#x}"
+            " (shown, NOT verified)"
+        )
+    if file.error is not None:
+        yield f"    DAMAGED: {file.error}"
+
+
+def _bad_range(bad: BadRange) -> Iterator[str]:
+    length = "all that follows" if bad.length is None else f"{bad.length} bytes"
+    yield f"unreadable at byte {bad.offset:#x}: {length}: {bad.message}"
+    for path in bad.files:
+        yield f"  touches {path}"

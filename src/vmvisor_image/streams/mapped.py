@@ -1,0 +1,169 @@
+"""What the formats of virtual disks have in common: a table says where each run of the disk's bytes lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.lru_cache import LruCache
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
+from vmvisor_image.streams.source import ReadAt, Source, as_source, check_range, past_end, read_up_to, skip_zeros
+
+_PAGE: Final = 1 << 14
+_MOST_PAGES: Final = 256
+"""4 MiB of tables."""
+_CACHE_BYTES: Final = 16 << 20
+"""Decoded clusters that are kept; the last one always is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where the bytes of a virtual disk from some place on lie."""
+
+    length: int
+    """How many of them, at least 1."""
+    start: int | None = None
+    """First byte in the source; None for zeros, unless it is packed."""
+    packed: Packed | None = None
+    """What they are in compressed form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A compressed cluster, and which of its bytes begin a run."""
+
+    start: int
+    """First byte in the source, by which it is known."""
+    decode: Callable[[], bytes]
+    skip: int
+    """Bytes of the decoded cluster before the run."""
+
+
+class MappedDisk(Source):
+    """A virtual disk as a `ReadAt`; any number of threads may read."""
+
+    size: int = 0
+    """Bytes of the disk."""
+
+    def __init__(
+        self,
+        kind: str,
+        source: ReadAt,
+        size: int,
+        locate: Callable[[int], Run],
+        problems: ProblemList | None = None,
+    ) -> None:
+        """Read runs that `locate` finds.
+
+        Args:
+            kind: The format's name, for messages.
+            source: What the runs lie in.
+            size: Bytes of the disk.
+            locate: Gives the run that begins at an offset of the disk, and may pass its end. It raises CorruptImage
+                where a table is damaged.
+            problems: What was found damaged when it was opened; `locate` may add to it.
+        """
+        self._kind = kind
+        self._source = as_source(source)
+        self.size = size
+        self.locate = locate
+        """Gives the run that begins at an offset."""
+        self._problems = problems
+        self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
+        self._lock = ForkSafeLock()
+        self.clusters_decoded = 0
+        """Compressed clusters decoded so far, those decoded again included."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was found damaged when it was opened, and in the tables for what was read since."""
+        return () if self._problems is None else self._problems.found
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`.
+
+        Raises:
+            CorruptImage: A table or a compressed cluster that the range needs is damaged.
+        """
+        check_range(offset, length)
+        if offset + length > self.size:
+            raise past_end(f"{self._kind} disk", offset, length, self.size)
+        found = []
+        while length:
+            run = self.locate(offset)
+            count = min(run.length, length)
+            if run.packed is not None:
+                skip = run.packed.skip
+                found.append(self._decode(run.packed)[skip : skip + count])
+            elif run.start is None:
+                found.append(bytes(count))
+            else:
+                found.append(self._source.read_at(run.start, count))
+            offset += count
+            length -= count
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    # No prefetch: where the runs that follow lie is known only by reading tables, which a hint should not.
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`: what the tables have no data for, and the zeros of the source itself."""
+        end = min(end, self.size)
+        while offset < end:
+            try:
+                run = self.locate(offset)
+            except CorruptImage:
+                return offset  # reading it says what is wrong
+            if run.packed is not None:
+                return offset
+            count = min(run.length, end - offset)
+            skipped = count
+            if run.start is not None:
+                skipped = skip_zeros(self._source, run.start, run.start + count) - run.start
+            offset += skipped
+            if skipped < count:
+                return offset
+        return end
+
+    def _decode(self, packed: Packed) -> bytes:
+        known = self._decoded.get(packed.start)
+        if known is not None:
+            return known
+        data = packed.decode()
+        with self._lock:
+            self.clusters_decoded += 1
+        self._decoded.put(packed.start, data)
+        return data
+
+
+class Tables:
+    """Numbers in tables of any size, of which the pages that were used last are kept."""
+
+    def __init__(self, kind: str, source: ReadAt, byte_order: Literal["little", "big"]) -> None:
+        """Read numbers of `source`; `kind` is the format's name, for messages."""
+        self._kind = kind
+        self._source = source
+        self._byte_order: Literal["little", "big"] = byte_order
+        self._pages: LruCache[int, bytes] = LruCache(_MOST_PAGES)
+
+    def number(self, offset: int, width: int, table: str) -> int:
+        """The number of `width` bytes at `offset`, which is a multiple of them.
+
+        Raises:
+            CorruptImage: The source ends before it.
+        """
+        page, within = divmod(offset, _PAGE)
+        data = self._page(page)[within : within + width]
+        if len(data) < width:
+            raise CorruptImage(
+                "it lies past the end of the source", structure=f"{self._kind} {table}", offset=offset, field="entry"
+            )
+        return int.from_bytes(data, self._byte_order)
+
+    def _page(self, number: int) -> bytes:
+        page = self._pages.get(number)
+        if page is None:
+            page = read_up_to(self._source, number * _PAGE, _PAGE)
+            self._pages.put(number, page)
+        return page

@@ -1,0 +1,392 @@
+"""Sources behind a URL, read through fsspec: only the ranges that are needed, in few requests.
+
+fsspec is optional and is imported when the first URL is opened. What fsspec has as a local file anyway (``file://``,
+``simplecache::``, ``filecache::``) is read as one.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from vmvisor_image.base.forking import restart_in_child
+from vmvisor_image.base.limits import check_deadline
+from vmvisor_image.errors import ClosedError, RemoteError, SourceChanged, SourceError
+from vmvisor_image.streams.retries import NUMBER, WrongAnswer, asks_to_wait, may_pass, tried, wrong_answer
+from vmvisor_image.streams.source import FileSource, KeptBeside, Source, check_range, past_end
+from vmvisor_image.streams.urls import (
+    address_of,
+    behind_cache,
+    failure_of,
+    name_of,
+    protocols,
+    reason_of,
+    refuse,
+    resolve,
+    version_of,
+)
+
+CHUNK: Final = 1 << 16
+"""Bytes that are requested, kept and dropped together; requests start and end at multiples of it."""
+MOST_AHEAD: Final = 1 << 22
+"""Bytes of a request past what is needed, at most."""
+LARGEST_REQUEST: Final = 1 << 24
+"""Bytes of one request: more are read by several, so that none takes so long that it times out."""
+CACHE_BYTES: Final = 1 << 25
+"""Bytes that are kept of one source."""
+_VALIDATORS: Final = ("ETag", "Last-Modified")
+"""Headers that tell an object from what it was before, the surer one first (RFC 9110, 8.8)."""
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:([0-9]{1,19})|\*)", re.IGNORECASE)
+"""RFC 9110, 14.4."""
+_NOTHING_AHEAD: Final = (0, 0)
+_HASHED: Final = 1 << 20
+
+
+class RemoteSource(Source):
+    """One object of an fsspec file system as a `ReadAt`; any number of threads may read.
+
+    Chunks are kept, the least recently used dropped first. Where reading goes on at the end of what was requested last,
+    more is requested than is needed: up to the end of what `prefetch` announced and no further, else twice as much each
+    time; at most `MOST_AHEAD`.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None) -> None:
+        """Ask for the object's size and version.
+
+        Args:
+            url: Any URL that fsspec takes, chained ones too.
+            options: What `fsspec.open` takes beside it, such as credentials; ``protocol`` overrides the URL's own.
+            neighbour: Name of an object beside the one that `url` leads to, which is meant instead.
+
+        Raises:
+            DependencyMissing: fsspec, or what it needs for this protocol, is not installed.
+            InvalidArgument: The protocol is not known.
+            FileNotFoundError: There is no such object.
+            IsADirectoryError: It is a folder.
+            RemoteError: It can't be reached, or its size is not told.
+        """
+        self.url = url
+        self._options = dict(options or {})
+        self._neighbour = neighbour
+        fs, self.path = resolve(url, self._options, neighbour)
+        self._opened_fs: Any = fs
+        # fsspec's own client for browsers has no sessions, and is read as any other file system.
+        self._is_http = "http" in protocols(fs) and hasattr(fs, "set_session")
+        self._address = address_of(fs, url if neighbour is None else self.path)
+        info = tried(self._info, asks_to_wait)
+        if info.get("type") == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address)
+        size = info.get("size")
+        if not isinstance(size, int) or size < 0:
+            raise RemoteError(f"{self._address}: the server does not tell its size; {self._whole}")
+        if info.get("partial") is False:
+            raise self._without_ranges()
+        self._size = size
+        self._version = version_of(info)
+        etag = info.get("ETag")
+        # RFC 9110, 13.1.1: If-Match compares strongly, so that a weak validator never matches.
+        self._strong_etag = etag if self._is_http and isinstance(etag, str) and etag.startswith('"') else None
+        self._validators = _validators(info)
+        """What the server said of the object's version, against which each answer is held."""
+        self._chunks: OrderedDict[int, bytes] = OrderedDict()
+        self._next = -1
+        """Chunk behind the last request."""
+        self._ahead = 0
+        """Chunks that the last request asked for past what was needed."""
+        self._announced = _NOTHING_AHEAD
+        self._closed = False
+        self._lock = threading.Lock()
+        """Guards what is kept; held only for moments."""
+        self._requesting = threading.Lock()
+        """Held during a request, so that two threads do not request the same."""
+        restart_in_child(self)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, as it was when the source was opened."""
+        return self._size
+
+    @property
+    def name(self) -> str:
+        """The last component of its path."""
+        return name_of(self._fs, self.path)
+
+    @property
+    def version(self) -> str | None:
+        """What the file system says that differs when the content does, such as an ETag; None where it says nothing."""
+        return self._version
+
+    @property
+    def kept_beside(self) -> str:
+        """See `FileSource.kept_beside`; a URL, so that things are kept in the user's cache folder."""
+        return self._address
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`.
+
+        Raises:
+            RemoteError: The range could not be read.
+            SourceChanged: The object is another one by now.
+        """
+        check_range(offset, length)
+        if offset + length > self._size:
+            raise past_end(self._address, offset, length, self._size)
+        if not length:
+            return b""
+        if self._closed:
+            raise ClosedError(f"{self._address}: read after close")
+        first, last = offset // CHUNK, (offset + length - 1) // CHUNK
+        found: list[bytes] = []
+        while first <= last:
+            kept = self._kept(first, last)
+            if not kept:
+                with self._requesting:
+                    kept = self._kept(first, last) or self._request(first, last)
+            found += kept
+            first += -(-sum(map(len, kept)) // CHUNK)
+        data = b"".join(found)
+        return data[offset % CHUNK :][:length]
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Announce that a range will be read: requests in it reach ahead, up to its end and no further."""
+        self._announced = (offset, offset + length)
+
+    def close(self) -> None:
+        """Drop what is kept; later reads raise `ClosedError`. Connections are fsspec's, which shares them."""
+        with self._lock:
+            self._closed = True
+            self._chunks.clear()
+
+    def start_in_child(self) -> None:
+        """After a fork: connections and their thread are the parent's."""
+        self._lock, self._requesting = threading.Lock(), threading.Lock()
+        self._opened_fs = None  # made anew when it is needed: fsspec has its own work to do after a fork
+
+    @property
+    def _fs(self) -> Any:
+        if self._opened_fs is None:
+            self._opened_fs, _ = resolve(self.url, self._options, self._neighbour)
+        return self._opened_fs
+
+    def _kept(self, first: int, last: int) -> list[bytes]:
+        """The chunks from `first` on as far as they are kept without a gap."""
+        found = []
+        with self._lock:
+            for number in range(first, last + 1):
+                chunk = self._chunks.get(number)
+                if chunk is None:
+                    break
+                self._chunks.move_to_end(number)
+                found.append(chunk)
+        return found
+
+    def _request(self, first: int, last: int) -> list[bytes]:
+        """The chunks from `first` to `last` as far as one request goes, which keeps them and those ahead."""
+        check_deadline()
+        with self._lock:
+            gap = next((number for number in range(first, last + 1) if number in self._chunks), last + 1)
+        needed = min(gap, first + LARGEST_REQUEST // CHUNK)
+        end = needed
+        if gap > last and needed == gap:
+            end = min(max(needed, self._reach(first, needed)), -(-self._size // CHUNK))
+        data = self._fetch(first * CHUNK, min(end * CHUNK, self._size))
+        self._next, self._ahead = end, end - needed
+        chunks = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+        with self._lock:
+            for number, chunk in enumerate(chunks, first):
+                self._chunks[number] = chunk
+                self._chunks.move_to_end(number)
+            while len(self._chunks) > CACHE_BYTES // CHUNK:
+                self._chunks.popitem(last=False)
+        return chunks[: needed - first]
+
+    def _reach(self, first: int, needed: int) -> int:
+        """The chunk up to which a request from `first` that has to reach `needed` should go."""
+        start, stop = self._announced
+        most = MOST_AHEAD // CHUNK
+        is_next = first == self._next
+        if start // CHUNK <= first and first * CHUNK < stop:
+            return min(-(-stop // CHUNK), needed + most) if is_next or first == start // CHUNK else needed
+        return needed + min(max(2 * self._ahead, needed - first), most) if is_next else needed
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        """Exactly the bytes from `start` to `end` (exclusive), by one request or, where that fails, a few."""
+        return tried(lambda: self._fetch_once(start, end), may_pass)
+
+    def _fetch_once(self, start: int, end: int) -> bytes:
+        place = f"{self._address}: bytes {start} to {end} (exclusive)"
+        data: bytes
+        told: Mapping[str, str] = {}
+        is_certain = False
+        try:
+            if self._is_http:
+                from fsspec.asyn import sync
+
+                data, told, is_certain = sync(self._fs.loop, self._fetch_by_http, start, end)
+            else:
+                data = bytes(memoryview(self._fs.cat_file(self.path, start, end)))
+        except SourceError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            status = getattr(error, "status", None)
+            if status == HTTPStatus.PRECONDITION_FAILED:
+                raise self._changed("its version has changed") from error
+            if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                self._check_unchanged()
+            raise RemoteError(f"{place} could not be read: {failure_of(error)}") from error
+        if not is_certain or len(data) != end - start:
+            self._check_unchanged()
+        if len(data) != end - start:
+            raise RemoteError(f"{place} were asked for, and {_counted(len(data), end - start)} came")
+        self._validators = {**told, **self._validators}
+        return data
+
+    async def _fetch_by_http(self, start: int, end: int) -> tuple[bytes, Mapping[str, str], bool]:
+        """What came for a range, at most one byte more than it; the answer's validators, and whether they are enough.
+
+        fsspec's own files take any answer of 206, and any that is no longer than the range, for the range.
+        """
+        options = dict(self._fs.kwargs)
+        headers = {**options.pop("headers", {}), "Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+        if self._strong_etag is not None:
+            headers["If-Match"] = self._strong_etag
+        session = await self._fs.set_session()
+        async with session.get(self._fs.encode_url(self.path), headers=headers, **options) as response:
+            response.raise_for_status()
+            is_certain = self._check_answer(response.status, response.headers, start, end)
+            # Of the whole object its beginning is enough.
+            left = end - start + (response.status == HTTPStatus.PARTIAL_CONTENT or end == self._size)
+            found = []
+            while left and (piece := await response.content.read(left)):
+                found.append(piece)
+                left -= len(piece)
+            return b"".join(found), _validators(response.headers), is_certain
+
+    def _check_answer(self, status: int, headers: Any, start: int, end: int) -> bool:
+        """Hold an answer against the question; whether it tells that it is of the object that was opened.
+
+        Raises:
+            RemoteError: It is not the range that was asked for.
+            SourceChanged: It is of another object.
+        """
+        place = f"{self._address}: bytes {start} to {end} (exclusive) were asked for"
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            ranges = headers.getall("Content-Range", [])
+            match = _CONTENT_RANGE.fullmatch(ranges[0].strip()) if len(ranges) == 1 else None
+            if match is None:  # such as of several ranges in one body (RFC 9110, 15.3.7.2)
+                raise wrong_answer(f"{place}, and the answer does not tell which came")
+            first, last = int(match[1]), int(match[2])
+            total = match[3]
+        elif status == HTTPStatus.OK:  # the whole object (RFC 9110, 15.3.1), which may begin with what was asked for
+            first, last = 0, end - 1
+            length = NUMBER.fullmatch(headers.get("Content-Length", ""))
+            total = None if length is None else length[0]
+        else:
+            raise wrong_answer(f"{place}, and the server answered {status}")
+        if total is not None and int(total) != self._size:
+            raise self._changed(f"it has {total} bytes now, and not {self._size}")
+        told, certain = _validators(headers), total is not None
+        for name in _VALIDATORS:
+            known, new = self._validators.get(name), told.get(name)
+            if known and new and known != new:
+                raise self._changed("its version has changed")
+            if known and new:
+                certain = certain or name == "ETag"
+                break
+            if known or new:
+                certain = False
+        if status == HTTPStatus.OK and start:
+            raise self._without_ranges() from WrongAnswer
+        if (first, last) != (start, end - 1):
+            raise wrong_answer(f"{place}, and the server answered with bytes {first} to {last + 1}")
+        coding = headers.get("Content-Encoding", "").strip()
+        if coding.lower() not in ("", "identity"):
+            raise wrong_answer(f"{place}, and the server answered with an encoding of them ({coding})")
+        return certain
+
+    def _info(self) -> Mapping[str, Any]:
+        try:
+            info: Mapping[str, Any] = behind_cache(self._fs).info(self.path)
+        except Exception as error:  # noqa: BLE001  # each file system has errors of its own
+            refuse(self._address, error)
+        return info
+
+    def _check_unchanged(self) -> None:
+        behind_cache(self._fs).invalidate_cache(self.path)
+        info = self._info()
+        if info.get("size") != self._size or version_of(info) != self.version:
+            raise self._changed("its size or version has changed")
+
+    def _changed(self, how: str) -> SourceChanged:
+        return SourceChanged(f"{self._address}: it is no longer what was opened: {how}")
+
+    def _without_ranges(self) -> RemoteError:
+        return RemoteError(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
+
+    @property
+    def _whole(self) -> str:
+        return f"simplecache::{self._address} reads it whole, once"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self.url, self._options, self._neighbour))
+
+
+def _validators(headers: Mapping[str, Any]) -> dict[str, str]:
+    """What headers tell of the version; of an ETag what it compares by, weak or not (RFC 9110, 8.8.3.2).
+
+    Servers give a weak one for a file that was written in the last second, and a strong one with the same text later.
+    """
+    return {name: str(headers[name]).removeprefix("W/") for name in _VALIDATORS if headers.get(name)}
+
+
+def _counted(found: int, wanted: int) -> str:
+    return f"more than {wanted} bytes" if found > wanted else f"{found} bytes"
+
+
+def open_url(
+    url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None
+) -> tuple[FileSource | RemoteSource | CachedSource, str]:
+    """What a URL leads to, which the caller closes, and its name; see `RemoteSource` for the arguments and errors."""
+    fs, path = resolve(url, options or {}, neighbour)
+    if not getattr(fs, "local_file", False):
+        source = RemoteSource(url, options, neighbour=neighbour)
+        return source, source.name
+    try:
+        with fs.open(path, "rb") as file:  # where that is a cache, this fills it
+            local = FileSource(file.name)
+    except Exception as error:  # noqa: BLE001  # each file system has errors of its own
+        refuse(url, reason_of(fs, path, error))
+    return (local if "file" in protocols(fs) else CachedSource(local, address_of(fs, url))), name_of(fs, path)
+
+
+class CachedSource(KeptBeside):
+    """A local copy of a remote object: what is kept about it is kept by its URL."""
+
+    def __init__(self, copy: FileSource, url: str) -> None:
+        """Take the copy, which `close` closes, and the URL."""
+        super().__init__(copy, url)
+        self._copy = copy
+
+    @functools.cached_property
+    def version(self) -> str:
+        """What differs when the copy does: its SHA-256. Its time is that of the copying, which may be done anew."""
+        digest = hashlib.sha256()
+        for offset in range(0, self.size, _HASHED):
+            digest.update(self.read_at(offset, min(_HASHED, self.size - offset)))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the copy; fsspec decides when it is removed."""
+        self._copy.close()
+
+
+def _reopen(url: str, options: Mapping[str, Any], neighbour: str | None) -> RemoteSource:
+    return RemoteSource(url, options, neighbour=neighbour)

@@ -1,0 +1,1 @@
+"""VMFS 3, 5, 6 and VMFS-L."""

@@ -1,0 +1,81 @@
+"""The volume below a VMFS file system: one device, or several of which each holds a part."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.streams.source import Pieced, ReadAt, Source, as_source, check_range, past_end
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of the volume that lies on one device."""
+
+    start: int
+    """First byte in the volume."""
+    length: int
+    """Bytes."""
+    source: ReadAt
+    """The disk that the device is on."""
+    offset: int
+    """First byte on that disk."""
+
+
+class LogicalVolume(Pieced):
+    """The volume as a `ReadAt`; what lies on a device that is not there is an error when it is read."""
+
+    size: int = 0
+    """Bytes in the whole volume."""
+    _structure = "VMFS volume"
+
+    def __init__(self, size: int, segments: Sequence[Segment]) -> None:
+        """Take segments in any order; of two for one place the first counts."""
+        self.size = size
+        self._segments: list[Segment] = []
+        for segment in sorted(segments, key=lambda segment: segment.start):
+            last = self._segments[-1] if self._segments else None
+            if last is None or last.start + last.length <= segment.start:
+                self._segments.append(segment)
+        self._starts = [segment.start for segment in self._segments]
+        self._sources = [as_source(segment.source) for segment in self._segments]
+
+    @property
+    def missing(self) -> int:
+        """Bytes that lie on no device that is there."""
+        return self.size - sum(min(segment.length, self.size - segment.start) for segment in self._segments)
+
+    def place(self, offset: int, length: int) -> list[tuple[Source, int, int]]:
+        """Disk, first byte on it and length of each part of a range.
+
+        Raises:
+            TruncatedImage: The range passes the end of the volume.
+            CorruptImage: A part of it is on a device that is not there.
+        """
+        check_range(offset, length)
+        if offset + length > self.size:
+            raise past_end("VMFS volume", offset, length, self.size)
+        return list(self.pieces(offset, length))
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source, int, int]]:
+        """See `Pieced.pieces`.
+
+        Raises:
+            CorruptImage: A part of the range is on a device that is not there.
+        """
+        while length > 0:
+            number = bisect_right(self._starts, offset) - 1
+            segment = self._segments[number] if number >= 0 else None
+            if segment is None or offset >= segment.start + segment.length:
+                raise CorruptImage(
+                    "it lies on a device of the volume that is not there, or ends before it",
+                    structure="VMFS volume",
+                    offset=offset,
+                )
+            within = offset - segment.start
+            count = min(length, segment.length - within)
+            yield self._sources[number], segment.offset + within, count
+            offset += count
+            length -= count
