@@ -1,129 +1,126 @@
 """Take hypervisor disk images apart: partitions, files and PXE trees, lazily and without temporary files."""
 
-from vmvisor_image.archives.archive import Archive, open_archive
-from vmvisor_image.archives.member import ArchiveMember
-from vmvisor_image.base.limits import Limits
-from vmvisor_image.boot.pxe import PxeExport, export_pxe
-from vmvisor_image.compressions.layer import Layer
-from vmvisor_image.disk.convert import Conversion, convert
-from vmvisor_image.disk.datastore import Datastore, open_datastore
-from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.partition import Partition
-from vmvisor_image.disk.partition_table import PartitionTable
-from vmvisor_image.disk.purpose import Generation
-from vmvisor_image.errors import (
-    ClosedError,
-    CorruptImage,
-    DependencyMissing,
-    DestinationExists,
-    DestinationFailed,
-    DestinationFull,
-    InvalidArgument,
-    KeyUnavailable,
-    LimitExceeded,
-    MemberNotFound,
-    NoDiskImage,
-    NoLocalPath,
-    NotADirectory,
-    NotAFile,
-    NotAFileSystem,
-    NotAnArchive,
-    PartialExtraction,
-    PartitionNotFound,
-    PathNotFound,
-    Problem,
-    ReadOnly,
-    RemoteError,
-    SeveralImages,
-    SourceChanged,
-    SourceError,
-    TruncatedImage,
-    UnsafeName,
-    UsageError,
-    VmvisorImageError,
-)
-from vmvisor_image.examine.hexdump import Hexdump
-from vmvisor_image.examine.survey import Survey
-from vmvisor_image.files.file import Directory, Extent, File, FileAttributes
-from vmvisor_image.files.tree import FileTree
-from vmvisor_image.record import Record
-from vmvisor_image.reports.inspection import ImageReport, PartitionReport, inspect
-from vmvisor_image.reports.verification import verify
-from vmvisor_image.reports.verification_report import VerificationReport
-from vmvisor_image.schemas.partition_types import PARTITION_TYPES, PartitionType
-from vmvisor_image.streams.source import ReadAt
-from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping
-from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost
-from vmvisor_image.volumes.vmfs.volume import VmfsVolume
+from __future__ import annotations
+
+# ruff: isort: skip_file
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vmvisor_image.archives.archive import Archive as Archive, open_archive as open_archive
+    from vmvisor_image.archives.member import ArchiveMember as ArchiveMember
+    from vmvisor_image.base.limits import Limits as Limits
+    from vmvisor_image.boot.pxe import PxeExport as PxeExport, export_pxe as export_pxe
+    from vmvisor_image.compressions.layer import Layer as Layer
+    from vmvisor_image.disk.convert import Conversion as Conversion, convert as convert
+    from vmvisor_image.disk.datastore import Datastore as Datastore, open_datastore as open_datastore
+    from vmvisor_image.disk.image import Image as Image
+    from vmvisor_image.disk.partition import Partition as Partition
+    from vmvisor_image.disk.partition_table import PartitionTable as PartitionTable
+    from vmvisor_image.disk.purpose import Generation as Generation
+    from vmvisor_image.errors import (
+        ClosedError as ClosedError,
+        CorruptImage as CorruptImage,
+        DependencyMissing as DependencyMissing,
+        DestinationExists as DestinationExists,
+        DestinationFailed as DestinationFailed,
+        DestinationFull as DestinationFull,
+        InvalidArgument as InvalidArgument,
+        KeyUnavailable as KeyUnavailable,
+        LimitExceeded as LimitExceeded,
+        MemberNotFound as MemberNotFound,
+        NoDiskImage as NoDiskImage,
+        NoLocalPath as NoLocalPath,
+        NotADirectory as NotADirectory,
+        NotAFile as NotAFile,
+        NotAFileSystem as NotAFileSystem,
+        NotAnArchive as NotAnArchive,
+        PartialExtraction as PartialExtraction,
+        PartitionNotFound as PartitionNotFound,
+        PathNotFound as PathNotFound,
+        Problem as Problem,
+        ReadOnly as ReadOnly,
+        RemoteError as RemoteError,
+        SeveralImages as SeveralImages,
+        SourceChanged as SourceChanged,
+        SourceError as SourceError,
+        TruncatedImage as TruncatedImage,
+        UnsafeName as UnsafeName,
+        UsageError as UsageError,
+        VmvisorImageError as VmvisorImageError,
+    )
+    from vmvisor_image.examine.hexdump import Hexdump as Hexdump
+    from vmvisor_image.examine.survey import Survey as Survey
+    from vmvisor_image.files.file import (
+        Directory as Directory,
+        Extent as Extent,
+        File as File,
+        FileAttributes as FileAttributes,
+    )
+    from vmvisor_image.files.tree import FileTree as FileTree
+    from vmvisor_image.record import Record as Record
+    from vmvisor_image.reports.inspection import (
+        ImageReport as ImageReport,
+        PartitionReport as PartitionReport,
+        inspect as inspect,
+    )
+    from vmvisor_image.reports.verification import verify as verify
+    from vmvisor_image.reports.verification_report import VerificationReport as VerificationReport
+    from vmvisor_image.schemas.partition_types import PARTITION_TYPES as PARTITION_TYPES, PartitionType as PartitionType
+    from vmvisor_image.streams.source import ReadAt as ReadAt
+    from vmvisor_image.volumes.role import Evidence as Evidence, Role as Role
+    from vmvisor_image.volumes.vmfs.files import FileLock as FileLock, RawDeviceMapping as RawDeviceMapping
+    from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost as ActiveHost
+    from vmvisor_image.volumes.vmfs.volume import VmfsVolume as VmfsVolume
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "PARTITION_TYPES",
-    "ActiveHost",
-    "Archive",
-    "ArchiveMember",
-    "ClosedError",
-    "Conversion",
-    "CorruptImage",
-    "Datastore",
-    "DependencyMissing",
-    "DestinationExists",
-    "DestinationFailed",
-    "DestinationFull",
-    "Directory",
-    "Evidence",
-    "Extent",
-    "File",
-    "FileAttributes",
-    "FileLock",
-    "FileTree",
-    "Generation",
-    "Hexdump",
-    "Image",
-    "ImageReport",
-    "InvalidArgument",
-    "KeyUnavailable",
-    "Layer",
-    "LimitExceeded",
-    "Limits",
-    "MemberNotFound",
-    "NoDiskImage",
-    "NoLocalPath",
-    "NotADirectory",
-    "NotAFile",
-    "NotAFileSystem",
-    "NotAnArchive",
-    "PartialExtraction",
-    "Partition",
-    "PartitionNotFound",
-    "PartitionReport",
-    "PartitionTable",
-    "PartitionType",
-    "PathNotFound",
-    "Problem",
-    "PxeExport",
-    "RawDeviceMapping",
-    "ReadAt",
-    "ReadOnly",
-    "Record",
-    "RemoteError",
-    "Role",
-    "SeveralImages",
-    "SourceChanged",
-    "SourceError",
-    "Survey",
-    "TruncatedImage",
-    "UnsafeName",
-    "UsageError",
-    "VerificationReport",
-    "VmfsVolume",
-    "VmvisorImageError",
-    "convert",
-    "export_pxe",
-    "inspect",
-    "open_archive",
-    "open_datastore",
-    "verify",
-]
+_HOMES: Final = {
+    "archives.archive": "Archive open_archive",
+    "archives.member": "ArchiveMember",
+    "base.limits": "Limits",
+    "boot.pxe": "PxeExport export_pxe",
+    "compressions.layer": "Layer",
+    "disk.convert": "Conversion convert",
+    "disk.datastore": "Datastore open_datastore",
+    "disk.image": "Image",
+    "disk.partition": "Partition",
+    "disk.partition_table": "PartitionTable",
+    "disk.purpose": "Generation",
+    "errors": (
+        "ClosedError CorruptImage DependencyMissing DestinationExists DestinationFailed DestinationFull "
+        "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "
+        "NotADirectory NotAFile NotAFileSystem NotAnArchive PartialExtraction PartitionNotFound "
+        "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError TruncatedImage "
+        "UnsafeName UsageError VmvisorImageError"
+    ),
+    "examine.hexdump": "Hexdump",
+    "examine.survey": "Survey",
+    "files.file": "Directory Extent File FileAttributes",
+    "files.tree": "FileTree",
+    "record": "Record",
+    "reports.inspection": "ImageReport PartitionReport inspect",
+    "reports.verification": "verify",
+    "reports.verification_report": "VerificationReport",
+    "schemas.partition_types": "PARTITION_TYPES PartitionType",
+    "streams.source": "ReadAt",
+    "volumes.role": "Evidence Role",
+    "volumes.vmfs.files": "FileLock RawDeviceMapping",
+    "volumes.vmfs.heartbeats": "ActiveHost",
+    "volumes.vmfs.volume": "VmfsVolume",
+}
+"""The public names by the module in which they live, which is imported when one of them is first used."""
+
+__all__ = sorted(name for names in _HOMES.values() for name in names.split())  # noqa: PLE0605  # type checkers read the imports above
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names.split():
+            found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

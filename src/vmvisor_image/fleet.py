@@ -26,20 +26,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, TypedDict, TypeVar, cast, get_args, get_type_hints
 
-from vmvisor_image import (
+from vmvisor_image.base.cores import available_cores
+from vmvisor_image.base.destination import check_replaceable, is_at, lock, publish, write_all, writing
+from vmvisor_image.base.limits import Limits
+from vmvisor_image.disk.image import Image
+from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
     DestinationFailed,
-    Image,
-    ImageReport,
     InvalidArgument,
-    Limits,
     PartitionNotFound,
     PathNotFound,
     UsageError,
 )
-from vmvisor_image.base.cores import available_cores
-from vmvisor_image.base.destination import check_replaceable, is_at, lock, publish, write_all, writing
+from vmvisor_image.reports.inspection import ImageReport
 from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.streams.opening import SourceLike, is_source, path_of
 from vmvisor_image.streams.pipes import taking_pipes

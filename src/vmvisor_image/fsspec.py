@@ -16,23 +16,21 @@ from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile
 from fsspec.utils import tokenize
 
-from vmvisor_image import (
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.errors import (
     CorruptImage,
-    Directory,
-    File,
-    FileTree,
-    Image,
     InvalidArgument,
     NotAFile,
     NotAFileSystem,
-    Partition,
     PartitionNotFound,
     PathNotFound,
     Problem,
-    ReadAt,
     ReadOnly,
 )
-from vmvisor_image.streams.source import BufferedStream
+from vmvisor_image.files.file import Directory, File
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.streams.source import BufferedStream, ReadAt
 
 _LONGEST_NUMBER = 10
 _Found = Directory | File | Partition

@@ -10,20 +10,18 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from vmvisor_image import (
-    Directory,
-    FileTree,
-    Hexdump,
-    Image,
-    Partition,
-    PartitionTable,
-    Problem,
-    Record,
-    Role,
-    Survey,
-)
 from vmvisor_image.base.names import printable
 from vmvisor_image.disk.explanation import described_generation
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.errors import Problem
+from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.examine.survey import Survey
+from vmvisor_image.files.file import Directory
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.record import Record
+from vmvisor_image.volumes.role import Role
 
 _COLORS: Final = {
     Role.BOOT: "#3b6ea5",

@@ -9,8 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vmvisor_image import Directory, FileTree, Hexdump, Image, Partition, PartitionTable, Record, Role
 from vmvisor_image.base.names import printable
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.files.file import Directory
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.record import Record
+from vmvisor_image.volumes.role import Role
 
 _STYLES: Final = {
     Role.BOOT: "blue",

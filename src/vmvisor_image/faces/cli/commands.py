@@ -11,39 +11,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmvisor_image import (
-    Datastore,
-    DestinationExists,
-    File,
-    FileTree,
-    Hexdump,
-    Image,
-    InvalidArgument,
-    Limits,
-    NotAFileSystem,
-    Partition,
-    PartitionNotFound,
-    PartitionTable,
-    PathNotFound,
-    ReadAt,
-    Role,
-    UsageError,
-    convert,
-    export_pxe,
-    inspect,
-    open_archive,
-    open_datastore,
-    verify,
-)
-from vmvisor_image.archives.archive import Metered
+from vmvisor_image.archives.archive import Metered, open_archive
 from vmvisor_image.base.destination import check_apart, write_whole
-from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.base.names import printable
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
+from vmvisor_image.boot.pxe import export_pxe
 from vmvisor_image.disk.banks import BootBank
+from vmvisor_image.disk.convert import convert
+from vmvisor_image.disk.datastore import Datastore, open_datastore
 from vmvisor_image.disk.explanation import counted
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
+from vmvisor_image.errors import (
+    DestinationExists,
+    InvalidArgument,
+    NotAFileSystem,
+    PartitionNotFound,
+    PathNotFound,
+    UsageError,
+)
+from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.faces.cli.show import (
     list_archive,
     list_files,
@@ -53,10 +44,15 @@ from vmvisor_image.faces.cli.show import (
     print_rows,
     showing_progress,
 )
+from vmvisor_image.files.file import File
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.reports.inspection import inspect
+from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import taking_pipes
-from vmvisor_image.streams.source import read_up_to
+from vmvisor_image.streams.source import ReadAt, read_up_to
 from vmvisor_image.streams.urls import is_url
+from vmvisor_image.volumes.role import Role
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
-from vmvisor_image import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError, __version__
+from vmvisor_image import __version__
 from vmvisor_image.base.destination import FULL
 from vmvisor_image.base.limits import DEFAULT_LIMITS
 from vmvisor_image.base.names import printable
+from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.faces.cli.commands import (
     BAD_INPUT,

@@ -8,19 +8,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vmvisor_image import (
-    Archive,
-    Datastore,
-    FileTree,
-    Hexdump,
-    ImageReport,
-    Partition,
-    PartitionReport,
-    Problem,
-    Role,
-)
+from vmvisor_image.archives.archive import Archive
 from vmvisor_image.base.names import printable
+from vmvisor_image.disk.datastore import Datastore
 from vmvisor_image.disk.explanation import counted, described_generation
+from vmvisor_image.disk.partition import Partition
+from vmvisor_image.errors import Problem
+from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.reports.inspection import ImageReport, PartitionReport
+from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import complete
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner

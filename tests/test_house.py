@@ -1,0 +1,149 @@
+"""The house: which rooms there are, what each may import, and that the drawing of it in the docs is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import vmvisor_image
+from tests.support import REPOSITORY
+
+PACKAGE = Path(vmvisor_image.__file__).parent
+MOST_ENTRIES = 22
+_COLUMN = 17
+"""Where the modules begin in a line of the drawing."""
+DOORS = {
+    ("files.file", "File.open_archive", "archives.archive"),
+    ("files.file", "File.open_image", "disk.image"),
+    ("files.file", "File.open_module", "boot.modules"),
+    ("disk.image", "Image.system", "boot.system"),
+}
+"""Module, function, and what it opens: the imports that go up, as docs/adr/0025-the-house.md has them."""
+LATE = {
+    ("base.shown", "_face"): "the faces, by name, when a notebook or rich asks for one",
+    ("faces.cli.commands", "_scan"): "fleet: 11 ms of `vmvisor-image info`",
+    ("__init__", "__getattr__"): "each public name, when it is first used",
+}
+"""Imports of our own inside functions that go down: the module and function, and what being late saves."""
+OPTIONAL = {
+    "aiohttp",
+    "argcomplete",
+    "cryptography",
+    "dask",
+    "fsspec",
+    "hypothesis",
+    "IPython",
+    "numpy",
+    "pandas",
+    "rich",
+}
+"""Packages of the extras, which are not there everywhere."""
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+def _drawing() -> tuple[list[list[str]], set[str]]:
+    """Rooms on each floor of the drawing, from the top; and the rooms and modules that are in it."""
+    text = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```text\n(faces.*?)```", text, re.DOTALL)
+    assert block is not None
+    floors: list[list[str]] = []
+    drawn: set[str] = set()
+    room = ""
+    for line in block[1].splitlines():
+        head, names = line[:_COLUMN], line[_COLUMN:].split()
+        if head.strip():  # otherwise the line before goes on
+            room = head.strip(" |/")
+            drawn.add(room)
+            if head.startswith("|"):
+                floors[-1].append(room)
+            else:
+                floors.append([room])
+        drawn |= {f"{room}.{name}" for name in names}
+    return floors, drawn
+
+
+def _inner_imports(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Import | ast.ImportFrom]]:
+    """Imports inside functions, each with the function's name, behind that of its class."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            for name, found in _inner_imports(node, ""):
+                yield f"{node.name}.{name}", found
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _inner_imports(node, inside or node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom) and inside:
+            yield inside, node
+        else:
+            yield from _inner_imports(node, inside)
+
+
+def test_few_rooms() -> None:
+    entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_imports_go_down() -> None:
+    """The contract is in pyproject.toml."""
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", code, "--no-cache"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_contracts_are_the_drawing() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    rooms, circles = settings["contracts"]
+    assert (rooms["type"], circles["type"]) == ("layers", "acyclic_siblings")
+    floors, _ = _drawing()
+    assert rooms["layers"] == [" | ".join(f"vmvisor_image.{room}" for room in floor) for floor in floors]
+    doors = {f"vmvisor_image.{door} -> vmvisor_image.{to}" for door, _, to in DOORS}
+    assert set(rooms["ignore_imports"]) == set(circles["ignore_imports"]) == doors
+
+
+def test_the_drawing_has_every_room_and_module() -> None:
+    _, drawn = _drawing()
+    there = set()
+    for name, path in _modules():
+        room, *inside = name.split(".")
+        if path.name != "__init__.py" and room != "__main__":
+            there |= {room, *([f"{room}.{inside[0]}{'/' if inside[1:] else ''}"] if inside else [])}
+    assert drawn == there
+
+
+def test_folders_hand_names_on_and_do_nothing_else() -> None:
+    for name, path in _modules():
+        if path.name == "__init__.py" and path.parent != PACKAGE:
+            rest = [
+                node
+                for node in ast.parse(path.read_text(encoding="utf-8")).body
+                if not isinstance(node, ast.ImportFrom | ast.Expr)
+                and not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
+            ]
+            assert not rest, name
+
+
+def test_imports_inside_functions() -> None:
+    """Only the doors, packages that may be missing, and what start-up time needs, each with its reason."""
+    late, doors = set(), set()
+    for name, path in _modules():
+        for function, node in _inner_imports(ast.parse(path.read_text(encoding="utf-8"))):
+            targets = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for target in targets:
+                top, _, inside = target.partition(".")
+                if top == "vmvisor_image":
+                    door = (name, function, inside)
+                    if door in DOORS:
+                        doors.add(door)
+                    else:
+                        late.add((name, function))
+    assert doors == DOORS
+    assert late == LATE.keys()
