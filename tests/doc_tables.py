@@ -16,7 +16,7 @@ from vmvisor_image.disk.tables.find import TABLES
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.schemas.partition_types import partition_type
-from vmvisor_image.volumes.find import VOLUMES
+from vmvisor_image.volumes.formats import VOLUMES
 from vmvisor_image.volumes.magics import SIGNATURES
 
 _BEGIN, _END = "<!-- made by tests/doc_tables.py -->", "<!-- end -->"

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support import run
 from vmvisor_image import Image
-from vmvisor_image.disk.tables.mbr import is_plausible
 from vmvisor_image.faces.cli import main
+from vmvisor_image.schemas.mbr import is_plausible
 from vmvisor_image.streams.source import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 

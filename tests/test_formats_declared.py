@@ -28,7 +28,7 @@ from vmvisor_image.examine.signatures import FOREIGN, Format
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.volumes import plugins
-from vmvisor_image.volumes.find import VOLUMES
+from vmvisor_image.volumes.formats import VOLUMES
 from vmvisor_image.volumes.magics import SIGNATURES
 
 FORMATS: tuple[Format, ...] = (*COMPRESSIONS, *ARCHIVES, *VIRTUAL_DISKS, *TABLES, *VOLUMES)

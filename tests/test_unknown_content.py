@@ -31,8 +31,7 @@ from vmvisor_image.examine.survey import entropy, find_strings, survey
 from vmvisor_image.faces.cli import main
 from vmvisor_image.streams.source import BytesSource, FileSource, find_data, skip_zeros
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
-from vmvisor_image.volumes.find import match_signature
-from vmvisor_image.volumes.magics import SIGNATURES
+from vmvisor_image.volumes.magics import SIGNATURES, match_signature
 
 MIB = 1 << 20
 

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
+from vmvisor_image.archives import tar, zip  # noqa: A004  # the format's name
+from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.archives.member import (
     LONGEST_PATH,
     MOST_MEMBERS,
@@ -252,9 +254,6 @@ def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Read
     Raises:
         NotAnArchive: It is none.
     """
-    from vmvisor_image.archives import tar, zip  # noqa: A004  # the format's name
-    from vmvisor_image.archives.formats import ARCHIVES  # lazily: its modules cost start-up time
-
     head = read_up_to(source, 0, HEAD)
     for each in ARCHIVES:
         if (kind := each.kind_of(source, head)) is not None:

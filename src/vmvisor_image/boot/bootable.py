@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vmvisor_image.archives import iso9660
 from vmvisor_image.archives.archive import open_archive
 from vmvisor_image.base.forking import cached_property
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
+from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
 from vmvisor_image.schemas.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.volumes.role import Role
-
-if TYPE_CHECKING:
-    from vmvisor_image.disk.image import Image
-    from vmvisor_image.disk.partition import Partition
 
 BANK_LABELS: Final = ("Hypervisor1", "BOOTBANK1")
 """Labels of the first boot bank: up to ESXi 6, and from 7 on."""

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.archives.member import ArchiveMember, MemberTree
@@ -16,13 +16,11 @@ from vmvisor_image.boot.bootable import Bootable, find_bootable
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.disk.banks import BootBank
+from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.boot_cfg import BootConfig
-
-if TYPE_CHECKING:
-    from vmvisor_image.disk.image import Image
 
 _BUILD: Final = re.compile(r"([0-9]+(?:\.[0-9]+)*)-(?:.*\.)?([0-9]+)")
 """``4.1.0-260247``; from ESXi 7 on ``8.0.0-1.0.20513097``, where the build is the last number."""

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import Final
 
+from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
 from vmvisor_image.compressions.signed import strip_signature
 from vmvisor_image.errors import CorruptImage
@@ -27,8 +28,6 @@ def peel(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer
 
 def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
     """The compressions around `source`, which begins with the `HEAD` bytes `head`; else as `peel`."""
-    from vmvisor_image.compressions.formats import COMPRESSIONS  # lazily: its modules cost start-up time
-
     layers: list[Layer] = []
     inner = source
     while True:
@@ -53,8 +52,6 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
 
 def inner_name_of(layer: Layer) -> str | None:
     """Name of the file inside a compression; None of anything else, or where the compression has none."""
-    from vmvisor_image.compressions.formats import COMPRESSIONS  # lazily: its modules cost start-up time
-
     compression = next((each for each in COMPRESSIONS if layer.kind == each.KIND), None)
     if layer.name is None or compression is None:
         return None
@@ -67,6 +64,4 @@ def inner_name_of(layer: Layer) -> str | None:
 
 def is_compression(layer: Layer) -> bool:
     """Whether a layer is a compression, and no container or virtual disk."""
-    from vmvisor_image.compressions.formats import COMPRESSIONS  # lazily: its modules cost start-up time
-
     return any(layer.kind == each.KIND for each in COMPRESSIONS)

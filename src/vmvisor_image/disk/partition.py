@@ -23,7 +23,8 @@ from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.partition_types import PartitionType, partition_type
 from vmvisor_image.streams.source import ReadAt, Slice, Source, find_data, open_stream
-from vmvisor_image.volumes.find import match_signature, open_volume
+from vmvisor_image.volumes.find import open_volume
+from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.volume import Volume, complete, has_files

@@ -11,6 +11,7 @@ from vmvisor_image.compressions.peel import BZIP2, HEAD, inner_name_of, is_compr
 from vmvisor_image.errors import CorruptImage, MemberNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
+from vmvisor_image.layers import containers, virtual
 from vmvisor_image.streams.source import KeptBeside, ReadAt, Source, as_source, read_up_to
 
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
@@ -52,8 +53,6 @@ class _Way:
 
     def next_layers(self) -> tuple[Layer, ...]:
         """The layers that `inner` begins with; of a container, those up to the file that is the disk."""
-        from vmvisor_image.layers import containers, virtual  # lazily: their formats cost start-up time
-
         inner, name, options = self.inner, self.name, self.options
         try:
             head = read_up_to(inner, 0, HEAD)

@@ -12,8 +12,7 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.tables.table import GptCheck
 from vmvisor_image.errors import Problem
 from vmvisor_image.files.checksums import Checksum
-from vmvisor_image.volumes.fat.check import FatFigures
-from vmvisor_image.volumes.vmfs.check import VmfsFigures
+from vmvisor_image.volumes.figures import FatFigures, VmfsFigures
 
 _TOLD_ONCE = {"told once": True}
 """Metadata of a field that is left out of `VerificationReport.to_dict`, as the report has it in another place."""

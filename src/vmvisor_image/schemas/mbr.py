@@ -6,7 +6,7 @@ extended boot records, A. E. Brouwer, "Partition types" and "Properties of parti
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from vmvisor_image.record import U8, U16, U32, Array, Bytes, Record, record
 
@@ -18,6 +18,9 @@ SIGNATURE = b"\x55\xaa"
 
 EXTENDED_TYPES = frozenset({0x05, 0x0F, 0x85})
 """Type codes of partitions that hold a chain of extended boot records (CHS, LBA, Linux)."""
+PROTECTIVE_TYPE: Final = 0xEE
+"""Type of the partition that covers a GPT, so that a program that knows none does not take the disk for empty."""
+_ACTIVE: Final = 0x80
 
 
 @record
@@ -65,3 +68,37 @@ class ExtendedBootRecord(Record):
     """The logical partition, the link to the next record, and two unused entries."""
     signature: Annotated[bytes, Bytes(2)]
     """55 AA."""
+
+
+def is_plausible(sector: bytes) -> bool:
+    """Whether a sector holds a partition table with at least one partition, with or without 55 AA."""
+    entries = MasterBootRecord.parse(sector).entries
+    return entries_are_sound(entries) and any(is_used(entry) for entry in entries)
+
+
+def is_signed(sector: bytes) -> bool:
+    """Whether a sector ends in 55 AA."""
+    return sector[SECTOR - len(SIGNATURE) : SECTOR] == SIGNATURE
+
+
+def protects_gpt(sector: bytes) -> bool:
+    """Whether one of its partitions stands for a GPT."""
+    return any(
+        entry.type_code == PROTECTIVE_TYPE and is_used(entry) for entry in MasterBootRecord.parse(sector).entries
+    )
+
+
+def is_empty(sector: bytes) -> bool:
+    """Whether a sector is a master boot record whose table has no partition."""
+    record = MasterBootRecord.parse(sector)
+    return record.signature == SIGNATURE and not any(any(entry.raw) for entry in record.entries)
+
+
+def is_used(entry: PartitionEntry) -> bool:
+    """Whether an entry stands for a partition."""
+    return entry.type_code != 0 and entry.sectors > 0
+
+
+def entries_are_sound(entries: tuple[PartitionEntry, ...]) -> bool:
+    """Whether each entry can be one: its boot flag has one of the two values, and it does not begin at sector 0."""
+    return all(entry.boot_flag in (0, _ACTIVE) and (entry.first_lba > 0 or not is_used(entry)) for entry in entries)

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Final
 from uuid import UUID
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.examine.signatures import DOS_PROGRAM, Match, first_match
+from vmvisor_image.examine.signatures import Match
 from vmvisor_image.files.file import FileHome
 from vmvisor_image.streams.source import ReadAt, read_up_to
-from vmvisor_image.volumes import iso9660 as iso_volume
-from vmvisor_image.volumes import vmkcore
 from vmvisor_image.volumes.fat import volume as fat
+from vmvisor_image.volumes.formats import VOLUMES
+from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.vmfs import device as vmfs_device
-from vmvisor_image.volumes.vmfs import volume as vmfs
-from vmvisor_image.volumes.volume import Hints, Volume, VolumeFormat
-
-VOLUMES: Final[tuple[VolumeFormat, ...]] = (fat, iso_volume, vmfs, vmkcore)
-"""The types of volumes that are read, in the order in which they are asked."""
-
-
-def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> Match | None:
-    """The first of all magics that the content has, or None; see `vmvisor_image.examine.signatures.first_match`."""
-    from vmvisor_image.volumes.magics import SIGNATURES  # lazily: the formats cost start-up time
-
-    return first_match(SIGNATURES, source, start, size)
-
-
-def is_file(source: ReadAt) -> bool:
-    """Whether a source begins as a file does that is no disk: an archive, a program, a picture."""
-    match = match_signature(source)
-    if match is None:
-        return read_up_to(source, 0, len(DOS_PROGRAM)) == DOS_PROGRAM
-    return match.content != "volume"
+from vmvisor_image.volumes.volume import Hints, Volume
 
 
 def open_volume(

@@ -14,9 +14,8 @@ from vmvisor_image.files.file import Extent, FileHome
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
 from vmvisor_image.streams.source import ReadAt
-from vmvisor_image.volumes.fat.check import FatFigures
+from vmvisor_image.volumes.figures import FatFigures, VmfsFigures
 from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.vmfs.check import VmfsFigures
 
 
 class Volume(Protocol):

@@ -9,10 +9,11 @@ from vmvisor_image.disk.tables.foreign import foreign_label
 from vmvisor_image.disk.tables.table import NoTable, Table, WholeDisk
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.signatures import Format, likeness
-from vmvisor_image.schemas.mbr import SECTOR
+from vmvisor_image.schemas.mbr import SECTOR, is_empty, is_plausible, is_signed, protects_gpt
 from vmvisor_image.streams.source import ReadAt, read_up_to
 from vmvisor_image.volumes.fat import volume as fat
-from vmvisor_image.volumes.find import is_file, match_signature, recognise
+from vmvisor_image.volumes.find import recognise
+from vmvisor_image.volumes.magics import is_file, match_signature
 
 TABLES: Final[tuple[Format, ...]] = (mbr, gpt)
 """The partition tables that are read; `find_table` weighs them against each other and against volumes."""
@@ -26,11 +27,11 @@ def find_table(disk: ReadAt) -> Table:
         return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(what)}")
     # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
     label = foreign_label(disk, sector)
-    is_mbr = label is None and mbr.is_plausible(sector)
+    is_mbr = label is None and is_plausible(sector)
     # Without 55 AA the table of sections of a program, say, is as sound as one of partitions.
-    if is_mbr and not mbr.is_signed(sector) and not mbr.protects_gpt(sector) and is_file(disk):
+    if is_mbr and not is_signed(sector) and not protects_gpt(sector) and is_file(disk):
         is_mbr = False
-    if is_mbr and not mbr.protects_gpt(sector):
+    if is_mbr and not protects_gpt(sector):
         return mbr.MbrTable(disk, sector, ())
     found = None if is_mbr else recognise(disk, 0, is_vmfs=True)
     if found is not None and found.content == "volume":
@@ -43,7 +44,7 @@ def find_table(disk: ReadAt) -> Table:
         return NoTable(f"sector 0 holds {label}, whose partitions are not read", damaged)
     if is_mbr:
         return mbr.MbrTable(disk, sector, problems)
-    if mbr.is_empty(sector):
+    if is_empty(sector):
         message = "its parameters make no sense, so no volume is read"
         damaged = (Problem("FAT boot sector", message, 0),) if fat.is_named_fat(sector) else ()
         return mbr.MbrTable(disk, sector, damaged)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from vmvisor_image.disk.tables.mbr import is_signed
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.schemas.mbr import SECTOR
+from vmvisor_image.schemas.mbr import SECTOR, is_signed
 from vmvisor_image.streams.source import ReadAt, read_up_to
 
 _SUN: Final = b"\xda\xbe"

@@ -14,7 +14,6 @@ from typing import Final
 from uuid import UUID
 
 from vmvisor_image.base.forking import cached_property
-from vmvisor_image.disk.tables.mbr import PROTECTIVE_TYPE, is_plausible, is_used, protects_gpt
 from vmvisor_image.disk.tables.table import CopyName, GptCheck, Scheme, TableEntry
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.record import Record
@@ -26,8 +25,8 @@ from vmvisor_image.schemas.gpt import (
     GptEntry,
     GptHeader,
 )
+from vmvisor_image.schemas.mbr import PROTECTIVE_TYPE, MasterBootRecord, is_plausible, is_used, protects_gpt
 from vmvisor_image.schemas.mbr import SIGNATURE as RECORD_SIGNATURE
-from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.streams.source import ReadAt, read_up_to
 
 NAME: Final = "GUID partition table (GPT)"

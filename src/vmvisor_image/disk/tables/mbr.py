@@ -12,16 +12,21 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from vmvisor_image.base.forking import cached_property
+from vmvisor_image.disk.tables.gpt import find_unprotected
 from vmvisor_image.disk.tables.table import Scheme, TableEntry, Unchecked
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import (
+    _ACTIVE,
     EXTENDED_TYPES,
+    PROTECTIVE_TYPE,
     SECTOR,
     SIGNATURE,
     ExtendedBootRecord,
     MasterBootRecord,
     PartitionEntry,
+    entries_are_sound,
+    is_used,
 )
 from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
 from vmvisor_image.volumes.find import recognise
@@ -32,36 +37,9 @@ SUFFIXES: Final = ()
 MAGICS: Final = ()
 REFERENCES: Final = ("util-linux, libfdisk/src/dos.c", "UEFI Specification 2.10, 5.2")
 _FIRST_LOGICAL: Final = 5
-PROTECTIVE_TYPE: Final = 0xEE
-"""Type of the partition that covers a GPT, so that a program that knows none does not take the disk for empty."""
-_ACTIVE: Final = 0x80
 _LARGE_SECTOR: Final = 4096
 _MOST_LOGICAL: Final = 1024
 """A chain longer than any tool makes is damage; Linux stops at 256."""
-
-
-def is_plausible(sector: bytes) -> bool:
-    """Whether a sector holds a partition table with at least one partition, with or without 55 AA."""
-    entries = MasterBootRecord.parse(sector).entries
-    return _entries_are_sound(entries) and any(is_used(entry) for entry in entries)
-
-
-def is_signed(sector: bytes) -> bool:
-    """Whether a sector ends in 55 AA."""
-    return sector[SECTOR - len(SIGNATURE) : SECTOR] == SIGNATURE
-
-
-def protects_gpt(sector: bytes) -> bool:
-    """Whether one of its partitions stands for a GPT."""
-    return any(
-        entry.type_code == PROTECTIVE_TYPE and is_used(entry) for entry in MasterBootRecord.parse(sector).entries
-    )
-
-
-def is_empty(sector: bytes) -> bool:
-    """Whether a sector is a master boot record whose table has no partition."""
-    record = MasterBootRecord.parse(sector)
-    return record.signature == SIGNATURE and not any(any(entry.raw) for entry in record.entries)
 
 
 class MbrTable(Unchecked):
@@ -103,8 +81,6 @@ class MbrTable(Unchecked):
 
     def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
         """See `Table.check`: looks for a GPT that the record does not announce."""
-        from vmvisor_image.disk.tables.gpt import find_unprotected
-
         if not any(entry.type_code == PROTECTIVE_TYPE for entry in self.record.entries):
             yield from find_unprotected(self._disk)
 
@@ -167,7 +143,7 @@ class MbrTable(Unchecked):
         record = ExtendedBootRecord.parse(sector, base=at)
         if record.signature != SIGNATURE:
             self._note(at + SECTOR - 2, "extended boot record", "signature: 55 AA is missing")
-            if not _entries_are_sound(record.entries):
+            if not entries_are_sound(record.entries):
                 return None, None
         used = [entry for entry in record.entries if is_used(entry)]
         links = [entry for entry in used if entry.type_code in EXTENDED_TYPES]
@@ -180,15 +156,6 @@ class MbrTable(Unchecked):
         problem = Problem(structure, message, offset)
         if problem not in self._problems:
             self._problems.append(problem)
-
-
-def is_used(entry: PartitionEntry) -> bool:
-    """Whether an entry stands for a partition."""
-    return entry.type_code != 0 and entry.sectors > 0
-
-
-def _entries_are_sound(entries: tuple[PartitionEntry, ...]) -> bool:
-    return all(entry.boot_flag in (0, _ACTIVE) and (entry.first_lba > 0 or not is_used(entry)) for entry in entries)
 
 
 def _detect_sector_size(disk: ReadAt, record: MasterBootRecord) -> int:

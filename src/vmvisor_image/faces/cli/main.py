@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from vmvisor_image import __version__
+from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.base.destination import FULL
 from vmvisor_image.base.limits import DEFAULT_LIMITS
 from vmvisor_image.base.names import printable
+from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.faces.cli.commands import (
@@ -34,6 +36,8 @@ from vmvisor_image.faces.cli.commands import (
     run_verify,
 )
 from vmvisor_image.faces.cli.show import complain
+from vmvisor_image.layers.containers import CD_SUFFIXES
+from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 
 _INTERRUPTED = 130
 _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
@@ -113,11 +117,6 @@ def _suffixes(formats: Iterable[Format]) -> str:
 
 def _what_is_opened() -> str:
     """What may wrap a disk, by the usual suffixes."""
-    from vmvisor_image.archives.formats import ARCHIVES  # lazily, as for all that opens an image
-    from vmvisor_image.compressions.formats import COMPRESSIONS
-    from vmvisor_image.layers.containers import CD_SUFFIXES
-    from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-
     archives = _suffixes(each for each in ARCHIVES if each.HOLDS_DISKS)
     return (
         f"bare (.dd), compressed (.dd{_suffixes(COMPRESSIONS)}), on an installer CD ({', '.join(CD_SUFFIXES)}), in an"
@@ -127,8 +126,6 @@ def _what_is_opened() -> str:
 
 def _archive_names() -> str:
     """The formats of archives."""
-    from vmvisor_image.archives.formats import ARCHIVES  # lazily, as above
-
     *names, last = [each.NAME for each in ARCHIVES]
     return f"{', '.join(names)} or {last}"
 

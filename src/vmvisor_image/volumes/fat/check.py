@@ -14,6 +14,7 @@ from typing import Final
 from vmvisor_image.base.limits import check_deadline
 from vmvisor_image.errors import Problem
 from vmvisor_image.volumes.fat.chains import FIRST_CLUSTER
+from vmvisor_image.volumes.figures import CrossLink, FatFigures, LostChain, WrongChain
 
 MOST_CLUSTERS: Final = 1 << 24
 """Clusters of a volume that is checked: they take up to 14 bytes of memory each. FAT16 has at most 65,524."""
@@ -34,118 +35,6 @@ class ChainStart:
     """Clusters that its size takes; None for a directory, whose chain is its size."""
     offset: int
     """Its directory entry, in bytes from the start of the decoded disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class CrossLink:
-    """Two chains that go on together."""
-
-    path: str
-    """The file or directory whose chain comes to the other one's."""
-    other: str
-    """The one that counts as the owner: directories before files, then in the order of the tree."""
-    offset: int
-    """First byte of the first cluster that both have, from the start of the decoded disk."""
-    clusters: int
-    """Clusters from there to the end of the chain."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrongChain:
-    """A chain that is not as long as its file, or that does not end as chains do."""
-
-    path: str
-    offset: int
-    """The directory entry, from the start of the decoded disk."""
-    clusters: int
-    """Clusters in the chain."""
-    needed: int | None
-    """Clusters that the file's size takes; None for a directory."""
-    end: str
-    """How the chain ends: "end mark", "free cluster", "bad cluster", "no such cluster" or "loop"."""
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it is sound but for clusters behind the file's end."""
-        return self.end == "end mark" and self.needed is not None and self.clusters > self.needed
-
-    def __str__(self) -> str:
-        length = f"the chain of {self.path or '/'!r} has {self.clusters} clusters"
-        if self.needed is not None:
-            length += f", its size takes {self.needed}"
-        return length if self.end == "end mark" else f"{length}; it ends at: {self.end}"
-
-
-@dataclass(frozen=True, slots=True)
-class LostChain:
-    """Clusters that are allocated and belong to no file or directory."""
-
-    offset: int
-    """First byte of the first cluster, from the start of the decoded disk."""
-    clusters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What one copy of the FAT says otherwise than the first."""
-
-    number: int
-    """Of the copy, from 1: the second one is 2."""
-    offset: int
-    """The first byte that differs, in that copy, from the start of the decoded disk."""
-    bytes: int
-    """Number of bytes that differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class FreeSummary:
-    """What FAT32's FSInfo sector says."""
-
-    offset: int
-    """The sector, from the start of the decoded disk."""
-    is_valid: bool
-    """Whether its signatures are right."""
-    free_clusters: int | None
-    """Free clusters; None where it does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class FatFigures:
-    """What was counted in one FAT volume. Clusters are those of data, without the two that are none."""
-
-    cluster_size: int
-    """Bytes."""
-    clusters: int
-    """Data clusters."""
-    used_clusters: int
-    """Those that a file or directory has."""
-    free_clusters: int
-    bad_clusters: int
-    """Those marked bad."""
-    lost_clusters: int
-    """Those that are allocated and no file or directory has."""
-    lost_chains: int
-    """Chains that these make."""
-    lost: tuple[LostChain, ...]
-    """The first of them, by place."""
-    cross_links: tuple[CrossLink, ...]
-    long_chains: tuple[WrongChain, ...]
-    """Those that are longer than their file, in the order of the tree."""
-    short_chains: tuple[WrongChain, ...]
-    """Those that are shorter than their file or do not end with an end mark, in the order of the tree."""
-    fat_copies: int
-    fat_size: int
-    """Bytes in each copy."""
-    differences: tuple[Difference, ...]
-    """The copies that differ from the first."""
-    summary: FreeSummary | None
-    """FAT32's FSInfo; None where there is none."""
-
-    @property
-    def summary_agrees(self) -> bool:
-        """Whether FSInfo says nothing else than the table; True where it does not know."""
-        known = None if self.summary is None else self.summary.free_clusters
-        return (self.summary is None or self.summary.is_valid) and known in (None, self.free_clusters)
 
 
 class ClusterMap:

@@ -31,17 +31,9 @@ from vmvisor_image.schemas.fat import (
 from vmvisor_image.schemas.vmfs import vmfs_uuid
 from vmvisor_image.streams.source import ReadAt, Slice, read_healthy
 from vmvisor_image.volumes.fat.chains import FIRST_CLUSTER, FileAllocationTable, Geometry
-from vmvisor_image.volumes.fat.check import (
-    MOST_CLUSTERS,
-    ChainStart,
-    ClusterMap,
-    Difference,
-    FatFigures,
-    FreeSummary,
-    compare,
-    problems_of,
-)
+from vmvisor_image.volumes.fat.check import MOST_CLUSTERS, ChainStart, ClusterMap, compare, problems_of
 from vmvisor_image.volumes.fat.entries import EntryReader, ParsedEntry
+from vmvisor_image.volumes.figures import Difference, FatFigures, FreeSummary
 from vmvisor_image.volumes.role import Evidence
 from vmvisor_image.volumes.volume import Allocation, BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence
 

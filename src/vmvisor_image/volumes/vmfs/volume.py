@@ -22,9 +22,10 @@ from vmvisor_image.schemas.vmfs import (
     vmfs_uuid,
 )
 from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.volumes.figures import ActiveHeartbeat, HeldLock, VmfsFigures
 from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.vmfs.blocks import VmfsBlocks
-from vmvisor_image.volumes.vmfs.check import ActiveHeartbeat, HeldLock, VmfsFigures, problems_of
+from vmvisor_image.volumes.vmfs.check import problems_of
 from vmvisor_image.volumes.vmfs.device import VmfsDevice, find_magic
 from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping, VmfsTree, lock_in
 from vmvisor_image.volumes.vmfs.geometry import Geometry, by_file_system
