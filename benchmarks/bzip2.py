@@ -30,7 +30,7 @@ MEBIBYTE = 1 << 20
 READ_ALL = {
     "ours": """
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 reader = Bzip2Reader(FileSource(path), threads=threads)
 with reader.open() as file:
     while file.read(1 << 20): pass
@@ -55,7 +55,7 @@ with rapidgzip.open(path, parallelization=threads) as file:
 OPEN = {
     "ours": """
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 file = Bzip2Reader(FileSource(path), index=index or None).open()
 """,
     "ours, zstd": """
@@ -100,7 +100,7 @@ seconds = time.perf_counter() - started
 MAKE_INDEX = {
     "ours": """
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 reader = Bzip2Reader(FileSource(path), index=index)
 reader.size
 reader.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vmvisor_image.bzip2 import Bzip2Reader, cache, reader, scan, walk
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 
 CORES = len(os.sched_getaffinity(0))
 FOLDER = Path("build/bench")

@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator
 
 from vmvisor_image import Archive, CorruptImage, FileTree, Image, LimitExceeded, NotAFileSystem, ReadAt, inspect
-from vmvisor_image.streams.source import BytesSource, knows_size, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.sources import BytesSource
 
 MOST_READS = 200_000
 """Requests to the source in one run."""

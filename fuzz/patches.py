@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from vmvisor_image import ReadAt
-from vmvisor_image.streams.source import skip_zeros
+from vmvisor_image.streams.reading import skip_zeros
 from vmvisor_image.testing.damage import Change, DamagedSource
 
 _MOST_CHANGES: Final = 32

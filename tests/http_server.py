@@ -14,7 +14,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from vmvisor_image import ReadAt
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 
 _CHUNK = 1 << 20
 

@@ -27,7 +27,7 @@ from vmvisor_image.archives import iso9660
 from vmvisor_image.base import limits
 from vmvisor_image.compressions.sequential import PIECE
 from vmvisor_image.faces.cli import main
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
 
 LONG = "a-folder-with-a-long-name/" * 6 + "and-a-file-with-a-name-that-is-longer-than-what-a-header-has-room-for" * 2

@@ -23,7 +23,7 @@ from vmvisor_image.bzip2.index_file import IndexRejected, SavedIndex, default_pa
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.bzip2_index import Bzip2IndexHeader
 from vmvisor_image.streams.fingerprint import fingerprint
-from vmvisor_image.streams.source import BytesSource, FileSource
+from vmvisor_image.streams.sources import BytesSource, FileSource
 
 BLOCKS = 12
 DATA = random.Random(4).randbytes(BLOCKS * 99_000)

@@ -31,7 +31,8 @@ from tests.test_bzip2_forge import (
 from vmvisor_image import ClosedError, CorruptImage, InvalidArgument, TruncatedImage
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.scan import WINDOW
-from vmvisor_image.streams.source import BytesSource, FileSource, ReadAt
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import BytesSource, FileSource
 
 MANY = 20
 """Blocks of `DATA`: level 1 makes them of 100,000 bytes less a few."""

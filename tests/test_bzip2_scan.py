@@ -21,7 +21,8 @@ from tests.test_bzip2_forge import (
     to_bytes,
 )
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, WINDOW, MagicScanner, count_blocks, find_magic
-from vmvisor_image.streams.source import BytesSource, ReadAt
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import BytesSource
 
 NUMBERS = {"block": BLOCK_MAGIC, "end": END_MAGIC}
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 
 
 @st.composite

@@ -32,7 +32,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.boot.bootable import find_installer
 from vmvisor_image.compressions.sequential import SequentialReader
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import SparseImage, fat_volume
 from vmvisor_image.testing.forge_modules import tar_archive

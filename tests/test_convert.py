@@ -17,7 +17,7 @@ from tests.tool_disk import ToolDisk
 from vmvisor_image import CorruptImage, DestinationExists, Image, InvalidArgument, convert
 from vmvisor_image.compressions.framed import FramedReader
 from vmvisor_image.faces.cli import main
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 
 FRAME = 1 << 16
 DATA = random.Random(6).randbytes(700_000) + bytes(900_000) + b"text " * 50_000

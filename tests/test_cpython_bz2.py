@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import BufferedStream, FileObjectSource, FileSource
+from vmvisor_image.streams.buffered import BufferedStream
+from vmvisor_image.streams.sources import FileObjectSource, FileSource
 
 cpython = pytest.importorskip("test.test_bz2", reason="this Python comes without its tests")
 

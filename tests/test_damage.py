@@ -31,7 +31,8 @@ from vmvisor_image import (
 from vmvisor_image.schemas.fat import Fat16BootSector
 from vmvisor_image.schemas.mbr import MasterBootRecord
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
-from vmvisor_image.streams.source import BytesSource, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.damage import Change, DamagedSource, byte_changes, damaged, field_changes, splices
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx35_disk, esx40_disk, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk

@@ -38,7 +38,7 @@ from vmvisor_image.bzip2.index_file import CACHE_SUFFIX, INDEX_SUFFIX, default_p
 from vmvisor_image.faces.cli import main
 from vmvisor_image.files.extraction import write_files
 from vmvisor_image.fleet import scan_one
-from vmvisor_image.streams.source import BytesSource, FileSource
+from vmvisor_image.streams.sources import BytesSource, FileSource
 
 DATA = random.Random(1).randbytes(1 << 20)
 LIMITED = """
@@ -130,7 +130,7 @@ import bz2, json, random, resource, shutil, sys
 from pathlib import Path
 import pyarrow.parquet
 from vmvisor_image import DestinationFull, Image, convert, fleet
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import fat_volume
 
 folder = Path(sys.argv[1])

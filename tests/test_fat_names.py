@@ -16,7 +16,7 @@ from vmvisor_image import CorruptImage, Directory, Image, PartialExtraction, Uns
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.faces.cli import main
 from vmvisor_image.files.extraction import write_files
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import fat_volume
 from vmvisor_image.volumes.fat.volume import FatVolume
 

@@ -30,7 +30,7 @@ from vmvisor_image import (
     TruncatedImage,
     UsageError,
 )
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedFile, SparseImage, fat_volume
 
 # Geometry of `small`: one reserved sector, two FATs of 12 sectors, a root directory of 32, clusters of a sector.

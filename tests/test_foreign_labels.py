@@ -13,7 +13,7 @@ from tests.support import run
 from vmvisor_image import Image
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.mbr import is_plausible
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 ENTRY = struct.pack("<B3xB3xII", 0x80, 6, 64, 4096)

@@ -24,7 +24,7 @@ from tests.support import HANGS, in_child, run
 from vmvisor_image import ClosedError, Image, NotAFileSystem
 from vmvisor_image.base.forking import ForkSafeLock, cached_property
 from vmvisor_image.bzip2.reader import Bzip2Reader
-from vmvisor_image.streams.source import BytesSource, FileObjectSource
+from vmvisor_image.streams.sources import BytesSource, FileObjectSource
 from vmvisor_image.testing.forge import fat_volume
 
 pytestmark = [

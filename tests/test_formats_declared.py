@@ -116,7 +116,7 @@ from vmvisor_image.errors import Problem
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.files.file import Directory, Extent, File
 from vmvisor_image.examine.signatures import Signature
-from vmvisor_image.streams.source import read_up_to
+from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.volumes import BaseVolume, Evidence, Role, VolumeCheck, VolumeEvidence
 
 NAME = "toy volume"

@@ -33,7 +33,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fsspec import VmvisorFileSystem
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume

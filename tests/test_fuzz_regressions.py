@@ -18,7 +18,8 @@ from tests.support import Counting
 from vmvisor_image import CorruptImage, Extent, File, Image, ReadAt, inspect, open_archive
 from vmvisor_image.archives.member import LONGEST_PATH
 from vmvisor_image.boot.state import open_state
-from vmvisor_image.streams.source import BytesSource, FileSource, skip_zeros
+from vmvisor_image.streams.reading import skip_zeros
+from vmvisor_image.streams.sources import BytesSource, FileSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_iso import iso_volume

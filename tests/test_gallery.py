@@ -32,7 +32,7 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.compressions import gzip, zstd
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.sequential import PIECE, SequentialReader
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_virtual import qcow2_disk
 
 MOST_READS, MOST_BYTES = 20_000, 300 << 20

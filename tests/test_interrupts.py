@@ -20,7 +20,8 @@ from vmvisor_image import Image
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.sequential import PIECE
 from vmvisor_image.layers.unwrap import unwrap
-from vmvisor_image.streams.source import BytesSource, ReadAt
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import BytesSource
 
 LIBRARY = str(Path(vmvisor_image.__file__).parent)
 DATA = text(5000) * (2 * PIECE // 5000 + 1)

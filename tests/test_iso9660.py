@@ -12,7 +12,7 @@ import pytest
 from tests.support import require_tool, run
 from vmvisor_image import Image
 from vmvisor_image.schemas.iso9660 import SECTOR
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.volumes.iso9660 import IsoVolume

@@ -26,7 +26,8 @@ from vmvisor_image import Image, convert
 from vmvisor_image.base import destination
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.streams.fingerprint import fingerprint, is_identified
-from vmvisor_image.streams.source import BytesSource, FileSource, ReadAt
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import BytesSource, FileSource
 
 FRAME = 1 << 16
 ENDS = 100_000

@@ -30,7 +30,8 @@ from vmvisor_image.compressions.framed import FramedReader
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.sequential import PIECE, SequentialReader
 from vmvisor_image.layers.unwrap import unwrap
-from vmvisor_image.streams.source import BytesSource, open_stream
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.sources import BytesSource
 
 NOISE = random.Random(5)
 DATA = b"".join(NOISE.randbytes(9000) + b"and some text that compresses " * 700 for _ in range(100))

@@ -20,7 +20,7 @@ from vmvisor_image.base.limits import Meter
 from vmvisor_image.errors import ProblemList
 from vmvisor_image.layers.vmdk import parse_descriptor
 from vmvisor_image.streams.mapped import MappedDisk, Run
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive
 
 _SMALL = small_disk({"oem.tgz": b"of a container"})

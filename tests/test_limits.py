@@ -24,7 +24,7 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.compressions.sequential import PIECE, SequentialReader
 from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import scan_one
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 MIB = 1 << 20

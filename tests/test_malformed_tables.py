@@ -10,7 +10,7 @@ from tests.doc_tables import PAGES, with_tables
 from tests.malformed_tables import CASES, Malformed
 from tests.support import REPOSITORY
 from vmvisor_image import Image, ReadAt, inspect
-from vmvisor_image.streams.source import skip_zeros
+from vmvisor_image.streams.reading import skip_zeros
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_gpt import esx7_disk
 from vmvisor_image.testing.forge_vmfs import vmfs_headers

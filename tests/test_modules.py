@@ -26,7 +26,7 @@ from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import open_state
 from vmvisor_image.compressions.signed import find_signature
 from vmvisor_image.files.file import File
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge_modules as forge
 
 NOISE = random.Random(2).randbytes(300_000)

@@ -23,7 +23,7 @@ from vmvisor_image.faces.notebook import _COLORS
 from vmvisor_image.record import U8, Array, Record, record
 from vmvisor_image.schemas.gpt import GptHeader
 from vmvisor_image.schemas.partition_types import BASIC_DATA
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import esx35_disk, fat_volume
 from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
 from vmvisor_image.testing.forge_vmfs import vmfs_headers

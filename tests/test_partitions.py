@@ -29,7 +29,7 @@ from vmvisor_image import (
     TruncatedImage,
     inspect,
 )
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 

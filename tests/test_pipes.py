@@ -38,7 +38,7 @@ from vmvisor_image import (
 )
 from vmvisor_image.fleet import scan_one, stream
 from vmvisor_image.streams.pipes import PipeSource, taking_pipes
-from vmvisor_image.streams.source import BytesSource, descriptor_of, is_pipe
+from vmvisor_image.streams.sources import BytesSource, descriptor_of, is_pipe
 
 DISK = disk("Hypervisor1")
 COMPRESSED = bz2.compress(DISK)

@@ -20,7 +20,7 @@ from vmvisor_image import CorruptImage, DestinationExists, Image, PartialExtract
 from vmvisor_image.base.cores import available_cores
 from vmvisor_image.bzip2 import index_file
 from vmvisor_image.files import extraction, folder_writer
-from vmvisor_image.streams.source import BytesSource, FileSource
+from vmvisor_image.streams.sources import BytesSource, FileSource
 
 
 class TestFilesWithoutPositionedReads:

@@ -19,7 +19,7 @@ from vmvisor_image import CorruptImage, Generation, Image, Problem, Role, inspec
 from vmvisor_image.disk.banks import BootState
 from vmvisor_image.disk.explanation import PURPOSES, described_generation
 from vmvisor_image.schemas.partition_types import BASIC_DATA, EFI_SYSTEM, MEMORY_TIER, VMKCORE, VSAN
-from vmvisor_image.streams.source import find_data
+from vmvisor_image.streams.reading import find_data
 from vmvisor_image.testing.forge import (
     ESX_35,
     ESX_50_MBR,

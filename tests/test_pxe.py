@@ -20,7 +20,7 @@ from vmvisor_image import (
     export_pxe,
 )
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume
 

@@ -29,7 +29,7 @@ from vmvisor_image import Image, InvalidArgument, PathNotFound, UnsafeName, expo
 from vmvisor_image.boot.overlay import build_module
 from vmvisor_image.schemas.boot_cfg import BootConfig
 from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
 

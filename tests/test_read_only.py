@@ -16,7 +16,7 @@ from fuzz.exercise import documented, exercise_archive, exercise_image
 from tests.support import require_tool
 from tests.tool_disk import ToolDisk
 from vmvisor_image import Image, NotAnArchive, open_archive, open_datastore
-from vmvisor_image.streams.source import FileObjectSource
+from vmvisor_image.streams.sources import FileObjectSource
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_vmfs import VmfsKind
 from vmvisor_image.testing.forge_vmfs_files import Content, VmfsFile, vmfs_volume

@@ -18,7 +18,7 @@ import zstandard
 from tests.support import require_tool, run
 from tools.judges.disks import repair_vhd, repair_vhdx
 from vmvisor_image import CorruptImage, Image, VerificationReport, open_archive, verify
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 
 ENTRY = 32
 LONG_NAME = "A rather long name.text"

@@ -34,8 +34,9 @@ from vmvisor_image import (
 )
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.faces.cli import main
+from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.remote import CACHE_BYTES, CHUNK, LARGEST_REQUEST, MOST_AHEAD, RemoteSource
-from vmvisor_image.streams.source import BytesSource, open_stream
+from vmvisor_image.streams.sources import BytesSource
 
 DATA = random.Random("remote").randbytes(40 * CHUNK + 123)
 HEAD = 1

@@ -17,7 +17,7 @@ from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.faces.cli import main
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 CHUNK = 900_000

@@ -33,21 +33,13 @@ from vmvisor_image.errors import InvalidArgument, TruncatedImage
 from vmvisor_image.files.file import File
 from vmvisor_image.layers.vhd import FixedDisk
 from vmvisor_image.layers.vmdk import JoinedExtents
+from vmvisor_image.streams.checked import CheckedSource
 from vmvisor_image.streams.mapped import MappedDisk
 from vmvisor_image.streams.pipes import PipeSource
 from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
-from vmvisor_image.streams.source import (
-    BytesSource,
-    CheckedSource,
-    FileObjectSource,
-    FileSource,
-    KeptBeside,
-    Pieced,
-    ReadAt,
-    Slice,
-    Source,
-    View,
-)
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSource
+from vmvisor_image.streams.views import KeptBeside, Pieced, Slice, View
 from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume

@@ -37,7 +37,7 @@ from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import open_state
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fleet import scan_one, stream
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import fat_volume
 from vmvisor_image.testing.forge_modules import encrypt, encryption_info, kernel_elf, tar_archive
 

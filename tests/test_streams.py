@@ -33,22 +33,12 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import scan_one
-from vmvisor_image.streams.source import (
-    BufferedStream,
-    BytesSource,
-    CheckedSource,
-    FileObjectSource,
-    FileSource,
-    ReadAt,
-    ReadAtStream,
-    Slice,
-    TextStream,
-    check_range,
-    open_stream,
-    past_end,
-    prefetch,
-    read_up_to,
-)
+from vmvisor_image.streams.buffered import BufferedStream, ReadAtStream, TextStream, open_stream
+from vmvisor_image.streams.checked import CheckedSource
+from vmvisor_image.streams.reading import prefetch, read_up_to
+from vmvisor_image.streams.source import ReadAt, check_range, past_end
+from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSource
+from vmvisor_image.streams.views import Slice
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 DATA = random.Random(0).randbytes(10_000)

@@ -23,7 +23,7 @@ import zstandard
 
 from vmvisor_image import Image, InvalidArgument
 from vmvisor_image.fsspec import VmvisorFileSystem
-from vmvisor_image.streams.source import ReadAtStream
+from vmvisor_image.streams.buffered import ReadAtStream
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 
 _LINES = "".join(f"{number:x} häuser ✓ {'x' * (number % 90)}\n" for number in range(4000)).encode()

@@ -20,7 +20,7 @@ from vmvisor_image import Archive, CorruptImage, NotAnArchive, TruncatedImage, o
 from vmvisor_image.archives import tar_sparse
 from vmvisor_image.archives.tar import _LARGEST_EXTRA
 from vmvisor_image.boot.overlay import build_module
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
 
 END = bytes(1024)

@@ -34,7 +34,7 @@ from vmvisor_image import (
     PathNotFound,
     open_archive,
 )
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import fat_volume
 from vmvisor_image.testing.forge_modules import tar_archive
 

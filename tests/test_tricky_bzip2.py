@@ -11,7 +11,7 @@ from tests.support import require_tool
 from tests.tricky_bzip2 import TrickyFile, tricky_files
 from vmvisor_image import CorruptImage
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 
 FILES = list(tricky_files())
 EACH = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

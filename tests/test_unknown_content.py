@@ -29,7 +29,8 @@ from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAFileSystem, 
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.examine.survey import entropy, find_strings, survey
 from vmvisor_image.faces.cli import main
-from vmvisor_image.streams.source import BytesSource, FileSource, find_data, skip_zeros
+from vmvisor_image.streams.reading import find_data, skip_zeros
+from vmvisor_image.streams.sources import BytesSource, FileSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.volumes.magics import SIGNATURES, match_signature
 

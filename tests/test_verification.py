@@ -28,7 +28,7 @@ from vmvisor_image.base.limits import Meter
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.faces.cli import main
 from vmvisor_image.reports.verification_report import FileCheck, PartitionCheck
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk
 from vmvisor_image.testing.forge_modules import sign

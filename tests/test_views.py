@@ -22,21 +22,12 @@ from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files.file import Extent, File
 from vmvisor_image.layers.vmdk import JoinedExtents
+from vmvisor_image.streams.checked import CheckedSource
 from vmvisor_image.streams.opening import open_source
-from vmvisor_image.streams.source import (
-    BytesSource,
-    CheckedSource,
-    KeptBeside,
-    ReadAt,
-    Slice,
-    Source,
-    View,
-    knows_size,
-    meter_of,
-    prefetch,
-    read_up_to,
-    skip_zeros,
-)
+from vmvisor_image.streams.reading import knows_size, meter_of, prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.streams.views import KeptBeside, Slice, View
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_modules import tar_archive
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vmdk_disk

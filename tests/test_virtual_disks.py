@@ -22,7 +22,7 @@ from vmvisor_image.layers.unwrap import unwrap
 from vmvisor_image.layers.vhdx import crc32c
 from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
 from vmvisor_image.streams.mapped import MappedDisk
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vmdk_disk
 
 SIZE = 20 << 20

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import REPOSITORY, require_oracle, run
 from vmvisor_image import open_archive, testing
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge, forge_iso, forge_modules, forge_virtual
 
 VOUCHED = re.compile(r"Vouched for by ((?:(?!Vouched)[^:])+): ((?:``tests/\w+\.py``(?: and )?)+)")

@@ -34,7 +34,8 @@ from vmvisor_image import (
 from vmvisor_image.archives.zip import _LZMA_MEMORY
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.compressions.sequential import PIECE
-from vmvisor_image.streams.source import BytesSource, Slice
+from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.streams.views import Slice
 
 NOISE = random.Random(1).randbytes(300_000)
 TREE: Mapping[str, bytes] = {

@@ -35,7 +35,8 @@ from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.peel import peel
 from vmvisor_image.schemas.boot_cfg import BootConfig
 from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig
-from vmvisor_image.streams.source import BytesSource, FileSource, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.sources import BytesSource, FileSource
 
 READ, TOLD, NAMED, REFUSED, NOTHING = "read", "problems", "named", "refused", "not ours"
 FAILED, BROKEN = "FAILED", "BROKEN"

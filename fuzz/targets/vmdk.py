@@ -6,7 +6,8 @@ from fuzz.exercise import Bounded, documented, exercise_source
 from fuzz.samples import text
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers import vmdk
-from vmvisor_image.streams.source import BytesSource, ReadAt
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_virtual import vmdk_disk
 
 

@@ -43,7 +43,7 @@ from vmvisor_image.reports.inspection import ImageReport
 from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.streams.opening import SourceLike, is_source, path_of
 from vmvisor_image.streams.pipes import taking_pipes
-from vmvisor_image.streams.source import descriptor_of, is_pipe
+from vmvisor_image.streams.sources import descriptor_of, is_pipe
 from vmvisor_image.streams.urls import is_url
 
 Progress = Callable[[int, int], None]

@@ -30,7 +30,8 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.streams.source import BufferedStream, ReadAt
+from vmvisor_image.streams.buffered import BufferedStream
+from vmvisor_image.streams.source import ReadAt
 
 _LONGEST_NUMBER = 10
 _Found = Directory | File | Partition

@@ -17,7 +17,7 @@ from tools.judges import content
 from tools.judges.comparison import LISTED, Case, Difference, Explanation, Reading, Sample
 from tools.judges.programs import make, run
 from vmvisor_image import CorruptImage, LimitExceeded, open_archive, verify
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 
 _SPARSE_FORMATS: Final = ("oldgnu", "gnu", "posix")
 _ZIP_RECORD: Final = re.compile(rb"PK(\x01\x02|\x03\x04|\x05\x06|\x06\x06|\x07\x08)")

@@ -15,7 +15,9 @@ from tools.judges.programs import make, run
 from vmvisor_image import CorruptImage, LimitExceeded, verify
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.peel import peel
-from vmvisor_image.streams.source import FileSource, ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import FileSource
 
 _FILTERS: Final = (
     ("--lzma2=preset=0",),

@@ -16,7 +16,8 @@ from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.examine.signatures import Signature
 from vmvisor_image.files.file import Extent
 from vmvisor_image.schemas.ar import MAGIC, MEMBER_END, MemberHeader
-from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 NAME: Final = "ar (VIB)"
 KIND: Final = "ar"

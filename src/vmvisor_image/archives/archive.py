@@ -25,8 +25,11 @@ from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem, ProblemLis
 from vmvisor_image.files.file import Directory, Extent, File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.module import ENVELOPE_MAGIC
+from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.opening import SourceLike, open_source
-from vmvisor_image.streams.source import Closing, ReadAt, Source, View, as_source, knows_size, meter_of, read_up_to
+from vmvisor_image.streams.reading import knows_size, meter_of, read_up_to
+from vmvisor_image.streams.source import Closing, ReadAt, Source
+from vmvisor_image.streams.views import View
 
 _MOST_COUNTED: Final = 100_000
 """Members that are left out: counting them reads them."""

@@ -40,7 +40,8 @@ from vmvisor_image.schemas.iso9660 import (
     SystemUseEntry,
     VolumeDescriptor,
 )
-from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
 """Where the magic of the first descriptor lies, in bytes from the volume's start."""

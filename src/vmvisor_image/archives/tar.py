@@ -35,7 +35,8 @@ from vmvisor_image.schemas.tar import (
     TarTail,
     VmtarTail,
 )
-from vmvisor_image.streams.source import ReadAt, knows_size, read_healthy, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_healthy, read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 NAME: Final = "tar, vmtar"
 KIND: Final = "tar"

@@ -14,7 +14,10 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.tar import BLOCK
-from vmvisor_image.streams.source import Pieced, ReadAt, Source, as_source, read_healthy
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import read_healthy
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.views import Pieced
 
 MOST_ENTRIES: Final = 1 << 20
 """Entries of the tables of all sparse files of an archive, together."""

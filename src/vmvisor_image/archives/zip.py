@@ -39,16 +39,10 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.examine.signatures import Signature
 from vmvisor_image.files.file import Extent
-from vmvisor_image.streams.source import (
-    ReadAt,
-    Slice,
-    Source,
-    meter_of,
-    open_stream,
-    past_end,
-    read_healthy,
-    read_up_to,
-)
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.reading import meter_of, read_healthy, read_up_to
+from vmvisor_image.streams.source import ReadAt, Source, past_end
+from vmvisor_image.streams.views import Slice
 
 NAME: Final = "zip"
 KIND: Final = "zip"

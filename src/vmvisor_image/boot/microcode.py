@@ -21,7 +21,8 @@ from vmvisor_image.schemas.microcode import (
     AmdSection,
     IntelHeader,
 )
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 Vendor = Literal["Intel", "AMD"]
 

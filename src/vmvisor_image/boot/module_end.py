@@ -7,7 +7,7 @@ from typing import Final
 
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.compressions.signed import LONGEST_TRAILER, ModuleSignature, find_signature
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 
 _MAGIC: Final = b"\x1f\x8b\x08"
 _GZIP: Final = 16 + zlib.MAX_WBITS

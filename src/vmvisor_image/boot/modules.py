@@ -30,7 +30,9 @@ from vmvisor_image.schemas.module import (
     MultibootHeader,
 )
 from vmvisor_image.streams.opening import SourceLike, open_source
-from vmvisor_image.streams.source import Closing, ReadAt, Slice, meter_of, read_up_to
+from vmvisor_image.streams.reading import meter_of, read_up_to
+from vmvisor_image.streams.source import Closing, ReadAt
+from vmvisor_image.streams.views import Slice
 
 ModuleKind = Literal["elf", "tar", "vmtar", "zip", "ar", "iso9660", "envelope", "microcode", "empty", "unknown"]
 WITHOUT_FILES: Final = {

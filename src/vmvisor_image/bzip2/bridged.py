@@ -17,7 +17,8 @@ from vmvisor_image.bzip2.decode import Block
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.bzip2.salvage import decode_at
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
-from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end, prefetch, skip_zeros
+from vmvisor_image.streams.reading import prefetch, skip_zeros
+from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 
 _BETWEEN_STREAMS: Final = 8 * 14 + 7
 """Bits between two blocks that follow each other, at most: the end of a stream (10 bytes), padding, a header (4)."""

@@ -26,7 +26,7 @@ from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.decoded_cache import MAGIC, MAP_FRAME_MAGIC, VERSION, DecodedMapEntry, DecodedMapHeader
 from vmvisor_image.schemas.zstd import SEEKABLE_MAGIC, SeekTableEntry, SeekTableFooter, SkippableFrameHeader
-from vmvisor_image.streams.source import FileSource
+from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.zstd_frames import compress_frame, decode_frame, seek_table
 
 LIMIT: Final = 4 << 30

@@ -32,9 +32,11 @@ from vmvisor_image.bzip2.salvage import SalvagedBlock, salvage
 from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
 from vmvisor_image.bzip2.walk import BlockWalk
 from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
+from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.fingerprint import fingerprint, is_identified
 from vmvisor_image.streams.opening import OpenedSource, SourceLike, open_source
-from vmvisor_image.streams.source import Source, check_range, knows_size, open_stream, past_end, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import Source, check_range, past_end
 
 Progress = Callable[[int, int | None], None]
 """Called with the compressed bytes passed so far and in all (None where that is not known)."""
@@ -280,7 +282,7 @@ class Bzip2Reader(Source):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.source.skip_zeros`: the index knows blocks that are all zeros."""
+        """See `vmvisor_image.streams.reading.skip_zeros`: the index knows blocks that are all zeros."""
         index = self._walk.index
         while offset < min(end, index.end):
             entry = index[index.find(offset)]

@@ -12,7 +12,8 @@ from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, MAGIC_BITS, MagicScanner
 from vmvisor_image.bzip2.walk import find_end, find_unfollowed
 from vmvisor_image.errors import TruncatedImage
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 _LARGEST_LEVEL = 9
 """Decodes blocks of every level: it only bounds their size."""

@@ -19,7 +19,8 @@ from vmvisor_image.bzip2.index import BLOCK_UNIT, BlockEntry, BlockIndex, Place,
 from vmvisor_image.bzip2.index_file import SavedIndex
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic, find_magic_near
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 _HEADER_BYTES = 4
 _CRC_BITS = 32

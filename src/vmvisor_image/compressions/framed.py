@@ -12,7 +12,8 @@ from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.compressions.sequential import Decoder, SequentialReader
 from vmvisor_image.errors import Problem
-from vmvisor_image.streams.source import Source, check_range, open_stream, past_end
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.source import Source, check_range, past_end
 
 _CACHE_BYTES = 16 << 20
 _OPEN_FRAMES = 4

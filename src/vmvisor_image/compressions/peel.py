@@ -10,7 +10,8 @@ from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
 from vmvisor_image.compressions.signed import strip_signature
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 BZIP2, _GZIP = "bzip2", "gzip"
 HEAD: Final = 512

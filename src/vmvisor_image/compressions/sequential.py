@@ -17,7 +17,8 @@ from typing import Protocol, Self
 from vmvisor_image.base.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.streams.source import Source, check_range, open_stream, past_end
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.source import Source, check_range, past_end
 
 PIECE = 1 << 18
 """Decoded bytes that are kept or dropped together."""

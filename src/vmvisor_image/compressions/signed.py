@@ -10,7 +10,8 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.module import SIGNATURE_MAGIC, SignatureTail
-from vmvisor_image.streams.source import ReadAt, Slice
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.views import Slice
 
 _SCHEMA: Final = 4
 _LONGEST_SIGNATURE: Final = 1 << 16

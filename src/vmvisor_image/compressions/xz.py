@@ -19,7 +19,8 @@ from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.sequential import SequentialReader
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.examine.signatures import Signature
-from vmvisor_image.streams.source import ReadAt, knows_size, read_healthy, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_healthy, read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 NAME: Final = "xz"
 KIND = "xz"

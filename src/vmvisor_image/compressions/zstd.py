@@ -28,7 +28,10 @@ from vmvisor_image.schemas.zstd import (
     SeekTableFooter,
     SkippableFrameHeader,
 )
-from vmvisor_image.streams.source import ReadAt, Slice, knows_size, open_stream, read_up_to
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.views import Slice
 
 NAME: Final = "zstd"
 KIND = "zstd"

@@ -34,7 +34,9 @@ from vmvisor_image.files.file import File
 from vmvisor_image.schemas.zstd import SeekTableEntry
 from vmvisor_image.streams.fingerprint import fingerprint, is_identified
 from vmvisor_image.streams.opening import SourceLike
-from vmvisor_image.streams.source import FileObjectSource, FileSource, ReadAt, prefetch, read_up_to
+from vmvisor_image.streams.reading import prefetch, read_up_to
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import FileObjectSource, FileSource
 from vmvisor_image.streams.zstd_frames import compress_frame, decode_frame, seek_table
 
 FRAME_SIZE: Final = 1 << 18

@@ -24,10 +24,13 @@ from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, I
 from vmvisor_image.files.checksums import Checksum, check_beside
 from vmvisor_image.files.file import File
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
+from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.fingerprint import fingerprint
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
+from vmvisor_image.streams.reading import meter_of, prefetch
 from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
-from vmvisor_image.streams.source import FileSource, ReadAt, Source, meter_of, open_stream, prefetch
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import is_url
 
 if TYPE_CHECKING:

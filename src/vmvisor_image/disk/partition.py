@@ -22,7 +22,10 @@ from vmvisor_image.files.file import Extent
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.partition_types import PartitionType, partition_type
-from vmvisor_image.streams.source import ReadAt, Slice, Source, find_data, open_stream
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.reading import find_data
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.find import open_volume
 from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.plugins import open_plugin_volume

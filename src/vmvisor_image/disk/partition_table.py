@@ -15,7 +15,7 @@ from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find
 from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry
 from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem
 from vmvisor_image.record import Record
-from vmvisor_image.streams.source import knows_size
+from vmvisor_image.streams.reading import knows_size
 from vmvisor_image.volumes.role import Evidence
 
 

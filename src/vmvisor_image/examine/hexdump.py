@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from vmvisor_image.record import Record
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 LINE: Final = 16
 """Bytes in a line."""

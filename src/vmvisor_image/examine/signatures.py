@@ -14,7 +14,8 @@ from typing import Final, Literal, Protocol
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.examine.survey import entropy
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 Content = Literal["volume", "disk", "data"]
 """A volume, as a partition or a whole disk is one; a virtual disk in a file; any other file."""

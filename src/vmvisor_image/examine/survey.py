@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, InvalidArgument
-from vmvisor_image.streams.source import ReadAt, find_data, skip_zeros
+from vmvisor_image.streams.reading import find_data, skip_zeros
+from vmvisor_image.streams.source import ReadAt
 
 _CHUNK: Final = 1 << 20
 _PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F))

@@ -14,7 +14,7 @@ from vmvisor_image.base.limits import passed
 from vmvisor_image.errors import CorruptImage, DestinationExists, PartialExtraction, UnsafeName
 from vmvisor_image.files.folder_writer import DestinationFolder, Extractable, is_written
 from vmvisor_image.files.safe_names import check_names
-from vmvisor_image.streams.source import prefetch
+from vmvisor_image.streams.reading import prefetch
 
 
 def write_files(  # each is one thing that is asked for

@@ -14,7 +14,11 @@ from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.errors import InvalidArgument, NoLocalPath, NotADirectory, NotAFile, PathNotFound, ReadOnly
-from vmvisor_image.streams.source import Pieced, ReadAt, Source, TextStream, as_source, open_stream, read_healthy
+from vmvisor_image.streams.buffered import TextStream, open_stream
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import read_healthy
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.views import Pieced
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
     from vmvisor_image.archives.archive import Archive

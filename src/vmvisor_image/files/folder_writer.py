@@ -13,7 +13,8 @@ from typing import Protocol, Self
 
 from vmvisor_image.base.destination import FULL, from_source, writing
 from vmvisor_image.errors import CorruptImage, DestinationExists, DestinationFailed, UnsafeName
-from vmvisor_image.streams.source import ReadAt, prefetch
+from vmvisor_image.streams.reading import prefetch
+from vmvisor_image.streams.source import ReadAt
 
 _HAS_DIRECTORY_DESCRIPTORS = {os.open, os.mkdir, os.link, os.rename, os.unlink} <= os.supports_dir_fd
 """Whether files can be opened relative to a folder that is open: on all systems but Windows."""

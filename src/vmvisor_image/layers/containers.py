@@ -23,7 +23,8 @@ from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.layers.known_files import recognise
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-from vmvisor_image.streams.source import ReadAt, meter_of, read_up_to
+from vmvisor_image.streams.reading import meter_of, read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 
 def _one_of(suffixes: Iterable[str]) -> str:

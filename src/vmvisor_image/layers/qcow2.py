@@ -26,7 +26,8 @@ from vmvisor_image.schemas.qcow2 import (
     Qcow2Header,
 )
 from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 NAME: Final = "qcow2"
 KIND: Final = "qcow2"

@@ -12,7 +12,10 @@ from vmvisor_image.errors import CorruptImage, MemberNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.layers import containers, virtual
-from vmvisor_image.streams.source import KeptBeside, ReadAt, Source, as_source, read_up_to
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.views import KeptBeside
 
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
 """How compressed data of an Apple disk image may begin that is read as a compression by itself."""

@@ -22,7 +22,9 @@ from vmvisor_image.schemas.vhd import (
     VhdFooter,
 )
 from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
-from vmvisor_image.streams.source import ReadAt, Slice, Source, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.views import Slice
 
 NAME: Final = "VHD"
 KIND: Final = "vhd"

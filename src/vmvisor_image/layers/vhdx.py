@@ -38,7 +38,8 @@ from vmvisor_image.schemas.vhdx import (
     VhdxHeader,
 )
 from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 NAME: Final = "VHDX"
 KIND: Final = "vhdx"

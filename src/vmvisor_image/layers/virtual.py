@@ -9,7 +9,8 @@ from vmvisor_image.compressions.layer import Layer, LayerOptions
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.examine.signatures import Format, in_order, match_disk
 from vmvisor_image.layers import qcow2, vhd, vhdx, vmdk
-from vmvisor_image.streams.source import ReadAt, Source, knows_size, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt, Source
 
 
 class VirtualDisk(Format, Protocol):

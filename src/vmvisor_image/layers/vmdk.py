@@ -29,8 +29,11 @@ from vmvisor_image.schemas.vmdk import (
     GrainMarker,
     SparseExtentHeader,
 )
+from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
-from vmvisor_image.streams.source import Pieced, ReadAt, Source, as_source, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.views import Pieced
 
 NAME: Final = "VMDK"
 KIND: Final = "vmdk"

@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from vmvisor_image.base.limits import check_deadline
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.streams.source import ReadAt, knows_size, prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.reading import knows_size, prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.source import ReadAt
 
 _CHUNK: Final = 1 << 20
 _UNIT: Final = 4096

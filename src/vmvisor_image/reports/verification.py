@@ -41,7 +41,7 @@ from vmvisor_image.reports.verification_report import (
 )
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.pipes import taking_pipes
-from vmvisor_image.streams.source import read_up_to
+from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.volume import Volume, VolumeCheck, complete, has_files
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from vmvisor_image.streams.source import ReadAt, as_source, read_up_to
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 _LOOKED_AT = 1 << 16
 

@@ -9,7 +9,9 @@ from typing import Final, Literal
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
-from vmvisor_image.streams.source import ReadAt, Source, as_source, check_range, past_end, read_up_to, skip_zeros
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import read_up_to, skip_zeros
+from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeGuard, cast
 
 from vmvisor_image.errors import InvalidArgument
+from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.remote import open_url
-from vmvisor_image.streams.source import BytesSource, Closing, FileObjectSource, FileSource, ReadAt, Source, as_source
+from vmvisor_image.streams.source import Closing, ReadAt, Source
+from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSource
 from vmvisor_image.streams.urls import is_url
 
 SourceLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits, check_deadline, passed
 from vmvisor_image.errors import ClosedError, DestinationFull, InvalidArgument, SourceError
-from vmvisor_image.streams.source import FileObjectSource, Source, descriptor_of, is_pipe
+from vmvisor_image.streams.source import Source
+from vmvisor_image.streams.sources import FileObjectSource, descriptor_of, is_pipe
 
 _Given = TypeVar("_Given")
 _CHUNK: Final = 1 << 20

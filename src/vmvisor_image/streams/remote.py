@@ -21,7 +21,8 @@ from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import check_deadline
 from vmvisor_image.errors import ClosedError, RemoteError, SourceChanged, SourceError
 from vmvisor_image.streams.retries import NUMBER, WrongAnswer, asks_to_wait, may_pass, tried, wrong_answer
-from vmvisor_image.streams.source import FileSource, KeptBeside, Source, check_range, past_end
+from vmvisor_image.streams.source import Source, check_range, past_end
+from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import (
     address_of,
     behind_cache,
@@ -33,6 +34,7 @@ from vmvisor_image.streams.urls import (
     resolve,
     version_of,
 )
+from vmvisor_image.streams.views import KeptBeside
 
 CHUNK: Final = 1 << 16
 """Bytes that are requested, kept and dropped together; requests start and end at multiples of it."""

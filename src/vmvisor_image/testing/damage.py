@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.record import ByteOrder, Integer, Record
-from vmvisor_image.streams.source import BytesSource, ReadAt, View
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.streams.views import View
 from vmvisor_image.testing.forge import SparseImage
 
 _MOST_CHANGES = 4

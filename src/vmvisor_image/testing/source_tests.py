@@ -22,7 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 from vmvisor_image.errors import ClosedError, InvalidArgument, TruncatedImage, VmvisorImageError
-from vmvisor_image.streams.source import ReadAt, as_source, open_stream, prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.source import ReadAt
 
 _THREADS = 4
 _READS = 50

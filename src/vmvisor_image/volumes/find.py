@@ -8,7 +8,8 @@ from uuid import UUID
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.examine.signatures import Match
 from vmvisor_image.files.file import FileHome
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.fat import volume as fat
 from vmvisor_image.volumes.formats import VOLUMES
 from vmvisor_image.volumes.magics import match_signature

@@ -8,7 +8,8 @@ from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.examine.signatures import DOS_PROGRAM, Match, first_match, in_order
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.formats import VOLUMES
 
 SIGNATURES: Final = in_order((*COMPRESSIONS, *ARCHIVES, *VIRTUAL_DISKS, *VOLUMES))

@@ -20,7 +20,7 @@ class VolumeType(Protocol):
     def probe(self, disk: ReadAt, start: int, size: int, /) -> bool:
         """Whether a volume of this type is in the partition of `size` bytes from byte `start` of `disk`.
 
-        Reads a few bytes at most; `vmvisor_image.streams.source.read_up_to` does not mind the end of the disk.
+        Reads a few bytes at most; `vmvisor_image.streams.reading.read_up_to` does not mind the end of the disk.
         """
         ...
 

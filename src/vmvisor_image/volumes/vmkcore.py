@@ -12,7 +12,9 @@ from typing import Final
 from vmvisor_image.examine.survey import entropy
 from vmvisor_image.files.file import FileHome
 from vmvisor_image.schemas.partition_types import MBR_VMKCORE, VMKCORE
-from vmvisor_image.streams.source import ReadAt, Slice, find_data
+from vmvisor_image.streams.reading import find_data
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage, Hints
 
 NAME: Final = "diagnostic partition"

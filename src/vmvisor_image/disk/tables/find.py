@@ -10,7 +10,8 @@ from vmvisor_image.disk.tables.table import NoTable, Table, WholeDisk
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.signatures import Format, likeness
 from vmvisor_image.schemas.mbr import SECTOR, is_empty, is_plausible, is_signed, protects_gpt
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.fat import volume as fat
 from vmvisor_image.volumes.find import recognise
 from vmvisor_image.volumes.magics import is_file, match_signature

@@ -10,7 +10,8 @@ from typing import Final
 
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.mbr import SECTOR, is_signed
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 _SUN: Final = b"\xda\xbe"
 _SUN_AT: Final = 508

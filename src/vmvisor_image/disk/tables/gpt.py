@@ -27,7 +27,8 @@ from vmvisor_image.schemas.gpt import (
 )
 from vmvisor_image.schemas.mbr import PROTECTIVE_TYPE, MasterBootRecord, is_plausible, is_used, protects_gpt
 from vmvisor_image.schemas.mbr import SIGNATURE as RECORD_SIGNATURE
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 
 NAME: Final = "GUID partition table (GPT)"
 KIND: Final = "gpt"

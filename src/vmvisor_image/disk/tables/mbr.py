@@ -28,7 +28,8 @@ from vmvisor_image.schemas.mbr import (
     entries_are_sound,
     is_used,
 )
-from vmvisor_image.streams.source import ReadAt, knows_size, read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.find import recognise
 
 NAME: Final = "master boot record (MBR)"

@@ -50,7 +50,8 @@ from vmvisor_image.reports.inspection import inspect
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import taking_pipes
-from vmvisor_image.streams.source import ReadAt, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.urls import is_url
 from vmvisor_image.volumes.role import Role
 

@@ -29,7 +29,9 @@ from vmvisor_image.schemas.fat import (
     VmwareMarker,
 )
 from vmvisor_image.schemas.vmfs import vmfs_uuid
-from vmvisor_image.streams.source import ReadAt, Slice, read_healthy
+from vmvisor_image.streams.reading import read_healthy
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.fat.chains import FIRST_CLUSTER, FileAllocationTable, Geometry
 from vmvisor_image.volumes.fat.check import MOST_CLUSTERS, ChainStart, ClusterMap, compare, problems_of
 from vmvisor_image.volumes.fat.entries import EntryReader, ParsedEntry

@@ -26,7 +26,9 @@ from vmvisor_image.schemas.vmfs import (
     PhysicalExtent,
     vmfs_uuid,
 )
-from vmvisor_image.streams.source import ReadAt, Slice, read_up_to
+from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.vmfs.geometry import by_file_system, by_volume_manager
 from vmvisor_image.volumes.vmfs.lvm import Segment
 from vmvisor_image.volumes.vmfs.resources import Report

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vmvisor_image.errors import CorruptImage
-from vmvisor_image.streams.source import Pieced, ReadAt, Source, as_source, check_range, past_end
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
+from vmvisor_image.streams.views import Pieced
 
 
 @dataclass(frozen=True, slots=True)

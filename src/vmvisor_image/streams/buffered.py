@@ -1,0 +1,271 @@
+"""Python's own streams over a source: with a cursor, buffered, and as text."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import operator
+import os
+from typing import Any, NoReturn, SupportsIndex
+
+from vmvisor_image.errors import (
+    ClosedError,
+    CorruptImage,
+    InvalidArgument,
+    SourceError,
+    VmvisorImageError,
+)
+from vmvisor_image.streams.reading import prefetch, read_healthy
+from vmvisor_image.streams.source import COPY_CHUNK, ReadAt
+
+_BUFFER = 1 << 16
+_FURTHEST = (1 << 63) - 1
+"""The largest position, in bytes: what `io.BufferedReader` counts in."""
+_LONGEST_CHARACTER = 8
+"""Bytes of a character in any encoding, and more than that."""
+_READ_AHEAD = 128 << 20
+"""Bytes announced to a source that is read in order: as a source that decodes bounds its work by itself, in blocks of
+which one may be 46 MB of zeros, this is only so that it need not stop at such ones."""
+
+
+class ReadAtStream(io.RawIOBase):
+    """A read-only raw stream with a cursor over a `ReadAt`; closing it leaves the source open.
+
+    What is healthy before damage is given first; the read that begins at the damage raises.
+    """
+
+    mode = "rb"
+
+    def __init__(self, source: ReadAt, name: str | None = None) -> None:
+        self._source = source
+        if name is not None:
+            self.name = name
+        self._position = 0
+        self._last_end = -1
+        self._defers = False
+        """Whether `readinto` gives 0 bytes where it would raise, for a `BufferedStream`, which looks at `failure`."""
+        self.failure: VmvisorImageError | None = None
+        """What the last `readinto` did not raise."""
+
+    def readable(self) -> bool:
+        """True, while it is open."""
+        self._check_open()
+        return True
+
+    def seekable(self) -> bool:
+        """True, while it is open."""
+        self._check_open()
+        return True
+
+    def writable(self) -> bool:
+        """False, while it is open."""
+        self._check_open()
+        return False
+
+    def write(self, data: object) -> NoReturn:  # noqa: ARG002  # io's signature
+        """Refuse, as any stream that is not open for writing."""
+        self._check_open()
+        raise io.UnsupportedOperation("write")
+
+    def tell(self) -> int:
+        """Position in bytes from the start."""
+        self._check_open()
+        return self._position
+
+    def seek(self, offset: SupportsIndex, whence: SupportsIndex = os.SEEK_SET) -> int:
+        """Move the cursor, also past the end, where there is nothing to read; `SEEK_END` needs the source's size.
+
+        Raises:
+            InvalidArgument: The position is before the start, or past what 63 bits count; the cursor stays.
+        """
+        self._check_open()
+        offset, whence = operator.index(offset), operator.index(whence)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        if base is None:
+            if whence != os.SEEK_END:
+                raise InvalidArgument(f"whence must be 0, 1 or 2, not {whence}")
+            base = self._source.size
+        if base + offset < 0:
+            raise InvalidArgument(f"seek to negative position {base + offset}")
+        if base + offset > _FURTHEST:
+            raise InvalidArgument(f"seek to position {base + offset}, which is more than 63 bits count")
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
+        """See `io.RawIOBase.read`; None is for all there is, as of a file."""
+        return super().read(-1 if size is None else operator.index(size)) or b""
+
+    def readinto(self, buffer: object) -> int:
+        """Fill `buffer` as far as the source goes, or up to damage; 0 at the source's end.
+
+        Raises:
+            CorruptImage: The source is damaged where the cursor is.
+        """
+        self._check_open()
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed hides the buffer protocol here
+        if view.readonly:  # before the cursor moves
+            raise TypeError("a buffer to read into must be writable")
+        self.failure = None
+        try:
+            data = self._read(len(view))
+        except (CorruptImage, SourceError) as error:
+            if not self._defers:
+                raise
+            self.failure = error.with_traceback(None)  # which holds the data
+            return 0
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        """Everything from the cursor to the end.
+
+        Raises:
+            CorruptImage: Some of it is damaged; the cursor stays where it is.
+        """
+        self._check_open()
+        start = self._position
+        try:
+            return b"".join(iter(lambda: self._read(COPY_CHUNK), b""))
+        except BaseException:
+            self._position = start
+            raise
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} can't be pickled or copied; what it reads from can, if it has a path")
+
+    def healthy_ahead(self, most: int) -> int | None:
+        """How many bytes are healthy before damage, where that is within `most` bytes of the cursor; else None."""
+        count = 0
+        try:
+            count = len(read_healthy(self._source, self._position, most))
+            if count < most:
+                read_healthy(self._source, self._position + count, 1)
+        except (CorruptImage, SourceError):
+            return count
+        return None
+
+    def _read(self, length: int) -> bytes:
+        if self._position == self._last_end:  # the second read in a row: work ahead of the third
+            prefetch(self._source, self._position, length + _READ_AHEAD)
+        data = read_healthy(self._source, self._position, length)
+        self._position += len(data)
+        self._last_end = self._position
+        return data
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("I/O operation on a closed stream")
+
+
+class BufferedStream(io.BufferedReader):
+    """A buffered stream over a `ReadAt`: what is healthy before damage first, the error at the next read.
+
+    A read without a size is for all there is: it raises where some of that is damaged, and moves nothing.
+    `io.BufferedReader` itself forgets what it has read where a later part of the same read fails.
+    """
+
+    raw: ReadAtStream
+
+    def __init__(self, source: ReadAt, name: str | None = None, buffer_size: int = _BUFFER) -> None:
+        super().__init__(ReadAtStream(source, name), buffer_size)
+        self.raw._defers = True
+
+    def detach(self) -> ReadAtStream:
+        """The raw stream, which this one is of no more use for."""
+        raw = self.raw
+        super().detach()
+        raw._defers = False
+        return raw
+
+    def writable(self) -> bool:
+        """False, while it is open, as of `io.BytesIO`; `io.BufferedReader` says it of a closed one, too."""
+        return self.raw.writable()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader.read`."""
+        size = -1 if size is None else operator.index(size)
+        if size < 0:
+            position = self.tell()
+            try:
+                return super().read(size)
+            except BaseException:
+                self.seek(position)
+                raise
+        return super().read(size) or self._nothing(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """See `io.BufferedReader.read1`."""
+        return super().read1(size) or self._nothing(size)
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """See `io.BufferedReader.peek`."""
+        return super().peek(size) or self._nothing(1)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader.readline`."""
+        return super().readline(size) or self._nothing(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """See `io.BufferedReader.readinto`."""
+        return super().readinto(buffer) or len(self._nothing(memoryview(buffer).nbytes))
+
+    def readinto1(self, buffer: Any, /) -> int:
+        """See `io.BufferedReader.readinto1`."""
+        return super().readinto1(buffer) or len(self._nothing(memoryview(buffer).nbytes))
+
+    def _nothing(self, size: int | None) -> bytes:
+        """No bytes, where that is the end and not damage."""
+        failure = self.raw.failure
+        if size == 0 or failure is None:
+            return b""
+        raise failure.with_traceback(None)
+
+
+class _TextSource(BufferedStream):
+    """What a `TextStream` reads: damage looks like the end to it."""
+
+    def __init__(self, source: ReadAt, name: str | None, encoding: str) -> None:
+        super().__init__(source, name)
+        self._encoding = encoding
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """The next bytes; before damage without the part of a character that is cut there."""
+        data = io.BufferedReader.read1(self, size)
+        if data and self.tell() == self.raw.tell():
+            ahead = self.raw.healthy_ahead(_LONGEST_CHARACTER)
+            if ahead is not None:
+                data += io.BufferedReader.read(self, ahead)
+                decoder = codecs.getincrementaldecoder(self._encoding)("ignore")
+                decoder.decode(data)
+                data = data[: len(data) - len(decoder.getstate()[0])]
+        return data
+
+
+class TextStream(io.TextIOWrapper):
+    """Text over a `ReadAt`: what is healthy before damage first, the error at the next read, as `BufferedStream`."""
+
+    mode = "r"
+
+    def __init__(
+        self, source: ReadAt, name: str | None, encoding: str, errors: str | None = None, newline: str | None = None
+    ) -> None:
+        self._bytes = _TextSource(source, name, encoding)
+        super().__init__(self._bytes, encoding=encoding, errors=errors, newline=newline)
+
+    def read(self, size: int | None = -1, /) -> str:
+        """See `io.TextIOWrapper.read`."""
+        return super().read(size) or self._nothing(size)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed names the argument
+        """See `io.TextIOWrapper.readline`."""
+        return super().readline(size) or self._nothing(size)
+
+    def _nothing(self, size: int | None) -> str:
+        self._bytes._nothing(size)
+        return ""
+
+
+def open_stream(source: ReadAt, name: str | None = None) -> BufferedStream:
+    """A buffered, seekable, read-only binary stream over `source`, with a cursor of its own; `name` is its own."""
+    return BufferedStream(source, name)

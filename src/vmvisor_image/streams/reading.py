@@ -1,0 +1,100 @@
+"""Reading any `ReadAt`: up to its end or up to damage, past zeros, and what it tells of itself."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.errors import (
+    CorruptImage,
+    RemoteError,
+    SourceChanged,
+    SourceError,
+)
+from vmvisor_image.streams.checked import CheckedSource, as_source
+from vmvisor_image.streams.source import COPY_CHUNK, ReadAt, Source
+
+_ZEROS = bytes(COPY_CHUNK)
+
+
+def meter_of(source: object) -> Meter:
+    """The meter of a source: that of the image it belongs to, else a new one with the usual limits."""
+    found = as_source(cast("ReadAt", source)).meter if hasattr(source, "read_at") else None
+    return Meter() if found is None else found
+
+
+def prefetch(source: ReadAt, offset: int, length: int) -> None:
+    """Announce to `source` that a range will be read soon; only a hint, and most sources ignore it.
+
+    Layers that decode (bzip2) work ahead up to the end of the range and no further.
+    """
+    if length > 0:
+        (source if isinstance(source, Source) else CheckedSource(source)).prefetch(offset, length)
+
+
+def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
+    """At most `length` bytes from `offset`; fewer only where the source ends.
+
+    Unlike `ReadAt.read_at` this needs no size beforehand, which a compressed source would have to decode to
+    its end to find.
+    """
+    return (source if isinstance(source, Source) else CheckedSource(source)).read_up_to(offset, length)
+
+
+def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
+    """The bytes from `offset` up to damage, at most `length`; fewer only there, and where the source ends.
+
+    Raises:
+        CorruptImage: The source is damaged at `offset` itself.
+        SourceError: It can't be read there.
+    """
+    try:
+        return read_up_to(source, offset, length)
+    except (RemoteError, SourceChanged):  # not a place in the data: nothing is asked again
+        raise
+    except (CorruptImage, SourceError):
+        parts: list[bytes] = []
+        while length > 1:  # the damage lies in so many bytes from `offset`
+            half = length // 2
+            try:
+                parts.append(read_up_to(source, offset, half))
+            except (CorruptImage, SourceError):
+                length = half
+            else:
+                offset, length = offset + half, length - half
+        if not parts:
+            raise
+        return b"".join(parts)
+
+
+def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
+    """From where on `source` may hold anything but zeros: `offset`, or a later byte up to `end`, found without reading.
+
+    Sparse files and bzip2 sources know where nothing but zeros is; of any other one it is `offset`.
+    """
+    if offset >= end:
+        return offset
+    found = (source if isinstance(source, Source) else CheckedSource(source)).skip_zeros(offset, end)
+    if found <= offset:  # behind its own end a source may name an earlier byte
+        return offset
+    return min(found, end)
+
+
+def find_data(source: ReadAt, offset: int, end: int) -> int | None:
+    """The first byte from `offset` up to `end` (exclusive) that is not zero; None where all are.
+
+    Raises:
+        CorruptImage: The source is damaged there.
+        TruncatedImage: The source ends before `end`.
+    """
+    while (offset := skip_zeros(source, offset, end)) < end:
+        data = source.read_at(offset, min(COPY_CHUNK, end - offset))
+        if data != _ZEROS[: len(data)]:
+            return offset + len(data) - len(data.lstrip(b"\0"))
+        offset += len(data)
+    return None
+
+
+def knows_size(source: ReadAt) -> bool:
+    """Whether the size of a source can be had without decoding it; see `Source.size_is_known`."""
+    return as_source(source).size_is_known

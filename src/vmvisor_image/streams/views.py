@@ -1,0 +1,234 @@
+"""Views: a part of another source, several of them in a row, or one about which more is known."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from vmvisor_image.base.limits import Meter
+from vmvisor_image.errors import (
+    CorruptImage,
+    Problem,
+)
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.reading import prefetch, skip_zeros
+from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
+
+
+class View(Source):
+    """Another source, or a part of it: offsets are mapped here, and what is asked is passed on here.
+
+    Of a part, what tells the whole from others (`version`, the times), where things are kept about it, and its problems
+    are not passed on: two parts of one source share them and differ. `close` leaves the other source open.
+    """
+
+    def __init__(self, source: ReadAt, start: int = 0, size: int | None = None, structure: str = "view") -> None:
+        """Show `source`.
+
+        Args:
+            source: What is shown; not read yet.
+            start: First byte that is shown.
+            size: Bytes from there on, which `source` may turn out to lack when they are read; None for all of it.
+            structure: What it is, for messages.
+
+        Raises:
+            InvalidArgument: A negative start or size.
+        """
+        check_range(start, size or 0)
+        self._source = as_source(source)
+        self.start = start
+        """First byte that is shown, from the start of the other source."""
+        self._size = size
+        self._structure = structure
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self._source.size if self._size is None else self._size
+
+    @property
+    def size_is_known(self) -> bool:
+        """See `Source.size_is_known`; a part has the size that it was given."""
+        return self._size is not None or self._source.size_is_known
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        if self._size is None:
+            return self._source.read_at(offset, length)
+        check_range(offset, length)
+        if offset + length > self._size:
+            raise past_end(self._structure, offset, length, self._size)
+        return self._source.read_at(self.start + offset, length)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`; of a part that the other source does not have to its end, the rest is an error."""
+        size = self._size
+        if size is None:
+            return self._source.read_up_to(offset, length)
+        if 0 <= offset < size:
+            return self.read_at(offset, min(length, size - offset))
+        check_range(offset, length)
+        return b""
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`."""
+        start = self.start
+        if self._size is not None:
+            end = min(end, self._size)
+        return skip_zeros(self._source, start + offset, start + end) - start
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `Source.prefetch`; a range that passes a part's end is cut there."""
+        if self._size is not None:
+            length = min(length, self._size - offset)
+        prefetch(self._source, self.start + offset, length)
+
+    @property
+    def meter(self) -> Meter | None:
+        """See `Source.meter`."""
+        return self._source.meter
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """See `Source.problems`."""
+        return self._source.problems if self._size is None else ()
+
+    @property
+    def kept_beside(self) -> str | None:
+        """See `Source.kept_beside`."""
+        return self._source.kept_beside if self._size is None else None
+
+    @property
+    def container(self) -> Source | None:
+        """See `Source.container`."""
+        return self._source.container if self._size is None else None
+
+    @property
+    def version(self) -> str | None:
+        """See `Source.version`."""
+        return self._source.version if self._size is None else None
+
+    @property
+    def modified_ns(self) -> int | None:
+        """See `Source.modified_ns`."""
+        return self._source.modified_ns if self._size is None else None
+
+    @property
+    def changed_ns(self) -> int | None:
+        """See `Source.changed_ns`."""
+        return self._source.changed_ns if self._size is None else None
+
+
+class Slice(View):
+    """A range of another `ReadAt`, itself a `ReadAt`; offsets count from the slice's start."""
+
+    def __init__(self, source: ReadAt, start: int, size: int, structure: str = "slice") -> None:
+        """Take `size` bytes of `source` from byte `start`; neither is checked against `source` until read."""
+        super().__init__(source, start, size, structure)
+
+
+class KeptBeside(View):
+    """A source about which things may be kept: a member of a container, beside that where it has a path."""
+
+    def __init__(
+        self, source: ReadAt, path: str | None, *, container: Source | None = None, version: str | None = None
+    ) -> None:
+        """Take the source and a path, which need not exist.
+
+        Args:
+            source: The source.
+            path: Where things may be kept, with a suffix behind it; None where there is no such place.
+            container: What the source is a member of.
+            version: What tells it from all others, in that container or at all; None where nothing does.
+        """
+        super().__init__(source)
+        self._path, self._container, self._version = path, container, version
+
+    @property
+    def kept_beside(self) -> str | None:
+        """See `Source.kept_beside`."""
+        return self._path
+
+    @property
+    def container(self) -> Source | None:
+        """See `Source.container`."""
+        return self._container
+
+    @property
+    def version(self) -> str | None:
+        """A text that tells it from all others; None where nothing does."""
+        return self._version
+
+    # Its times are those of a copy, or of the container, which tells them itself.
+    @property
+    def modified_ns(self) -> int | None:
+        """None."""
+        return None
+
+    @property
+    def changed_ns(self) -> int | None:
+        """None."""
+        return None
+
+
+class Pieced(Source):
+    """A source whose bytes lie in pieces in others, or nowhere, which is zeros."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
+        """Source (None for zeros), first byte in it and number of bytes of each piece of a range, in order.
+
+        The range is within the size.
+
+        Raises:
+            CorruptImage: A piece can't be found.
+        """
+        raise NotImplementedError
+
+    @property
+    def _structure(self) -> str:
+        """What it is, for messages."""
+        return "source"
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `offset`.
+
+        Raises:
+            TruncatedImage: The range passes the end, or a source that a piece lies in ends before that.
+            CorruptImage: A piece can't be found, or is damaged.
+            InvalidArgument: A negative offset or length.
+        """
+        if offset < 0 or length < 0:
+            check_range(offset, length)
+        size = self.size
+        if offset + length > size:
+            raise past_end(self._structure, offset, length, size)
+        found = []
+        for source, start, count in self.pieces(offset, length):
+            piece = bytes(count) if source is None else source.read_at(start, count)
+            if count == length:  # as of most reads
+                return piece
+            found.append(piece)
+        return b"".join(found)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`."""
+        try:
+            for source, start, count in self.pieces(offset, max(0, min(end, self.size) - offset)):
+                skipped = count if source is None else skip_zeros(source, start, start + count) - start
+                offset += skipped
+                if skipped < count:
+                    break
+        except CorruptImage:
+            pass  # reading it says what is wrong
+        return offset
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `Source.prefetch`."""
+        with contextlib.suppress(CorruptImage):  # reading it says what is wrong
+            for source, start, count in self.pieces(offset, max(0, min(length, self.size - offset))):
+                if source is not None:
+                    prefetch(source, start, count)
