@@ -116,14 +116,12 @@ def _draw_inline(app: Sphinx, doctree: nodes.document) -> None:
 def _signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Mend four signatures.
+    """Mend three signatures.
 
-    `Image.open` is called on the class, so its first argument is no `self`. Where a record came from (`source_offset`,
-    `raw`) is never given when one is made. The class of fsspec's classes takes any arguments, and hands them on;
-    a protocol is not made. An alias (`autodoc_type_aliases`) within another type is shown by its repr.
+    Where a record came from (`source_offset`, `raw`) is never given when one is made. The class of fsspec's classes
+    takes any arguments, and hands them on; a protocol is not made. An alias (`autodoc_type_aliases`) within another
+    type is shown by its repr.
     """
-    if name == "vmvisor_image.Image.open" and signature:
-        signature = signature.replace("(", "(source: SourceLike, ", 1)
     if signature and "source_offset" in signature:
         signature = re.sub(r"(, )?\*, source_offset: .*?, raw: bytes = b''", "", signature)
     if what == "class" and signature == "(*args, **kwargs)":

@@ -30,6 +30,7 @@ from vmvisor_image import (
     fleet,
     inspect,
 )
+from vmvisor_image.disk.open_options import OpenOptions
 
 
 def read(source: ReadAt) -> bytes:
@@ -64,6 +65,18 @@ with Image.open("disk.dd.bz2", threads=2) as image:
     assert_type(partition.files.extract("bank"), tuple[Path, ...])
     assert_type([read(each) for each in (image, partition, file)], list[bytes])
     assert_type(export_pxe(image, "tftp"), PxeExport)
+
+
+class Mine(Image):
+    """An image of somebody's own."""
+
+
+assert_type(Mine.open(b""), Mine)
+assert_type(Mine.open(b"").open(), io.BufferedReader)
+assert_type(file.open_image(member="disk.img"), Image)
+options: OpenOptions = {"threads": 1, "salvage": True}
+assert_type(Mine("disk.dd", **options), Mine)
+assert_type(inspect("disk.dd", **options), ImageReport)
 
 report = inspect(b"")
 assert_type(report, ImageReport)

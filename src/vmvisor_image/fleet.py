@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Final, TypedDict, TypeVar, cast, get_args, get_type_hints
+from typing import Any, BinaryIO, Final, TypedDict, TypeVar, Unpack, cast, get_args, get_type_hints
 
 from vmvisor_image.base.cores import available_cores
 from vmvisor_image.base.destination import check_replaceable, is_at, lock, publish, write_all, writing
 from vmvisor_image.base.limits import Limits
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.open_options import check_options
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
@@ -116,6 +117,15 @@ class Tally:
     """Those whose row is not `ok`."""
 
 
+class ScanOptions(TypedDict, total=False):
+    """Keyword arguments of `scan_one`, which says what each means and is when it is left out."""
+
+    threads: int
+    detail: bool
+    limits: Limits | None
+    storage_options: Mapping[str, Any] | None
+
+
 def scan_one(
     source: SourceLike,
     *,
@@ -193,11 +203,8 @@ def stream(
     executor: Executor | None = None,
     *,
     workers: int | None = None,
-    threads: int = 1,
-    detail: bool = False,
-    limits: Limits | None = None,
-    storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    **options: Unpack[ScanOptions],
 ) -> Iterator[Row]:
     """Rows as they are done, in whatever order that is; no more than a few images are in flight at once.
 
@@ -207,11 +214,8 @@ def stream(
             anything with a `submit` like theirs. None for processes of its own, for which a script needs the usual
             ``if __name__ == "__main__":``.
         workers: How many images are read at once; None for one a core. With 1 and no executor, in this thread.
-        threads: See `scan_one`.
-        detail: See `scan_one`.
-        limits: See `scan_one`.
-        storage_options: See `scan_one`.
         progress: Told after each image.
+        **options: See `scan_one`.
 
     Raises:
         PathNotFound: See `expand`.
@@ -220,7 +224,7 @@ def stream(
     if workers is not None and workers < 1:
         raise InvalidArgument(f"workers must be at least 1, not {workers}")
     given = expand(sources)
-    task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)
+    task = _task("stream", options)
     workers = workers or available_cores()
     # Open here and in no other process: pipes, and what standard input was redirected from.
     own: list[SourceLike] = []
@@ -242,11 +246,8 @@ def scan(
     urls: SourceLike | Iterable[SourceLike],
     client: Any = None,
     *,
-    threads: int = 1,
-    detail: bool = False,
-    limits: Limits | None = None,
-    storage_options: Mapping[str, Any] | None = None,
     images_per_task: int = 1,
+    **options: Unpack[ScanOptions],
 ) -> Any:
     """A ``dask.bag.Bag`` of rows, one for each image; needs ``vmvisor-image[dask]``.
 
@@ -257,11 +258,8 @@ def scan(
         urls: See `expand`; paths must mean the same on every worker.
         client: The current ``distributed.Client``: its cluster begins at once and keeps the rows;
             ``distributed.progress(bag)`` shows how far it is.
-        threads: See `scan_one`.
-        detail: See `scan_one`.
-        limits: See `scan_one`.
-        storage_options: See `scan_one`.
         images_per_task: Images that one task reads one after the other; more where there are many small ones.
+        **options: See `scan_one`.
 
     Raises:
         PathNotFound: See `expand`.
@@ -273,7 +271,7 @@ def scan(
         from vmvisor_image.base.dask_bag import make_bag
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
-    task = _task(threads, detail=detail, limits=limits, storage_options=storage_options)
+    task = _task("scan", options)
     bag = make_bag(expand(urls), task, images_per_task)
     return bag if client is None else client.persist(bag)
 
@@ -429,10 +427,12 @@ def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: 
     return interruption
 
 
-def _task(threads: int, **options: Any) -> Callable[[SourceLike], Row]:
+def _task(function: str, options: ScanOptions) -> Callable[[SourceLike], Row]:
+    check_options(function, options, ScanOptions.__optional_keys__)
+    threads = options.get("threads", 1)
     if threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
-    return partial(scan_one, threads=threads, **options)
+    return partial(scan_one, **options)
 
 
 def _on_executor(

@@ -58,7 +58,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
     _file: Any = None
     """What was opened of an `OpenFile`."""
 
-    def __init__(  # fsspec's names, and those of `Image.open`
+    def __init__(  # noqa: PLR0913  # what is none of these is for fsspec
         self,
         fo: str | os.PathLike[str] | bytes | BinaryIO | ReadAt | OpenFile = "",
         mode: str = "r",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, overload
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.compressions.layer import Layer, LayerOptions, Progress
+from vmvisor_image.disk.open_options import OpenOptions, check_options
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.disk.tables.table import Scheme
@@ -36,6 +37,9 @@ from vmvisor_image.streams.urls import is_url
 if TYPE_CHECKING:
     from vmvisor_image.boot.system import System
 
+_Parameters = ParamSpec("_Parameters")
+_Kind = TypeVar("_Kind", bound="Image")
+
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
@@ -50,11 +54,44 @@ class _Opened:
     """Files beside the source that the disk lies in, too."""
 
 
-class _OpenImage(Protocol):
-    """`Image.open`, called on the class."""
+class _Open(Generic[_Parameters]):
+    """One name for two methods: `open` of the class makes an image, that of an image a stream of its disk."""
 
-    def __call__(
-        self,
+    def __init__(self, make: Callable[Concatenate[Any, _Parameters], Image]) -> None:
+        self._make = make
+
+    @overload
+    def __get__(self, image: None, kind: type[_Kind]) -> Callable[_Parameters, _Kind]: ...
+    @overload
+    def __get__(self, image: Image, kind: type[Image]) -> Callable[[], io.BufferedReader]: ...
+    def __get__(self, image: Image | None, kind: type[Image]) -> Callable[..., Image | io.BufferedReader]:
+        return MethodType(self._make, kind) if image is None else image._open_stream
+
+
+class Image(Source):
+    """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
+
+    Use it as a context manager, or call `close`. Any number of threads may read one image.
+    """
+
+    def __init__(self, source: SourceLike, **options: Unpack[OpenOptions]) -> None:
+        """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
+        check_options("Image", options, OpenOptions.__optional_keys__)
+        threads, limits = options.get("threads"), options.get("limits")
+        if threads is not None and threads < 1:
+            raise InvalidArgument(f"threads must be at least 1, not {threads}")
+        self._given = source
+        self._options = options
+        self._meter = meter_of(source) if limits is None else Meter(limits)
+        self._lock = ForkSafeLock()
+        self._opened: _Opened | None = None
+        self._table: PartitionTable | None = None
+        self._passed_over: list[Problem] = []
+        self._closed = False
+
+    @_Open
+    def open(  # noqa: PLR0913  # the one place that names them all; elsewhere they are `OpenOptions`
+        cls: Any,  # noqa: N805  # bound to the class
         source: SourceLike,
         *,
         threads: int | None = None,
@@ -98,93 +135,24 @@ class _OpenImage(Protocol):
             MemberNotFound: A container has no such member, or there is no container.
             InvalidArgument: The source is none of these, or an argument is out of range.
         """
-        ...
+        image: Image = cls(
+            source,
+            threads=threads,
+            index=index,
+            cache=cache,
+            progress=progress,
+            member=member,
+            storage_options=storage_options,
+            limits=limits,
+            salvage=salvage,
+        )
+        with image.limits.operation():
+            _ = image.disk
+        return image
 
-
-class _OpenStream(Protocol):
-    """`Image.open`, called on an image."""
-
-    def __call__(self) -> io.BufferedReader:
+    def _open_stream(self) -> io.BufferedReader:
         """A seekable, read-only binary stream of the decoded disk."""
-        ...
-
-
-class _Open:
-    """Both meanings of `open` in the contract: ``Image.open(source)`` makes an image, ``image.open()`` a stream."""
-
-    @overload
-    def __get__(self, instance: None, owner: type[Image]) -> _OpenImage: ...
-    @overload
-    def __get__(self, instance: Image, owner: type[Image]) -> _OpenStream: ...
-    def __get__(self, instance: Image | None, owner: type[Image]) -> _OpenImage | _OpenStream:
-        if instance is not None:
-            return functools.partial(open_stream, instance.disk)
-
-        def open_image(
-            source: SourceLike,
-            *,
-            threads: int | None = None,
-            index: str | os.PathLike[str] | None = None,
-            cache: str | os.PathLike[str] | bool | None = None,
-            progress: Progress | None = None,
-            member: str | None = None,
-            storage_options: Mapping[str, Any] | None = None,
-            limits: Limits | None = None,
-            salvage: bool = False,
-        ) -> Image:
-            image = owner(
-                source,
-                threads=threads,
-                index=index,
-                cache=cache,
-                progress=progress,
-                member=member,
-                storage_options=storage_options,
-                limits=limits,
-                salvage=salvage,
-            )
-            with image.limits.operation():
-                _ = image.disk
-            return image
-
-        open_image.__doc__ = _OpenImage.__call__.__doc__
-        return open_image
-
-
-class Image(Source):
-    """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
-
-    Use it as a context manager, or call `close`. Any number of threads may read one image.
-    """
-
-    def __init__(
-        self,
-        source: SourceLike,
-        *,
-        threads: int | None = None,
-        index: str | os.PathLike[str] | None = None,
-        cache: str | os.PathLike[str] | bool | None = None,
-        progress: Progress | None = None,
-        member: str | None = None,
-        storage_options: Mapping[str, Any] | None = None,
-        limits: Limits | None = None,
-        salvage: bool = False,
-    ) -> None:
-        """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
-        if threads is not None and threads < 1:
-            raise InvalidArgument(f"threads must be at least 1, not {threads}")
-        self._given = source
-        self._storage_options = storage_options
-        self._salvage = salvage
-        self._meter = meter_of(source) if limits is None else Meter(limits)
-        self._options = LayerOptions(threads, progress, index=index, cache=cache, member=member, meter=self._meter)
-        self._lock = ForkSafeLock()
-        self._opened: _Opened | None = None
-        self._table: PartitionTable | None = None
-        self._passed_over: list[Problem] = []
-        self._closed = False
-
-    open = _Open()
+        return open_stream(self.disk)
 
     @property
     def meter(self) -> Meter:
@@ -372,19 +340,29 @@ class Image(Source):
             return self._opened
 
     def _open_source(self) -> _Opened:
-        opened = open_source(self._given, self._storage_options)
+        given = self._options
+        opened = open_source(self._given, given.get("storage_options"))
         source, name = opened.source, opened.name
         closers: list[Callable[[], None]] = [opened.close]
         neighbours: list[Source] = []
         neighbour = self._neighbour(source, closers, neighbours)
-        options = replace(self._options, neighbour=neighbour, report=self._passed_over.append)
+        options = LayerOptions(
+            given.get("threads"),
+            given.get("progress"),
+            index=given.get("index"),
+            cache=given.get("cache"),
+            member=given.get("member"),
+            report=self._passed_over.append,
+            neighbour=neighbour,
+            meter=self.meter,
+        )
         try:
             layers = unwrap(source, name, options)
         except BaseException:
             for close in closers:
                 close()
             raise
-        if self._salvage and layers and isinstance(layers[-1].source, Bzip2Reader):
+        if given.get("salvage") and layers and isinstance(layers[-1].source, Bzip2Reader):
             bridged = _bridge(layers[-1].source)
             layers = (*layers[:-1], replace(layers[-1], source=bridged))
         closers += [layer.source.close for layer in layers]
@@ -396,7 +374,7 @@ class Image(Source):
         """What opens files beside the one that was given, and adds them to `neighbours`."""
         if isinstance(source, File):
             return neighbour_of(source)
-        path, options = self.path, self._storage_options
+        path, options = self.path, self._options.get("storage_options")
         if path is None or not isinstance(source, FileSource | RemoteSource | CachedSource):
             return None
 
@@ -429,11 +407,11 @@ class Image(Source):
             given = os.path.abspath(given)  # noqa: PTH100  # links are kept
         if given is None:
             raise TypeError("only an image of a path, of a URL or of bytes can be pickled")
-        options = replace(self._options, progress=None)
-        return (_reopen, (type(self), given, options, self._storage_options, self._salvage))
+        options: OpenOptions = {**self._options, "limits": self.limits, "progress": None}
+        return (_reopen, (type(self), given, options))
 
     def _is_url(self, path: str) -> bool:
-        return self._storage_options is not None or is_url(path)
+        return self._options.get("storage_options") is not None or is_url(path)
 
     def _repr_html_(self) -> str:
         from vmvisor_image.faces import notebook
@@ -450,23 +428,8 @@ class Image(Source):
         return f"<Image {what}>"
 
 
-def _reopen(
-    kind: type[Image],
-    source: SourceLike,
-    options: LayerOptions,
-    storage_options: Mapping[str, Any] | None,
-    salvage: bool,
-) -> Image:
-    return kind(
-        source,
-        threads=options.threads,
-        index=options.index,
-        cache=options.cache,
-        member=options.member,
-        storage_options=storage_options,
-        limits=options.meter.limits,
-        salvage=salvage,
-    )
+def _reopen(kind: type[Image], source: SourceLike, options: OpenOptions) -> Image:
+    return kind(source, **options)
 
 
 def _bridge(reader: Bzip2Reader) -> Bzip2Reader | BridgedReader:

@@ -17,7 +17,7 @@ from vmvisor_image.files.safe_names import check_names
 from vmvisor_image.streams.reading import prefetch
 
 
-def write_files(  # each is one thing that is asked for
+def write_files(  # noqa: PLR0913  # each is one thing that is asked for
     files: Sequence[tuple[str, Extractable]],
     dest: str | os.PathLike[str],
     *,

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Unpack, overload
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
     from vmvisor_image.archives.archive import Archive
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.disk.image import Image
+    from vmvisor_image.disk.open_options import OpenOptions
 
 _COPY_CHUNK = 1 << 20
 _WRITING = frozenset("wax+")
@@ -326,15 +327,15 @@ class File(_Entry, Pieced):
 
         return Module(self)
 
-    def open_image(self, *, threads: int | None = None, member: str | None = None) -> Image:
-        """The disk that it holds, wrapped in whatever `Image.open` takes off; see there for the arguments.
+    def open_image(self, **options: Unpack[OpenOptions]) -> Image:
+        """The disk that it holds, wrapped in whatever `Image.open` takes off; see there for the options.
 
         What is decoded counts for the image that the file lies in, whose limits hold. The extents that a VMDK
         descriptor names are looked for beside it.
         """
         from vmvisor_image.disk.image import Image
 
-        return Image.open(self, threads=threads, member=member)
+        return Image.open(self, **options)
 
     def is_file(self) -> bool:
         """True."""

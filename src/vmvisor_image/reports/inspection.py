@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
-from vmvisor_image.base.limits import Limits
-from vmvisor_image.compressions.layer import Progress
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.open_options import OpenOptions
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
@@ -109,49 +106,21 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def inspect(
-    source: SourceLike,
-    *,
-    threads: int | None = None,
-    index: str | os.PathLike[str] | None = None,
-    cache: str | os.PathLike[str] | bool | None = None,
-    progress: Progress | None = None,
-    member: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
-    salvage: bool = False,
-) -> ImageReport:
+def inspect(source: SourceLike, **options: Unpack[OpenOptions]) -> ImageReport:
     """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
 
     A core dump partition is read whole, but for what is known to be zeros, to tell whether it holds a dump.
 
     Args:
         source: See `Image.open`.
-        threads: See `Image.open`.
-        index: See `Image.open`.
-        cache: See `Image.open`.
-        progress: See `Image.open`.
-        member: See `Image.open`.
-        storage_options: See `Image.open`.
-        salvage: See `Image.open`.
-        limits: See `Image.open`; a partition with too many files is a problem of the report.
+        **options: See `Image.open`; of `limits`: a partition with too many files is a problem of the report.
 
     Raises:
         OSError: The file can't be opened.
         CorruptImage: A wrapping is recognised and can't be opened.
         LimitExceeded: It took too long, or there was too much to decode.
     """
-    with Image.open(
-        source,
-        threads=threads,
-        index=index,
-        cache=cache,
-        progress=progress,
-        member=member,
-        storage_options=storage_options,
-        limits=limits,
-        salvage=salvage,
-    ) as image:
+    with Image.open(source, **options) as image:
         return report(image)
 
 

@@ -10,17 +10,18 @@ import dataclasses
 import itertools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final, Unpack
 
-from vmvisor_image.base.limits import Limits, Meter
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd
-from vmvisor_image.compressions.layer import Layer, Progress
+from vmvisor_image.compressions.layer import Layer
 from vmvisor_image.disk.banks import BANK_CONFIGURATION, CONFIGURATION
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.open_options import ReadOptions, check_options
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.tables.table import GptCheck
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem
@@ -51,14 +52,7 @@ _CHUNK: Final = 1 << 20
 
 
 def verify(
-    source: SourceLike,
-    *,
-    threads: int | None = None,
-    algorithms: Sequence[str] = ("sha256",),
-    progress: Progress | None = None,
-    member: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
+    source: SourceLike, *, algorithms: Sequence[str] = ("sha256",), **options: Unpack[ReadOptions]
 ) -> VerificationReport:
     """Read all of an image once, and check everything that can be checked.
 
@@ -67,12 +61,9 @@ def verify(
 
     Args:
         source: See `Image.open`; also a pipe, see `vmvisor_image.streams.pipes.PipeSource`.
-        threads: See `Image.open`; the report does not depend on it.
         algorithms: What to hash with: "sha256", which the manifest needs, "sha1", "md5".
-        progress: See `Image.open`.
-        member: See `Image.open`.
-        storage_options: See `Image.open`.
-        limits: See `Image.open`.
+        **options: `threads`, `progress`, `member`, `storage_options` and `limits` of `Image.open`; the report does not
+            depend on `threads`.
 
     Raises:
         OSError: The file can't be opened.
@@ -80,19 +71,13 @@ def verify(
         LimitExceeded: It would cost too much.
         InvalidArgument: Another algorithm.
     """
+    check_options("verify", options, ReadOptions.__optional_keys__)
     unknown = [name for name in algorithms if name not in ALGORITHMS]
     if unknown:
         raise InvalidArgument(f"algorithms are {', '.join(ALGORITHMS)}, not {', '.join(unknown)}")
     with (
-        taking_pipes(source, limits) as given,
-        Image.open(
-            given,
-            threads=threads,
-            progress=progress,
-            member=member,
-            storage_options=storage_options,
-            limits=limits,
-        ) as image,
+        taking_pipes(source, options.get("limits")) as given,
+        Image.open(given, **options) as image,
         image.limits.operation(),
     ):
         return _Verification(image, tuple(algorithms)).run()

@@ -171,7 +171,7 @@ class SparseImage(Source):
         file.write(compressor.flush())
 
 
-def fat_volume(  # noqa: PLR0913  # each is one field of the boot sector
+def fat_volume(  # each is one field of the boot sector
     tree: Tree,
     *,
     sectors: int,

@@ -23,6 +23,7 @@ from vmvisor_image.disk.convert import convert
 from vmvisor_image.disk.datastore import Datastore, open_datastore
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.open_options import OpenOptions
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
@@ -36,6 +37,7 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.faces.cli.show import (
+    Progress,
     list_archive,
     list_files,
     list_others,
@@ -82,20 +84,23 @@ def _overlays(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _open_options(options: argparse.Namespace, progress: Progress | None) -> OpenOptions:
+    return {
+        "threads": options.threads,
+        "index": options.index,
+        "cache": options.cache,
+        "progress": progress,
+        "member": options.member,
+        "limits": _limits(options),
+        "salvage": options.salvage,
+    }
+
+
 @contextlib.contextmanager
 def _image(options: argparse.Namespace) -> Iterator[Image]:
     with (
         showing_progress() as progress,
-        Image.open(
-            options.source,
-            threads=options.threads,
-            index=options.index,
-            cache=options.cache,
-            progress=progress,
-            member=options.member,
-            limits=_limits(options),
-            salvage=options.salvage,
-        ) as image,
+        Image.open(options.source, **_open_options(options, progress)) as image,
         image.limits.operation(),
     ):
         try:
@@ -130,16 +135,7 @@ def run_info(options: argparse.Namespace) -> int:
             print_partition(_partition(image, options.partition))
         return DONE
     with showing_progress() as progress:
-        report = inspect(
-            options.source,
-            threads=options.threads,
-            index=options.index,
-            cache=options.cache,
-            progress=progress,
-            member=options.member,
-            limits=_limits(options),
-            salvage=options.salvage,
-        )
+        report = inspect(options.source, **_open_options(options, progress))
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:

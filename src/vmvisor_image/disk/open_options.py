@@ -1,0 +1,39 @@
+"""The options of `Image.open`, for every function that hands them on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict
+
+from vmvisor_image.base.limits import Limits
+from vmvisor_image.compressions.layer import Progress
+
+
+class ReadOptions(TypedDict, total=False):
+    """Options of `Image.open` that mean the same where no saved index and no cache is used."""
+
+    threads: int | None
+    progress: Progress | None
+    member: str | None
+    storage_options: Mapping[str, Any] | None
+    limits: Limits | None
+
+
+class OpenOptions(ReadOptions, total=False):
+    """Keyword arguments of `Image.open`, which says what each means and is when it is left out."""
+
+    index: str | os.PathLike[str] | None
+    cache: str | os.PathLike[str] | bool | None
+    salvage: bool
+
+
+def check_options(function: str, given: Collection[str], known: Collection[str]) -> None:
+    """Refuse keyword arguments that a function does not have, as Python does where they are in its signature.
+
+    Raises:
+        TypeError: One of `given` is not among `known`.
+    """
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
