@@ -19,7 +19,7 @@ from tests.test_purpose import BOOT, DISKS, bank
 from vmvisor_image import Hexdump, Image
 from vmvisor_image.examine.survey import survey
 from vmvisor_image.faces import notebook
-from vmvisor_image.faces.notebook import _COLORS
+from vmvisor_image.faces.shared import ROLE_COLORS
 from vmvisor_image.record import U8, Array, Record, record
 from vmvisor_image.schemas.gpt import GptHeader
 from vmvisor_image.schemas.partition_types import BASIC_DATA
@@ -157,7 +157,7 @@ def test_the_map_is_to_scale() -> None:
                 max(2.0, partition.size / image.size * width) - (0 if partition.is_container else 1), abs=0.51
             )
             if not partition.is_container:
-                assert shape.attrib["fill"] == _COLORS[partition.role]
+                assert shape.attrib["fill"] == ROLE_COLORS[partition.role].css
 
 
 def test_an_image_without_partitions() -> None:

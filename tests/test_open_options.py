@@ -40,11 +40,11 @@ def test_the_options_are_those_of_the_signature(function: Callable[..., Any], op
 
 
 def test_help_describes_every_option() -> None:
-    text = pydoc.render_doc(Image.open, renderer=pydoc.plaintext)
+    text = pydoc.plain(pydoc.render_doc(Image.open))
     assert "open(source: 'Source', *, threads:" in text
     for name in OpenOptions.__optional_keys__:
         assert f"\n        {name}: " in text
-    text = pydoc.render_doc(Image(DISK).open, renderer=pydoc.plaintext)
+    text = pydoc.plain(pydoc.render_doc(Image(DISK).open))
     assert "() -> 'io.BufferedReader'" in text
 
 

@@ -34,6 +34,7 @@ from typing import (
 )
 
 from vmvisor_image.base.forking import cached_property
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.errors import CorruptImage, InvalidArgument, TruncatedImage
 
 R = TypeVar("R", bound="Record")
@@ -101,7 +102,7 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Shown):
     """Base of every on-disk structure.
 
     Attributes:
@@ -180,16 +181,6 @@ class Record:
             return bytes(self.schema().build(_to_plain(self)))
         except construct.ConstructError as error:
             raise InvalidArgument(f"{type(self).__name__} can't be built: {error}") from error
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.record_html(self)
-
-    def __rich__(self) -> Any:
-        from vmvisor_image.faces import terminal
-
-        return terminal.record_table(self)
 
     @classmethod
     def _plan(cls) -> _Plan:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.compressions.layer import Layer, LayerOptions, Progress
@@ -68,7 +69,7 @@ class _Open(Generic[_Parameters]):
         return MethodType(self._make, kind) if image is None else image._open_stream
 
 
-class Image(Source):
+class Image(Shown, Source):
     """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
 
     Use it as a context manager, or call `close`. Any number of threads may read one image.
@@ -412,16 +413,6 @@ class Image(Source):
 
     def _is_url(self, path: str) -> bool:
         return self._options.get("storage_options") is not None or is_url(path)
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.image_html(self)
-
-    def __rich__(self) -> Any:
-        from vmvisor_image.faces import terminal
-
-        return terminal.image_table(self)
 
     def __repr__(self) -> str:
         what = f"of {type(self._given).__name__}" if self.path is None else repr(self.path)

@@ -10,6 +10,7 @@ from uuid import UUID
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.names import printable
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.explanation import ACTIONS, GENERATION_NOTES, PURPOSES
 from vmvisor_image.disk.purpose import Generation, Layout, Purpose, assess
@@ -77,7 +78,7 @@ class PartitionOwner(Protocol):
         ...
 
 
-class Partition(Source):
+class Partition(Shown, Source):
     """One partition of a disk image; what it holds is read when it is first asked for."""
 
     def __init__(self, owner: PartitionOwner, entry: TableEntry, scheme: Scheme) -> None:
@@ -400,16 +401,6 @@ class Partition(Source):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Partition, (self._owner, self._entry, self._scheme))
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.partition_html(self)
-
-    def __rich__(self) -> Any:
-        from vmvisor_image.faces import terminal
-
-        return terminal.partition_text(self)
 
     def __repr__(self) -> str:
         return f"<Partition {self.number} {self.type} at {self.start:#x}, {self.size} bytes>"

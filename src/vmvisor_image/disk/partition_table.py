@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from vmvisor_image.base.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank, active_bank, read_bank
 from vmvisor_image.disk.partition import Partition, PartitionOwner
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
@@ -19,7 +19,7 @@ from vmvisor_image.streams.reading import knows_size
 from vmvisor_image.volumes.role import Evidence
 
 
-class PartitionTable:
+class PartitionTable(Shown):
     """A disk's partitions, found one by one as they are asked for.
 
     Iterating gives them in disk order. ``table[5]`` finds one by its number and ``table["Hypervisor1"]`` by its
@@ -199,16 +199,6 @@ class PartitionTable:
                     self._look_again()
                     raise
             return self._found[position]
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.table_html(self)
-
-    def __rich__(self) -> Any:
-        from vmvisor_image.faces import terminal
-
-        return terminal.partition_table(self)
 
     def __repr__(self) -> str:
         return f"<PartitionTable {self.scheme}, {len(self)} partitions>"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
@@ -52,7 +53,7 @@ class HexLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Hexdump:
+class Hexdump(Shown):
     """Some bytes; `str` of it is what hexdump -C prints, a notebook shows it with its fields marked and named."""
 
     data: bytes
@@ -84,16 +85,6 @@ class Hexdump:
             starred = line.data == repeated
             repeated = line.data
         return "\n".join((*shown, f"{self.offset + len(self.data):08x}"))
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.hexdump_html(self)
-
-    def __rich__(self) -> Any:
-        from vmvisor_image.faces import terminal
-
-        return terminal.hexdump_text(self)
 
 
 def printable(data: bytes) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.errors import CorruptImage, InvalidArgument
 from vmvisor_image.streams.reading import find_data, skip_zeros
 from vmvisor_image.streams.source import ReadAt
@@ -18,7 +19,7 @@ _PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F))
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Shown):
     """What a run of bytes looks like."""
 
     size: int
@@ -39,11 +40,6 @@ class Survey:
     def zero_ratio(self) -> float:
         """Part of the blocks that are all zeros, 0 to 1."""
         return self.zero_blocks / len(self.entropies) if self.entropies else 0.0
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.survey_html(self)
 
 
 def entropy(data: bytes) -> float:

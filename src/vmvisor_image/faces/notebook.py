@@ -7,6 +7,7 @@ follow the notebook's theme, light or dark.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import singledispatch
 from html import escape
 from typing import Final
 
@@ -18,30 +19,15 @@ from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.examine.survey import Survey
+from vmvisor_image.faces.shared import MOST_ENTRIES, PARTITION_COLUMNS, ROLE_COLORS, map_end, more, partition_row
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
 from vmvisor_image.volumes.role import Role
 
-_COLORS: Final = {
-    Role.BOOT: "#3b6ea5",
-    Role.BOOTBANK: "#2e7d32",
-    Role.ALT_BOOTBANK: "#558b57",
-    Role.COREDUMP: "#c62828",
-    Role.STORE: "#8e5a8a",
-    Role.SCRATCH: "#a86400",
-    Role.DATASTORE: "#00838f",
-    Role.INSTALLER: "#3949ab",
-    Role.OSDATA: "#0b5c66",
-    Role.VSAN: "#00695c",
-    Role.MEMORY_TIER: "#6d4c41",
-    Role.UNKNOWN: "#757575",
-}
 _MARK_COLORS: Final = 6
 _LINE: Final = 16
 """Bytes in a line of a hexdump."""
-_MOST_ENTRIES: Final = 200
-"""Files or fields in a table; a notebook is no place for more."""
 _STRIP_BLOCKS: Final = 128
 _LARGEST_EXACT: Final = 8 << 30
 """Bytes of a partition that is read whole to be shown."""
@@ -77,6 +63,13 @@ _RULES: Final = """.vmvi table{border-collapse:collapse;margin:.5em 0;font-size:
 </style>"""
 
 
+@singledispatch
+def html(value: object) -> str:
+    """What a notebook shows of a value: by its type, else its repr."""
+    return f"<pre>{_text(repr(value))}</pre>"
+
+
+@html.register
 def image_html(image: Image) -> str:
     """An image: what wraps it, a map of the disk to scale, its partitions, and what is damaged."""
     around = "".join(f"{_text(layer.kind)} around " for layer in image.layers)
@@ -85,11 +78,13 @@ def image_html(image: Image) -> str:
     return _wrap(head + _table_body(image.partitions, image.size if image.size_is_known else None))
 
 
+@html.register
 def table_html(table: PartitionTable) -> str:
     """A partition table: a map to scale, and a row for each partition."""
     return _wrap(_table_body(table, None))
 
 
+@html.register
 def partition_html(partition: Partition) -> str:
     """A partition: what it is and why, its entropy, its structures."""
     what = f"{partition.type}, {partition.kind}, {_size(partition.size)}"
@@ -101,11 +96,12 @@ def partition_html(partition: Partition) -> str:
     return _wrap("".join(parts))
 
 
+@html.register
 def tree_html(tree: FileTree) -> str:
     """What lies in a volume's root directory."""
     rows = []
     entries = list(tree.root)
-    for entry in entries[:_MOST_ENTRIES]:
+    for entry in entries[:MOST_ENTRIES]:
         is_directory = isinstance(entry, Directory)
         modified = "" if entry.modified is None else entry.modified.isoformat(" ")
         size = "" if isinstance(entry, Directory) else f"{entry.size:,}"
@@ -113,16 +109,19 @@ def tree_html(tree: FileTree) -> str:
     return _wrap(_table(("Name", "Bytes", "Modified"), rows, numbers=(1,)) + _more(entries))
 
 
+@html.register
 def record_html(record: Record) -> str:
     """A structure: its fields, and its bytes with them marked."""
     return _wrap(_record_table(type(record).__name__, record) + _hexdump_body(Hexdump.of(record)))
 
 
+@html.register
 def hexdump_html(dump: Hexdump) -> str:
     """Bytes, and the fields in them marked and named."""
     return _wrap(_hexdump_body(dump))
 
 
+@html.register
 def survey_html(found: Survey) -> str:
     """Entropy by block."""
     return _wrap(survey_svg(found))
@@ -157,20 +156,9 @@ def survey_svg(found: Survey) -> str:
 
 def _table_body(table: PartitionTable, disk_size: int | None) -> str:
     partitions = list(table)
-    rows = [
-        (
-            f"{partition.number}{'*' if partition.active else ''}",
-            partition.label or "",
-            f"{partition.start:#x}",
-            _size(partition.size),
-            str(partition.type),
-            partition.kind,
-            partition.role.value,
-        )
-        for partition in partitions
-    ]
-    keys = [_COLORS.get(partition.role, "none") for partition in partitions]
-    header = ("#", "Label", "Start", "Size", "Type", "Kind", "Role")
+    rows = [partition_row(partition, _size(partition.size)) for partition in partitions]
+    colors = [ROLE_COLORS.get(partition.role) for partition in partitions]
+    keys = ["none" if color is None else color.css for color in colors]
     layout = table.layout
     described = described_generation(None if layout is None else layout.generation, table.generation)
     sectors = f"sectors of {table.sector_size} bytes"
@@ -179,15 +167,14 @@ def _table_body(table: PartitionTable, disk_size: int | None) -> str:
     return (
         what
         + _disk_map(partitions, disk_size)
-        + _table(header, rows, keys=keys, numbers=(2, 3))
+        + _table(PARTITION_COLUMNS, rows, keys=keys, numbers=(2, 3))
         + _problems(table.problems)
     )
 
 
 def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
     """The disk from left to right, to scale; what is too small to be seen gets two units."""
-    end = max((partition.start + partition.size for partition in partitions), default=0)
-    end = max(end, disk_size or 0)
+    end = map_end(partitions, disk_size)
     if end == 0:
         return ""
     scale = _WIDTH / end
@@ -202,9 +189,10 @@ def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
                 f" stroke-dasharray='4 3' stroke-opacity='.6'>{title}</rect>"
             )
             continue
+        color = ROLE_COLORS.get(partition.role, ROLE_COLORS[Role.UNKNOWN]).css
         shapes.append(
             f"<rect x='{x:.2f}' y='5' width='{max(1.5, width - 1):.2f}' height='30' rx='2'"
-            f" fill='{_COLORS.get(partition.role, '#757575')}'>{title}</rect>"
+            f" fill='{color}'>{title}</rect>"
         )
         name = partition.label or partition.role.value
         if width > 8 * len(name) + 26:
@@ -220,7 +208,7 @@ def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
 def _record_table(name: str, record: Record) -> str:
     at = "" if record.source_offset is None else f" at byte {record.source_offset:#x}"
     dump = Hexdump.of(record)
-    rows = [(f"{mark.start - dump.offset:#x}", mark.field, mark.value) for mark in dump.marks[:_MOST_ENTRIES]]
+    rows = [(f"{mark.start - dump.offset:#x}", mark.field, mark.value) for mark in dump.marks[:MOST_ENTRIES]]
     return (
         f"<details open><summary><b>{_text(name)}</b> <span class='dim'>{type(record).__name__}{at}</span></summary>"
         f"{_table(('Offset', 'Field', 'Value'), rows, numbers=(0,))}{_more(dump.marks)}</details>"
@@ -228,8 +216,9 @@ def _record_table(name: str, record: Record) -> str:
 
 
 def _more(rows: Sequence[object]) -> str:
-    """What stands in the place of the rows that are not shown; empty where all are."""
-    return f"<p class='dim'>… and {len(rows) - _MOST_ENTRIES:,} more</p>" if len(rows) > _MOST_ENTRIES else ""
+    """A line that says how many rows are not shown; empty where all are."""
+    text = more(rows)
+    return f"<p class='dim'>{text}</p>" if text else ""
 
 
 def _hexdump_body(dump: Hexdump) -> str:
@@ -247,7 +236,7 @@ def _hexdump_body(dump: Hexdump) -> str:
         lines.append(f"<span class='dim'>{line.offset:08x}</span>  {octets}{missing} |{text}|")
     rows = [
         (f"{mark.start:#x}", str(mark.end - mark.start), mark.record, mark.field, mark.value)
-        for mark in dump.marks[:_MOST_ENTRIES]
+        for mark in dump.marks[:MOST_ENTRIES]
     ]
     keys = [f"var(--m{number % _MARK_COLORS})" for number in range(len(rows))]
     legend = _table(("Offset", "Bytes", "Structure", "Field", "Value"), rows, keys=keys, numbers=(0, 1)) if rows else ""
@@ -304,7 +293,7 @@ def _wrap(body: str) -> str:
 def _text(text: str) -> str:
     """Text from an image: escaped, and what can't be seen shown by its code."""
     shown = "\n".join(map(printable, text.split("\n")))
-    return escape(shown.encode("utf-8", "backslashreplace").decode(), quote=True)
+    return escape(shown, quote=True)
 
 
 def _size(size: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from vmvisor_image.base.limits import DEFAULT_LIMITS, Meter, check_deadline, passed
 from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.errors import CorruptImage, InvalidArgument, PathNotFound, Problem, UnsafeName
 from vmvisor_image.files.extraction import write_files
 from vmvisor_image.files.file import Directory, File, FileHome
@@ -38,7 +39,7 @@ class _PathsAndFiles(ItemsView[str, File]):
         return ((file.path, file) for file in self._mapping.values())
 
 
-class FileTree(Mapping[str, File]):
+class FileTree(Shown, Mapping[str, File]):
     """Every regular file of a volume by its POSIX path from the root, such as ``"packages/tools.iso"``.
 
     Looking a path up reads only the directories on the way; iterating reads them all.
@@ -258,16 +259,6 @@ class FileTree(Mapping[str, File]):
 
     def _key(self, path: str) -> str:
         return fold_name(path) if self._fold_case else path
-
-    def _repr_html_(self) -> str:
-        from vmvisor_image.faces import notebook
-
-        return notebook.tree_html(self)
-
-    def __rich__(self) -> Any:
-        from vmvisor_image.faces import terminal
-
-        return terminal.tree_table(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("the files of an image can't be pickled as one: pickle their partition, or each of them")

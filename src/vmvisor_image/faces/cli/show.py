@@ -15,15 +15,14 @@ from vmvisor_image.disk.explanation import counted, described_generation
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.faces.shared import MAP_CELLS, map_cells
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.reports.inspection import ImageReport, PartitionReport
-from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import complete
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from vmvisor_image.fleet import Row
 
-_MAP_WIDTH = 72
 _STRIP = " .:-=+*%@"
 """For entropy of 0 to 8 bits per byte."""
 
@@ -101,16 +100,8 @@ def print_report(report: ImageReport, *, explain: bool) -> None:
 
 def _map(report: ImageReport) -> str:
     """The disk from left to right, to scale: a partition's number for what it takes, at least once."""
-    ends = [partition.start + partition.size for partition in report.partitions]
-    end = max([*ends, report.size or 0, 1])
-    cells = ["."] * _MAP_WIDTH
-    drawn = [partition for partition in report.partitions if partition.role is not Role.CONTAINER]
-    # The large ones first, so that the small ones, of which one cell is all there is, are seen.
-    for partition in sorted(drawn, key=lambda partition: -partition.size):
-        first = min(partition.start * _MAP_WIDTH // end, _MAP_WIDTH - 1)
-        last = max(first + 1, (partition.start + partition.size) * _MAP_WIDTH // end)
-        cells[first:last] = str(partition.number % 10) * (last - first)
-    return "".join(cells)
+    cells = map_cells(report.partitions, report.size)
+    return "".join("." if cell is None else str(cell.partition.number % 10) for cell in cells)
 
 
 def print_partition(partition: Partition) -> None:
@@ -118,7 +109,7 @@ def print_partition(partition: Partition) -> None:
     print(printable(partition.explain()))
     if partition.is_container:
         return
-    found = partition.survey(blocks=_MAP_WIDTH)
+    found = partition.survey(blocks=MAP_CELLS)
     strip = "".join("?" if entropy is None else _STRIP[math.ceil(entropy)] for entropy in found.entropies)
     print(f"\n  [{strip}]")
     sampled = f" ({found.sampled} of each)" if found.sampled < found.block_size else ""
