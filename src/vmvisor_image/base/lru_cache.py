@@ -25,6 +25,11 @@ class LruCache(Generic[Key, Value]):
         self._held = 0
         restart_in_child(self)
 
+    @property
+    def held(self) -> int:
+        """Weight of all values that are kept."""
+        return self._held
+
     def get(self, key: Key) -> Value | None:
         """A value, which is from now on the most recently used one; None where it is not kept."""
         with self._lock:
@@ -42,10 +47,29 @@ class LruCache(Generic[Key, Value]):
             while self._held > self._limit and len(self._values) > 1:
                 self._held -= self._weigh(self._values.popitem(last=False)[1])
 
+    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
+        """A value as of `get`, made where it is not kept; other threads wait for that."""
+        with self._lock:
+            value = self.get(key)
+            if value is None:
+                value = make()
+                self.put(key, value)
+            return value
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether a value is kept; that is no use of it."""
+        return key in self._values
+
     def drop(self, key: Key) -> None:
         """Forget a value, if it is kept."""
         with self._lock:
             self._drop(key)
+
+    def clear(self) -> None:
+        """Forget all values."""
+        with self._lock:
+            self._values.clear()
+            self._held = 0
 
     def start_in_child(self) -> None:
         """See `vmvisor_image.base.forking`; what another thread was changing is not whole."""

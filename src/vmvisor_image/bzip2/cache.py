@@ -42,7 +42,10 @@ class _Packed:
 
 
 class BlockCache(Generic[Key]):
-    """Blocks by key, up to a number of bytes but at least one block. Not thread-safe."""
+    """Blocks by key, up to a number of bytes but at least one block. Not thread-safe.
+
+    It is no `LruCache`, as what was not used for long goes on to another one, compressed, under one limit.
+    """
 
     def __init__(self, limit: int) -> None:
         """Keep up to `limit` bytes."""

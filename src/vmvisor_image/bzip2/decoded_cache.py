@@ -15,7 +15,6 @@ import os
 import re
 import time
 from bisect import bisect_right, insort
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Final
 
 from vmvisor_image.base.destination import lock
 from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.schemas.decoded_cache import MAGIC, MAP_FRAME_MAGIC, VERSION, DecodedMapEntry, DecodedMapHeader
 from vmvisor_image.schemas.zstd import SEEKABLE_MAGIC, SeekTableEntry, SeekTableFooter, SkippableFrameHeader
@@ -81,7 +81,7 @@ class DecodedCache:
         self._segments: list[FileSource] = []
         self._stretches: list[_Stretch] = []
         """Ascending by start."""
-        self._frames: OrderedDict[_Stretch, bytes] = OrderedDict()
+        self._frames: LruCache[_Stretch, bytes] = LruCache(_FRAMES_IN_MEMORY)
         self._writer: _SegmentWriter | None = None
         self._may_write = True
         self._taken = 0
@@ -219,10 +219,7 @@ class DecodedCache:
             data = self._decode(stretch)
             if data is None:
                 return None
-            self._frames[stretch] = data
-            if len(self._frames) > _FRAMES_IN_MEMORY:
-                self._frames.popitem(last=False)
-        self._frames.move_to_end(stretch)
+            self._frames.put(stretch, data)
         return data
 
     def _decode(self, stretch: _Stretch) -> bytes | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.compressions.sequential import Decoder, SequentialReader
 from vmvisor_image.errors import Problem
 from vmvisor_image.streams.buffered import open_stream
@@ -65,8 +64,8 @@ class FramedReader(Source):
         self._meter = meter or Meter()
         self._progress = progress
         self._total = total
-        self._lock = ForkSafeLock()
-        self._open: OrderedDict[Frame, SequentialReader] = OrderedDict()
+        self._open: LruCache[int, SequentialReader] = LruCache(_OPEN_FRAMES)
+        """By the number of their frame."""
 
     @property
     def meter(self) -> Meter:
@@ -107,7 +106,7 @@ class FramedReader(Source):
         while length > 0:
             frame = self._frames[number]
             within = offset - frame.decoded_start
-            part = self._reader(frame).read_at(within, min(length, frame.size - within))
+            part = self._reader(number).read_at(within, min(length, frame.size - within))
             found.append(part)
             offset += len(part)
             length -= len(part)
@@ -118,19 +117,16 @@ class FramedReader(Source):
         """A seekable, read-only binary stream of the decoded data."""
         return open_stream(self)
 
-    def _reader(self, frame: Frame) -> SequentialReader:
-        with self._lock:
-            reader = self._open.get(frame)
-            if reader is None:
-                reader = self._open[frame] = SequentialReader(
-                    self._structure,
-                    lambda: self._start(frame),
-                    cache_bytes=min(_CACHE_BYTES, self._meter.limits.cache_bytes) // _OPEN_FRAMES,
-                    meter=self._meter,
-                    progress=self._progress,
-                    total=self._total,
-                )
-                if len(self._open) > _OPEN_FRAMES:
-                    self._open.popitem(last=False)
-            self._open.move_to_end(frame)
-            return reader
+    def _reader(self, number: int) -> SequentialReader:
+        frame = self._frames[number]
+        return self._open.get_or_make(
+            number,
+            lambda: SequentialReader(
+                self._structure,
+                lambda: self._start(frame),
+                cache_bytes=min(_CACHE_BYTES, self.meter.limits.cache_bytes) // _OPEN_FRAMES,
+                meter=self.meter,
+                progress=self._progress,
+                total=self._total,
+            ),
+        )

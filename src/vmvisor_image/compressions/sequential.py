@@ -88,7 +88,7 @@ class SequentialReader(Source):
         self._lock = ForkSafeLock()
         self._number = self._meter.pieces.new_reader()
         self._kept: OrderedDict[int, None] = OrderedDict()
-        """Pieces that may be in the cache, the least recently used first."""
+        """Pieces that may be in the cache, the least used first: dropped there, too, so this is no `LruCache`."""
         self._checkpoints: list[tuple[int, Decoder]] = []
         """Number of the next piece, and a decoder that gives it, ascending."""
         self._spacing = _FIRST_SPACING

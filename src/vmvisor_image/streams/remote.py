@@ -12,13 +12,13 @@ import hashlib
 import os
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import check_deadline
+from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.errors import ClosedError, RemoteError, SourceChanged, SourceError
 from vmvisor_image.streams.retries import NUMBER, WrongAnswer, asks_to_wait, may_pass, tried, wrong_answer
 from vmvisor_image.streams.source import Source, check_range, past_end
@@ -98,15 +98,13 @@ class RemoteSource(Source):
         self._strong_etag = etag if self._is_http and isinstance(etag, str) and etag.startswith('"') else None
         self._validators = _validators(info)
         """What the server said of the object's version, against which each answer is held."""
-        self._chunks: OrderedDict[int, bytes] = OrderedDict()
+        self._chunks: LruCache[int, bytes] = LruCache(CACHE_BYTES, len)
         self._next = -1
         """Chunk behind the last request."""
         self._ahead = 0
         """Chunks that the last request asked for past what was needed."""
         self._announced = _NOTHING_AHEAD
         self._closed = False
-        self._lock = threading.Lock()
-        """Guards what is kept; held only for moments."""
         self._requesting = threading.Lock()
         """Held during a request, so that two threads do not request the same."""
         restart_in_child(self)
@@ -163,13 +161,12 @@ class RemoteSource(Source):
 
     def close(self) -> None:
         """Drop what is kept; later reads raise `ClosedError`. Connections are fsspec's, which shares them."""
-        with self._lock:
-            self._closed = True
-            self._chunks.clear()
+        self._closed = True
+        self._chunks.clear()
 
     def start_in_child(self) -> None:
         """After a fork: connections and their thread are the parent's."""
-        self._lock, self._requesting = threading.Lock(), threading.Lock()
+        self._requesting = threading.Lock()
         self._opened_fs = None  # made anew when it is needed: fsspec has its own work to do after a fork
 
     @property
@@ -181,20 +178,17 @@ class RemoteSource(Source):
     def _kept(self, first: int, last: int) -> list[bytes]:
         """The chunks from `first` on as far as they are kept without a gap."""
         found = []
-        with self._lock:
-            for number in range(first, last + 1):
-                chunk = self._chunks.get(number)
-                if chunk is None:
-                    break
-                self._chunks.move_to_end(number)
-                found.append(chunk)
+        for number in range(first, last + 1):
+            chunk = self._chunks.get(number)
+            if chunk is None:
+                break
+            found.append(chunk)
         return found
 
     def _request(self, first: int, last: int) -> list[bytes]:
         """The chunks from `first` to `last` as far as one request goes, which keeps them and those ahead."""
         check_deadline()
-        with self._lock:
-            gap = next((number for number in range(first, last + 1) if number in self._chunks), last + 1)
+        gap = next((number for number in range(first, last + 1) if number in self._chunks), last + 1)
         needed = min(gap, first + LARGEST_REQUEST // CHUNK)
         end = needed
         if gap > last and needed == gap:
@@ -202,12 +196,8 @@ class RemoteSource(Source):
         data = self._fetch(first * CHUNK, min(end * CHUNK, self._size))
         self._next, self._ahead = end, end - needed
         chunks = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
-        with self._lock:
-            for number, chunk in enumerate(chunks, first):
-                self._chunks[number] = chunk
-                self._chunks.move_to_end(number)
-            while len(self._chunks) > CACHE_BYTES // CHUNK:
-                self._chunks.popitem(last=False)
+        for number, chunk in enumerate(chunks, first):
+            self._chunks.put(number, chunk)
         return chunks[: needed - first]
 
     def _reach(self, first: int, needed: int) -> int:
