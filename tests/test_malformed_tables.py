@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.doc_tables import PAGES, with_tables
-from tests.malformed_tables import CASES, Malformed
+from tests.malformed_tables import CASES, RECORDS, Malformed, mbr
 from tests.support import REPOSITORY
-from vmvisor_image import Image, ReadAt, inspect
+from vmvisor_image import Image, Problem, ReadAt, inspect
 from vmvisor_image.streams.reading import skip_zeros
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_gpt import esx7_disk
@@ -73,3 +73,15 @@ class Overlay:
 
     def skip_zeros(self, offset: int, end: int) -> int:
         return min(skip_zeros(self._disk, offset, end), self._at if offset < self._at else end)
+
+
+def test_problems_past_a_number_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = mbr(*((at + 510, bytes(2)) for at in RECORDS))()
+    with Image.open(disk) as image:
+        every = image.partitions.problems
+    assert len(every) == len(RECORDS)
+    monkeypatch.setattr("vmvisor_image.disk.tables.mbr._MOST_PROBLEMS", 1)
+    with Image.open(disk) as image:
+        first, last = image.partitions.problems
+    assert first == every[0]
+    assert last == Problem("partition table", f"{len(every) - 1} more problems are left out")

@@ -15,7 +15,7 @@ from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.explanation import ACTIONS, GENERATION_NOTES, PURPOSES
 from vmvisor_image.disk.purpose import Generation, Layout, Purpose, assess
 from vmvisor_image.disk.tables.table import Scheme, TableEntry
-from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem, ProblemList
 from vmvisor_image.examine.hexdump import Hexdump, hexdump
 from vmvisor_image.examine.signatures import Match
 from vmvisor_image.examine.survey import Survey, find_strings, survey
@@ -89,7 +89,7 @@ class Partition(Shown, Source):
         self._lock = ForkSafeLock()
         self._opened = False
         self._volume: Volume | None = None
-        self._problems: tuple[Problem, ...] = ()
+        self._problems = ProblemList(f"partition {entry.number}")
         self._content: tuple[Match | None, bool] | None = None
 
     @property
@@ -229,7 +229,7 @@ class Partition(Shown, Source):
     @property
     def known_problems(self) -> tuple[Problem, ...]:
         """What was found damaged in it so far; reads nothing."""
-        return self._problems + (() if self._volume is None else self._volume.problems)
+        return self._problems.found + (() if self._volume is None else self._volume.problems)
 
     @property
     def files(self) -> FileTree:
@@ -244,7 +244,7 @@ class Partition(Shown, Source):
             files = volume.files
             files.limits = self.meter.limits
             return files
-        reason = f"; {self._problems[0]}" if self._problems else ""
+        reason = "".join(f"; {problem}" for problem in self._problems.found[:1])
         raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
 
     @property
@@ -388,16 +388,15 @@ class Partition(Shown, Source):
                         self._volume = open_volume(self._owner.disk, self.start, self.size, self, type_key=key)
                         if self._volume is None:
                             self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
-                            self._problems += faults
+                            for fault in faults:
+                                self._problems.add(fault)
                     except CorruptImage as error:
                         self._report(error)
                     self._opened = True
         return self._volume
 
     def _report(self, error: CorruptImage) -> None:
-        problem = Problem.of(error)
-        if problem not in self._problems:
-            self._problems += (problem,)
+        self._problems.add(Problem.of(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Partition, (self._owner, self._entry, self._scheme))

@@ -14,7 +14,7 @@ from typing import Final
 from vmvisor_image.base.forking import cached_property
 from vmvisor_image.disk.tables.gpt import find_unprotected
 from vmvisor_image.disk.tables.table import Scheme, TableEntry, Unchecked
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import (
     _ACTIVE,
@@ -41,6 +41,8 @@ _FIRST_LOGICAL: Final = 5
 _LARGE_SECTOR: Final = 4096
 _MOST_LOGICAL: Final = 1024
 """A chain longer than any tool makes is damage; Linux stops at 256."""
+_MOST_PROBLEMS: Final = 8 * _MOST_LOGICAL
+"""Kept; of what is more, the number is."""
 
 
 class MbrTable(Unchecked):
@@ -59,7 +61,9 @@ class MbrTable(Unchecked):
         self._disk = disk
         self.record = MasterBootRecord.parse(sector)
         """Sector 0 as it is on the disk."""
-        self._problems = list(problems)
+        self._problems = ProblemList("partition table", _MOST_PROBLEMS)
+        for problem in problems:
+            self._problems.add(problem)
         self._extended_at: set[int] = set()
         """Where the extended boot records that were read lie."""
         if self.record.signature != SIGNATURE:
@@ -88,7 +92,7 @@ class MbrTable(Unchecked):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
-        return tuple(self._problems)
+        return self._problems.found
 
     @property
     def areas(self) -> tuple[tuple[int, int], ...]:
@@ -154,9 +158,7 @@ class MbrTable(Unchecked):
         return next(iter(data), None), next(iter(links), None)
 
     def _note(self, offset: int, structure: str, message: str) -> None:
-        problem = Problem(structure, message, offset)
-        if problem not in self._problems:
-            self._problems.append(problem)
+        self._problems.note(structure, message, offset)
 
 
 def _detect_sector_size(disk: ReadAt, record: MasterBootRecord) -> int:

@@ -59,7 +59,7 @@ class FileAllocationTable:
         bits = geometry.bits
         self._bad = (1 << min(bits, 28)) - 9
         """Entry of a cluster marked bad: ...F7."""
-        self._pages: OrderedDict[int, array[int]] = OrderedDict()
+        self._pages: OrderedDict[int, array[int]] = OrderedDict()  # no LruCache: asked for each cluster, without a lock
         self._lock = ForkSafeLock()
 
     def runs(self, first: int, needed: int | None, entry_offset: int) -> Iterator[tuple[int, int]]:

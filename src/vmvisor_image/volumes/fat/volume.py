@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from vmvisor_image.base.names import fold_name, printable
-from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.files.file import Directory, Extent, File, FileHome
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
@@ -47,6 +47,8 @@ REFERENCES: Final = ("Microsoft, FAT32 File System Specification 1.03", "Linux, 
 BOOT_SECTOR: Final = 512
 _FAT12_CLUSTERS: Final = 4085
 """Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
+_MOST_PROBLEMS: Final = 100_000
+"""Kept; of what is more, the number is."""
 _MOST_CLUSTERS: Final = {12: 4084, 16: 65524, 32: 0x0FFFFFF5}
 """By bits of an entry: the last cluster's number is below that of the mark for bad ones, ...F7."""
 _LARGEST_DIRECTORY: Final = 65536 * 32
@@ -118,7 +120,7 @@ class FatVolume(BaseVolume):
         self._start = start
         self._source = Slice(disk, start, size, "FAT volume")
         self._home = home
-        self._problems: dict[Problem, None] = {}
+        self._problems = ProblemList("FAT volume", _MOST_PROBLEMS)
         sector = self._source.read_at(0, BOOT_SECTOR)
         block = BiosParameterBlock.parse(sector, base=start)
         kind: type[Fat16BootSector | Fat32BootSector] = Fat16BootSector if block.sectors_per_fat_16 else Fat32BootSector
@@ -135,7 +137,7 @@ class FatVolume(BaseVolume):
         """Where the entry of each directory that was listed lies on the disk, by its path."""
         self._dots: dict[str, dict[int, ParsedEntry]] = {}
         """The entries of dots of each directory that was listed, by its path and how far behind its start they lie."""
-        self._oddities: dict[Problem, None] = {}
+        self._oddities = ProblemList("FAT volume", _MOST_PROBLEMS)
         """What is wrong in the directories that were listed and costs nothing: `check` tells of it."""
         self._label: str | None = None
         self._label_read = False
@@ -169,7 +171,7 @@ class FatVolume(BaseVolume):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
-        return tuple(self._problems)
+        return self._problems.found
 
     @property
     def marker(self) -> VmwareMarker | None:
@@ -180,7 +182,7 @@ class FatVolume(BaseVolume):
         try:
             data = self._source.read_at(offset, VmwareMarker.length())
         except CorruptImage as error:
-            self._problems.setdefault(Problem.of(error))
+            self._problems.add(Problem.of(error))
             return None
         found = VmwareMarker.parse(data, base=self._start + offset)
         return found if found.magic == VMWARE_MAGIC else None
@@ -308,7 +310,8 @@ class FatVolume(BaseVolume):
         files = list(self.files.all_files())  # which lists the directories
         self._check_flags()
         self._check_dots()
-        self._problems |= self._oddities
+        for oddity in self._oddities.found:
+            self._problems.add(oddity)
         starts = [
             ChainStart(path, cluster, None, self._claimed_by.get(path, self._start))
             for cluster, path in self._claims.items()
@@ -503,7 +506,7 @@ class FatVolume(BaseVolume):
                     return
                 left -= new
         except CorruptImage as error:
-            self._problems.setdefault(Problem.of(error))
+            self._problems.add(Problem.of(error))
 
     def _healthy_part(self, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
         """Disk offset and bytes of what lies at `offset` of the volume, up to damage, which is an error then.
@@ -569,10 +572,10 @@ class FatVolume(BaseVolume):
         self._note_at(self._start + offset, "FAT boot sector", message)
 
     def _note_oddity(self, offset: int, structure: str, message: str) -> None:
-        self._oddities.setdefault(Problem(structure, message, offset))
+        self._oddities.note(structure, message, offset)
 
     def _note_at(self, offset: int, structure: str, message: str) -> None:
-        self._problems.setdefault(Problem(structure, message, offset))
+        self._problems.note(structure, message, offset)
 
 
 def _bits_of(clusters: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import check_deadline
 from vmvisor_image.base.names import fold_name, printable
-from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem, ProblemList
 from vmvisor_image.files.file import Extent, File, FileHome
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
@@ -40,6 +40,8 @@ MAGICS: Final = ()
 REFERENCES: Final = ("what vmfs-tools, libblkid and dissect.vmfs do: no specification was published",)
 _PARTITION_TYPES: Final = (None, MBR_VMFS, VMFS, VMFS_L)
 """Of a disk without a table, too."""
+_MOST_PROBLEMS: Final = 100_000
+"""Kept; of what is more, the number is."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -80,9 +82,9 @@ class VmfsVolume(BaseVolume):
         self._home = home
         self._others = tuple(others)
         self._lock = ForkSafeLock()
-        self._problems: dict[Problem, None] = {}
+        self._problems = ProblemList("VMFS volume", _MOST_PROBLEMS)
         self._hosts: tuple[ActiveHost, ...] | None = None
-        self._device = VmfsDevice(disk, start, size, self._report)
+        self._device = VmfsDevice(disk, start, size, self._problems.add)
         self.device = self._device.header
         """The volume manager's header; where there is none zeros, but for where the volume begins."""
         self.volume = self._device.volume
@@ -214,7 +216,7 @@ class VmfsVolume(BaseVolume):
                     first, last = start // block_size, (start + length - 1) // block_size
                     reached[first : last + 1] = b"\1" * (last + 1 - first)
             except CorruptImage as error:
-                self._report(Problem.of(error))
+                self._problems.add(Problem.of(error))
         pairs = None if used is None else Counter(zip(used, reached, strict=False))
         return VmfsFigures(
             block_size=block_size,
@@ -259,8 +261,8 @@ class VmfsVolume(BaseVolume):
             if self._readers is None:
                 if self.file_system is None:
                     raise NotAFileSystem("the file system's descriptor is not on this device, or is damaged")
-                blocks = VmfsBlocks(self.logical, Geometry.of(self.file_system), self._report)
-                self._readers = (blocks, VmfsTree(blocks, self._report))
+                blocks = VmfsBlocks(self.logical, Geometry.of(self.file_system), self._problems.add)
+                self._readers = (blocks, VmfsTree(blocks, self._problems.add))
             return self._readers
 
     @property
@@ -331,7 +333,7 @@ class VmfsVolume(BaseVolume):
     def active_hosts(self) -> tuple[ActiveHost, ...]:
         """The hosts that used the volume when the image was made; reads 1 MiB, or 4 MiB of VMFS 6."""
         if self._hosts is None:
-            self._hosts = read_hosts(self._device, self._report)
+            self._hosts = read_hosts(self._device, self._problems.add)
         return self._hosts
 
     @property
@@ -340,8 +342,8 @@ class VmfsVolume(BaseVolume):
         for host in self.active_hosts:
             journal = "" if host.journal is None else f", and has a journal at byte {host.journal:#x} of the volume"
             message = f"host {host} held the volume when the image was made{journal}: what it wrote may be half there"
-            self._problems.setdefault(Problem("VMFS heartbeat", message, host.offset))
-        return tuple(self._problems)
+            self._problems.note("VMFS heartbeat", message, host.offset)
+        return self._problems.found
 
     @property
     def records(self) -> Mapping[str, Record]:
@@ -374,11 +376,8 @@ class VmfsVolume(BaseVolume):
             found["this device"] = f"extents {volume.first_extent} to {volume.last_extent} of the volume"
         return {name: printable(str(value)) for name, value in found.items() if value is not None}
 
-    def _report(self, problem: Problem) -> None:
-        self._problems.setdefault(problem)
-
     def _note(self, offset: int, structure: str, message: str) -> None:
-        self._problems.setdefault(Problem(structure, message, self._device.start + offset))
+        self._problems.note(structure, message, self._device.start + offset)
 
 
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, /) -> VmfsVolume:
