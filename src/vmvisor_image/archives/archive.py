@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from vmvisor_image.archives import tar, zip  # noqa: A004  # the format's name
@@ -91,6 +92,26 @@ class Archive(FileTree, Closing):
         return f"<Archive {self.kind}>"
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An archive out of its compressions."""
+
+    inner: Source
+    layers: tuple[str, ...]
+    """Kinds of the compressions, outermost first."""
+    kind: str
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What the headers of an archive say."""
+
+    members: tuple[ArchiveMember, ...]
+    problems: tuple[Problem, ...]
+    tree: MemberTree
+
+
 class ArchiveHome:
     """Opens an archive when it is first used, and reads its headers when one is first asked for."""
 
@@ -102,33 +123,33 @@ class ArchiveHome:
         self.meter = meter_of(given)
         """Counts what is decoded; that of the image that it lies in."""
         self._lock = ForkSafeLock()
-        self._opened: tuple[Source, tuple[str, ...], str, Reader] | None = None
-        self._read: tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree] | None = None
+        self._opened: _Opened | None = None
+        self._read: _Contents | None = None
 
     @property
     def disk(self) -> Source:
         """The archive without its compression; what extents count from."""
-        return self._open()[0]
+        return self._open().inner
 
     @property
     def layers(self) -> tuple[str, ...]:
         """See `Archive.layers`."""
-        return self._open()[1]
+        return self._open().layers
 
     @property
     def kind(self) -> str:
         """See `Archive.kind`."""
-        return self._open()[2]
+        return self._open().kind
 
     @property
     def members(self) -> tuple[ArchiveMember, ...]:
         """See `Archive.members`."""
-        return self._load()[0]
+        return self._load().members
 
     @property
     def tree(self) -> MemberTree:
         """The members by path."""
-        return self._load()[2]
+        return self._load().tree
 
     @property
     def files(self) -> Archive:
@@ -137,7 +158,7 @@ class ArchiveHome:
 
     def problems(self) -> tuple[Problem, ...]:
         """What was found damaged so far."""
-        return () if self._read is None else self._read[1]
+        return () if self._read is None else self._read.problems
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the extents."""
@@ -157,26 +178,26 @@ class ArchiveHome:
             return File(MemberHome(self, member.path), member.path, real.size, member.modified, extents)
         return File(self, member.path, real.size, member.modified, real.extents)
 
-    def _open(self) -> tuple[Source, tuple[str, ...], str, Reader]:
+    def _open(self) -> _Opened:
         with self._lock:
             if self._opened is None:
                 layers = peel(self.given, None, LayerOptions(meter=self.meter))
                 inner = layers[-1].source if layers else self.given
                 kind, reader = find_reader(inner, looks_at_end=self._looks_at_end)
-                self._opened = (inner, tuple(layer.kind for layer in layers), kind, reader)
+                self._opened = _Opened(inner, tuple(layer.kind for layer in layers), kind, reader)
             return self._opened
 
-    def _load(self) -> tuple[tuple[ArchiveMember, ...], tuple[Problem, ...], MemberTree]:
+    def _load(self) -> _Contents:
         with self._lock:
             if self._read is None:
-                source, _, _, reader = self._open()
+                opened = self._open()
                 members: list[ArchiveMember] = []
                 problems = ProblemList("archive", MOST_PROBLEMS + 1)  # of a CD one tells of those left out
                 last: list[Problem] = []
                 path_bytes = left_out = 0
                 most = min(MOST_MEMBERS, self.meter.limits.entries)
                 try:
-                    for member in reader(Metered(source, self.meter), problems.add):
+                    for member in opened.reader(Metered(opened.inner, self.meter), problems.add):
                         if len(members) == most or path_bytes > MOST_PATH_BYTES:
                             left_out += 1
                             if left_out == _MOST_COUNTED:
@@ -198,7 +219,7 @@ class ArchiveHome:
                     if (where := tree.fault_of_link(member)) is not None:
                         message = f"{member.path!r} leads {where}: {member.target!r}"
                         problems.add(Problem("hard link", message, member.offset))
-                self._read = (tuple(members), tuple(dict.fromkeys((*problems.found, *last))), tree)
+                self._read = _Contents(tuple(members), tuple(dict.fromkeys((*problems.found, *last))), tree)
             return self._read
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class Layer:
     name: str | None
     """Name of the wrapped file, with its path where it lies in a container; None for bytes without one."""
     source: Source = field(compare=False, repr=False)
-    """What was inside, decoded as it is read."""
+    """Bytes inside the wrapping, decoded as they are read; `Image.source` is the outer end of all layers."""
     files: FileTree | None = field(default=None, compare=False, repr=False)
     """All files of a container; None of anything else."""
 

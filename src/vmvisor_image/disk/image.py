@@ -172,7 +172,7 @@ class Image(Shown, Source):
 
     @property
     def source(self) -> Source:
-        """What was opened, as it is: the outermost layer's bytes, or the disk where nothing wraps it."""
+        """Bytes that were opened, as they are, outside of all layers; `Layer.source` is the inner end of a layer."""
         return self._open().source
 
     @property
