@@ -13,7 +13,7 @@ import pytest
 
 import vmvisor_image
 from vmvisor_image import Image, fleet, verify
-from vmvisor_image.disk.open_options import OpenOptions, ReadOptions
+from vmvisor_image.base.open_options import OpenOptions, ReadOptions
 from vmvisor_image.testing.forge import fat_volume
 
 _VOLUME = fat_volume({"inner.img": bytes(1024)}, sectors=2000)

@@ -30,7 +30,7 @@ from vmvisor_image import (
     fleet,
     inspect,
 )
-from vmvisor_image.disk.open_options import OpenOptions
+from vmvisor_image.base.open_options import OpenOptions
 
 
 def read(source: ReadAt) -> bytes:

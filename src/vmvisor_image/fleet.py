@@ -29,8 +29,8 @@ from typing import Any, BinaryIO, Final, TypedDict, TypeVar, Unpack, cast, get_a
 from vmvisor_image.base.cores import available_cores
 from vmvisor_image.base.destination import check_replaceable, is_at, lock, publish, write_all, writing
 from vmvisor_image.base.limits import Limits
+from vmvisor_image.base.open_options import check_options
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.open_options import check_options
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,

@@ -7,7 +7,7 @@ import copy
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from vmvisor_image.base.cores import available_cores
 from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.bzip2.cache import BlockCache
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, decode_unfollowed, read_bits
 from vmvisor_image.bzip2.decoded_cache import DecodedCache
@@ -37,9 +38,6 @@ from vmvisor_image.streams.fingerprint import fingerprint, is_identified
 from vmvisor_image.streams.opening import OpenedSource, SourceLike, open_source
 from vmvisor_image.streams.reading import knows_size, read_up_to
 from vmvisor_image.streams.source import Source, check_range, past_end
-
-Progress = Callable[[int, int | None], None]
-"""Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
 _CACHE_BYTES = 64_000_000
 _REMEMBERED_BYTES = 4 << 20

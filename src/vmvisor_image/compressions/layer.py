@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vmvisor_image.base.limits import Meter, passed
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.compressions.sequential import Decoder, SequentialReader
 from vmvisor_image.errors import Problem
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.streams.source import ReadAt, Source
-
-Progress = Callable[[int, int | None], None]
-"""Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
 
 @dataclass(frozen=True, slots=True)

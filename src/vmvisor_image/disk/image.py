@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
+from vmvisor_image.base.open_options import OpenOptions, Progress, check_options
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
-from vmvisor_image.compressions.layer import Layer, LayerOptions, Progress
-from vmvisor_image.disk.open_options import OpenOptions, check_options
+from vmvisor_image.compressions.layer import Layer, LayerOptions
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.disk.tables.table import Scheme

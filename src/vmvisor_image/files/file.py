@@ -22,9 +22,9 @@ from vmvisor_image.streams.views import Pieced
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
     from vmvisor_image.archives.archive import Archive
+    from vmvisor_image.base.open_options import OpenOptions
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.disk.image import Image
-    from vmvisor_image.disk.open_options import OpenOptions
 
 _COPY_CHUNK = 1 << 20
 _WRITING = frozenset("wax+")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Unpack
 
+from vmvisor_image.base.open_options import OpenOptions
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.open_options import OpenOptions
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Final, Unpack
 
 from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.open_options import ReadOptions, check_options
 from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.compressions.layer import Layer
 from vmvisor_image.disk.banks import BANK_CONFIGURATION, CONFIGURATION
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.open_options import ReadOptions, check_options
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.tables.table import GptCheck
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, Problem

@@ -15,6 +15,7 @@ from vmvisor_image.archives.archive import Metered, open_archive
 from vmvisor_image.base.destination import check_apart, write_whole
 from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.base.names import printable
+from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
@@ -23,7 +24,6 @@ from vmvisor_image.disk.convert import convert
 from vmvisor_image.disk.datastore import Datastore, open_datastore
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.open_options import OpenOptions
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
@@ -37,7 +37,6 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.faces.cli.show import (
-    Progress,
     list_archive,
     list_files,
     list_others,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.base.names import printable
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.disk.datastore import Datastore
 from vmvisor_image.disk.explanation import counted, described_generation
 from vmvisor_image.disk.partition import Partition
@@ -25,8 +26,6 @@ if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other comman
 
 _STRIP = " .:-=+*%@"
 """For entropy of 0 to 8 bits per byte."""
-
-Progress = Callable[[int, int | None], None]
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
 from vmvisor_image.base.limits import Limits
-from vmvisor_image.compressions.layer import Progress
+
+Progress = Callable[[int, int | None], None]
+"""Called with the compressed bytes passed so far and in all (None where that is not known)."""
 
 
 class ReadOptions(TypedDict, total=False):
