@@ -6,6 +6,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+import vmvisor_image.base.forking  # noqa: F401  # a fork is made safe from the first import on
+
 if TYPE_CHECKING:
     from vmvisor_image.archives.archive import Archive as Archive, open_archive as open_archive
     from vmvisor_image.archives.member import ArchiveMember as ArchiveMember

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from bisect import bisect_right
@@ -299,8 +300,6 @@ class File(_Entry, Pieced):
 
     def sha256(self) -> str:
         """SHA-256 of the content, in hexadecimal."""
-        import hashlib
-
         digest = hashlib.sha256()
         for chunk in self.chunks():
             digest.update(chunk)
