@@ -41,7 +41,7 @@ def test_the_options_are_those_of_the_signature(function: Callable[..., Any], op
 
 def test_help_describes_every_option() -> None:
     text = pydoc.plain(pydoc.render_doc(Image.open))
-    assert "open(source: 'Source', *, threads:" in text
+    assert "open(source: 'SourceLike', *, threads:" in text
     for name in OpenOptions.__optional_keys__:
         assert f"\n        {name}: " in text
     text = pydoc.plain(pydoc.render_doc(Image(DISK).open))
