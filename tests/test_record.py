@@ -59,6 +59,8 @@ class Longer(Inner):
     """Two bytes."""
 
 
+WITHOUT_RECORDS = {"boot_cfg", "partition_types", "syslinux_cfg"}
+"""Schemas of text, and of numbers that only have names."""
 MODULES: list[ModuleType] = [
     importlib.import_module(module.name) for module in pkgutil.walk_packages(schemas.__path__, f"{schemas.__name__}.")
 ]
@@ -106,7 +108,11 @@ class TestEverySchema:
     def test_there_are_schemas(self) -> None:
         assert MasterBootRecord in RECORDS
 
-    @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+    @pytest.mark.parametrize(
+        "module",
+        [each for each in MODULES if each.__name__.rpartition(".")[2] not in WITHOUT_RECORDS],
+        ids=lambda module: module.__name__.rpartition(".")[2],
+    )
     def test_module_declares_records_that_are_tested(self, module: ModuleType) -> None:
         declared = [node.name for node in ast.walk(_tree(module)) if isinstance(node, ast.ClassDef)]
         assert declared

@@ -191,7 +191,7 @@ class FileSource(Source):
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`: holes of a sparse file are zeros."""
-        if not hasattr(os, "SEEK_DATA"):
+        if not hasattr(os, "SEEK_DATA") or offset >= self._size:  # nor where no file can have an end
             return offset
         self._enter()
         try:

@@ -32,8 +32,8 @@ _READS = 50
 """Reads of each thread."""
 _HANGS = 60
 """Seconds after which a forked process that waits for a lock is ended."""
-_FAR = 1 << 40
-"""Bytes from the start: behind the end of all that is tested."""
+_FAR = 1 << 64
+"""Bytes from the start: behind the end of all that is tested, and more than a file position has."""
 _LENGTHS = (0, 1, 2, 511, 512, 513, 4096)
 
 
@@ -130,7 +130,7 @@ class SourceTests:
         for is_read in (False, True):  # what was read may be known better
             if is_read:
                 source.read_at(0, len(content))
-            for offset in _borders(len(content)):
+            for offset in (*_borders(len(content)), len(content) + 1, _FAR):
                 for length in (*_LENGTHS, len(content), _FAR):
                     found = skip_zeros(source, offset, offset + length)
                     assert offset <= found <= offset + length
