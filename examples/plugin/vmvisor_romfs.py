@@ -8,7 +8,7 @@ from typing import Any
 
 from vmvisor_image import CorruptImage, Directory, Extent, File, FileTree, Problem, ReadAt, Record
 from vmvisor_image.files.file import FileHome
-from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams import read_up_to
 
 MAGIC = b"-rom1fs-"
 _ALIGNMENT = 16
