@@ -57,6 +57,7 @@ COMPRESSION = '''
 """Bytes, each with its bits inverted."""
 
 from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.streams import Source
 
 NAME = "toy compression"
 KIND = "toyz"
@@ -71,10 +72,13 @@ def probe(head):
     return head.startswith(b"TOY-COMPRESSED")
 
 
-class _Reader:
+class _Reader(Source):
     def __init__(self, source):
         self._source = source
-        self.size = source.size - _HEAD
+
+    @property
+    def size(self):
+        return self._source.size - _HEAD
 
     def read_at(self, offset, length):
         return bytes(byte ^ 0xFF for byte in self._source.read_at(offset + _HEAD, length))
@@ -157,14 +161,14 @@ def open_volume(disk, start, size, home, /):
     return ToyVolume(disk, start, home)
 '''
 TOYS = {
-    "layers/toy_compression.py": COMPRESSION,
+    "compressions/toy_compression.py": COMPRESSION,
     "archives/toy_archive.py": ARCHIVE,
     "volumes/toy_volume.py": VOLUME,
 }
 LINES = {
-    "layers/compressions.py": ("= (bzip2, gzip, xz, zstd)", "layers import toy_compression"),
+    "compressions/formats.py": ("= (bzip2, gzip, xz, zstd)", "compressions import toy_compression"),
     "archives/formats.py": ("= (tar, zip, ar, iso9660)", "archives import toy_archive"),
-    "volumes/find.py": ("= (fat, iso_volume, vmfs, vmkcore)", "volumes import toy_volume"),
+    "volumes/formats.py": ("= (fat, iso9660, vmfs, vmkcore)", "volumes import toy_volume"),
 }
 START = 2048 * 512
 
@@ -265,7 +269,7 @@ class TestByOneLine:
         assert tell(with_toys, code, tmp_path / "x") == ["toya", "inside.dd"]
 
     def test_help_and_docs(self, with_toys: Path) -> None:
-        code = "from vmvisor_image.faces.cli import _parser; print(json.dumps(_parser().format_help()))"
+        code = "from vmvisor_image.faces.cli.main import _parser; print(json.dumps(_parser().format_help()))"
         shown = tell(with_toys, code)
         assert ".toyz" in shown
         assert ".toya" in shown
