@@ -91,7 +91,7 @@ def _open_at_once(path: str, flags: int) -> int:
         try:
             return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
-            if error.errno in _NOT_OPENED and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116  # a string, as in open
+            if error.errno in _NOT_OPENED and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116  # as open has it
                 raise _no_positions(path, "a pipe or socket") from error
             raise
     try:
