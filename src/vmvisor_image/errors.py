@@ -30,7 +30,7 @@ class InvalidArgument(UsageError, ValueError):
 
 
 class ReadOnly(InvalidArgument, OSError):
-    """An image was to be written to, which never happens."""
+    """Writing to an image was requested; images are never written."""
 
     errno = errno.EROFS
 
@@ -269,7 +269,7 @@ class ProblemList:
 
 
 def or_more(number: int, most: int) -> str:
-    """Text of a number, with "or more" behind it where counting stopped at `most`."""
+    """Text of a number, followed by "or more" where counting stopped at `most`."""
     return f"{number} or more" if number >= most else f"{number}"
 
 

@@ -74,7 +74,7 @@ _DEADLINE: ContextVar[tuple[float, float] | None] = ContextVar("_DEADLINE", defa
 
 
 def passed(limit: str, message: str) -> LimitExceeded:
-    """Error for an exceeded limit, which is the name of a field of `Limits`."""
+    """Error for an exceeded limit, with the name of that field of `Limits`."""
     return LimitExceeded(f"{message} (limit: {limit})", limit=limit)
 
 

@@ -192,7 +192,7 @@ class LvmVolume(Record):
 
 @record
 class LvmExtendedMetadata(Record):
-    """Header of more bitmaps and tables of extents, in LVM 6: they lie behind it as those of `LvmDevice` do."""
+    """Header of more bitmaps and tables of extents, in LVM 6: they follow it as those of `LvmDevice` follow that."""
 
     magic: U32
     """`LVM_MAGIC`."""

@@ -1,4 +1,4 @@
-"""Runs of bytes: sources of them, views of a part of a source, and the opening of whatever a caller gives as one."""
+"""Runs of bytes: sources of them, views of a part of a source, and the opening of a caller's path, file or object."""
 
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.reading import read_up_to

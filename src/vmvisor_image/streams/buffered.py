@@ -179,7 +179,7 @@ class BufferedStream(io.BufferedReader):
         return raw
 
     def writable(self) -> bool:
-        """False, while the stream is open, as with `io.BytesIO`; `io.BufferedReader` also says it when closed."""
+        """False, while the stream is open, as with `io.BytesIO`; `io.BufferedReader` also gives it when closed."""
         return self.raw.writable()
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -36,7 +36,7 @@ def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
 
 
 def is_identified(source: ReadAt) -> bool:
-    """Whether a source, or else the container that it is a member of, has a modification time or version.
+    """Whether a source has a modification time or version; for a member of a container, whether the container has.
 
     Without them, the fingerprint stays the same when only the middle of the source changes.
     """

@@ -72,7 +72,7 @@ def may_pass(error: RemoteError) -> bool:
 
 
 def _asked_pause(error: RemoteError) -> float:
-    """Seconds that a server asks to wait before a retry (RFC 9110, 10.2.3); 0 where it does not say."""
+    """Seconds that a server asks to wait before a retry (RFC 9110, 10.2.3); 0 where it names no time."""
     headers = getattr(_answered(error), "headers", None)
     text = (headers or {}).get("Retry-After", "").strip()
     if NUMBER.fullmatch(text):

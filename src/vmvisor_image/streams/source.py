@@ -42,7 +42,7 @@ class ReadAt(Protocol):
 
 
 class Source:
-    """Random access to a run of bytes, with optional further knowledge about them; the base of every reader here.
+    """Random access to a run of bytes, with optional facts about them; the base of every reader here.
 
     A source has to have `size` and `read_at`; the other members have defaults for bytes about which nothing else is
     known. A subclass that keeps one of these members as an attribute declares it in its class body.

@@ -1,4 +1,4 @@
-"""Views of other sources: a part of one, pieces of several in a row, or one with further knowledge about it."""
+"""Views of other sources: a part of one, pieces of several in a row, or one with further facts about it."""
 
 from __future__ import annotations
 
