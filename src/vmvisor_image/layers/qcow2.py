@@ -39,18 +39,18 @@ MAGICS: Final = (
 REFERENCES: Final = ("QEMU, docs/interop/qcow2.rst",)
 _KNOWN_FEATURES: Final = DIRTY | CORRUPT | COMPRESSION_TYPE | EXTENDED_L2
 _ADDRESS: Final = 0x00FF_FFFF_FFFF_FE00
-"""Bits 9 to 55 of an entry of either table."""
+"""Bits 9 to 55, the address, of an entry of either table."""
 _COMPRESSED: Final = 1 << 62
 _RESERVED_L1: Final = 0x7F00_0000_0000_01FF
 _RESERVED_L2: Final = 0x3F00_0000_0000_01FE
-"""Bits of an entry of either table that are 0; of the second one's, where the cluster is not compressed."""
+"""Bits of an entry that must be 0: in the L1 table, and in the L2 table where the cluster is not compressed."""
 _LEAST_HEADER: Final = 104
-"""Bytes of a header of version 3."""
+"""Smallest length of a version 3 header, in bytes."""
 _ZERO: Final = 1
 _SUBCLUSTERS: Final = 32
 _LONGEST_NAME: Final = 1023
 _MOST_L1_ENTRIES: Final = 1 << 22
-"""QEMU's limit of 32 MiB for the first table; looking for data in an empty disk passes each entry."""
+"""QEMU's limit of 32 MiB for the L1 table; a search for data in an empty disk passes each entry."""
 _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
 
@@ -61,10 +61,10 @@ def probe(head: bytes) -> bool:
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
-    """The disk.
+    """The disk in a qcow2 image.
 
     Raises:
-        CorruptImage: The header is damaged, or asks for what this library does not read.
+        CorruptImage: The header is damaged, or needs features that are not supported.
     """
     reader = _Reader(source)
     return MappedDisk(KIND, source, reader.header.size, reader.locate, reader.problems)
@@ -106,7 +106,7 @@ class _Reader:
             raise _refused("encryption", "the disk is encrypted, which is not read", 32)
         if header.backing_file_offset > 1 << header.cluster_bits:
             raise _refused("backing_file_offset", "the name that it leads to is not in the first cluster", 8)
-        if header.backing_file_offset and header.backing_file_size:  # to QEMU, too, a name without a byte is none
+        if header.backing_file_offset and header.backing_file_size:  # for QEMU also, an empty name means no file
             length = min(header.backing_file_size, _LONGEST_NAME)
             name = read_up_to(self._source, header.backing_file_offset, length).decode("utf-8", "replace")
             raise _refused("backing_file_offset", f"the disk rests on another file, {name!r}, which is not read", 8)
@@ -160,7 +160,7 @@ class _Reader:
         return Run(left, start + within)
 
     def _locate_subcluster(self, start: int, within: int, at: int) -> Run:
-        """With extended entries a bit for each 32nd of a cluster says whether it is there."""
+        """See `MappedDisk`; with extended entries, a bit for each 32nd of a cluster says whether it is allocated."""
         bitmap = self._tables.number(at + 8, 8, "L2 table")
         size = self._cluster // _SUBCLUSTERS
         number, skip = divmod(within, size)

@@ -1,6 +1,6 @@
 """VHDX, fixed and dynamic. Source: Microsoft, [MS-VHDX] 8.0.
 
-Differencing disks are recognised and refused. The log is not replayed: where it is not empty, that is a problem.
+Differencing disks are recognised and refused. The log is not replayed; a log that is not empty is a problem.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ MAGICS: Final = (Signature("vhdx", "Hyper-V disk image (VHDX)", 0, b"vhdxfile", 
 REFERENCES: Final = ("Microsoft, [MS-VHDX] 8.0",)
 _MIB: Final = 1 << 20
 _MOST_ENTRIES: Final = 2047
-"""Entries for which a region table or a metadata table has room ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
+"""Largest number of entries in a region table or a metadata table ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
 _LARGEST_DISK: Final = 64 << 40
-"""Bytes ([MS-VHDX] 2.6.2.2)."""
+"""Largest size of a disk in bytes ([MS-VHDX] 2.6.2.2)."""
 _STATE: Final = 0x7
 _RESERVED_STATES: Final = (4, 5)
-"""Of a payload block ([MS-VHDX] 2.5.1.1)."""
+"""Reserved states of a payload block ([MS-VHDX] 2.5.1.1)."""
 _IS_REQUIRED: Final = 0x4
-"""Flag of a metadata item ([MS-VHDX] 2.6.1.2)."""
+"""Flag of a required metadata item ([MS-VHDX] 2.6.1.2)."""
 _KNOWN_ITEMS: Final = (FILE_PARAMETERS, DISK_SIZE, SECTOR_SIZE, PHYSICAL_SECTOR_SIZE, DISK_ID, PARENT_LOCATOR)
 _BITMAP_BITS: Final = 1 << 23
-"""Sectors that one block of a sector bitmap is for."""
+"""Number of sectors that one block of a sector bitmap covers."""
 
 
 def probe(head: bytes) -> bool:
@@ -67,10 +67,10 @@ def probe(head: bytes) -> bool:
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
-    """The disk.
+    """The disk in a VHDX.
 
     Raises:
-        CorruptImage: Both headers or both region tables are damaged, or the metadata; or it is a differencing disk.
+        CorruptImage: Both headers, both region tables or the metadata are damaged, or it is a differencing disk.
     """
     reader = _Reader(source)
     return MappedDisk(KIND, source, reader.size, reader.locate, reader.problems)
@@ -114,7 +114,7 @@ class _Reader:
         if self.size % sector:
             self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are no whole sectors", self._metadata)
         self._ratio = _BITMAP_BITS * sector // self._block
-        """Payload blocks before each entry for a sector bitmap."""
+        """Number of payload blocks before each sector bitmap block in the block allocation table."""
         blocks = -(-self.size // self._block)
         if blocks and blocks + (blocks - 1) // self._ratio > self._table_entries:
             raise self._bad(f"the block allocation table is too short for {self.size} bytes")
@@ -135,7 +135,7 @@ class _Reader:
         return max(found, key=lambda header: header.sequence_number)
 
     def _check_places(self, header: VhdxHeader, regions: dict[bytes, RegionTableEntry]) -> None:
-        """Tell of versions that are not known ([MS-VHDX] 2.2.2), and of regions and a log that overlap (2.2.3)."""
+        """Report unknown versions ([MS-VHDX] 2.2.2), and regions and a log that are misplaced or overlap (2.2.3)."""
         at = header.source_offset or 0
         if header.version != 1 or header.log_version:
             self.problems.note(
