@@ -49,7 +49,7 @@ class Archive(FileTree, Closing):
     _SKIPS_UNSAFE = False
 
     def __init__(self, kind: str, home: ArchiveHome) -> None:
-        """Made by `open_archive`."""
+        """Constructor for `open_archive` and `ArchiveHome.files`."""
         self.kind = kind
         """Format of the archive: "tar", "vmtar", "zip", "ar" or "iso9660"."""
         self._home = home
@@ -207,7 +207,7 @@ class ArchiveHome:
                             message = f"a member whose path has {len(member.path)} characters is left out"
                             problems.add(Problem("archive", message, member.offset))
                             continue
-                        members.append(member)  # what was read before damage is kept
+                        members.append(member)  # members read before damage are kept
                         path_bytes += len(member.path) * (member.path.count("/") + 1) + len(member.target or "")
                 except CorruptImage as error:
                     last.append(Problem.of(error))

@@ -262,7 +262,7 @@ class _Extra:
 
 
 class _Reader:
-    """Reads the headers of one archive from its beginning."""
+    """Reader of the headers of one archive, from its beginning."""
 
     def __init__(self, source: ReadAt, report: Report) -> None:
         self._source, self._report = source, report

@@ -317,7 +317,7 @@ def _check_local_fields(entry: zipfile.ZipInfo, header: bytes, report: Callable[
     pairs = [("method", method, entry.compress_type), ("encryption", flags & _ENCRYPTED, entry.flag_bits & _ENCRYPTED)]
     if not flags & _IS_DESCRIBED_BEHIND:
         pairs.append(("CRC", crc, entry.CRC))
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size == entry.compress_size:  # else told below
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size == entry.compress_size:  # reported elsewhere
             sizes = (("compressed size", compressed, entry.compress_size), ("size", size, entry.file_size))
             pairs += [pair for pair in sizes if pair[1] != _IN_EXTRA_FIELD]
     told = [f"{field} {local:#x}, not {expected:#x}" for field, local, expected in pairs if local != expected]
@@ -472,7 +472,7 @@ class _MemberDecoder:
         return found
 
     def copy(self) -> Self | None:
-        """None: most libraries can't copy their state."""
+        """Always None here, because most libraries can't copy their state."""
         return None
 
     @property

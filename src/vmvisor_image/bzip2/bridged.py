@@ -62,7 +62,7 @@ class BridgedReader(Source):
         end = 0
         for block in reader.salvage():
             if block.start_bit - end > _BETWEEN_STREAMS:
-                found.clear()  # damaged again: what was before has no place
+                found.clear()  # damaged again: the blocks before it have no known place
             found.append((block.start_bit, block.end_bit, len(block.data)))
             end = block.end_bit
             self.meter.add(len(block.data))

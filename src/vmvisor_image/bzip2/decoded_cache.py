@@ -120,7 +120,7 @@ class DecodedCache:
                 for at, size, data in _stretches_of(start, segments):
                     if self._may_write and self._taken < self._limit and self._find(at) is None:
                         self._add_one(at, size, data)
-            except OSError:  # the disk is full, or the folder can't be written: that is no reason not to read
+            except OSError:  # the disk is full, or the directory can't be written: reading goes on
                 self._give_up_writing()
 
     def close(self) -> None:

@@ -358,7 +358,7 @@ class Bzip2Reader(Source):
 
     def start_in_child(self) -> None:
         """Leave the threads, and the work that they were doing, to the parent, after a fork."""
-        if not self._lock.acquire(blocking=False):  # a thread that is not here was changing what it guards
+        if not self._lock.acquire(blocking=False):  # a thread of the parent was changing what it guards
             self._cache, self._repeats = BlockCache(self._cache.limit), BlockCache(self._repeats.limit)
         self._walk_lock, self._lock = threading.RLock(), threading.RLock()
         self._pool = None

@@ -136,7 +136,7 @@ class BlockWalk:
         if place is None or self.failure is not None:
             return
         if self._pending and (self._pending[0][0].start_bit, self._pending[0][0].level) != (place.bit, place.level):
-            self._set_plans_aside()  # the chain went on elsewhere than the candidates told
+            self._set_plans_aside()  # the chain did not continue at the expected candidate
         if not self._pending:
             self._planned = (place.bit, place.level)
         expected = place.start + sum(_size_of(span, future) for span, future in self._pending)
@@ -349,7 +349,7 @@ class BlockWalk:
         self._last_length = length
 
     def _stream_boundary(self, bit: int, following: int) -> tuple[int, int] | None:
-        """End in bits of the stream, and level of the next one, if a stream header precedes `following`; else None."""
+        """End in bits of the stream, and level of the next one; None if no stream header precedes `following`."""
         if following % 8:
             return None
         header = following // 8 - _HEADER_BYTES

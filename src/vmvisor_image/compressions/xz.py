@@ -83,7 +83,7 @@ class _LzmaDecoder:
         self._new_decoder()
 
     def copy(self) -> Self | None:
-        """None: liblzma can't copy its state."""
+        """Always None, because liblzma can't copy its state."""
         return None
 
     def _new_decoder(self) -> None:

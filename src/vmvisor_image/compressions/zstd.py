@@ -264,7 +264,7 @@ class _ZstdDecoder:
         return self._input_start + self._input.tell()
 
     def copy(self) -> Self | None:
-        """None: libzstd can't copy its state."""
+        """Always None, because libzstd can't copy its state."""
         return None
 
     def _enter_frame(self, start: int, length: int | None) -> None:

@@ -143,7 +143,7 @@ class File(_Entry, Pieced):
         token: Any,
         attributes: FileAttributes | None = None,
     ) -> None:
-        """Made by volumes and archives.
+        """Constructor for volumes and archives.
 
         Args:
             home: Partition or archive that the file lies in.
@@ -399,7 +399,7 @@ class Directory(_Entry):
         fold_case: bool,
         attributes: FileAttributes | None = None,
     ) -> None:
-        """Made by volumes; `list_entries` is called once."""
+        """Constructor for volumes and archives; `list_entries` is called once."""
         super().__init__(path, modified)
         self.attributes = attributes
         """Owner and permissions; None where the volume has none or they are not read, and for the root."""

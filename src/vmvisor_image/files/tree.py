@@ -56,7 +56,7 @@ class FileTree(Shown, Mapping[str, File]):
         fold_case: bool,
         home: FileHome | None = None,
     ) -> None:
-        """Made by volumes.
+        """Constructor for volumes and archives.
 
         Args:
             root: The root directory.

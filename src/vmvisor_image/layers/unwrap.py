@@ -110,5 +110,5 @@ def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:
 
 
 def _has_table(head: bytes) -> bool:
-    """Whether a source begins as a partition table or boot sector does; CDs that also boot from a USB stick do, too."""
+    """Whether a source begins as a partition table or boot sector does, as do CDs that also boot from a USB stick."""
     return head[510:512] == b"\x55\xaa"

@@ -135,7 +135,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> Source:
         padding = -len(text) % _SECTOR  # qemu-img leaves old memory contents here
         if rest[padding:].strip(b"\0") or _EXTENT_BYTES.search(
             rest[:padding]
-        ):  # QEMU stops there, too; but extents may be behind it
+        ):  # QEMU also stops there, but extents may follow
             raise _refused(f"its text goes on behind a NUL at byte {len(text):#x}")
         return join_extents(parse_descriptor(text), options.neighbour)
     return open_sparse(source)
