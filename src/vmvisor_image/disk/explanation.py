@@ -1,4 +1,4 @@
-"""How things are said in words; of a partition: what it is for on its generation, and what can be done with it."""
+"""Wording of counts and generations, and of a partition's purpose and uses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vmvisor_image.volumes.role import Role
 
 
 def counted(number: int, noun: str) -> str:
-    """How many there are of what is counted, such as "1 file"."""
+    """A number and its noun, such as "1 file" or "2 files"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def described_generation(layout: Generation | None, generation: Generation | None) -> str | None:
-    """The layout of a disk's table and whose disk it is by all else, in a few words; None where nothing tells."""
+    """A few words on the layout of a disk's table and its generation by other evidence; None where neither is known."""
     if layout is None:
         return None if generation is None else f"disk of {generation.value}, in no layout that is known"
     if generation is None or generation is layout:
