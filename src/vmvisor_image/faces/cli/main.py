@@ -1,4 +1,4 @@
-"""The entry point of the command line: its arguments, its exit status, and what ends it early."""
+"""The entry point of the command line: its arguments, its exit status, and its errors."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _INTERRUPTED = 130
 _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
-"""What shtab completes in the place of an argument, by its name in the help."""
+"""Kind of completion by shtab for an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; errors are one line on standard error."""
+    """Exit status of running one command; errors are one line on standard error."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before this began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # open for as long as Python runs
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.problems:
             complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
             status = status or BAD_INPUT
-    except DestinationFailed as error:  # no misuse: the disk is full, or the folder is gone
+    except DestinationFailed as error:  # not misuse: the disk is full, or the directory is gone
         return _fail(error, BAD_INPUT)
     except (UsageError, *_MISUSED) as error:
         _fail(error, MISUSE)
@@ -86,18 +86,18 @@ def _fail(error: Exception, status: int) -> int:
 
 
 _Run = Callable[[argparse.Namespace], int]
-"""A command: it takes the options, and gives the exit status."""
+"""A command, which takes the options and gives the exit status."""
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
-"""Where commands are added."""
+"""Collection to which commands are added."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that says in one line what is wrong, as all errors are said, and takes options between arguments."""
+    """A parser that reports errors in one line, like all errors, and takes options between arguments."""
 
     _is_interleaving = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse a command's options first, as an argument that may be left out counts as left out at an option."""
+        """Parse a command's options first, as an optional argument would otherwise count as left out at an option."""
         if self._subparsers is not None or self._is_interleaving:
             return super().parse_known_args(args, namespace)
         self._is_interleaving = True
@@ -111,12 +111,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _suffixes(formats: Iterable[Format]) -> str:
-    """The usual suffix of each format."""
+    """Usual suffixes of formats, one for each, as text."""
     return ", ".join(each.SUFFIXES[0] for each in formats if each.SUFFIXES)
 
 
 def _what_is_opened() -> str:
-    """What may wrap a disk, by the usual suffixes."""
+    """Forms of a disk image, by their usual suffixes."""
     archives = _suffixes(each for each in ARCHIVES if each.HOLDS_DISKS)
     return (
         f"bare (.dd), compressed (.dd{_suffixes(COMPRESSIONS)}), on an installer CD ({', '.join(CD_SUFFIXES)}), in an"
@@ -125,7 +125,7 @@ def _what_is_opened() -> str:
 
 
 def _archive_names() -> str:
-    """The formats of archives."""
+    """Names of the formats of archives, as text."""
     *names, last = [each.NAME for each in ARCHIVES]
     return f"{', '.join(names)} or {last}"
 
@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
-    """A command that opens an image, with the options that all of those have."""
+    """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
     _add_source(added, takes_pipes=name == "convert")
     added.add_argument(
@@ -246,7 +246,7 @@ def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool) -> None:
 
 
 def _source(text: str) -> str:
-    """A path or URL as it is given; that of standard input for "-"."""
+    """Path or URL as it is given; the path of standard input for "-"."""
     return "/dev/stdin" if text == "-" else text
 
 
