@@ -1,6 +1,6 @@
 """Disks with a GUID partition table, of ESXi 5 to 8 among them; see `vmvisor_image.testing.forge` for the others.
 
-What vouches for what each function makes is in its docstring.
+The docstring of each function names the programs that vouch for its result.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from vmvisor_image.testing.forge import SparseImage, Tree, fat_volume
 from vmvisor_image.testing.forge_vmfs import vmfs_headers
 
 _NAMESPACE: Final = UUID("6f1d2a6c-7c52-4f2e-9a1b-7d3a5e0c4b11")
-"""Identifiers are made of this and a name, so that the same disk comes out each time."""
+"""Namespace of identifiers, which are made of it and a name, so that the same disk results each time."""
 _ENTRIES: Final = 128
 _SHIPPED_FIRST: Final = 64
-"""First usable sector of the heads that are shipped."""
+"""First usable sector in shipped disk heads."""
 _UNUSED: Final = PartitionEntry(0, bytes(3), 0, bytes(3), 0, 0)
 
 
@@ -32,12 +32,12 @@ class GptPartition:
     """A partition to put on a disk."""
 
     number: int
-    """Its slot, from 1."""
+    """Number of its slot, from 1."""
     type_guid: UUID
     first_lba: int
-    """In sectors of the disk."""
+    """First sector, in sectors of the disk."""
     sectors: int
-    """In sectors of the disk."""
+    """Size in sectors of the disk."""
     name: str = ""
     attributes: int = 0
     content: SparseImage | None = field(default=None, compare=False)

@@ -1,6 +1,6 @@
 """Forged boot modules: tar and vmtar archives, kernels, signed modules, microcode, encrypted configurations.
 
-What vouches for what each function makes is in its docstring.
+The docstring of each function names the programs that vouch for its result.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _members(files: Mapping[str, bytes], links: Mapping[str, str]) -> list[tuple
 
 
 def _split(path: str, longest: int) -> tuple[bytes, bytes]:
-    """Prefix and name."""
+    """Prefix and name of a path."""
     raw = path.encode()
     if len(raw) <= 100:
         return b"", raw

@@ -203,9 +203,7 @@ class VmfsBlocks:
         kinds = set(map(kind_of, inner))
         if kinds and kinds <= {FILE_BLOCK, LARGE_BLOCK}:
             levels = 1
-        elif (
-            kinds and kinds <= self._table_kinds and unit >= self.geometry.block
-        ):  # otherwise they may be the file's sub-blocks
+        elif kinds and kinds <= self._table_kinds and unit >= self.geometry.block:  # or they may be its sub-blocks
             levels = 2
         return (entries,) if levels == 1 else (entries, self._first_table(inner)[0])
 

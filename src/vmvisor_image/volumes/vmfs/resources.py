@@ -327,9 +327,7 @@ class ResourceFiles:
             run = content.locate(at)
             count = min(run.length, end - at)
             if run.start is not None:
-                with contextlib.suppress(
-                    CorruptImage
-                ):  # then each is read by itself, and the damaged ones are reported
+                with contextlib.suppress(CorruptImage):  # each is then read by itself, and the damaged ones reported
                     yield at - offset, run.start, self._volume.read_at(run.start, count)
             at += count
 
