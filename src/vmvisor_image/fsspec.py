@@ -183,7 +183,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         """Time at which a file was last written; see `File.modified`.
 
         Raises:
-            PathNotFound: There is none.
+            PathNotFound: The path does not exist.
             NotImplementedError: The time is not known; fsspec uses this error for that.
         """
         time: datetime | None = self.info(path)["modified"]
@@ -200,7 +200,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         """Bytes of a file from `start` to `end` (exclusive), both as in a slice, and so cut at the file's end.
 
         Raises:
-            PathNotFound: There is none.
+            PathNotFound: The path does not exist.
             NotAFile: The path is a directory; also an IsADirectoryError.
             CorruptImage: The file is damaged there.
         """

@@ -240,7 +240,7 @@ class SystemTree(FileTree):
         """File at `path`.
 
         Raises:
-            PathNotFound: There is no such file; it is also a KeyError.
+            PathNotFound: There is no such file; also a KeyError.
         """
         clean = "/".join(part for part in str(path).split("/") if part not in ("", "."))
         for number in reversed(range(len(self._modules))):

@@ -123,10 +123,10 @@ def read_configuration(file: File) -> bytes:
 
 
 def read_bank(partition: BankPartition) -> BootBank | None:
-    """The boot bank in a partition; None where there is no FAT volume with a ``boot.cfg``.
+    """Boot bank in a partition; None where there is no FAT volume with a ``boot.cfg``.
 
     Raises:
-        CorruptImage: It can't be read.
+        CorruptImage: The directory or its ``boot.cfg`` can't be read.
     """
     volume = partition.volume
     if not has_files(volume) or complete(volume).boot_medium != "disk":
@@ -150,7 +150,7 @@ def read_bank(partition: BankPartition) -> BootBank | None:
 
 
 def active_bank(banks: Iterable[BootBank]) -> BootBank | None:
-    """The bank that the boot loader starts; None where it would start none."""
+    """Bank that the boot loader starts; None where it would start none."""
     marked = [bank for bank in banks if bank.uuid is not None][:_MOST_BANKS]
     startable = [bank for bank in marked if bank.obstacle is None]
     return max(startable, key=lambda bank: bank.updated or 0, default=None)

@@ -30,7 +30,7 @@ def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None 
 
     Raises:
         NotAFileSystem: There is no VMFS partition, no volume of that name, or no device with the volume's start.
-        InvalidArgument: The sources hold several volumes and `volume` names none, or there are no sources.
+        InvalidArgument: The sources hold several volumes and `volume` does not choose one, or there are no sources.
         CorruptImage: A source can't be opened.
     """
     if not sources:

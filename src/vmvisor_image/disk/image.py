@@ -187,9 +187,9 @@ class Image(Shown, Source):
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that tell whether what was opened is still the same; see `vmvisor_image.streams.fingerprint`.
+        """Fingerprint of the source, 32 bytes that differ after a change; see `vmvisor_image.streams.fingerprint`.
 
-        Of a disk in several files it is that of all of them.
+        For a disk in several files it is that of all of them.
         """
         found = [fingerprint(source) for source in self.sources]
         return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()
@@ -220,7 +220,7 @@ class Image(Shown, Source):
 
     @property
     def scheme(self) -> Scheme:
-        """Kind of the partition table: "mbr", "gpt", or "none" where there is none."""
+        """Kind of the partition table: "mbr", "gpt", or "none" without one."""
         return self.partitions.scheme
 
     @property
@@ -321,12 +321,12 @@ class Image(Shown, Source):
         return self.disk.skip_zeros(offset, end)
 
     def close(self) -> None:
-        """Close what `open` opened; a file object or `ReadAt` of the caller's stays open."""
+        """Close everything that `open` opened; a file object or `ReadAt` of the caller's stays open."""
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, None
         with contextlib.ExitStack() as stack:  # all of them, even where one fails
-            for close in opened.closers if opened is not None else ():  # what was opened last is closed first
+            for close in opened.closers if opened is not None else ():  # the last opened is closed first
                 stack.callback(close)
 
     def _open(self) -> _Opened:

@@ -38,7 +38,7 @@ class PartitionTable(Shown):
         restart_in_child(self)
 
     def start_in_child(self) -> None:
-        """After a fork: another thread may have been looking for the next entry, which goes on in the parent only."""
+        """Restart after a fork: a thread that was searching the next entry continues in the parent only."""
         self._look_again()
 
     def _look_again(self) -> None:
@@ -78,7 +78,7 @@ class PartitionTable(Shown):
         return self._table.check_copies()
 
     def find(self) -> Iterator[Partition]:
-        """The partitions one by one, as they are found: the disk is read no further than to the one that is given."""
+        """Partitions one by one, as they are found: the disk is read no further than to the current one."""
         position = 0
         while True:
             while position < len(self._found):  # it only grows
@@ -195,7 +195,7 @@ class PartitionTable(Shown):
                     if entry is None:
                         return None
                     self._found.append(Partition(self._owner, entry, self.scheme))
-                except BaseException:  # the source failed, or Ctrl-C came: go on from here when asked again
+                except BaseException:  # the source failed, or Ctrl-C came: the next call continues from here
                     self._look_again()
                     raise
             return self._found[position]

@@ -173,7 +173,7 @@ def _table_body(table: PartitionTable, disk_size: int | None) -> str:
 
 
 def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
-    """The disk from left to right, to scale; what is too small to be seen gets two units."""
+    """SVG map of the disk from left to right, to scale; partitions too small to be seen get two units."""
     end = map_end(partitions, disk_size)
     if end == 0:
         return ""

@@ -23,7 +23,7 @@ Hashes = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Bytes of the disk that belong to no partition and are no partition table."""
+    """Bytes of the disk that belong neither to a partition nor to the partition table."""
 
     offset: int
     """First byte, from the start of the decoded disk."""

@@ -465,7 +465,7 @@ class _Names:
             0x10 if extension == extension.lower() != extension.upper() else 0
         )
         plain = (
-            name.isascii()  # "\u0131" is no letter of a short name, but its capital is
+            name.isascii()  # "\u0131" is not a letter of a short name, but its capital is
             and 0 < len(base) <= 8
             and len(extension) <= 3
             and set(base.upper() + extension.upper()) <= _SHORT_CHARACTERS
@@ -716,7 +716,7 @@ def esx67_boot_partition(tree: Tree, *, sector_size: int = SECTOR) -> SparseImag
 
     Vouched for by ``fsck.fat``, ``blkid`` and ``mtype``: ``tests/test_purpose.py``. Sizes, sectors, kinds of FAT and
     markers (of their UUIDs the first four bytes) are those of that installer's bootpart and bootpart4kn, and of the
-    first one the label and what is reserved and hidden; the marker says FAT16 of both.
+    first one also label, reserved and hidden sectors; the marker says FAT16 in both.
 
     Args:
         tree: Files and directories in it.
@@ -741,7 +741,7 @@ def incompressible(name: str, size: int) -> bytes:
 
 
 def module(name: str, size: int, text: bytes = b"") -> bytes:
-    """A stand-in for a boot module: gzip of `size` bytes in all, most of them incompressible.
+    """A stand-in for a boot module: gzip of `size` bytes in total, most of them incompressible.
 
     Vouched for by ``gzip``: ``tests/test_vouchers.py``.
 

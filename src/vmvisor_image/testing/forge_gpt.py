@@ -54,7 +54,7 @@ def gpt_disk(
     """A disk with a protective master boot record and both copies of the table, of 128 entries each.
 
     Vouched for by ``sgdisk`` and ``sfdisk``: ``tests/test_gpt.py``. Of `as_shipped` by the head of a dd image
-    (``gptstart``) that the installer of ESXi 6.7 ships, whose fields were read and are told in the schema; sgdisk reads
+    (``gptstart``) that the installer of ESXi 6.7 ships, whose fields were read and are in the schema; sgdisk reads
     the same partitions from it.
 
     Args:

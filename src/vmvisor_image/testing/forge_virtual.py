@@ -91,7 +91,7 @@ def vmdk_disk(disk: bytes, *, compressed: bool = False) -> bytes:
 
     Args:
         disk: The disk.
-        compressed: Deflate each grain, behind its marker.
+        compressed: Whether to deflate each grain, after its marker.
     """
     grains = _blocks(disk, _GRAIN * _SECTOR)
     tables = -(-len(grains) // 512)
@@ -146,7 +146,7 @@ def vhd_disk(disk: bytes, *, fixed: bool = False) -> bytes:
 
     Args:
         disk: The disk.
-        fixed: The data as it is, with a footer behind it.
+        fixed: Whether to store the data unchanged, with a footer after it.
     """
     footer = vhd.VhdFooter(
         magic=vhd.FOOTER_MAGIC,

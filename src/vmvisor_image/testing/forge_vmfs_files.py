@@ -203,7 +203,7 @@ class _Node:
 
     number: int
     content: Content | None = None
-    """None, or what it is beside its entries, of a directory."""
+    """Content of a file; for a directory its further properties, or None."""
     children: dict[str, _Node] = field(default_factory=dict)
 
 
@@ -230,18 +230,18 @@ class _Writer:
         self._header = 2 * self._alignment
         self._descriptor_size = self._header if self._is_6 else 2048
         self._descriptors_in_cluster = 32 if self._is_3 else 128 if self._is_6 else 200
-        """Seen on real volumes of VMFS 3 and 5; so many of VMFS 6 that a reader may not want to read them at once."""
+        """Number as on real volumes of VMFS 3 and 5; for VMFS 6 too many for a reader to read at once."""
         self._width, self._pointers = (8, MOST_POINTERS_6) if self._is_6 else (4, 256)
         if self._alignment > USUAL_ALIGNMENT:
             self._pointers = self._alignment // 16
         self._is_5 = not self._is_3 and not self._is_6
         self._sub_block = 8192 if self._is_5 else 0x10000
         self._sub_blocks = 64 if self._is_5 else 16
-        """In a cluster; of VMFS 5 so many that pointers need the two bits of dense ones."""
+        """Sub-blocks in a cluster; in VMFS 5 enough that pointers need the two bits of dense ones."""
         self._pointer_block = 0x10000 if self._is_6 else 4096
         self._resident = 0 if self._is_3 else 1024
         if self._is_6:
-            self._resident = self._alignment - DISK_BLOCK - 8 * self._pointers  # which are behind it
+            self._resident = self._alignment - DISK_BLOCK - 8 * self._pointers  # which follow it
         self._blocks = blocks
         self._pages: dict[int, bytearray] = {}
         self._large: dict[tuple[int, int], int] = {}

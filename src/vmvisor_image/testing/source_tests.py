@@ -127,7 +127,7 @@ class SourceTests:
     def test_zeros_that_are_skipped_are_zeros(self) -> None:
         """`skip_zeros` never skips data."""
         source, content = self._open()
-        for is_read in (False, True):  # what was read may be known better
+        for is_read in (False, True):  # after reading, more may be known
             if is_read:
                 source.read_at(0, len(content))
             for offset in (*_borders(len(content)), len(content) + 1, _FAR):

@@ -108,7 +108,7 @@ class FatFigures:
     differences: tuple[Difference, ...]
     """Copies that differ from the first."""
     summary: FreeSummary | None
-    """FAT32's FSInfo; None where there is none."""
+    """Content of FAT32's FSInfo; None without one."""
 
     @property
     def summary_agrees(self) -> bool:

@@ -39,7 +39,7 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One thing on the disk that says what a partition is."""
+    """A finding on the disk about a partition's content or purpose."""
 
     statement: str
     """Finding in words."""

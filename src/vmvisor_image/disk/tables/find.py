@@ -26,7 +26,7 @@ def find_table(disk: ReadAt) -> Table:
     if len(sector) < SECTOR:
         what = likeness(disk, match_signature(disk))
         return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(what)}")
-    # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
+    # A FAT boot sector also ends in 55 AA; mkfs.fat even puts a table with one entry from sector 0 into it.
     label = foreign_label(disk, sector)
     is_mbr = label is None and is_plausible(sector)
     # Without 55 AA, the section table of a program, for example, is as plausible as a partition table.

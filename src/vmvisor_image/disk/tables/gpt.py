@@ -80,7 +80,7 @@ class GptTable:
 
     @property
     def header(self) -> GptHeader:
-        """The header that is used, as it is on disk."""
+        """Header of the copy that is used, as it is on disk."""
         return self._copy.header
 
     @property

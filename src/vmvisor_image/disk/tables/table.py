@@ -105,7 +105,7 @@ class Table(Protocol):
     def entries(self) -> Iterator[TableEntry]:
         """The partitions, in the order in which they can be found by reading the disk from its start.
 
-        Nothing is read before it is needed, so that a caller who stops early costs a compressed image little.
+        Nothing is read before it is needed, so that of a compressed image little is decoded where a caller stops early.
         """
         ...
 

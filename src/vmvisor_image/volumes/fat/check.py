@@ -80,7 +80,7 @@ class ClusterMap:
     def _follow(self, cluster: int, number: int) -> tuple[int, int, str, int]:
         """Own clusters of a chain, all its clusters, its end as in `WrongChain.end`, and the joined cluster, or 0.
 
-        Every cluster is visited once for all chains, so that many that join each other cost no more than one.
+        Every cluster is visited once for all chains, so that many chains that join each other take no longer than one.
         """
         count = 0
         table, owner, position = self._table, self._owner, self._position

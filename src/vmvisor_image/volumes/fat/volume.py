@@ -125,7 +125,7 @@ class FatVolume(BaseVolume):
         block = BiosParameterBlock.parse(sector, base=start)
         kind: type[Fat16BootSector | Fat32BootSector] = Fat16BootSector if block.sectors_per_fat_16 else Fat32BootSector
         self.boot_sector: Fat16BootSector | Fat32BootSector = kind.parse(sector, base=start)
-        """The boot sector as it is on disk."""
+        """Boot sector as it is on disk."""
         if self.boot_sector.signature != SIGNATURE:
             self._note(510, "signature: 55 AA is missing")
         self.geometry = self._checked_geometry(size)
