@@ -8,7 +8,7 @@ For example::
 Everything on disk is made of the records that the library reads with (`vmvisor_image.schemas`). Images are sparse:
 only data that is not zero takes memory.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations

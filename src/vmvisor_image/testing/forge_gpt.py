@@ -1,6 +1,6 @@
 """Disks with a GUID partition table, of ESXi 5 to 8 among them; see `vmvisor_image.testing.forge` for the others.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Deterministic small ISO 9660 volumes, plain or with the names of Rock Ridge.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations

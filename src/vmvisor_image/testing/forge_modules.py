@@ -1,6 +1,6 @@
 """Forged boot modules: tar and vmtar archives, kernels, signed modules, microcode, encrypted configurations.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations

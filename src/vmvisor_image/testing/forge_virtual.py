@@ -1,6 +1,6 @@
 """Deterministic qcow2, VMDK, VHD and VHDX files of a small disk; every block of the disk is stored.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations

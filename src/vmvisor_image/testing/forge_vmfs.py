@@ -1,6 +1,6 @@
 """Headers of VMFS volumes, without files; see `vmvisor_image.testing.forge` for other images.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations

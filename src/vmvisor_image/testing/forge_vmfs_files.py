@@ -1,6 +1,6 @@
 """Small VMFS 3, 5, 6 and VMFS-L volumes with files in them, built from the records that the reader reads.
 
-The docstring of each function names the programs that vouch for its result.
+What vouches for what each function makes is in its docstring.
 """
 
 from __future__ import annotations
