@@ -419,7 +419,7 @@ def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: 
         with contextlib.suppress(Exception):  # the first error says what is wrong
             writer.close()
         raise
-    except BaseException as error:  # noqa: BLE001  # Ctrl-C also
+    except BaseException as error:  # noqa: BLE001  # also Ctrl-C
         interruption = error
     if group:
         put()

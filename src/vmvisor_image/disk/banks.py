@@ -64,7 +64,7 @@ class BootBank:
     state: BootState
     """State by ``bootstate``; a missing one counts as 0, as it does for the loader."""
     configuration: BootConfig
-    """Its whole ``boot.cfg``."""
+    """Content of its ``boot.cfg``."""
     configuration_offset: int | None
     """Bytes from the start of the decoded disk to its ``boot.cfg``; None for an empty one."""
 

@@ -216,7 +216,7 @@ class Partition(Shown, Source):
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """Its entry in the partition table and the headers of its volume, by their names, as they are on disk."""
+        """Entry in the partition table and headers of the volume, by their names, as they are on disk."""
         entry = {} if self._entry.record is None else {"partition entry": self._entry.record}
         return entry if self.volume is None else {**entry, **self.volume.records}
 

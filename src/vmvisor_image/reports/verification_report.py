@@ -163,11 +163,11 @@ class VerificationReport:
     gpt: tuple[GptCheck, ...]
     """CRCs of both copies of a GPT, the primary one first; empty for any other table."""
     gaps: tuple[Gap, ...]
-    """In disk order."""
+    """Gaps outside of partitions, in disk order."""
     partitions: tuple[PartitionCheck, ...]
     """Partitions in disk order, without extended ones, which only contain others."""
     bad_ranges: tuple[BadRange, ...]
-    """In disk order."""
+    """Unreadable ranges, in disk order."""
     problems: tuple[Problem, ...]
     """All problems, including those of layers and partitions, by place."""
     table_facts: tuple[tuple[str, str], ...] = ()

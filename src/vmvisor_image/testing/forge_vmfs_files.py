@@ -117,11 +117,11 @@ class VmfsRawDevice:
     size: int
     """Bytes of the disk."""
     vendor: str = "FORGED"
-    """At most 8 letters."""
+    """Vendor, at most 8 letters."""
     model: str = "LUN"
-    """At most 16 letters."""
+    """Model, at most 16 letters."""
     disk_id: str = ""
-    """At most 44 letters."""
+    """Identifier, at most 44 letters."""
     disk: NaaDisk | None = None
     """Disk by its NAA identifier, instead of vendor, model and `disk_id`."""
 
@@ -325,7 +325,7 @@ class _Writer:
         return _Resources(name, metadata, self._take(-(-size // BLOCK)) * BLOCK, size)
 
     def _write_resource_file(self, resources: _Resources) -> None:
-        """Its metadata, and a lock and a bitmap for each cluster."""
+        """Write the metadata, and a lock and a bitmap for each cluster."""
         metadata = resources.metadata
         self._put(resources.base, metadata.build())
         if self._is_6 and resources is self._fbb:
