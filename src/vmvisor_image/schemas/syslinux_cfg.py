@@ -82,8 +82,8 @@ class SyslinuxConfig:
 def add_entry(data: bytes, label: str, lines: Sequence[str]) -> bytes:
     """Configuration with an entry added, in the place of an entry with the same label where there is one.
 
-    All other lines stay as they are, byte for byte. In a configuration without entries it becomes the default one, and
-    all other lines are dropped.
+    All other lines stay as they are, byte for byte. In a configuration without entries it becomes the default one, in
+    the place of a ``DEFAULT`` that names an entry that is not there.
 
     Args:
         data: The configuration; empty for a new one.
@@ -91,9 +91,11 @@ def add_entry(data: bytes, label: str, lines: Sequence[str]) -> bytes:
         lines: Settings of the entry, one a line.
     """
     added = "".join((f"label {label}\n", *(f"  {line}\n" for line in lines))).encode("utf-8", "surrogateescape")
-    if not SyslinuxConfig.parse(data).entries:
-        return f"default {label}\n".encode() + added
     kept: list[bytes] = []
+    if not SyslinuxConfig.parse(data).entries:
+        settings = data.splitlines(keepends=True)
+        data = b"".join(line for line in settings if line.lower().split()[:1] != [b"default"])
+        kept.append(f"default {label}\n".encode("utf-8", "surrogateescape"))
     place: int | None = None
     is_replaced = False
     for line in data.splitlines(keepends=True):
