@@ -483,10 +483,10 @@ def contradictions(image: Image) -> list[str]:
             and not any(bank.is_chosen_by_label for bank in table.banks),
             "it has no boot.cfg that can be read": partition.role in BANKS.values()
             and partition.number not in [bank.number for bank in table.banks],
-            "Nothing on the disk tells what it is for": partition.role is Role.UNKNOWN,
+            "Nothing on the disk says what it is for": partition.role is Role.UNKNOWN,
         }
         wrong += [f"{partition.number}: {words}" for words, right in facts.items() if (words in text) > right]
-        always = ("The two disagree", "the boot loader starts this bank", "Nothing on the disk tells what it is for")
+        always = ("The two disagree", "the boot loader starts this bank", "Nothing on the disk says what it is for")
         wrong += [f"{partition.number}, not: {words}" for words in always if facts[words] and words not in text]
         for number, build in re.findall(r"boot\.cfg of partition (\d+) has build=(\S+)", text):
             wrong += [] if build in [b.build for b in table.banks if b.number == int(number)] else [build]

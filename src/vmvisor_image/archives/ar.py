@@ -105,7 +105,7 @@ def _member(header: MemberHeader, name: bytes, start: int, size: int) -> Archive
 def _number(raw: bytes, at: int, field: str) -> int:
     found = _leading_digits(raw, 10)
     if found is None:
-        raise CorruptImage("it is no number", structure="ar header", offset=at, field=field, found=repr(raw))
+        raise CorruptImage("it is not a number", structure="ar header", offset=at, field=field, found=repr(raw))
     return found
 
 

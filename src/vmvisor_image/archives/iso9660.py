@@ -211,7 +211,11 @@ class IsoFileSystem:
             found.append(Problem("ISO 9660 path table", f"{len(missing)} directories are not in it", at))
         # Relocated directories of Rock Ridge are listed in their original place, not where the table has them.
         if self._rock_ridge_skip is None and (unreached := little - self._listed.keys()):
-            found.append(Problem("ISO 9660 path table", f"{len(unreached)} of its directories are reached by none", at))
+            found.append(
+                Problem(
+                    "ISO 9660 path table", f"{len(unreached)} of its directories are not reached from any other", at
+                )
+            )
         return (*found, *self._unequal)
 
     def _path_table(self, descriptor: VolumeDescriptor, at: int, order: Literal["little", "big"]) -> set[int]:
@@ -285,13 +289,13 @@ class IsoFileSystem:
             self._note(at + SECTOR, "ISO 9660 volume descriptor", message)
         if primary is None:
             raise CorruptImage(
-                "there is no primary one",
+                "there is no primary descriptor",
                 structure="ISO 9660 volume descriptor",
                 offset=self._start + FIRST_DESCRIPTOR * SECTOR,
             )
         if primary.block_size not in (512, 1024, 2048):
             raise CorruptImage(
-                "no size of a logical block",
+                "not a valid size of a logical block",
                 structure="ISO 9660 volume descriptor",
                 offset=primary.source_offset,
                 field="block_size",
@@ -304,7 +308,7 @@ class IsoFileSystem:
         at = (descriptor.source_offset or 0) + 156
         record = DirectoryRecord.parse(descriptor.root_directory, base=at)
         if not record.flags & DIRECTORY:
-            self._note(at, "ISO 9660 root directory record", "it is no directory")
+            self._note(at, "ISO 9660 root directory record", "it is not a directory")
         return _Entry("", True, ((_first_block(record), record.data_length),), None, 0o755, 0, 0, None, at)
 
     def _find_rock_ridge(self, root: _Entry) -> int | None:
@@ -486,7 +490,7 @@ class IsoFileSystem:
             except CorruptImage as error:
                 self._problems.add(Problem.of(error))
                 return
-        self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
+        self._note(at, "Rock Ridge system use area", f"it has more continuation areas than {_MOST_CONTINUATIONS}")
 
     def _note(self, offset: int, structure: str, message: str) -> None:
         self._problems.add(Problem(structure, message, offset))

@@ -231,7 +231,7 @@ class _Extra:
             return None
         digits = text.lstrip("0") or "0"
         if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-            message = "it is out of range" if digits.isascii() and digits.isdigit() else "it is no number"
+            message = "it is out of range" if digits.isascii() and digits.isdigit() else "it is not a number"
             raise CorruptImage(
                 message, structure="pax header", offset=at, field=key, expected="digits", found=repr(text[:40])
             )
@@ -521,7 +521,12 @@ def _number(raw: bytes, at: int, field: str) -> int:
     match = _OCTAL.fullmatch(raw)
     if match is None:
         raise CorruptImage(
-            "it is no number", structure="tar header", offset=at, field=field, expected="octal digits", found=repr(raw)
+            "it is not a number",
+            structure="tar header",
+            offset=at,
+            field=field,
+            expected="octal digits",
+            found=repr(raw),
         )
     return int(match[1] or b"0", 8)
 

@@ -160,7 +160,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
     disk = 0 if end is None or end[1][1] == _IN_ZIP64 else end[1][1]
     told = len(entries) if end is None else end[1][4]
     if told != _IN_ZIP64 and told != len(entries) & _IN_ZIP64:
-        message = f"{len(entries)} members are in it, its end record tells of {told}"
+        message = f"{len(entries)} members are in it, its end record counts {told}"
         report(Problem("zip directory", message, None if end is None else end[0]))
     if end is not None and end[0] + _END.size + end[1][7] > source.size:
         report(Problem("zip directory", "the comment in its end record passes the end of the archive", end[0] + 20))

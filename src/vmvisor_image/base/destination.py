@@ -91,7 +91,7 @@ def check_replaceable(dest: Path, *, overwrite: bool) -> None:
         except FileNotFoundError:  # a link that leads nowhere
             is_file = is_link
     if not is_file:
-        raise DestinationExists(f"{dest} is in the way: it is no file that could be replaced")
+        raise DestinationExists(f"{dest} is in the way: it is not a file that could be replaced")
 
 
 def check_apart(dest: Path, source: str | os.PathLike[str]) -> None:

@@ -169,7 +169,9 @@ def _decrypt(source: ReadAt, key: bytes) -> bytes:
     if envelope.attributes.get("vmware.keyHash", found) != found or len(key) != 32:
         raise KeyUnavailable(f"the configuration is encrypted with another key: {envelope.key_id}")
     if source.size < 3 * ENVELOPE_BLOCK:
-        raise TruncatedImage(f"{source.size} bytes are no size of one", structure="configuration envelope", offset=0)
+        raise TruncatedImage(
+            f"{source.size} bytes are not a valid size of one", structure="configuration envelope", offset=0
+        )
     if source.size > _LARGEST:
         raise _damaged(0, f"{source.size} bytes are more than the {_LARGEST} that are decrypted")
     initial = envelope.attributes.get("vmware.iv", b"")

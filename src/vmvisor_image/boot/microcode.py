@@ -121,7 +121,7 @@ def _read_amd(source: ReadAt, at: int, head: bytes, found: list[MicrocodeUpdate]
             raise CorruptImage(f"more than {_MOST} updates", structure=_STRUCTURE, offset=at)
         if not AmdPatch.length() <= section.size <= _LARGEST:
             raise CorruptImage(
-                "no size of an update", structure=_STRUCTURE, field="size", offset=at, found=section.size
+                "not a valid size of an update", structure=_STRUCTURE, field="size", offset=at, found=section.size
             )
         start = at + AmdSection.length()
         patch = AmdPatch.parse(source.read_at(start, AmdPatch.length()), base=start)

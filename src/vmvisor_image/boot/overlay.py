@@ -46,7 +46,7 @@ def build_module(folder: str | os.PathLike[str], name: str, *, base: Archive | N
         raise InvalidArgument(f"a module's name ends in .tgz, .vgz, .z or .t00, .v00 and so on, not {name!r}")
     root = Path(folder)
     if not root.is_dir():
-        raise InvalidArgument(f"{root} is no folder")
+        raise InvalidArgument(f"{root} is not a directory")
     own = {path.relative_to(root).as_posix(): path for path in from_source(_walk(root))}
     return _compress(from_source(_archive(own, base, is_vmtar=is_vmtar)))
 

@@ -391,7 +391,7 @@ class Bzip2Reader(Source):
                 continue
             except IndexRejected as error:
                 if error.is_foreign and not self._index_is_optional:
-                    raise InvalidArgument(f"{os.fspath(path)} is no index, and would be overwritten") from error
+                    raise InvalidArgument(f"{os.fspath(path)} is not an index, and would be overwritten") from error
                 self.index_rejection = copy.copy(error)
             except OSError as error:
                 if not self._index_is_optional:

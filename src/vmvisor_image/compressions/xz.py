@@ -136,7 +136,7 @@ class XzBlockDecoder(_LzmaDecoder):
         self._left -= len(found)
         if not found and self._left:
             raise CorruptImage(
-                "it ends before the bytes that its index tells of",
+                "it ends before the bytes that its index records",
                 structure="xz block",
                 offset=self._block.start,
                 expected=f"{self._block.size} bytes",
@@ -168,7 +168,7 @@ class XzBlockDecoder(_LzmaDecoder):
             is_right = False
         if not is_right:
             raise CorruptImage(
-                f"it has not the {self._block.unpadded} bytes that its index tells of",
+                f"it does not have the {self._block.unpadded} bytes that its index records",
                 structure="xz block",
                 offset=self._block.start,
             )
@@ -196,7 +196,9 @@ class XzDecoder(_LzmaDecoder):
             after += len(padding) - len(padding.lstrip(b"\0"))
             if (after - end) % 4:
                 count = after - end
-                self.problems += (Problem("xz source", f"{count} bytes of stream padding are no multiple of 4", end),)
+                self.problems += (
+                    Problem("xz source", f"{count} bytes of stream padding are not a multiple of 4", end),
+                )
             head = read_up_to(self._source, after, len(_MAGIC))
             if head != _MAGIC:
                 if head:

@@ -219,11 +219,11 @@ def _check_header(source: ReadAt, frame: Frame) -> None:
         size = zstandard.get_frame_parameters(head).content_size
     except zstandard.ZstdError as error:
         raise CorruptImage(
-            f"it tells of a frame where there is none ({error})", structure="zstd seek table", offset=frame.start
+            f"it lists a frame where there is none ({error})", structure="zstd seek table", offset=frame.start
         ) from error
     if size not in (frame.size, _UNKNOWN_SIZE):
         raise CorruptImage(
-            "it tells another size than a frame's header",
+            "it gives another size than a frame's header",
             structure="zstd seek table",
             offset=frame.start,
             expected=f"{size} bytes",

@@ -54,12 +54,12 @@ PURPOSES: Final[Mapping[Role, str]] = {
     ),
     Role.INSTALLER: "It is an installer CD: a boot loader, the hypervisor's kernel and modules, and the installer.",
     Role.CONTAINER: "It holds no data itself: the logical partitions lie in it, each behind an extended boot record.",
-    Role.UNKNOWN: "Nothing on the disk tells what it is for.",
+    Role.UNKNOWN: "Nothing on the disk says what it is for.",
 }
 
 GENERATION_NOTES: Final[Mapping[tuple[Generation, Role], str]] = {
     (Generation.ESX_3I, Role.COREDUMP): (
-        "This is the small partition that the recipe of 2008 took for VMFS. It is none: VMFS has type 0xFB, and"
+        "This is the small partition that the recipe of 2008 took for VMFS. It is not VMFS: VMFS has type 0xFB, and"
         " this one has 0xFC, VMKCORE, which the tools of that time did not know. There is no VMFS in the shipped"
         " image. The datastore (type 0xFB) and the scratch partition (4 GiB of FAT) are made by the installer or on"
         " the first boot, on the disk behind this image (on ESXi 4 in slots 3 and 2); the host's swap file lies on"

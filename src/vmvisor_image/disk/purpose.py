@@ -348,14 +348,14 @@ def _assess_bank(
     if chosen is None:
         role = Role.BOOTBANK if is_first else Role.ALT_BOOTBANK
         if any(bank.is_chosen_by_label for bank in banks):
-            evidence.append(Evidence("banks of ESX 3i 3.5 have no marker: the label tells which is the first", None))
+            evidence.append(Evidence("banks of ESX 3i 3.5 have no marker: the label says which is the first", None))
             return Purpose(role, tuple(evidence))
-        reason = "" if own is None or own.obstacle is None else f" (this one not, for {own.obstacle})"
+        reason = "" if own is None or own.obstacle is None else f" (not this one, because {own.obstacle})"
         evidence.append(Evidence(f"the boot loader's rule finds no bank to start{reason}; the label tells", None))
         return Purpose(role, tuple(evidence))
     if chosen.number == partition.number:
         evidence.append(Evidence("the boot loader starts this bank: no other valid one has a higher 'updated'", None))
         return Purpose(Role.BOOTBANK, tuple(evidence))
-    reason = "" if own is None or own.obstacle is None else f"; this one it does not, for {own.obstacle}"
+    reason = "" if own is None or own.obstacle is None else f"; it does not start this one, because {own.obstacle}"
     evidence.append(Evidence(f"the boot loader starts the bank of partition {chosen.number}{reason}", None))
     return Purpose(Role.ALT_BOOTBANK, tuple(evidence))

@@ -131,7 +131,7 @@ def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptIma
 def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
     """Paths whose directory exists; anything in the way of a directory, such as a link, is refused."""
     if os.path.lexists(root) and not root.is_dir():
-        raise DestinationExists(f"{root} is in the way: it is no directory")
+        raise DestinationExists(f"{root} is in the way: it is not a directory")
     folders: dict[tuple[int, str], int] = {}
     """Number of each directory, by the number of its parent and its name; 0 for a missing directory."""
     reachable: list[str] = []
@@ -164,7 +164,7 @@ def _is_folder(root: Path, path: str) -> bool:
     if mode is not None and stat.S_ISLNK(mode):
         raise DestinationExists(f"{root / path} is a symbolic link and could lead out of {root}")
     if mode is not None and not stat.S_ISDIR(mode):
-        raise DestinationExists(f"{root / path} is in the way: it is no directory")
+        raise DestinationExists(f"{root / path} is in the way: it is not a directory")
     return mode is not None
 
 

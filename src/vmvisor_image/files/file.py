@@ -352,7 +352,7 @@ class File(_Entry, Pieced):
         Raises:
             NotADirectory: Always.
         """
-        raise NotADirectory(f"file {self._path!r} is no directory")
+        raise NotADirectory(f"file {self._path!r} is not a directory")
 
     def joinpath(self, *parts: str | os.PathLike[str]) -> File:
         """The file itself.

@@ -181,7 +181,7 @@ class DestinationFolder:
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is no directory") from error
+            raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is not a directory") from error
         os.close(fd)
         return below
 

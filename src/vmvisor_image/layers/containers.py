@@ -98,7 +98,7 @@ def open_container(
     structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
     if (known := recognise(kind, files)) is not None:
         known_one = NoDiskImage(
-            f"it is {known.name}, and no disk image: `{known.command}` reads it", structure=structure
+            f"it is {known.name}, not a disk image: `{known.command}` reads it", structure=structure
         )
         known_one.members = tuple(list(files)[:_MOST_NAMES])
         raise known_one
@@ -167,7 +167,7 @@ def _candidates(kind: str, name: str | None, files: FileTree, depth: int, report
         yield from _inside(kind, name, files, file, depth, report)
     if len(archives) > most:
         where = f"after the first {most}" if most else f"more than {_DEEPEST} deep in each other"
-        report(Problem("container", f"archives {where} are not looked into: {len(archives) - most}"))
+        report(Problem("container", f"archives {where} are not opened: {len(archives) - most}"))
 
 
 def _disks(files: FileTree) -> list[File]:
@@ -188,7 +188,7 @@ def _inside(
     """Candidates in an archive of the container; an archive that can't be opened is passed to `report`."""
     way = _way_into(kind, name, files, file)
     if way is None:
-        report(Problem("container", f"{file.path!r} is no archive that can be opened, and is passed over"))
+        report(Problem("container", f"{file.path!r} is not an archive that can be opened, and is skipped"))
         return
     layers, inner_kind, inner_name, inner = way
 

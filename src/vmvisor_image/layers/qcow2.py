@@ -113,7 +113,7 @@ class _Reader:
         if features & EXTERNAL_DATA:
             raise _refused("incompatible_features", "the data is in another file, which is not read", 72)
         if features & ~_KNOWN_FEATURES:
-            raise _refused("incompatible_features", f"{features:#x} has bits that are not known", 72)
+            raise _refused("incompatible_features", f"{features:#x} has unknown bits set", 72)
         if header.l1_size > _MOST_L1_ENTRIES:
             raise _refused("l1_size", f"{header.l1_size} entries, more than the {_MOST_L1_ENTRIES} of QEMU", 36)
         needed = -(-header.size // ((1 << header.cluster_bits) * ((1 << header.cluster_bits) // 8)))
@@ -124,7 +124,7 @@ class _Reader:
         if features & CORRUPT:
             self.problems.note("qcow2 header", "QEMU found the file damaged and marked it so", 72)
         if header.l1_table_offset % (1 << header.cluster_bits):
-            message = f"{header.l1_table_offset:#x} is no multiple of the cluster size"
+            message = f"{header.l1_table_offset:#x} is not a multiple of the cluster size"
             self.problems.note("qcow2 header", f"l1_table_offset: {message}", 40)
 
     def locate(self, offset: int) -> Run:
@@ -134,7 +134,7 @@ class _Reader:
         at = self.header.l1_table_offset + 8 * number
         entry = self._tables.number(at, 8, "L1 table")
         if entry & _RESERVED_L1:
-            self.problems.note("qcow2 L1 table", f"entry {entry:#x} has bits that are reserved", at)
+            self.problems.note("qcow2 L1 table", f"entry {entry:#x} has reserved bits set", at)
         table = entry & _ADDRESS
         if not table:
             return Run((self._per_table - index) * self._cluster - within)
@@ -146,7 +146,7 @@ class _Reader:
         if entry & _COMPRESSED:
             return Run(left, packed=self._packed(entry, within))
         if entry & _RESERVED_L2:
-            self.problems.note("qcow2 L2 table", f"entry {entry:#x} has bits that are reserved", at)
+            self.problems.note("qcow2 L2 table", f"entry {entry:#x} has reserved bits set", at)
         start = entry & _ADDRESS
         if start % self._cluster:
             raise _damaged("L2 table", at, start)
@@ -166,7 +166,7 @@ class _Reader:
         number, skip = divmod(within, size)
         there, zeros = bitmap & 0xFFFFFFFF, bitmap >> 32
         if there & zeros or (there and not start):
-            message = "subclusters are there and zeros, or there and nowhere"
+            message = "subclusters are allocated and also zeros, or allocated without a cluster"
             raise CorruptImage(message, structure="qcow2 L2 table", offset=at + 8, field="bitmap", found=f"{bitmap:#x}")
         return Run(size - skip, start + within if there >> number & 1 else None)
 
@@ -200,7 +200,7 @@ def _refused(field: str, message: str, at: int) -> CorruptImage:
 
 def _damaged(table: str, at: int, found: int) -> CorruptImage:
     return CorruptImage(
-        "it is no multiple of the cluster size",
+        "it is not a multiple of the cluster size",
         structure=f"qcow2 {table}",
         offset=at,
         field="entry",

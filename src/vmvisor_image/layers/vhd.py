@@ -145,7 +145,10 @@ class _Reader:
         size = header.block_size
         if not _SECTOR <= size <= _LARGEST_BLOCK or size & (size - 1):
             raise CorruptImage(
-                f"{size} bytes are no size of a block", structure="VHD dynamic header", offset=at, field="block_size"
+                f"{size} bytes are not a valid block size",
+                structure="VHD dynamic header",
+                offset=at,
+                field="block_size",
             )
         if footer.current_size > _MOST_BLOCKS * size:
             raise CorruptImage(

@@ -101,18 +101,18 @@ class _Reader:
         self.size = int.from_bytes(self._item(items, DISK_SIZE, 8), "little")
         sector = int.from_bytes(self._item(items, SECTOR_SIZE, 4), "little")
         if not _MIB <= self._block <= 256 * _MIB or self._block & (self._block - 1):
-            raise self._bad(f"{self._block} bytes are no size of a block")
+            raise self._bad(f"{self._block} bytes are not a valid block size")
         if sector not in (512, 4096):
-            raise self._bad(f"{sector} bytes are no size of a sector")
+            raise self._bad(f"{sector} bytes are not a valid sector size")
         if self.size > _LARGEST_DISK:
-            raise self._bad(f"a disk of {self.size} bytes is larger than any may be, {_LARGEST_DISK}")
+            raise self._bad(f"a disk of {self.size} bytes is larger than the largest allowed, {_LARGEST_DISK}")
         for item_id, name in ((DISK_ID, "identifier"), (PHYSICAL_SECTOR_SIZE, "physical sectors")):
             if item_id not in items:
                 self.problems.note("VHDX metadata", f"the item of the disk's {name} is missing", self._metadata)
         if not self.size:
             self.problems.note("VHDX metadata", "the disk has no bytes", self._metadata)
         if self.size % sector:
-            self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are no whole sectors", self._metadata)
+            self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are not whole sectors", self._metadata)
         self._ratio = _BITMAP_BITS * sector // self._block
         """Number of payload blocks before each sector bitmap block in the block allocation table."""
         blocks = -(-self.size // self._block)
@@ -131,7 +131,7 @@ class _Reader:
         if not found:
             raise CorruptImage("both headers are damaged", structure="VHDX header", offset=HEADERS[0])
         if found[0].sequence_number == found[-1].sequence_number and found[0].raw != found[-1].raw:
-            self.problems.note("VHDX header", "both have one sequence number, and differ", HEADERS[1])
+            self.problems.note("VHDX header", "both have the same sequence number, but differ", HEADERS[1])
         return max(found, key=lambda header: header.sequence_number)
 
     def _check_places(self, header: VhdxHeader, regions: dict[bytes, RegionTableEntry]) -> None:
@@ -147,7 +147,7 @@ class _Reader:
         for start, length, told_at in sorted(places):
             if start < end or start % _MIB or length % _MIB or start + length > self._source.size:
                 self.problems.note(
-                    "VHDX region", "it overlaps another one, passes the end, or is no whole MiB", told_at
+                    "VHDX region", "it overlaps another one, passes the end, or is not a whole number of MiB", told_at
                 )
             end = max(end, start + length)
 
@@ -188,7 +188,7 @@ class _Reader:
                 raise self._bad("an item that a reader has to know is not known")
             if entry.reserved:
                 at = entry.source_offset or self._metadata
-                self.problems.note("VHDX metadata", "bits of an item that have to be 0 are not", at)
+                self.problems.note("VHDX metadata", "bits of an item that must be 0 are not 0", at)
         return {entry.item_id: entry for entry in found}
 
     def _item(self, items: dict[bytes, MetadataTableEntry], item_id: bytes, length: int) -> bytes:
@@ -212,7 +212,7 @@ class _Reader:
         state = entry & _STATE
         if state in _RESERVED_STATES:
             raise CorruptImage(
-                f"its state is {state}, which there is not", structure="VHDX block allocation table", offset=offset
+                f"its state is {state}, which is not defined", structure="VHDX block allocation table", offset=offset
             )
         if state == PARTIALLY_PRESENT:
             raise CorruptImage(

@@ -172,7 +172,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
         elif match := _SETTING.fullmatch(line):
             settings[match.group(1).casefold()] = match.group(2)
         else:
-            problems.note(_DESCRIPTOR, f"a line that is none of a descriptor, {line[:80]!r}")
+            problems.note(_DESCRIPTOR, f"a line that does not belong in a descriptor, {line[:80]!r}")
     absent = [name for name in ("version", "createType") if name.casefold() not in settings]
     absent += [name for name in ("CID", "parentCID") if _hexadecimal(settings.get(name.casefold())) is None]
     if absent:
@@ -231,7 +231,9 @@ def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt
     if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
         raise UnsafeName(f"the extent {name!r} would lie elsewhere", structure=_DESCRIPTOR)
     if neighbour is None:
-        raise _refused(f"its extent {name!r} is another file, and where that is is not known: open it by its path")
+        raise _refused(
+            f"its extent {name!r} is another file, whose folder is not known: open the descriptor by its path"
+        )
     try:
         return neighbour(name)
     except (OSError, KeyError) as error:
@@ -317,7 +319,7 @@ class _SparseReader:
                 self.problems.note("VMDK extent", "the header and the footer differ in more than the directory", at)
         grain = header.grain_size
         if not 1 <= grain <= _LARGEST_GRAIN or grain & (grain - 1):
-            raise _bad("grain_size", f"{grain} sectors are no size of a grain", at + 20)
+            raise _bad("grain_size", f"{grain} sectors are not a valid grain size", at + 20)
         if not 1 <= header.entries_per_table <= 1 << 16:
             raise _bad("entries_per_table", f"{header.entries_per_table} are too few or too many", at + 44)
         if header.flags & COMPRESSED and header.compression != 1:
@@ -363,7 +365,7 @@ class _SparseReader:
         if embedded.unread:
             self.problems.note(_DESCRIPTOR, f"a line that makes no sense, {embedded.unread[0]!r:.200}", at)
         if (embedded.create_type or "").casefold() == _STREAM_OPTIMIZED and not header.flags & COMPRESSED:
-            self.problems.note("VMDK extent header", "its grains are not compressed, by the descriptor they are", 8)
+            self.problems.note("VMDK extent header", "its grains are not compressed, but by the descriptor they are", 8)
         sectors = sum(extent.sectors for extent in embedded.extents)
         if embedded.extents and sectors != header.capacity:
             message = f"its {len(embedded.extents)} extents have {sectors} sectors, this one {header.capacity}"

@@ -133,7 +133,7 @@ class BootConfig:
     def problems(self) -> tuple[Problem, ...]:
         """Settings that the loader would not accept: a missing kernel, or text where a number is needed."""
         found = [
-            Problem("boot.cfg", f"{key}: {self.values[key]!r} is no number")
+            Problem("boot.cfg", f"{key}: {self.values[key]!r} is not a number")
             for key in self.values
             if key in NUMBER_KEYS and self.number(key) is None
         ]

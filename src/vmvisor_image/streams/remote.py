@@ -88,7 +88,7 @@ class RemoteSource(Source):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address)
         size = info.get("size")
         if not isinstance(size, int) or size < 0:
-            raise RemoteError(f"{self._address}: the server does not tell its size; {self._whole}")
+            raise RemoteError(f"{self._address}: the server does not report its size; {self._whole}")
         if info.get("partial") is False:
             raise self._without_ranges()
         self._size = size
@@ -321,7 +321,7 @@ class RemoteSource(Source):
         return SourceChanged(f"{self._address}: it is no longer what was opened: {how}")
 
     def _without_ranges(self) -> RemoteError:
-        return RemoteError(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
+        return RemoteError(f"{self._address}: the server does not serve byte ranges; {self._whole}")
 
     @property
     def _whole(self) -> str:

@@ -160,7 +160,7 @@ class GptTable:
                 if place not in known:
                     yield Problem(
                         "hybrid MBR",
-                        f"its partition at sector {entry.first_lba} of {entry.sectors} sectors is none of the GPT's",
+                        f"its partition at sector {entry.first_lba} of {entry.sectors} sectors is not one of the GPT's",
                         entry.source_offset,
                     )
 

@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
     extract = _add_command(commands, "extract", run_extract, "extract every file of a partition to a folder")
     _add_partition(extract)
-    resuming = "go on with an extraction that was ended: what is there with the right content stays"
+    resuming = "go on with an interrupted extraction: files that are there with the right content stay"
     extract.add_argument("--resume", action="store_true", help=resuming)
     _add_device_option(ls, cat, extract)
     pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
@@ -178,19 +178,19 @@ def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argpar
         "--index",
         metavar="FILE",
         default="auto" if name == "index" else None,
-        help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
-        ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
+        help="keep the places of a compressed image's blocks in FILE, so that the next run decodes less;"
+        ' "auto": beside the image, otherwise in your cache folder' + (" (default: auto)" if name == "index" else ""),
     )
     added.add_argument(
         "--cache",
         metavar="FOLDER",
         type=lambda text: True if text == "auto" else text,
-        help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
+        help='keep the decoded data in FOLDER, as zstd, for the next run; "auto": beside the image, otherwise in your'
         " cache folder",
     )
     _add_member(added)
     added.add_argument(
-        "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
+        "--salvage", action="store_true", help="read on after damaged bzip2 data: place what follows by the disk's end"
     )
     _add_limits(added)
     added.set_defaults(run=run)
@@ -222,7 +222,9 @@ def _add_archive(commands: _Commands) -> None:
         type=_source,
         help=f"path or URL of a {_archive_names()}; - for standard input{_ALSO_A_PIPE}",
     )
-    archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
+    archive.add_argument(
+        "path", metavar="FILE", nargs="*", help="a file in the archive, then a file in that file, and so on"
+    )
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
     archive.set_defaults(run=run_archive)
 
@@ -258,14 +260,17 @@ def _add_member(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-seconds", type=float, metavar="N", help="give an image up that takes longer (default: any time)"
+        "--max-seconds",
+        type=float,
+        metavar="N",
+        help="give up an image that takes longer than this (default: no limit)",
     )
     parser.add_argument(
         "--max-decoded",
         type=_number,
         metavar="BYTES",
         default=DEFAULT_LIMITS.decoded_bytes,
-        help="give an image up of which more would have to be decoded (default: 16 TiB)",
+        help="give up an image of which more than this would have to be decoded (default: 16 TiB)",
     )
 
 
@@ -277,9 +282,9 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     indexing = _add_command(
-        commands, "index", run_index, "find out where the blocks of a compressed image are, and keep that in a file"
+        commands, "index", run_index, "find the blocks of a compressed image, and write their places to an index file"
     )
-    indexing.add_argument("--with-data", action="store_true", help="keep the decoded data, too: --cache auto")
+    indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data: --cache auto")
     hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk or of a partition")
     _add_partition(hexdump, "?")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
@@ -294,11 +299,11 @@ def _add_boot_commands(commands: _Commands) -> None:
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
     module = _add_command(
-        commands, "module", run_module, "show what a boot module is, of an image or by itself, and what is in it"
+        commands, "module", run_module, "show the kind and content of a boot module, of an image or by itself"
     )
     _add_partition(module, "?")
     module.add_argument("path", metavar="PATH", nargs="?", help="its path from the volume's root")
-    inner = "a file in it, to write to standard output; where SRC is the module itself, only this one follows"
+    inner = "a file in the module, to write to standard output; the only argument after SRC where SRC is the module"
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
 
 
@@ -321,7 +326,7 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
         default=[],
         help="an option for the hypervisor's kernel, such as ks=http://…; may be given more than once",
     )
-    pxe.add_argument("--ipxe", action="store_true", help="write a script for iPXE, too")
+    pxe.add_argument("--ipxe", action="store_true", help="also write a script for iPXE")
     pxe.add_argument(
         "--overlay",
         metavar="[MODULE=]FOLDER",
@@ -376,7 +381,7 @@ def _add_verify(commands: _Commands) -> None:
         action="append",
         default=[],
         choices=("sha1", "md5"),
-        help="hash with this, too: sha1 or md5; may be given more than once",
+        help="also hash with this algorithm: sha1 or md5; may be given more than once",
     )
     _add_member(parser)
     _add_limits(parser)
@@ -387,7 +392,7 @@ def _number(text: str) -> int:
     with contextlib.suppress(ValueError):
         if (value := int(text, 0)) >= 0:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 512 or 0x200")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 512 or 0x200")
 
 
 def _completion(options: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ class EntryReader:
                 elif raw.attributes & _ATTRIBUTE_MASK == _LONG_NAME:
                     part = LongNameEntry.parse(raw.raw, base=at)
                     if part.kind or part.first_cluster_low or part.attributes != _LONG_NAME:
-                        note_oddity(at, _STRUCTURE_LONG, "fields of a part that have to be 0 are not")
+                        note_oddity(at, _STRUCTURE_LONG, "fields of a part that must be 0 are not 0")
                     long_name.append(part)
                 else:
                     entry = self._entry(raw, at, long_name, note)
@@ -136,7 +136,9 @@ class EntryReader:
         name = self._short_name(raw) if long_name is None else long_name
         modified = dos_datetime(raw.modified_date, raw.modified_time)
         if modified is None and raw.modified_date and not is_dots:
-            note(at, "FAT directory entry", f"modified: {raw.modified_date:#06x} {raw.modified_time:#06x} is no date")
+            note(
+                at, "FAT directory entry", f"modified: {raw.modified_date:#06x} {raw.modified_time:#06x} is not a date"
+            )
         if not is_dots:
             self._check_name(raw.short_name, long_name, at, note)
         return ParsedEntry(

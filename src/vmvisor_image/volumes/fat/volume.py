@@ -355,7 +355,7 @@ class FatVolume(BaseVolume):
         if boot.reserved & _DIRTY:
             self._note(65 if geometry.bits == 32 else 37, "the volume was not unmounted: its dirty bit is set")
         if isinstance(boot, Fat32BootSector) and boot.reserved_sectors <= boot.information_sector < 0xFFFF:
-            self._note(48, f"information sector: {boot.information_sector} is no reserved sector")
+            self._note(48, f"information sector: {boot.information_sector} is not a reserved sector")
         at = self._start + geometry.fat_offset
         first, second = self._fat.read_head()
         ones = (1 << min(geometry.bits, 28)) - 1

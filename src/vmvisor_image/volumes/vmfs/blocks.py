@@ -182,7 +182,7 @@ class VmfsBlocks:
                 return size
             if geometry.is_6 and not is_direct and size == geometry.sub_block:
                 return size  # sub-blocks behind blocks of pointers
-        raise descriptor.bad(f"{sizes[-1]} bytes are no size of its blocks")
+        raise descriptor.bad(f"{sizes[-1]} bytes are not a valid size of its blocks")
 
     def _find_levels(self, descriptor: Descriptor, pointers: list[int], unit: int) -> tuple[int, ...]:
         """Number of pointers in a block of pointers, for each level of such blocks.
@@ -236,7 +236,7 @@ class VmfsBlocks:
         size = metadata.resource_size
         if not 64 <= size <= 1 << 20 or size % 8:
             raise CorruptImage(
-                "no size of a block of pointers",
+                "not a valid size of a block of pointers",
                 structure="VMFS resource file",
                 offset=metadata.source_offset,
                 field="resource_size",

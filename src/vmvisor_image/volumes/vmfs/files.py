@@ -156,7 +156,7 @@ class VmfsTree:
         """Name of each entry of a directory, and the address of its descriptor."""
         descriptor = self._blocks.resources.descriptor(address)
         if not _is_directory(descriptor.metadata):
-            raise descriptor.bad(f"{path!r} is no directory")
+            raise descriptor.bad(f"{path!r} is not a directory")
         content = self._blocks.content(descriptor)
         size = min(content.size, _LARGEST_DIRECTORY)
         hashed = self._blocks.geometry.is_6 and size >= DIRECTORY_ENTRIES_OFFSET
