@@ -270,7 +270,7 @@ def test_qcow2_of_version_2_has_no_clusters_of_zeros(tmp_path: Path) -> None:
 def test_qcow2_with_subclusters_that_are_there_and_zeros(tmp_path: Path) -> None:
     data = disk(tmp_path, "qcow2", "qcow2", "-o", "extended_l2=on")
     data[0x40008:0x40010] = b"\xff" * 8
-    assert "subclusters are there and zeros" in told_of(tmp_path, "qcow2", data)
+    assert "subclusters are allocated and also zeros" in told_of(tmp_path, "qcow2", data)
     assert fails("qemu-img", "convert", "-O", "raw", tmp_path / "damaged.qcow2", tmp_path / "out")
 
 
