@@ -250,7 +250,7 @@ def test_place_alone_says_nothing() -> None:
     with Image.open(disk) as image:
         assert {p.role for p in image.partitions} == {Role.UNKNOWN}
         assert image.partitions.generation is None
-        assert "Nothing on the disk tells" in image.partitions[1].explain()
+        assert "Nothing on the disk says" in image.partitions[1].explain()
 
 
 def test_content_goes_before_the_layout() -> None:
