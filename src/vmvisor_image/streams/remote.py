@@ -274,7 +274,7 @@ class RemoteSource(Source):
             ranges = headers.getall("Content-Range", [])
             match = _CONTENT_RANGE.fullmatch(ranges[0].strip()) if len(ranges) == 1 else None
             if match is None:  # such as for several ranges in one body (RFC 9110, 15.3.7.2)
-                raise wrong_answer(f"{place}, and the answer does not tell which came")
+                raise wrong_answer(f"{place}, and the answer does not say which bytes it has")
             first, last = int(match[1]), int(match[2])
             total = match[3]
         elif status == HTTPStatus.OK:  # the whole object (RFC 9110, 15.3.1), which may begin with the requested range
