@@ -232,7 +232,7 @@ class TestRefused:
         (tmp_path / "disk.vmdk").write_text('# Disk DescriptorFile\nRW 2048 FLAT "disk-flat.vmdk" 0\n')
         with pytest.raises(CorruptImage, match=r"disk-flat\.vmdk"):
             Image.open(tmp_path / "disk.vmdk")
-        with pytest.raises(CorruptImage, match="open it by its path"):
+        with pytest.raises(CorruptImage, match="open the descriptor by its path"):
             Image.open((tmp_path / "disk.vmdk").read_bytes())
 
     @pytest.mark.parametrize("line", ['RW 1 SESPARSE "a"', 'RW 1 VMFSRDM "a"', ""])
@@ -333,7 +333,7 @@ def test_a_first_table_of_qcow2_is_read_up_to_the_most() -> None:
             with Image.open(bytes(disk)) as image:
                 assert image.read_at(0, 8) == b"data" * 2
         else:
-            with pytest.raises(CorruptImage, match=f"{entries} entries, more than the {1 << 22} of QEMU"):
+            with pytest.raises(CorruptImage, match=f"{entries} entries, more than the {1 << 22} that QEMU allows"):
                 Image.open(bytes(disk))
 
 

@@ -52,7 +52,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         header = MemberHeader.parse(data, base=at)
         if header.end != MEMBER_END:
             raise CorruptImage(
-                "it is none",
+                "there is no member header here",
                 structure="ar header",
                 offset=at,
                 field="end",

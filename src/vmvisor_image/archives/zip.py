@@ -219,7 +219,13 @@ def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], 
     if entry.is_dir() or (entry.create_system == _DOS and entry.external_attr & _IS_DOS_DIRECTORY):
         header, name = _local_header(source, entry)
         if header[:4] != _MAGIC or name != entry.orig_filename:
-            report(Problem("zip local header", f"directory {entry.filename!r} has none, or one of another name", at))
+            report(
+                Problem(
+                    "zip local header",
+                    f"directory {entry.filename!r} has no local header here, or one with another name",
+                    at,
+                )
+            )
         return ArchiveMember(path, "directory", 0, modified, mode & 0o7777 or 0o755, offset=at)
     extents, content = _content(source, entry, report)
     if mode & 0o170000 == _IS_LINK and entry.file_size <= _LONGEST_TARGET:

@@ -88,7 +88,7 @@ def _read_envelope(source: ReadAt) -> Envelope:
     data = source.read_at(0, min(ENVELOPE_BLOCK, source.size))
     header = EnvelopeHeader.parse(data)
     if header.magic != ENVELOPE_MAGIC:
-        raise CorruptImage("it is none", structure="configuration envelope", offset=0, field="magic")
+        raise CorruptImage("it is not one", structure="configuration envelope", offset=0, field="magic")
     attributes: dict[str, str | bytes] = {}
     at = _ATTRIBUTES
     while at < len(data) and data[at] != _INVALID:

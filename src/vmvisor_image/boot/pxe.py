@@ -163,7 +163,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         raise InvalidArgument(f"prefix must be names with slashes between, not {prefix!r}")
     for option in kernel_options:
         if not option.isprintable() or "---" in option or option != option.strip():
-            raise InvalidArgument(f"a kernel option is one line without '---', not {option!r}")
+            raise InvalidArgument(
+                f"a kernel option is one printable line, without spaces at its ends and without '---', not {option!r}"
+            )
     for folder in (overlay or {}).values():
         if Path(dest).resolve().is_relative_to(Path(folder).resolve()):
             raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")

@@ -63,7 +63,7 @@ class Bzip2Stats:
     blocks_decoded: int
     """Number of blocks that libbz2 decoded, including repeated decoding."""
     blocks_repeated: int
-    """Number of blocks not decoded because a short block with the same bits was remembered."""
+    """Number of short blocks not decoded, because one with the same bits was in memory."""
 
 
 class Bzip2Reader(Source):

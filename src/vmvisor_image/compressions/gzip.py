@@ -153,9 +153,13 @@ def _after_header(source: ReadAt, start: int) -> int:
     if len(header) < _HEADER:
         raise TruncatedImage("the source ends within its header", structure="gzip member", offset=start)
     flags = header[3]
-    if header[:3] != _MAGIC or flags & _RESERVED:
+    if header[:3] != _MAGIC:
         raise CorruptImage(
-            "not gzip", structure="gzip member", offset=start, expected=f"{_MAGIC.hex()}", found=header[:4].hex()
+            "not gzip", structure="gzip member", offset=start, expected=f"{_MAGIC.hex()}", found=header[:3].hex()
+        )
+    if flags & _RESERVED:
+        raise CorruptImage(
+            f"{flags:#x} has reserved bits set", structure="gzip member", offset=start + 3, field="flags"
         )
     at = start + _HEADER
     if flags & _EXTRA:

@@ -115,7 +115,9 @@ class _Reader:
         if features & ~_KNOWN_FEATURES:
             raise _refused("incompatible_features", f"{features:#x} has unknown bits set", 72)
         if header.l1_size > _MOST_L1_ENTRIES:
-            raise _refused("l1_size", f"{header.l1_size} entries, more than the {_MOST_L1_ENTRIES} of QEMU", 36)
+            raise _refused(
+                "l1_size", f"{header.l1_size} entries, more than the {_MOST_L1_ENTRIES} that QEMU allows", 36
+            )
         needed = -(-header.size // ((1 << header.cluster_bits) * ((1 << header.cluster_bits) // 8)))
         if header.l1_size < (needed if not features & EXTENDED_L2 else needed * 2 - 1) and header.size:
             raise _refused("l1_size", f"{header.l1_size} entries, which is too few for {header.size} bytes", 36)

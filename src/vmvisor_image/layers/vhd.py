@@ -122,7 +122,7 @@ def _read_footer(source: ReadAt) -> tuple[VhdFooter, tuple[Problem, ...]]:
     for at in (max(source.size - FOOTER, 0), 0):
         data = read_up_to(source, at, FOOTER)
         if len(data) < FOOTER or data[:8] != FOOTER_MAGIC:
-            found.append(Problem("VHD footer", "it is none", at))
+            found.append(Problem("VHD footer", "there is no footer here", at))
             continue
         footer = VhdFooter.parse(data, base=at)
         if footer.checksum == _sum(data, FOOTER_CHECKSUM):
@@ -138,7 +138,7 @@ class _Reader:
         at = footer.data_offset
         data = read_up_to(source, at, _HEADER)
         if len(data) < _HEADER or data[:8] != HEADER_MAGIC:
-            raise CorruptImage("it is none", structure="VHD dynamic header", offset=at, field="magic")
+            raise CorruptImage("there is no such header here", structure="VHD dynamic header", offset=at, field="magic")
         header = VhdDynamicHeader.parse(data, base=at)
         if header.checksum != _sum(data, HEADER_CHECKSUM):
             raise CorruptImage("its checksum is wrong", structure="VHD dynamic header", offset=at, field="checksum")

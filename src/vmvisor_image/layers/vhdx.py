@@ -176,7 +176,7 @@ class _Reader:
     def _read_items(self) -> dict[bytes, MetadataTableEntry]:
         data = read_up_to(self._source, self._metadata, TABLE_SIZE)
         if data[:8] != METADATA_MAGIC:
-            raise self._bad("it is none")
+            raise self._bad("there is no such structure here")
         header = MetadataTableHeader.parse(data, base=self._metadata)
         if header.entry_count > _MOST_ENTRIES:
             raise self._bad(f"it has {header.entry_count} entries, and there is room for {_MOST_ENTRIES}")

@@ -109,7 +109,7 @@ class Descriptor:
     extents: tuple[DescribedExtent, ...]
     """Extents in the order of the disk."""
     unread: tuple[str, ...] = ()
-    """Lines about extents that can't be parsed, so that their place in the disk is unknown."""
+    """Extent lines that can't be parsed: what they describe, and where it lies in the disk, is unknown."""
     problems: tuple[Problem, ...] = ()
     """Problems of other invalid lines, and of missing or unknown settings."""
 
@@ -307,7 +307,7 @@ class _SparseReader:
             raise _bad("magic", f"{other}, which is not read", 0)
         header = SparseExtentHeader.parse(head)
         if header.magic != MAGIC:
-            raise _bad("magic", "it is none", 0)
+            raise _bad("magic", "it is not a sparse extent", 0)
         at = 0
         if header.directory == AT_END:
             at = self._source.size - 2 * _SECTOR  # the footer, before the marker of the end

@@ -159,7 +159,9 @@ class _Verification:
         except CorruptImage as error:
             found.append(Problem.of(error))
         found += [
-            Problem("checksum file", f"{c.path} is not what {c.listed_in} says") for c in checksums if not c.is_right
+            Problem("checksum file", f"the checksum of {c.path} is not the one in {c.listed_in}")
+            for c in checksums
+            if not c.is_right
         ]
         damages = self._pass.damages
         found += [Problem("disk", f"it can't be read: {damage.message}", damage.offset) for damage in damages]

@@ -69,7 +69,7 @@ class VolumeDescriptor(Record):
     path_table_size_big: Annotated[bytes, Bytes(4)]
     """The same, big-endian."""
     path_tables: Annotated[bytes, Bytes(16)]
-    """Logical blocks of four path tables, which this library does not use."""
+    """Numbers of the logical blocks at which the path tables begin: two of them little-endian, then two big-endian."""
     root_directory: Annotated[bytes, Bytes(34)]
     """Directory record of the root."""
     volume_set_identifier: Annotated[bytes, Bytes(128)]

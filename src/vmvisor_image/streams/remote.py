@@ -298,7 +298,7 @@ class RemoteSource(Source):
         if status == HTTPStatus.OK and start:
             raise self._without_ranges() from WrongAnswer
         if (first, last) != (start, end - 1):
-            raise wrong_answer(f"{place}, and the server answered with bytes {first} to {last + 1}")
+            raise wrong_answer(f"{place}, and the server answered with bytes {first} to {last + 1} (exclusive)")
         coding = headers.get("Content-Encoding", "").strip()
         if coding.lower() not in ("", "identity"):
             raise wrong_answer(f"{place}, and the server answered with an encoding of them ({coding})")

@@ -514,7 +514,7 @@ def _entry(short: bytes, attributes: int, modified: datetime, cluster: int = 0, 
 
 def _long_name(name: str, short: bytes) -> list[bytes]:
     if not 0 < len(name) <= 255 or set(name) & set('"*/:<>?\\|\0') or name in (".", ".."):
-        raise InvalidArgument(f"FAT has no such name: {name!r}")
+        raise InvalidArgument(f"{name!r} can't be a name in FAT")
     checksum = 0
     for byte in short:
         checksum = ((checksum & 1) << 7 | checksum >> 1) + byte & 0xFF
@@ -610,7 +610,7 @@ def mbr_disk(
     for partition in partitions:
         if partition.content is not None:
             if partition.content.size > partition.sectors * SECTOR:
-                raise InvalidArgument(f"the content of partition {partition.number} is larger than it")
+                raise InvalidArgument(f"the content of partition {partition.number} is larger than the partition")
             pieces += [(partition.first_lba * SECTOR + offset, data) for offset, data in partition.content.pieces]
     return SparseImage(sectors * SECTOR, pieces)
 

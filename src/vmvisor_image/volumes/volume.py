@@ -124,7 +124,7 @@ class OtherEntry:
     """An entry of a directory that is neither a file nor a directory, as a list of files shows it."""
 
     column: str
-    """Kind of the entry in one word, or its size in bytes: shown in the place of a file's size."""
+    """Text for the column of sizes: the kind of the entry in one word, or its size in bytes."""
     text: str
     """POSIX path from the volume's root, and the entry's target."""
 

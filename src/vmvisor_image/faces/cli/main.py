@@ -143,14 +143,16 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
     _add_partition(info, "?")
     info.add_argument(
-        "--checksums", action="store_true", help="check what was taken out of a CD against its imagedd.md5 or the like"
+        "--checksums",
+        action="store_true",
+        help="check the disk image found on a CD against the checksum file on it, such as imagedd.md5",
     )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
     ls = _add_command(commands, "ls", run_ls, "list the files of one partition, or of all")
     _add_partition(ls, "?")
     cat = _add_command(commands, "cat", run_cat, "write a file of a partition to standard output")
     _add_partition(cat)
-    cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
+    cat.add_argument("path", metavar="PATH", help="path of the file, from the root of the partition")
     extract = _add_command(commands, "extract", run_extract, "extract every file of a partition to a folder")
     _add_partition(extract)
     resuming = "go on with an interrupted extraction: files that are there with the right content stay"
@@ -190,15 +192,18 @@ def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argpar
     )
     _add_member(added)
     added.add_argument(
-        "--salvage", action="store_true", help="read on after damaged bzip2 data: place what follows by the disk's end"
+        "--salvage",
+        action="store_true",
+        help="read past damaged bzip2 data: what follows is placed by counting back from the disk's end",
     )
     _add_limits(added)
     added.set_defaults(run=run)
     return added
 
 
-def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    parser.add_argument("partition", metavar="PARTITION", nargs=nargs, help="its number or label")
+def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None, *, otherwise: str = "") -> None:
+    text = f"number or label of the partition{otherwise}"
+    parser.add_argument("partition", metavar="PARTITION", nargs=nargs, help=text)
 
 
 def _capitalized(text: str) -> str:
@@ -223,9 +228,14 @@ def _add_archive(commands: _Commands) -> None:
         help=f"path or URL of a {_archive_names()}; - for standard input{_ALSO_A_PIPE}",
     )
     archive.add_argument(
-        "path", metavar="FILE", nargs="*", help="a file in the archive, then a file in that file, and so on"
+        "path",
+        metavar="FILE",
+        nargs="*",
+        help="path of a file in the archive, to write out; each further FILE lies in the one before",
     )
-    archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
+    archive.add_argument(
+        "--list", action="store_true", help="list the last FILE as an archive instead of writing it out"
+    )
     archive.set_defaults(run=run_archive)
 
 
@@ -236,8 +246,8 @@ def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
             metavar="SRC",
             action="append",
             default=[],
-            help="another disk that a VMFS datastore lies on; PARTITION is the datastore's label then; may be given"
-            " more than once",
+            help="another disk of a VMFS datastore that spans several (SRC is one of them); PARTITION is then the"
+            " datastore's label; may be given more than once",
         )
 
 
@@ -263,14 +273,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-seconds",
         type=float,
         metavar="N",
-        help="give up an image that takes longer than this (default: no limit)",
+        help="give up on an image after so many seconds (default: no limit)",
     )
     parser.add_argument(
         "--max-decoded",
         type=_number,
         metavar="BYTES",
         default=DEFAULT_LIMITS.decoded_bytes,
-        help="give up an image of which more than this would have to be decoded (default: 16 TiB)",
+        help="give up on an image when more than this would have to be decoded (default: 16 TiB)",
     )
 
 
@@ -284,9 +294,9 @@ def _add_raw_commands(commands: _Commands) -> None:
     indexing = _add_command(
         commands, "index", run_index, "find the blocks of a compressed image, and write their places to an index file"
     )
-    indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data: --cache auto")
+    indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data, as --cache auto does")
     hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk or of a partition")
-    _add_partition(hexdump, "?")
+    _add_partition(hexdump, "?", otherwise=" to read from (default: the disk)")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
     hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
 
@@ -297,26 +307,32 @@ def _add_boot_commands(commands: _Commands) -> None:
     )
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
-    system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
+    system.add_argument(
+        "--bank",
+        metavar="BANK",
+        help='number or label of a boot bank, or "active" for the one that the boot loader would start',
+    )
     module = _add_command(
         commands, "module", run_module, "show the kind and content of a boot module, of an image or by itself"
     )
     _add_partition(module, "?")
-    module.add_argument("path", metavar="PATH", nargs="?", help="its path from the volume's root")
-    inner = "a file in the module, to write to standard output; the only argument after SRC where SRC is the module"
+    module.add_argument("path", metavar="PATH", nargs="?", help="path of the module, from the root of the partition")
+    inner = (
+        "a file in the module, to write to standard output; where SRC is a module file itself, the only one after SRC"
+    )
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
 
 
 def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
     pxe.add_argument(
-        "--label", help="label of the boot entry (default: product and version, such as esxi-6.7.0; of 3.5 3i)"
+        "--label", help="label of the boot entry (default: product and version, such as esxi-6.7.0; 3i for ESX 3i 3.5)"
     )
     pxe.add_argument("--install", action="store_true", help="export the installer of a CD instead of the system")
     pxe.add_argument(
         "--bank",
         metavar="BANK",
         help='number or label of the boot bank, or "active" for the one that the boot loader would start (default: the'
-        " first one, on a disk with a GPT the active one)",
+        " active one of a GPT disk, the first one of any other)",
     )
     pxe.add_argument("--prefix", default="", help="folder below DEST for everything but PXELINUX's configuration")
     pxe.add_argument(
@@ -332,17 +348,19 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
         metavar="[MODULE=]FOLDER",
         action="append",
         default=[],
-        help="put a module made of a folder in the place of one (default: oem.tgz); may be given more than once",
+        help="make a module of FOLDER and export it instead of MODULE (default: oem.tgz); may be given more than once",
     )
     pxe.add_argument(
-        "--overlay-keep", action="store_true", help="keep the files of that module which the folder does not have"
+        "--overlay-keep",
+        action="store_true",
+        help="with --overlay: keep the files of the replaced module that FOLDER does not have",
     )
 
 
 def _add_scan(commands: _Commands) -> None:
-    text = "one row for each of many images, as they are done"
+    text = "one row for each of many images, each as soon as it is done"
     scan = commands.add_parser(
-        "scan", help=text, description=f"Show or write {text}; 1 when any has an error or a problem."
+        "scan", help=text, description=f"Show or write {text}. Status 1: one of them has an error or a problem."
     )
     scan.add_argument(
         "sources",
@@ -365,14 +383,16 @@ def _add_scan(commands: _Commands) -> None:
 
 def _add_verify(commands: _Commands) -> None:
     text = "read all of an image once, and report every check of it, with the hash of every file"
-    parser = commands.add_parser("verify", help=text, description=f"{_capitalized(text)}; 1 when anything is wrong.")
+    parser = commands.add_parser(
+        "verify", help=text, description=f"{_capitalized(text)}. Status 1: something is wrong."
+    )
     _add_source(parser, takes_pipes=True)
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     parser.add_argument(
         "--manifest",
         metavar="DEST",
-        help="write the SHA-256 of each file to DEST, for sha256sum -c in a folder to which each partition was"
-        " extracted under its number",
+        help="write the SHA-256 of each file to DEST: `sha256sum -c` checks by it what was extracted, each partition to a"
+        " folder named by its number",
     )
     parser.add_argument("--force", action="store_true", help="replace DEST when it is there")
     parser.add_argument(

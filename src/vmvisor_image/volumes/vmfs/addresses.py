@@ -21,12 +21,14 @@ class BlockAddress:
     """A file block, or a large one of VMFS 6."""
 
     number: int
-    """VMFS 3 and 5: number of the block, from 0 at the volume's start. VMFS 6: that of the cluster or large block."""
+    """VMFS 3 and 5: number of the file block, from 0 at the volume's start. VMFS 6: number of the cluster that holds
+    the block or, where it `is_large`, of the large block."""
     resource: int
     """VMFS 6: number of the block in the cluster, from 0; otherwise 0."""
     to_zero: int
     """Bits of parts never written, read as zeros: one for each in VMFS 6, the first lowest, otherwise one for all."""
     is_large: bool
+    """Whether it is a large block of VMFS 6."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class Geometry:
 def _power_of_two(descriptor: FileSystemDescriptor, field: str, value: int, most: int) -> int:
     if not 512 <= value <= most or value & (value - 1):
         raise CorruptImage(
-            "no power of two, or out of range",
+            "not a power of two, or out of range",
             structure="VMFS file system descriptor",
             offset=descriptor.source_offset,
             field=field,

@@ -246,7 +246,7 @@ class VmfsVolume(BaseVolume):
         return tuple(merged)
 
     def open_content(self, token: int) -> ReadAt:
-        """Data of a file, with its holes; see `locate` for the token."""
+        """Data of a file, with zeros in its holes; `token` is the address of its file descriptor, as in `locate`."""
         blocks, _ = self._opened()
         return blocks.content(blocks.resources.descriptor(token))
 
