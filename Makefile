@@ -83,8 +83,11 @@ clean: ## remove all that make made
 $(UV): tools/find_uv.py requirements/uv.txt
 	@$(ANY_PYTHON) tools/find_uv.py $@
 # The wheel is built from the sdist, as a release's is. A folder counts as changed when a file in it comes or goes.
-$(PACKAGE): $(UV) uv.lock pyproject.toml README.md LICENSE docs/man/vmvisor-image.1 $(shell find src -not -path "*__pycache__*")
+$(PACKAGE): $(UV) uv.lock pyproject.toml README.md LICENSE docs/man/vmvisor-image.1 hatch_build.py \
+		$(shell find src core -not -path "*__pycache__*" -not -path "*/target/*" -not -path "*/target" -not -name "_core.abi3.so")
 	rm -rf dist
 	$(call sync,build,--only-group build)
-	build/venv/build/bin/python -m build --no-isolation > build/build.log || { cat build/build.log; exit 1; }
+	CARGO_TARGET_DIR="$(CURDIR)/build/cargo" build/venv/build/bin/python -m build --no-isolation > build/build.log 2>&1 || \
+		{ cat build/build.log; exit 1; }
+	@grep '^vmvisor-image: ' build/build.log
 	touch $@
