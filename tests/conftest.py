@@ -16,7 +16,7 @@ from tests.support import ENGINES, REPOSITORY, needs_core
 
 # No deadlines, and examples may take long to make: a busy machine is no bug.
 # CI tries the same examples each time, so that a red run means a change.
-_ANY_MACHINE: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+_ANY_MACHINE: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors]}
 settings.register_profile("dev", **_ANY_MACHINE)
 settings.register_profile("ci", **_ANY_MACHINE, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")

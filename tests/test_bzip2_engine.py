@@ -35,7 +35,7 @@ from vmvisor_image.bzip2 import Bzip2Reader, engine
 from vmvisor_image.bzip2.decode import DamagedBlock
 from vmvisor_image.bzip2.engine import VARIABLE, Engine, make_engine
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS
-from vmvisor_image.streams.source import BytesSource
+from vmvisor_image.streams.sources import BytesSource
 
 _RANDOMISED_BIT = 80
 """Bit of a block that says whether it is of the kind that bzip2 0.9.0 wrote."""
