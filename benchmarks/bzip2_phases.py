@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vmvisor_image.bzip2 import Bzip2Reader, cache, scan, walk
-from vmvisor_image.bzip2.engine import make_engine
+from vmvisor_image.bzip2.choose import make_engine
 from vmvisor_image.streams.sources import FileSource
 
 CORES = len(os.sched_getaffinity(0))

@@ -32,8 +32,9 @@ from tests.test_bzip2_forge import (
 from tests.tricky_bzip2 import tricky_files
 from vmvisor_image import CorruptImage, DependencyMissing, InvalidArgument
 from vmvisor_image.bzip2 import Bzip2Reader, engine
+from vmvisor_image.bzip2.choose import VARIABLE, make_engine
 from vmvisor_image.bzip2.decode import DamagedBlock
-from vmvisor_image.bzip2.engine import VARIABLE, Engine, make_engine
+from vmvisor_image.bzip2.engines import Engine
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS
 from vmvisor_image.streams.sources import BytesSource
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.lru_cache import LruCache
+from vmvisor_image.bzip2.choose import make_engine
 from vmvisor_image.bzip2.decode import Block
-from vmvisor_image.bzip2.engine import make_engine
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.bzip2.salvage import decode_at
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem

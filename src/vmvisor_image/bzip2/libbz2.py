@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from vmvisor_image.bzip2.decode import DamagedBlock, decode_block, decode_unfollowed, locate_end, read_bits
-from vmvisor_image.bzip2.engine import Decoded, EngineName
+from vmvisor_image.bzip2.engines import Decoded, EngineName
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, CRC_BITS, END_MAGIC, MAGIC_BITS, find_magic
 
 

@@ -18,9 +18,10 @@ from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.open_options import Progress
 from vmvisor_image.bzip2.cache import BlockCache
+from vmvisor_image.bzip2.choose import make_engine
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
 from vmvisor_image.bzip2.decoded_cache import DecodedCache
-from vmvisor_image.bzip2.engine import Decoded, EngineName, make_engine
+from vmvisor_image.bzip2.engines import Decoded, EngineName
 from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.bzip2.index_file import (
     CACHE_SUFFIX,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmvisor_image.bzip2 import _core
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
-from vmvisor_image.bzip2.engine import Decoded, EngineName
+from vmvisor_image.bzip2.engines import Decoded, EngineName
 from vmvisor_image.bzip2.libbz2 import Libbz2Engine
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS
 

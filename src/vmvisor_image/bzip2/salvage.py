@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmvisor_image.bzip2.decode import DamagedBlock
-from vmvisor_image.bzip2.engine import Decoded, Engine
+from vmvisor_image.bzip2.engines import Decoded, Engine
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, MagicScanner
 from vmvisor_image.bzip2.walk import decode_slowly
 from vmvisor_image.errors import TruncatedImage

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
-from vmvisor_image.bzip2.engine import Decoded, Engine
+from vmvisor_image.bzip2.engines import Decoded, Engine
 from vmvisor_image.bzip2.index import BLOCK_UNIT, BlockEntry, BlockIndex, Place, largest_size
 from vmvisor_image.bzip2.index_file import SavedIndex
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, CRC_BITS, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic_near

@@ -1,22 +1,17 @@
-"""Decoding of single blocks by one of two engines: the Rust core where it is there, else libbz2.
+"""What an engine is: a decoder of single blocks.
 
-Both take the same blocks and give the same bytes. The core is several times as fast, and knows where a block ends;
-libbz2, which comes with Python, decodes what is handed on to it as well.
+There are two: the Rust core (`rust`) and the standard library's libbz2. Both take the same blocks and give the same
+bytes. The core is several times as fast, and knows where a block ends; libbz2 also decodes what is handed on to it.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from vmvisor_image.bzip2.decode import Block
-from vmvisor_image.errors import DependencyMissing, InvalidArgument
 
 EngineName = Literal["rust", "libbz2"]
-
-VARIABLE: Final = "VMVISOR_BZIP2_ENGINE"
-"""The environment variable that forces an engine, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +60,3 @@ class Engine(Protocol):
     def find_magic(self, data: bytes, magic: int, starts: int) -> list[int]:
         """Bit positions, ascending, at which `magic` occurs in `data`, starting within its first `starts` bytes."""
         ...
-
-
-def make_engine() -> Engine:
-    """An engine with memory of its own: the Rust core where it is there, or what the environment says.
-
-    Raises:
-        DependencyMissing: The environment says "rust", and the core is not there.
-        InvalidArgument: The environment names no engine.
-    """
-    forced = os.environ.get(VARIABLE, "")
-    if forced not in ("", "rust", "libbz2"):
-        raise InvalidArgument(f"{VARIABLE} must be rust or libbz2, not {forced!r}")
-    if forced != "libbz2":
-        try:
-            from vmvisor_image.bzip2.rust import RustEngine
-        except ImportError as error:
-            if forced:
-                raise DependencyMissing(f"{VARIABLE}=rust: the Rust core can't be loaded ({error})") from error
-        else:
-            return RustEngine()
-    from vmvisor_image.bzip2.libbz2 import Libbz2Engine
-
-    return Libbz2Engine()
-
-
-def engine() -> EngineName:
-    """Name of the engine that decodes what is opened now: "rust" or "libbz2".
-
-    The environment variable `VMVISOR_BZIP2_ENGINE` forces either.
-
-    Raises:
-        DependencyMissing: The environment says "rust", and the core is not there.
-        InvalidArgument: The environment names no engine.
-    """
-    return make_engine().name
