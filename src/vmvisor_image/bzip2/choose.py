@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from vmvisor_image.bzip2.engines import Engine, EngineName
+from vmvisor_image.bzip2.libbz2 import Libbz2Engine
 from vmvisor_image.errors import DependencyMissing, InvalidArgument
 
 VARIABLE: Final = "VMVISOR_BZIP2_ENGINE"
@@ -30,8 +31,6 @@ def make_engine() -> Engine:
                 raise DependencyMissing(f"{VARIABLE}=rust: the Rust core can't be loaded ({error})") from error
         else:
             return RustEngine()
-    from vmvisor_image.bzip2.libbz2 import Libbz2Engine
-
     return Libbz2Engine()
 
 

@@ -14,6 +14,7 @@ from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.base.destination import FULL
 from vmvisor_image.base.limits import DEFAULT_LIMITS
 from vmvisor_image.base.names import printable
+from vmvisor_image.bzip2 import engine
 from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
 from vmvisor_image.examine.signatures import Format
@@ -134,8 +135,6 @@ class _ShowVersion(argparse.Action):
     """Prints the version and which engine decodes bzip2, which is only looked for when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from vmvisor_image.bzip2 import engine
-
         try:
             print(f"{parser.prog} {__version__} (bzip2: {engine()})")
         except UsageError as error:
