@@ -328,7 +328,7 @@ class TestChoice:
         assert engine() == "libbz2"
         assert Bzip2Reader(BytesSource(bz2.compress(TEXT))).read_at(0, len(TEXT)) == TEXT
         monkeypatch.setenv(VARIABLE, "rust")
-        with pytest.raises(DependencyMissing, match=r"VMVISOR_BZIP2_ENGINE=rust: the Rust core can't be loaded \(.+\)"):
+        with pytest.raises(DependencyMissing, match="VMVISOR_BZIP2_ENGINE=rust: the Rust core is not there: this was"):
             Bzip2Reader(BytesSource(bz2.compress(TEXT)))
 
     def test_one_that_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:

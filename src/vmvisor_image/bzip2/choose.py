@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Final
 
@@ -28,7 +29,9 @@ def make_engine() -> Engine:
             from vmvisor_image.bzip2.rust import RustEngine
         except ImportError as error:
             if forced:
-                raise DependencyMissing(f"{VARIABLE}=rust: the Rust core can't be loaded ({error})") from error
+                is_there = importlib.util.find_spec("vmvisor_image.bzip2._core") is not None
+                reason = f"can't be loaded ({error})" if is_there else "is not there: this was built without it"
+                raise DependencyMissing(f"{VARIABLE}=rust: the Rust core {reason}") from error
         else:
             return RustEngine()
     return Libbz2Engine()
