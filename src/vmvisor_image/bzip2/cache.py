@@ -20,6 +20,8 @@ _PAYS = 0.75
 """A block is kept compressed when it is at most this part of its size."""
 _WORTH_A_TRY = 1 << 16
 """Bytes under which a block is kept as it is."""
+_REMEMBERED = 1 << 14
+"""Keys of dropped blocks that are remembered, to know those that come back."""
 _WORTH_A_MAP = 1 << 16
 """Bytes under which memory of its own is not worth its pages."""
 
@@ -47,9 +49,20 @@ class BlockCache(Generic[Key]):
     It is no `LruCache`, as what was not used for long goes on to another one, compressed, under one limit.
     """
 
-    def __init__(self, limit: int) -> None:
-        """Keep up to `limit` bytes."""
+    def __init__(self, limit: int, *, decodes_quickly: bool = False) -> None:
+        """Keep up to `limit` bytes.
+
+        Args:
+            limit: Bytes of memory.
+            decodes_quickly: To decode a block anew costs little more than to compress it: only blocks that came back
+                after they were dropped are compressed, so that one pass over the data compresses none.
+        """
         self.limit = limit
+        self._decodes_quickly = decodes_quickly
+        self._dropped: OrderedDict[Key, None] = OrderedDict()
+        """Keys of blocks that are not here any more, the latest last."""
+        self._returned: set[Key] = set()
+        """Keys of blocks here that were dropped before."""
         self._plain: OrderedDict[Key, Block] = OrderedDict()
         """As they were put, the least recently used first."""
         self._aged: OrderedDict[Key, Block | _Packed] = OrderedDict()
@@ -73,27 +86,43 @@ class BlockCache(Generic[Key]):
         """Keep a block; where there is no room, compress those that were not used for long, and drop the oldest."""
         if key in self._plain or key in self._aged:
             return
+        if key in self._dropped:
+            del self._dropped[key]
+            self._returned.add(key)
         self._plain[key] = _convert(block.segments, block.size, bytes)
         self._plain_bytes += block.held + _OVERHEAD
         while self._plain_bytes + self._aged_bytes > self.limit and len(self._plain) + len(self._aged) > 1:
             if len(self._plain) > 1 and (self._plain_bytes > self.limit // 2 or not self._aged):
                 self._age()
             else:
-                _, dropped = self._aged.popitem(last=False)
+                oldest, dropped = self._aged.popitem(last=False)
                 self._aged_bytes -= dropped.held + _OVERHEAD
+                self._drop(oldest)
 
     def clear(self) -> None:
         """Drop all."""
         self._plain.clear()
         self._aged.clear()
+        self._dropped.clear()
+        self._returned.clear()
         self._plain_bytes = self._aged_bytes = 0
 
     def _age(self) -> None:
         key, block = self._plain.popitem(last=False)
         self._plain_bytes -= block.held + _OVERHEAD
+        if self._decodes_quickly and key not in self._returned:
+            self._drop(key)
+            return
         aged = _pack(block)
         self._aged[key] = aged
         self._aged_bytes += aged.held + _OVERHEAD
+
+    def _drop(self, key: Key) -> None:
+        """Note that a block is not here any more."""
+        self._returned.discard(key)
+        self._dropped[key] = None
+        if len(self._dropped) > _REMEMBERED:
+            self._dropped.popitem(last=False)
 
 
 def _pack(block: Block) -> Block | _Packed:

@@ -31,6 +31,8 @@ class Engine(Protocol):
     """A decoder of single blocks; any number of threads may use one."""
 
     name: EngineName
+    is_quick: bool
+    """Whether a block takes little more time to decode than to compress with zstd."""
 
     def decode(self, data: bytes, start_bit: int, end_bit: int, level: int) -> Decoded | None:
         """Decode the block from `start_bit` to what is taken for its end.

@@ -13,6 +13,7 @@ class Libbz2Engine:
     """See `Engine`. A block's end is not known to it: it is fed up to a candidate, and says whether that was it."""
 
     name: EngineName = "libbz2"
+    is_quick = False
 
     def decode(self, data: bytes, start_bit: int, end_bit: int, level: int) -> Decoded | None:
         """See `Engine.decode`."""

@@ -162,7 +162,7 @@ class Bzip2Reader(Source):
         """Guards what follows; held only for moments, and nothing is waited for while it is."""
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
-        self._cache: BlockCache[BlockEntry] = BlockCache(cache_bytes)
+        self._cache: BlockCache[BlockEntry] = self._new_cache(cache_bytes)
         self._loading: dict[BlockEntry, Future[Decoded | None]] = {}
         self._repeats: BlockCache[tuple[int, int, int]] = BlockCache(_REMEMBERED_BYTES)
         self._decoded = self._repeated = 0
@@ -363,13 +363,16 @@ class Bzip2Reader(Source):
     def start_in_child(self) -> None:
         """After a fork: the threads, and what they were at, are the parent's."""
         if not self._lock.acquire(blocking=False):  # a thread that is not here was changing what it guards
-            self._cache, self._repeats = BlockCache(self._cache.limit), BlockCache(self._repeats.limit)
+            self._cache, self._repeats = self._new_cache(self._cache.limit), BlockCache(self._repeats.limit)
         self._walk_lock, self._lock = threading.RLock(), threading.RLock()
         self._pool = None
         self._loading = {}
         self._walk.forget_plans()
         if self._kept is not None:
             self._kept.start_in_child()
+
+    def _new_cache(self, limit: int) -> BlockCache[BlockEntry]:
+        return BlockCache(limit, decodes_quickly=self._engine.is_quick)
 
     def _open_cache(self, cache: str | os.PathLike[str] | bool | None) -> DecodedCache | None:
         if cache is None or cache is False:

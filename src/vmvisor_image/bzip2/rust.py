@@ -13,6 +13,7 @@ class RustEngine:
     """See `Engine`. Blocks of bzip2 0.9.0's randomised kind are handed on to libbz2."""
 
     name: EngineName = "rust"
+    is_quick = True
 
     def __init__(self) -> None:
         self._decoder = _core.Decoder()
