@@ -33,7 +33,7 @@ from tests.tricky_bzip2 import tricky_files
 from vmvisor_image import CorruptImage, DependencyMissing, InvalidArgument
 from vmvisor_image.bzip2 import Bzip2Reader, engine
 from vmvisor_image.bzip2.choose import VARIABLE, make_engine
-from vmvisor_image.bzip2.decode import DamagedBlock
+from vmvisor_image.bzip2.decode import DamagedBlock, new_map
 from vmvisor_image.bzip2.engines import Engine
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS
 from vmvisor_image.streams.sources import BytesSource
@@ -302,7 +302,7 @@ def test_any_buffer_is_data() -> None:
     from vmvisor_image.bzip2 import _core
 
     data = to_bytes(real_block(TEXT).bits + END)
-    decoder = _core.Decoder()
+    decoder = _core.Decoder(new_map)
     expected = decoder.decode(data, 0, 9)
     for buffer in (bytearray(data), memoryview(data), memoryview(b"ab" + data)[2:], memoryview(bytearray(data))):
         assert decoder.decode(buffer, 0, 9) == expected

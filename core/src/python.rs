@@ -21,6 +21,8 @@ pyo3::create_exception!(_core, Failed, PyException, "The decoder itself is at fa
 
 /// Bytes of a run of a byte that is not zero: they are there once, however long the run is.
 const SHARED: usize = 1 << 20;
+/// Bytes from which memory of their own, apart from `malloc`'s, is worth its pages.
+const WORTH_A_MAP: usize = 1 << 16;
 
 fn bytes_of<'py>(data: &'py Bound<'py, PyAny>) -> PyResult<Cow<'py, [u8]>> {
     match data.cast::<PyBytes>() {
@@ -35,6 +37,8 @@ struct Decoder {
     /// Memory that nobody uses now. Where its lock is held, by a thread that may not even be there after a fork, new
     /// memory is taken instead of waiting.
     idle: Mutex<Vec<crate::Decoder>>,
+    /// Gives a writable buffer of so many bytes.
+    allocate: Py<PyAny>,
 }
 
 /// What `decode` gives: end bit, CRC, size, bytes held, segments.
@@ -43,8 +47,8 @@ type Decoded<'py> = (usize, u32, u64, usize, Bound<'py, PyList>);
 #[pymethods]
 impl Decoder {
     #[new]
-    fn new() -> Self {
-        Decoder { idle: Mutex::new(Vec::new()) }
+    fn new(allocate: Py<PyAny>) -> Self {
+        Decoder { idle: Mutex::new(Vec::new()), allocate }
     }
 
     /// Decode the block that starts at a bit of the data.
@@ -67,13 +71,59 @@ impl Decoder {
         let (decoder, decoded) = decoded.map_err(Failed::new_err)?;
         let result = decoded.map_err(to_exception).and_then(|(end_bit, crc)| {
             let block = decoder.last(end_bit, crc);
-            let (held, segments) = to_segments(py, &block)?;
+            let (held, segments) = self.to_segments(py, &block)?;
             Ok((end_bit, crc, block.size(), held, segments))
         });
         if let Ok(mut idle) = self.idle.try_lock() {
             idle.push(decoder);
         }
         result
+    }
+}
+
+impl Decoder {
+    /// A block's segments, and how many bytes they take: `bytes`, what was allocated, or an `int` for so many zeros.
+    fn to_segments<'py>(&self, py: Python<'py>, block: &crate::Block) -> PyResult<(usize, Bound<'py, PyList>)> {
+        let segments = PyList::empty(py);
+        let mut held = 0;
+        for segment in block.segments {
+            match *segment {
+                Segment::Bytes { start, end } => {
+                    let bytes = &block.bytes[start..end];
+                    if bytes.iter().all(|&byte| byte == 0) {
+                        segments.append(PyInt::new(py, bytes.len()))?;
+                    } else {
+                        segments.append(self.to_object(py, bytes)?)?;
+                        held += bytes.len();
+                    }
+                }
+                Segment::Run { byte: 0, count } => segments.append(PyInt::new(py, count))?,
+                Segment::Run { byte, count } => {
+                    let (whole, rest) = (count as usize / SHARED, count as usize % SHARED);
+                    if whole > 0 {
+                        let shared = self.to_object(py, &vec![byte; SHARED])?;
+                        for _ in 0..whole {
+                            segments.append(&shared)?;
+                        }
+                        held += SHARED;
+                    }
+                    if rest > 0 {
+                        segments.append(self.to_object(py, &vec![byte; rest])?)?;
+                        held += rest;
+                    }
+                }
+            }
+        }
+        Ok((held, segments))
+    }
+
+    fn to_object<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        if bytes.len() < WORTH_A_MAP {
+            return Ok(PyBytes::new(py, bytes).into_any());
+        }
+        let memory = self.allocate.bind(py).call1((bytes.len(),))?;
+        PyBuffer::<u8>::get(&memory)?.copy_from_slice(py, bytes)?;
+        Ok(memory)
     }
 }
 
@@ -84,41 +134,6 @@ fn to_exception(error: Error) -> PyErr {
         Error::Randomised => RandomisedBlock::new_err(message),
         _ => DamagedBlock::new_err(message),
     }
-}
-
-/// A block's segments, and how many bytes they take: `bytes`, or an `int` for so many zeros.
-fn to_segments<'py>(py: Python<'py>, block: &crate::Block) -> PyResult<(usize, Bound<'py, PyList>)> {
-    let segments = PyList::empty(py);
-    let mut held = 0;
-    for segment in block.segments {
-        match *segment {
-            Segment::Bytes { start, end } => {
-                let bytes = &block.bytes[start..end];
-                if bytes.iter().all(|&byte| byte == 0) {
-                    segments.append(PyInt::new(py, bytes.len()))?;
-                } else {
-                    segments.append(PyBytes::new(py, bytes))?;
-                    held += bytes.len();
-                }
-            }
-            Segment::Run { byte: 0, count } => segments.append(PyInt::new(py, count))?,
-            Segment::Run { byte, count } => {
-                let count = count as usize;
-                let shared = PyBytes::new(py, &vec![byte; count.min(SHARED)]);
-                for _ in 0..count / SHARED {
-                    segments.append(&shared)?;
-                }
-                held += count.min(SHARED);
-                if !count.is_multiple_of(SHARED) && count > SHARED {
-                    segments.append(PyBytes::new(py, &vec![byte; count % SHARED]))?;
-                    held += count % SHARED;
-                } else if count < SHARED {
-                    segments.append(&shared)?;
-                }
-            }
-        }
-    }
-    Ok((held, segments))
 }
 
 /// The bits, ascending, at which a magic that lies within the data starts, in one of its first bytes.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vmvisor_image.bzip2.decode import Block, Segment
+from vmvisor_image.bzip2.decode import Block, Segment, new_map
 
 Key = TypeVar("Key")
 
@@ -89,7 +89,7 @@ class BlockCache(Generic[Key]):
         if key in self._dropped:
             del self._dropped[key]
             self._returned.add(key)
-        self._plain[key] = _convert(block.segments, block.size, bytes)
+        self._plain[key] = _convert(block.segments, block.size, lambda data: data)
         self._plain_bytes += block.held + _OVERHEAD
         while self._plain_bytes + self._aged_bytes > self.limit and len(self._plain) + len(self._aged) > 1:
             if len(self._plain) > 1 and (self._plain_bytes > self.limit // 2 or not self._aged):
@@ -136,22 +136,21 @@ def _pack(block: Block) -> Block | _Packed:
     return block if packed.held > block.held * _PAYS else _Packed(packed.segments, packed.size, packed.held)
 
 
-def _convert(segments: tuple[Segment, ...], size: int, convert: Callable[[bytes | mmap.mmap], bytes]) -> Block:
-    """Segments whose bytes are converted and, where there are many, laid in memory of their own.
-
-    What malloc holds between the decoder's own large and short-lived buffers keeps it from giving those back: with
-    400 kB here and 900 kB there, that came to half as much again as all that is kept.
-    """
+def _convert(
+    segments: tuple[Segment, ...], size: int, convert: Callable[[bytes | mmap.mmap], bytes | mmap.mmap]
+) -> Block:
+    """Segments whose bytes are converted and, where there are many, laid in memory of their own; see `new_map`."""
     made: dict[int, bytes | mmap.mmap] = {}
     for segment in segments:
         if not isinstance(segment, int) and id(segment) not in made:
             data = convert(segment)
-            made[id(segment)] = data if len(data) < _WORTH_A_MAP else _mapped(data)
+            is_apart = isinstance(data, mmap.mmap) or len(data) < _WORTH_A_MAP
+            made[id(segment)] = data if is_apart else _mapped(data)
     converted = (segment if isinstance(segment, int) else made[id(segment)] for segment in segments)
     return Block(tuple(converted), size, sum(map(len, made.values())))
 
 
-def _mapped(data: bytes) -> mmap.mmap:
-    memory = mmap.mmap(-1, len(data))
+def _mapped(data: bytes | mmap.mmap) -> mmap.mmap:
+    memory = new_map(len(data))
     memory[:] = data
     return memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmvisor_image.bzip2 import _core
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, new_map, read_bits
 from vmvisor_image.bzip2.engines import Decoded, EngineName
 from vmvisor_image.bzip2.libbz2 import Libbz2Engine
 from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS
@@ -16,7 +16,7 @@ class RustEngine:
     is_quick = True
 
     def __init__(self) -> None:
-        self._decoder = _core.Decoder()
+        self._decoder = _core.Decoder(new_map)
         self._libbz2 = Libbz2Engine()
 
     def decode(self, data: bytes, start_bit: int, end_bit: int, level: int) -> Decoded | None:
