@@ -1,6 +1,6 @@
 //! The outer run-length code, and the CRC of what it gives: four equal bytes are followed by how many more there are.
 
-use crate::{Error, Segment, crc};
+use crate::{Error, LARGEST, Segment, crc};
 
 /// Bytes that are copied at once where they hold no run.
 const WINDOW: usize = 32;
@@ -14,6 +14,10 @@ const CODED: usize = 5;
 const KEPT: usize = 1 << 20;
 /// Bytes of a run, at most.
 const LONGEST: usize = 4 + 255;
+/// Bytes of a block, at most.
+const MOST: usize = LARGEST / CODED * LONGEST;
+/// Memory for them, and for what is written at once and counts only in part.
+const ROOM: usize = MOST + PIECE + WINDOW + LONGEST;
 
 /// The bytes of a block, which are kept from block to block only as memory.
 #[derive(Default)]
@@ -32,8 +36,6 @@ impl Expanded {
     pub(crate) fn run(&mut self, packed: &[u8]) -> Result<(), Error> {
         (self.size, self.passed, self.state) = (0, 0, !0);
         self.segments.clear();
-        self.bytes.truncate(KEPT); // a block may have taken 46 MB
-        self.bytes.shrink_to(KEPT);
         let mut at = 0;
         loop {
             at = self.copy_windows(packed, at);
@@ -60,6 +62,14 @@ impl Expanded {
         Ok(())
     }
 
+    /// Give back what a block took beyond what others need: it may have been 46 MB.
+    pub(crate) fn trim(&mut self) {
+        self.size = 0;
+        self.segments.clear();
+        self.bytes.truncate(KEPT);
+        self.bytes.shrink_to(KEPT);
+    }
+
     /// CRC of the block.
     pub(crate) fn crc(&self) -> u32 {
         !self.state
@@ -81,7 +91,8 @@ impl Expanded {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, more: usize) {
-        let size = (self.size + more).max(self.bytes.len() * 2).max(1 << 16);
+        let size = (self.bytes.len() * 2).clamp(1 << 16, ROOM).max(self.size + more);
+        self.bytes.reserve_exact(size - self.bytes.len());
         self.bytes.resize(size, 0);
     }
 
@@ -171,8 +182,8 @@ impl Expanded {
 
 #[cfg(test)]
 mod tests {
-    use super::{Expanded, LONG};
-    use crate::{Error, Segment, crc};
+    use super::{CODED, Expanded, KEPT, LONG, MOST, ROOM};
+    use crate::{Error, LARGEST, Segment, crc};
 
     /// As the format is told: byte by byte.
     fn expand(packed: &[u8]) -> Result<Vec<u8>, Error> {
@@ -245,6 +256,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let mut expanded = Expanded::default();
+        let packed = [[1, 1, 1, 1, 255], [2, 2, 2, 2, 255]].concat().repeat(LARGEST / 2 / CODED);
+        assert_eq!(expanded.run(&packed), Ok(()));
+        assert_eq!(expanded.parts().1.len(), MOST);
+        assert!(expanded.bytes.capacity() <= ROOM);
+        expanded.trim();
+        assert!(expanded.bytes.capacity() <= KEPT);
+        check(&mut expanded, b"abcdddde");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Block<'_> {
     }
 }
 
-/// The memory of a decoder, which is reused from block to block: 9 MB, and as much as the largest block had.
+/// The memory of a decoder, which is reused from block to block: 9 MB, and as much as the largest block had since `trim`.
 ///
 /// It has no state: what it decoded before makes no difference.
 pub struct Decoder {
@@ -167,6 +167,11 @@ impl Decoder {
         }
         let end_bit = column.end_bit;
         Ok(self.last(end_bit, header.crc))
+    }
+
+    /// Give back the memory that the last block took beyond what most need; it is not there any more then.
+    pub fn trim(&mut self) {
+        self.expanded.trim();
     }
 
     /// The block that was decoded last, with what `decode` said of it.

@@ -68,12 +68,13 @@ impl Decoder {
                 (decoder, decoded)
             })
         });
-        let (decoder, decoded) = decoded.map_err(Failed::new_err)?;
+        let (mut decoder, decoded) = decoded.map_err(Failed::new_err)?;
         let result = decoded.map_err(to_exception).and_then(|(end_bit, crc)| {
             let block = decoder.last(end_bit, crc);
             let (held, segments) = self.to_segments(py, &block)?;
             Ok((end_bit, crc, block.size(), held, segments))
         });
+        decoder.trim();
         if let Ok(mut idle) = self.idle.try_lock() {
             idle.push(decoder);
         }
