@@ -67,20 +67,22 @@ class CoreBuildHook(BuildHookInterface[Any]):
             raise CoreMissing("cargo is not on PATH")
         core = Path(self.root, "core")
         target = Path(os.environ.get("CARGO_TARGET_DIR", core / "target"))
-        command = [cargo, "build", "--release", "--locked", "--features", "python", "--target-dir", str(target)]
-        # In its folder, as cargo looks for its settings from there on.
-        done = subprocess.run(
-            command,
-            cwd=core,
-            env={**os.environ, "PYO3_PYTHON": sys.executable},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode:
-            said = re.findall(r"^error.*", done.stderr, re.MULTILINE)
-            raise CoreMissing(f"cargo: {said[0] if said else done.stderr.strip()[-200:]}")
+        # Files out of an sdist are all of one old date, by which cargo would take an older build for a fresh one.
+        clean = ["clean", "--release", "--locked", "--package", "vmvisor-image-core"]
+        for command in (clean, ["build", "--release", "--locked", "--features", "python"]):
+            # In its folder, as cargo looks for its settings from there on.
+            done = subprocess.run(
+                [cargo, *command, "--target-dir", str(target)],
+                cwd=core,
+                env={**os.environ, "PYO3_PYTHON": sys.executable},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            if done.returncode:
+                said = re.findall(r"^error.*", done.stderr, re.MULTILINE)
+                raise CoreMissing(f"cargo: {said[0] if said else done.stderr.strip()[-200:]}")
         library, suffix = _LIBRARIES.get(sys.platform, _ELSE)
         found = target / "release" / library
         if "CARGO_BUILD_TARGET" in os.environ:

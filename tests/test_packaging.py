@@ -182,7 +182,31 @@ class TestCore:
     def test_with_cargo(self, tmp_path: Path) -> None:
         if shutil.which("cargo") is None:
             pytest.skip("cargo is not on PATH")
-        assert self.build(tmp_path, VMVISOR_BUILD_CORE="yes") == (True, "vmvisor-image: built with the Rust core")
+        found = self.build(tmp_path / "work", VMVISOR_BUILD_CORE="yes")
+        assert found == (True, "vmvisor-image: built with the Rust core")
+
+    def test_a_core_of_another_source_is_not_taken_for_fresh(self, tmp_path: Path) -> None:
+        """All files out of an sdist have the same date, and what cargo built before is kept."""
+        if shutil.which("cargo") is None:
+            pytest.skip("cargo is not on PATH")
+        versions = []
+        for number in range(2):
+            folder = tmp_path / str(number)
+            with tarfile.open(_distribution("*.tar.gz")) as sdist:
+                sdist.extractall(folder, filter="data")
+            [source] = folder.iterdir()
+            binding = source / "core/src/python.rs"
+            date = binding.stat().st_mtime
+            text = binding.read_text().replace('env!("CARGO_PKG_VERSION")', f'"changed {number}"')
+            binding.write_text(text)
+            os.utime(binding, (date, date))
+            command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+            cached = {"CARGO_TARGET_DIR": str(REPOSITORY / "build/cargo"), "VMVISOR_BUILD_CORE": "yes"}
+            subprocess.run(command, env={**os.environ, **cached}, capture_output=True, check=True)
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+                [core] = [name for name in wheel.namelist() if _CORE.match(name)]
+                versions.append(re.findall(rb"changed \d", wheel.read(core)))
+        assert versions == [[b"changed 0"], [b"changed 1"]]
 
     def test_without_cargo(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
