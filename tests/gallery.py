@@ -630,7 +630,7 @@ LAYER_CASES: Final = (
         "would lie elsewhere",
     ),
     Case("VMDK: 10¹⁸ sectors of zeros", "disk", lambda: b"# Disk DescriptorFile\nRW 999999999999999999 ZERO\n", ""),
-    Case("VHD: blocks of no bytes", "disk", lambda: _vhd(512 + 32, bytes(4)), "no size of a block"),
+    Case("VHD: blocks of no bytes", "disk", lambda: _vhd(512 + 32, bytes(4)), "not a valid block size"),
     Case("VHD: 2⁶⁴ - 1 bytes", "disk", lambda: _vhd(48, b"\xff" * 8), "blocks"),
 )
 
@@ -798,17 +798,17 @@ ARCHIVE_CASES: Final = (
         BOTH,
     ),
     Case(
-        "tar: a size that is no number",
+        "tar: a size that is not a number",
         "archive",
         lambda: resummed(tar(("x", REG, "", b"x"))(), 1024, 124, b"9" * 12),
-        "no number",
+        "not a number",
         BOTH,
     ),
     Case(
-        "tar: a mode that is no number",
+        "tar: a mode that is not a number",
         "archive",
         lambda: resummed(tar(("x", REG, "", b"x"))(), 1024, 100, b"zzzzzzz\0"),
-        "no number",
+        "not a number",
         BOTH,
     ),
     Case("tar: a pax header that says 10¹⁹ bytes", "archive", _pax_size, "", {"first": b"healthy"}),
@@ -841,7 +841,7 @@ ARCHIVE_CASES: Final = (
     Case("zip: cut in the directory", "archive", lambda: zipped()()[:-30], ""),
     Case("ar: a member of 10 GB", "archive", lambda: _ar(b"x", b"9999999999"), ""),
     Case("ar: a name longer than its data", "archive", lambda: _ar(b"#1/60000", b"4"), "longer than its data"),
-    Case("ar: a size that is no number", "archive", lambda: _ar(b"x", b"-5"), "no number"),
+    Case("ar: a size that is not a number", "archive", lambda: _ar(b"x", b"-5"), "not a number"),
 )
 
 
@@ -921,7 +921,7 @@ ISO_CASES: Final = (
     ),
     Case("ISO: a marker of Rock Ridge cut short", "iso", iso(lambda d: _set(d, ROOT, b"\x28")), ""),
     Case("ISO: a record of FFs", "iso", iso(lambda d: _set(d, ROOT + 500, b"\xff" * 100)), ""),
-    Case("ISO: system use that goes on in itself", "iso", iso(_endless_continuation), "goes on more than"),
+    Case("ISO: system use that goes on in itself", "iso", iso(_endless_continuation), "more continuation areas than"),
     Case("ISO: one file of 60,000 extents", "iso", iso(_many_extents), ""),
     Case("ISO: a link out", "iso", iso(lambda d: None, out="../../../etc/passwd"), "", ISO_GOOD),
     Case(

@@ -77,7 +77,7 @@ def test_typed_values() -> None:
     assert config.unknown == {"newkey": "kept"}
     assert str(config.kernel) == "/b.b00 runweasel cdromBoot"
     assert BootConfig.parse(b"updated=\n").number("updated") == 0
-    assert BootConfig.parse(b"kernel=a\nupdated=2x\n").problems[0].message == "updated: '2x' is no number"
+    assert BootConfig.parse(b"kernel=a\nupdated=2x\n").problems[0].message == "updated: '2x' is not a number"
     assert BootConfig.parse(b"updated=2\n").problems[0].message == "kernel: none is named"
 
 

@@ -194,7 +194,7 @@ class TestPlaces:
     def test_a_file_that_is_no_index_is_not_replaced(self, image: Path) -> None:
         precious = image.with_name("letter.txt")
         precious.write_text("Dear reader, " * 50)
-        with pytest.raises(InvalidArgument, match="no index"):
+        with pytest.raises(InvalidArgument, match="not an index"):
             Bzip2Reader(file_source(image), index=precious)
         assert precious.read_text().startswith("Dear reader")
 

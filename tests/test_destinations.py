@@ -524,10 +524,10 @@ class TestSources:
 class TestWhatMayBeReplaced:
     def test_only_files(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "x.zst")
-        with pytest.raises(DestinationExists, match="no file that could be replaced"):
+        with pytest.raises(DestinationExists, match="not a file that could be replaced"):
             convert(BytesSource(DATA), tmp_path / "x.zst", overwrite=True)
         (tmp_path / "rows.parquet").mkdir()
-        with pytest.raises(DestinationExists, match="no file that could be replaced"):
+        with pytest.raises(DestinationExists, match="not a file that could be replaced"):
             fleet.write([], tmp_path / "rows.parquet", overwrite=True)
         (tmp_path / "link").symlink_to("x.zst")
         with pytest.raises(DestinationExists):

@@ -140,7 +140,7 @@ def test_invalid_dates_are_none_and_not_1980() -> None:
     struct.pack_into("<HH", volume, at + 22, 0, 0)
     files = files_of(volume)
     assert [file.modified for file in files.values()] == [datetime(1999, 2, 3, 4, 5, 6), None, None]
-    assert any("no date" in problem.message for problem in problems_of(volume))
+    assert any("is not a date" in problem.message for problem in problems_of(volume))
 
 
 def long_name_parts(volume: bytearray) -> tuple[int, int]:

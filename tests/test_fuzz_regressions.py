@@ -89,7 +89,7 @@ def test_a_field_of_a_tar_header_hid_all_behind_it() -> None:
     data[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(data[1024:1536])
     archive = open_archive(BytesSource(data))
     assert list(archive) == ["first", "last"]
-    assert ["it is no number" in problem.message for problem in archive.problems] == [True]
+    assert ["it is not a number" in problem.message for problem in archive.problems] == [True]
 
 
 def test_one_path_of_a_tar_took_a_gigabyte() -> None:

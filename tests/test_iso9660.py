@@ -204,7 +204,7 @@ AREAS = len(iso_volume({"a": b"first"})) // SECTOR
 def test_a_system_use_area_goes_on_as_often_as_is_read(count: int, is_cut: bool) -> None:
     areas = [goes_on(AREAS + number, len(goes_on(0, 0))) for number in range(1, count)] + [NAME]
     data = with_use(goes_on(AREAS, 28), areas) if count else with_use(NAME)
-    assert list(problems_of(data)) == (["it goes on more than 32 times"] if is_cut else [])
+    assert list(problems_of(data)) == (["it has more continuation areas than 32"] if is_cut else [])
     with opened(data) as image:
         assert [file.read_bytes() for file in image.partitions[1].files.values()] == [b"first"]
         assert list(image.partitions[1].files) == ["A" if is_cut else "name"]

@@ -58,16 +58,16 @@ class TestContainers:
         with Image.open(whole) as image:
             assert image.read_at(0, image.size) == DISK
             told = [problem.message for problem in image.problems if problem.structure == "container"]
-        wanted = [f"archives after the first 8 are not looked into: {count - 8}"] if count > 8 else []
+        wanted = [f"archives after the first 8 are not opened: {count - 8}"] if count > 8 else []
         assert told == wanted
         with pytest.raises(NoDiskImage) as caught:
             Image.open(tar_archive(inner))
-        assert ("after the first 8 are not looked into" in str(caught.value)) == (count > 8)
+        assert ("after the first 8 are not opened" in str(caught.value)) == (count > 8)
 
     def test_the_ninth_can_be_named(self) -> None:
         inner = {f"{number:02}.tar": tar_archive({"a": b"", "b": b""}) for number in range(9)}
         whole = tar_archive(inner | {"09.tar": tar_archive({"disk.dd": DISK})})
-        with pytest.raises(NoDiskImage, match=r"first 8 are not looked into: 2"):
+        with pytest.raises(NoDiskImage, match=r"first 8 are not opened: 2"):
             Image.open(whole)
         with Image.open(whole, member="09.tar/disk.dd") as image:
             assert image.read_at(0, image.size) == DISK
@@ -78,7 +78,7 @@ class TestContainers:
             assert image.read_at(0, image.size) == DISK
             assert image.problems == ()
         whole = nested(disk, 4)
-        with pytest.raises(NoDiskImage, match="more than 3 deep in each other are not looked into: 1"):
+        with pytest.raises(NoDiskImage, match="more than 3 deep in each other are not opened: 1"):
             Image.open(whole)
         with Image.open(whole, member="inner.tar/inner.tar/inner.tar/inner.tar/disk.dd") as image:
             assert image.read_at(0, image.size) == DISK
@@ -111,7 +111,7 @@ class TestContainers:
 
     def test_several_disks_and_what_was_not_looked_at(self) -> None:
         inner = {f"{number:02}.tar": tar_archive({f"{number}.dd": DISK}) for number in range(10)}
-        with pytest.raises(SeveralImages, match=r"first 8 are not looked into: 2"):
+        with pytest.raises(SeveralImages, match=r"first 8 are not opened: 2"):
             Image.open(tar_archive(inner))
 
     def test_an_error_tells_how_many_more_problems_there_are(self) -> None:

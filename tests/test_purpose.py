@@ -250,7 +250,7 @@ def test_place_alone_says_nothing() -> None:
     with Image.open(disk) as image:
         assert {p.role for p in image.partitions} == {Role.UNKNOWN}
         assert image.partitions.generation is None
-        assert "Nothing on the disk tells" in image.partitions[1].explain()
+        assert "Nothing on the disk says" in image.partitions[1].explain()
 
 
 def test_content_goes_before_the_layout() -> None:
@@ -297,7 +297,7 @@ class TestTheQuestionOf2008:
     def test_is_answered(self) -> None:
         with Image.open(DISKS["3.5"][0]) as image:
             text = image.partitions[7].explain()
-        for part in ("none: VMFS has type 0xFB", "0xFC", "scratch", "swap", "all zeros", "VMKCORE", "0x6404000"):
+        for part in ("not VMFS: VMFS has type 0xFB", "0xFC", "scratch", "swap", "all zeros", "VMKCORE", "0x6404000"):
             assert part in text, part
 
     def test_with_where_the_evidence_is(self) -> None:
@@ -483,10 +483,10 @@ def contradictions(image: Image) -> list[str]:
             and not any(bank.is_chosen_by_label for bank in table.banks),
             "it has no boot.cfg that can be read": partition.role in BANKS.values()
             and partition.number not in [bank.number for bank in table.banks],
-            "Nothing on the disk tells what it is for": partition.role is Role.UNKNOWN,
+            "Nothing on the disk says what it is for": partition.role is Role.UNKNOWN,
         }
         wrong += [f"{partition.number}: {words}" for words, right in facts.items() if (words in text) > right]
-        always = ("The two disagree", "the boot loader starts this bank", "Nothing on the disk tells what it is for")
+        always = ("The two disagree", "the boot loader starts this bank", "Nothing on the disk says what it is for")
         wrong += [f"{partition.number}, not: {words}" for words in always if facts[words] and words not in text]
         for number, build in re.findall(r"boot\.cfg of partition (\d+) has build=(\S+)", text):
             wrong += [] if build in [b.build for b in table.banks if b.number == int(number)] else [build]

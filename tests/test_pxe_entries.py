@@ -120,6 +120,10 @@ def test_a_configuration_that_is_a_link_stays(tmp_path: Path) -> None:
     ("before", "after"),
     [
         (b"", b"default b\nlabel b\n  kernel x\n"),
+        (
+            b"# mine\nDEFAULT gone\n\ntimeout 50",
+            b"default b\n# mine\n\ntimeout 50\nlabel b\n  kernel x\n",
+        ),
         (b"label a\n kernel y\n", b"label a\n kernel y\nlabel b\n  kernel x\n"),
         (b"label a\n kernel y", b"label a\n kernel y\nlabel b\n  kernel x\n"),
         (b"label b\nkernel y\nappend z\ntimeout 9\n", b"label b\n  kernel x\ntimeout 9\n"),

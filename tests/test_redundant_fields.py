@@ -78,7 +78,7 @@ class TestFat:
     @pytest.mark.parametrize(("field", "value"), [(12, 1), (26, 1), (11, 0x4F)])
     def test_fields_of_a_part(self, volume: bytearray, tmp_path: Path, field: int, value: int) -> None:
         volume[self.root(volume) + ENTRY + field] = value
-        self.check(volume, tmp_path, "fields of a part that have to be 0 are not")
+        self.check(volume, tmp_path, "fields of a part that must be 0 are not 0")
 
     def test_parts_without_a_name(self, volume: bytearray, tmp_path: Path) -> None:
         volume[self.root(volume) + 3 * ENTRY] = 0xE5
@@ -202,7 +202,7 @@ def test_a_zip_directory_that_ends_early(tmp_path: Path) -> None:
     path.write_bytes(data)
     found = open_archive(BytesSource(bytes(data)))
     assert [member.path for member in found.members] == ["a"]
-    assert "1 members are in it, its end record tells of 3" in str(found.problems)
+    assert "1 members are in it, its end record counts 3" in str(found.problems)
     assert fails("zipinfo", path)
 
 
@@ -249,8 +249,8 @@ def flip(at: int, mask: int) -> Callable[[bytearray], None]:
     [
         (flip(40 + 7, 1), "l1_table_offset"),
         (flip(100 + 1, 0xFF), "it says that it has"),
-        (flip(0x30007, 1), "L1 table at byte 0x30000: entry 0x8000000000040001 has bits that are reserved"),
-        (flip(0x40007, 2), "L2 table at byte 0x40000: entry 0x8000000000050002 has bits that are reserved"),
+        (flip(0x30007, 1), "L1 table at byte 0x30000: entry 0x8000000000040001 has reserved bits set"),
+        (flip(0x40007, 2), "L2 table at byte 0x40000: entry 0x8000000000050002 has reserved bits set"),
     ],
 )
 def test_qcow2(damage: Callable[[bytearray], None], message: str, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_qcow2_of_version_2_has_no_clusters_of_zeros(tmp_path: Path) -> None:
 def test_qcow2_with_subclusters_that_are_there_and_zeros(tmp_path: Path) -> None:
     data = disk(tmp_path, "qcow2", "qcow2", "-o", "extended_l2=on")
     data[0x40008:0x40010] = b"\xff" * 8
-    assert "subclusters are there and zeros" in told_of(tmp_path, "qcow2", data)
+    assert "subclusters are allocated and also zeros" in told_of(tmp_path, "qcow2", data)
     assert fails("qemu-img", "convert", "-O", "raw", tmp_path / "damaged.qcow2", tmp_path / "out")
 
 
@@ -336,7 +336,7 @@ def test_vhd(damage: Callable[[bytearray], None], message: str, tmp_path: Path) 
     ("damage", "message"),
     [
         (flip(0x20000 + 66, 2), "versions 3 and 0, not 1 and 0"),
-        (flip(0x30000 + 16 + 27, 0xFF), "it overlaps another one, passes the end, or is no whole MiB"),
+        (flip(0x30000 + 16 + 27, 0xFF), "it overlaps another one, passes the end, or is not a whole number of MiB"),
         (flip(0x300000 + 32, 1), "an item that a reader has to know is not known"),
     ],
 )
@@ -383,7 +383,7 @@ def test_a_vhdx_without_an_item_that_every_disk_has(tmp_path: Path) -> None:
 def test_a_vhdx_item_with_reserved_bits(tmp_path: Path) -> None:
     data = disk(tmp_path, "vhdx", "vhdx")
     data[data.index(bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")) + 29] = 0x80
-    assert "bits of an item that have to be 0 are not" in told_of(tmp_path, "vhdx", data)
+    assert "bits of an item that must be 0 are not 0" in told_of(tmp_path, "vhdx", data)
 
 
 def test_a_vhdx_item_of_another_length(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_vhdx_of_more_than_64_tib(tmp_path: Path) -> None:
     metadata = data.index(b"metadata")
     size = data.index((1 << 20).to_bytes(8, "little"), metadata + 65536)
     data[size + 7] = 2
-    assert "larger than any may be" in told_of(tmp_path, "vhdx", data)
+    assert "larger than the largest allowed" in told_of(tmp_path, "vhdx", data)
 
 
 def test_a_vhdx_block_of_no_known_state(tmp_path: Path) -> None:

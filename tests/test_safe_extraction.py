@@ -200,7 +200,7 @@ def test_what_is_in_the_way(tmp_path: Path) -> None:
     for name in ("dir", "file/x"):
         with pytest.raises(DestinationExists):
             write(tmp_path, name, overwrite=True)
-    with pytest.raises(DestinationExists, match="no directory"):
+    with pytest.raises(DestinationExists, match="is not a directory"):
         write(tmp_path / "file", "x")
 
 

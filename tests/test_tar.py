@@ -527,7 +527,7 @@ class TestSparseFiles:
             "more than stored",
             "less than stored",
             "2^64",
-            "no number",
+            "not a number",
         ],
     )
     def test_tables_that_make_no_sense_cost_their_file(

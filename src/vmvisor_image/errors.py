@@ -1,9 +1,9 @@
 """Errors and problems: one base, two families.
 
-*Your misuse* (`UsageError`) and *bad input* (`CorruptImage`); beside them stand `SourceError`, for what
-keeps the input from being read at all, and `LimitExceeded`, for what would cost too much.
-All also subclass the builtin exception that a caller would expect, so ``except KeyError`` or ``except
-FileNotFoundError`` just work; those that are an OSError for one reason only have its `errno`.
+The families are *misuse by the caller* (`UsageError`) and *bad input* (`CorruptImage`). Two further errors are
+`SourceError`, for input that can't be read at all, and `LimitExceeded`, for work that would cost too much.
+All also subclass the builtin exception that a caller would expect, so that ``except KeyError`` or ``except
+FileNotFoundError`` just works; those that are an OSError for one reason only have its `errno`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class InvalidArgument(UsageError, ValueError):
 
 
 class ReadOnly(InvalidArgument, OSError):
-    """Writing was asked of an image, which is never written."""
+    """Writing to an image was requested; images are never written."""
 
     errno = errno.EROFS
 
@@ -50,21 +50,21 @@ class PathNotFound(UsageError, KeyError, FileNotFoundError):
 
 
 class NotAFileSystem(UsageError, NotADirectoryError):
-    """Files were asked of a partition that holds no file system this library reads."""
+    """Files were requested from a partition that holds no file system this library reads."""
 
     errno = errno.ENOTDIR
 
 
 class MemberNotFound(UsageError, KeyError):
-    """The container holds no member of the name that was asked for."""
+    """The container holds no member of the requested name."""
 
 
 class KeyUnavailable(UsageError):
-    """What is encrypted can't be read: its key is not at hand, or it is another one."""
+    """Encrypted content can't be read: its key is not available, or the wrong one was given."""
 
 
 class DependencyMissing(UsageError, ImportError):
-    """What was asked for needs a package that is not installed; the message names the extra that brings it."""
+    """The call needs a package that is not installed; the message names the extra that brings it."""
 
 
 class NotADirectory(UsageError, NotADirectoryError):
@@ -90,11 +90,11 @@ class DestinationExists(UsageError, FileExistsError):
 
 
 class DestinationFailed(UsageError, OSError):
-    """What was to be written can't be: its folder is gone or read-only, or the system fails; see its `errno`."""
+    """A destination can't be written: its directory is gone or read-only, or the system fails; see its `errno`."""
 
 
 class DestinationFull(DestinationFailed):
-    """There is no room to write to; what was written before is whole."""
+    """The destination has no room left; files written before are whole."""
 
 
 class SourceError(VmvisorImageError, OSError):
@@ -102,15 +102,15 @@ class SourceError(VmvisorImageError, OSError):
 
 
 class RemoteError(SourceError):
-    """What a URL leads to could not be read: the connection, the server or its answer failed."""
+    """The object at a URL could not be read: the connection, the server or its answer failed."""
 
 
 class SourceChanged(SourceError):
-    """A file, or what a URL leads to, is no longer what was opened."""
+    """A file, or the object at a URL, has changed since it was opened."""
 
 
 class LimitExceeded(VmvisorImageError):
-    """Going on would cost more than `vmvisor_image.Limits` allow.
+    """The operation would cost more than `vmvisor_image.Limits` allow.
 
     Attributes:
         limit: Name of the limit, a field of `Limits`.
@@ -125,12 +125,13 @@ class CorruptImage(VmvisorImageError):
     """The input breaks its format.
 
     Attributes:
-        structure: What was being read, in the field's own words ("FAT boot sector", "bzip2 block 3").
-        offset: Where it is, in bytes from the start of what holds it: the decoded disk for partition tables
-            and volumes, the compressed source for bzip2 structures. None where no place can be named.
-        field: The field of the structure, or None.
-        expected: What the format asks for, or None.
-        found: What is there instead, or None.
+        structure: Name of the structure that was being read, in the field's own words ("FAT boot sector",
+            "bzip2 block 3").
+        offset: Bytes to the structure from the start of the decoded disk, for partition tables and volumes, or of the
+            compressed source, for bzip2 structures. None where no place can be named.
+        field: Name of the structure's field, or None.
+        expected: Value that the format requires, or None.
+        found: Value that is there instead, or None.
     """
 
     def __init__(
@@ -170,14 +171,14 @@ class TruncatedImage(CorruptImage, EOFError):
 
 
 class NotAnArchive(CorruptImage):
-    """What was opened as an archive is none of the kinds that this library reads."""
+    """A file opened as an archive is not of a kind that this library reads."""
 
 
 class NoDiskImage(CorruptImage):
     """A container holds nothing that looks like a disk image.
 
     Attributes:
-        members: Some of what it holds.
+        members: Names of some of its members.
     """
 
     members: tuple[str, ...] = ()
@@ -187,7 +188,7 @@ class SeveralImages(CorruptImage):
     """A container holds more than one disk image; ``Image.open(..., member=…)`` picks one.
 
     Attributes:
-        members: The name of each, as `member` takes it.
+        members: Name of each disk image, as `member` takes it.
     """
 
     members: tuple[str, ...] = ()
@@ -201,8 +202,8 @@ class PartialExtraction(CorruptImage):
     """Some files were damaged; every healthy one was written.
 
     Attributes:
-        written: The paths that were written, each of them whole.
-        failed: Path in the volume and error of each file that could not be read.
+        written: Paths of the files that were written, each of them whole.
+        failed: Path in the volume, and error, of each file that could not be read.
     """
 
     written: tuple[Any, ...] = ()
@@ -214,21 +215,21 @@ class Problem:
     """One damaged place that did not keep the rest from being read."""
 
     structure: str
-    """What is damaged, in the field's own words."""
+    """Name of the damaged structure, in the field's own words."""
     message: str
-    """What is wrong with it."""
+    """Description of the damage."""
     offset: int | None = None
-    """Where: bytes from the start of the decoded disk, or of the compressed source for its layers."""
+    """Bytes to the damage from the start of the decoded disk, or, for a layer, of its compressed source."""
 
     @classmethod
     def of(cls, error: CorruptImage) -> Problem:
-        """The problem that an error describes."""
+        """Problem that an error describes."""
         detail = "" if error.expected is None else f" (expected {error.expected}, found {error.found})"
         field = "" if error.field is None else f"{error.field}: "
         return cls(error.structure, f"{field}{error.message}{detail}", error.offset)
 
     def error(self) -> CorruptImage:
-        """The error that it is where nothing can be done for it."""
+        """Error to raise where the problem can't be worked around."""
         return CorruptImage(self.message, structure=self.structure, offset=self.offset)
 
     def __str__(self) -> str:
@@ -237,16 +238,16 @@ class Problem:
 
 
 class ProblemList:
-    """Different problems up to a number; how many more there were is the last one."""
+    """Distinct problems up to a number; beyond it, the last problem gives the number of those left out."""
 
     def __init__(self, structure: str, most: int = 1000) -> None:
-        """Keep `most` problems; that of those left out is one of `structure`."""
+        """Keep at most `most` problems; the one that counts those left out names `structure`."""
         self._structure, self._most = structure, most
         self._kept: dict[Problem, None] = {}
         self._left_out: set[int] = set()
 
     def add(self, problem: Problem) -> None:
-        """Keep a problem, or count it."""
+        """Keep a problem that is new, or count it where there is no room."""
         if problem in self._kept:
             return
         if len(self._kept) < self._most:
@@ -260,7 +261,7 @@ class ProblemList:
 
     @property
     def found(self) -> tuple[Problem, ...]:
-        """The problems, in the order in which they came."""
+        """Problems in the order in which they were added."""
         if not self._left_out:
             return tuple(self._kept)
         number = or_more(len(self._left_out), _MOST_COUNTED)
@@ -268,9 +269,9 @@ class ProblemList:
 
 
 def or_more(number: int, most: int) -> str:
-    """A number, or at least `most`, up to which was counted."""
+    """Text of a number, followed by "or more" where counting stopped at `most`."""
     return f"{number} or more" if number >= most else f"{number}"
 
 
 _MOST_COUNTED: Final = 100_000
-"""Problems that are left out and counted."""
+"""Largest number of left-out problems that are counted."""

@@ -1,8 +1,8 @@
-"""Thousands of images: one row for each, in threads, in processes or on a cluster.
+"""Scans of thousands of images: one row for each, in threads, in processes or on a cluster.
 
 `scan_one` is a plain module-level function that any engine can call: `concurrent.futures`, dask, Ray, Spark. `stream`
-runs it on an executor and gives rows as they are done, `scan` makes a ``dask.bag`` of them, and `write` puts them in a
-file.
+runs it on an executor and gives rows as they are done, `scan` makes a ``dask.bag`` of them, and `write` writes them to
+a file.
 """
 
 from __future__ import annotations
@@ -48,55 +48,55 @@ from vmvisor_image.streams.sources import descriptor_of, is_pipe
 from vmvisor_image.streams.urls import is_url
 
 Progress = Callable[[int, int], None]
-"""Called with the images done and in all, from the thread that takes the rows."""
+"""Callback with the number of images done and in total, from the thread that takes the rows."""
 
 _T = TypeVar("_T")
 _IN_FLIGHT_PER_WORKER: Final = 2
-"""One that is read and one that waits, so that no worker idles."""
+"""Images per worker, one that is read and one that waits, so that no worker is idle."""
 _LARGEST_INTEGER: Final = (1 << 63) - 1
 _JSON_LINES: Final = (".jsonl", ".ndjson")
 _PARQUET: Final = ".parquet"
 
 
 class Row(TypedDict):
-    """One image: flat, and of strings, numbers, booleans and None only."""
+    """Result for one image: flat, with only strings, numbers, booleans and None."""
 
     path: str
-    """Absolute path, or URL; the repr of a source that has neither."""
+    """Absolute path, or URL; the name of its type in angle brackets for a source that has neither."""
     ok: bool
-    """Whether it was read with no error and no problem."""
+    """Whether it was read without an error or a problem."""
     error: str | None
-    """Class of the exception, "Problem" where the image opens and a part of it is damaged, None where it is ok."""
+    """Class of the exception, "Problem" where the image opens and a part of it is damaged, None if `ok`."""
     message: str | None
-    """What the error, or the first problem, says."""
+    """Message of the error, or of the first problem."""
     offset: int | None
-    """Where that is, in bytes; see `CorruptImage.offset`."""
+    """Offset of the error or problem, in bytes; see `CorruptImage.offset`."""
     size: int | None
     """Bytes of the decoded disk; None where damage hides its end."""
     layers: str | None
-    """Kinds of the wrappings, outermost first, with slashes between, such as "iso9660/tar/bzip2"; empty for none."""
+    """Kinds of the layers, outermost first, with slashes between, such as "iso9660/tar/bzip2"; empty for none."""
     scheme: str | None
-    """"mbr", "gpt" or "none"."""
+    """Kind of the partition table: "mbr", "gpt" or "none"."""
     generation: str | None
-    """Name of the `Generation`, in lower case."""
+    """Name of the `Generation`, in lower case; None where it is not known."""
     active_bank: int | None
-    """Number of the partition that the boot loader starts."""
+    """Number of the partition that the boot loader starts; None where it would start none."""
     product: str | None
-    """Name of the product; as version and build, from the ``boot.cfg``: no kernel is decoded for it."""
+    """Name of the product; like version and build from ``boot.cfg``, so that no kernel is decoded for it."""
     version: str | None
-    """Such as "4.1.0"."""
+    """Version, such as "4.1.0"."""
     build: str | None
-    """Such as "260247"."""
+    """Build, such as "260247"."""
     partitions: int | None
-    """How many there are."""
+    """Number of partitions."""
     files: int | None
-    """How many there are in all volumes."""
+    """Number of files in all volumes."""
     problems: int | None
-    """How many damaged places were found."""
+    """Number of problems that were found."""
     seconds: float
-    """Wall-clock time that it took."""
+    """Wall-clock time of the scan, in seconds."""
     report: str | None
-    """`ImageReport.to_dict` as JSON, where it was asked for."""
+    """`ImageReport.to_dict` as JSON; None without `detail`."""
 
 
 _DTYPES: Final = {str: "string", bool: "boolean", int: "Int64", float: "float64"}
@@ -109,16 +109,16 @@ COLUMNS: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many images a run was of."""
+    """Numbers of images in a run."""
 
     images: int
-    """All."""
+    """Number of all images."""
     bad: int
-    """Those whose row is not `ok`."""
+    """Number of images whose row is not `ok`."""
 
 
 class ScanOptions(TypedDict, total=False):
-    """Keyword arguments of `scan_one`, which says what each means and is when it is left out."""
+    """Keyword arguments of `scan_one`, which documents their meanings and defaults."""
 
     threads: int
     detail: bool
@@ -134,20 +134,20 @@ def scan_one(
     limits: Limits | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Row:
-    """The row of one image; whatever is wrong with it is in the row.
+    """Row of one image; an error in reading the image is reported in the row.
 
-    Picklable with its result, so that any engine can run it: ``executor.map(scan_one, paths)``, ``rdd.map(scan_one)``,
+    The function and its result are picklable, for any engine: ``executor.map(scan_one, paths)``, ``rdd.map(scan_one)``,
     ``ray.remote(scan_one)``.
 
     Args:
         source: See `Image.open`; also a pipe, see `vmvisor_image.streams.pipes.PipeSource`.
-        threads: Threads that decode it; 1, as many images are read at once.
-        detail: With the whole report, as JSON, in `Row.report`.
-        limits: See `Image.open`; an image that passes one is a row that says so.
-        storage_options: See `Image.open`; taken for URLs only.
+        threads: Number of threads that decode the image; 1, as many images are read at once.
+        detail: Whether to include the whole report, as JSON, in `Row.report`.
+        limits: See `Image.open`; an image that exceeds one has a row with that error.
+        storage_options: See `Image.open`; used for URLs only.
 
     Raises:
-        UsageError: The call is wrong: no source that `Image.open` takes, or no valid `threads`.
+        UsageError: The call is wrong: `source` is nothing that `Image.open` takes, or `threads` is not valid.
     """
     begun = time.perf_counter()
     row = _empty_row(source)
@@ -163,7 +163,7 @@ def scan_one(
         except UsageError as error:
             if path is None and not isinstance(error, LookupError | OSError):
                 raise
-            row.update(_failure(error))  # a URL that nothing here reads; what was looked for in the image is not there
+            row.update(_failure(error))  # a URL that nothing here reads, or a part that the image lacks
         except Exception as error:  # noqa: BLE001  # one image must not end a job of thousands, whatever happens to it
             row.update(_failure(error))
     row["ok"] = row["error"] is None
@@ -172,15 +172,16 @@ def scan_one(
 
 
 def expand(sources: SourceLike | Iterable[SourceLike]) -> tuple[SourceLike, ...]:
-    """Every image that is meant: patterns replaced by the files they match, sorted, and each path made absolute.
+    """Sources with patterns replaced by the files they match, sorted, and with each path made absolute.
 
     Args:
         sources: One source of any kind, or a pattern, or any number of them. A local path with ``*``, ``?`` or ``[``
-            that is no file is a pattern, in which ``**`` matches any number of folders. It matches all but folders:
-            what can't be read, such as a link that leads nowhere, has a row. URLs and what is no path stay as they are.
+            that is not a file is a pattern, in which ``**`` matches any number of directories. It matches everything
+            except directories: unreadable files, such as broken links, have a row. URLs and sources that are not
+            paths stay as they are.
 
     Raises:
-        PathNotFound: A pattern matches no file. (A path that is no pattern is not looked up: its row says so.)
+        PathNotFound: A pattern matches no file. A missing path that is not a pattern is an error in its row instead.
     """
     given = (sources,) if is_source(sources) else cast("Iterable[SourceLike]", sources)
     found: list[SourceLike] = []
@@ -206,15 +207,15 @@ def stream(
     progress: Progress | None = None,
     **options: Unpack[ScanOptions],
 ) -> Iterator[Row]:
-    """Rows as they are done, in whatever order that is; no more than a few images are in flight at once.
+    """Rows in the order in which they are done; no more than a few images are in progress at once.
 
     Args:
         sources: See `expand`.
-        executor: What runs `scan_one`: a pool of `concurrent.futures`, ``distributed.Client.get_executor()``, or
-            anything with a `submit` like theirs. None for processes of its own, for which a script needs the usual
+        executor: Executor for `scan_one`: a pool of `concurrent.futures`, ``distributed.Client.get_executor()``, or
+            anything with a `submit` like theirs. None for separate processes, for which a script needs the usual
             ``if __name__ == "__main__":``.
-        workers: How many images are read at once; None for one a core. With 1 and no executor, in this thread.
-        progress: Told after each image.
+        workers: Number of images read at once; None for one per core. With 1 and no executor, in this thread.
+        progress: Called after each image.
         **options: See `scan_one`.
 
     Raises:
@@ -226,7 +227,7 @@ def stream(
     given = expand(sources)
     task = _task("stream", options)
     workers = workers or available_cores()
-    # Open here and in no other process: pipes, and what standard input was redirected from.
+    # Open here and in no other process: pipes, and the file that standard input was redirected from.
     own: list[SourceLike] = []
     images: list[SourceLike] = []
     for image in given:
@@ -249,16 +250,16 @@ def scan(
     images_per_task: int = 1,
     **options: Unpack[ScanOptions],
 ) -> Any:
-    """A ``dask.bag.Bag`` of rows, one for each image; needs ``vmvisor-image[dask]``.
+    """Rows as a ``dask.bag.Bag``, one for each image; needs ``vmvisor-image[dask]``.
 
     Without a client the bag is lazy, and is computed in the threads of this process unless a ``distributed.Client`` is
-    current or ``compute(scheduler=…)`` says where. ``bag.to_dataframe(meta=dict(COLUMNS))`` is a dask DataFrame.
+    current or ``compute(scheduler=…)`` is used. ``bag.to_dataframe(meta=dict(COLUMNS))`` is a dask DataFrame.
 
     Args:
         urls: See `expand`; paths must mean the same on every worker.
-        client: The current ``distributed.Client``: its cluster begins at once and keeps the rows;
-            ``distributed.progress(bag)`` shows how far it is.
-        images_per_task: Images that one task reads one after the other; more where there are many small ones.
+        client: The current ``distributed.Client``, whose cluster begins at once and keeps the rows;
+            ``distributed.progress(bag)`` shows its progress. None for a lazy bag.
+        images_per_task: Number of images that one task reads one after the other; use more for many small ones.
         **options: See `scan_one`.
 
     Raises:
@@ -279,23 +280,23 @@ def scan(
 def write(
     rows: Iterable[Row], dest: str | os.PathLike[str], *, overwrite: bool = False, rows_per_group: int = 1000
 ) -> Tally:
-    """Write rows as they come, whatever their number: JSON Lines (``.jsonl``, ``.ndjson``) or Parquet (``.parquet``).
+    """Tally of rows written as they come: JSON Lines (``.jsonl``, ``.ndjson``) or Parquet (``.parquet``).
 
     JSON Lines can be read while it grows, and ends with a whole row unless this process is killed. Parquet, which needs
     ``vmvisor-image[parquet]``, grows as ``DEST.part`` and gets its name when this returns, or is interrupted, then with
-    the rows so far. Where it is killed, or the rows can't be written, there is none, or the one that was there.
+    the rows so far. Where it is killed, or the rows can't be written, no file is made, and an earlier one stays.
 
     Args:
-        rows: From `stream`, or a computed bag.
-        dest: The file; its suffix says which format.
-        overwrite: Replace the file when it is there.
-        rows_per_group: Rows of a Parquet row group, which are kept in memory.
+        rows: Rows from `stream`, or a computed bag.
+        dest: Path of the file; its suffix gives the format.
+        overwrite: Whether to replace the file where it exists.
+        rows_per_group: Number of rows in a Parquet row group, which are kept in memory.
 
     Raises:
-        DestinationExists: The file is there, or is no file that could be replaced, or another run writes it.
+        DestinationExists: The file exists, is not a file that could be replaced, or another run writes it.
         DestinationFull: There is no room left.
         DestinationFailed: The file can't be written for another reason.
-        InvalidArgument: The suffix is another one.
+        InvalidArgument: The suffix is not one of these.
         UsageError: pyarrow is not installed.
     """
     path = Path(dest)
@@ -329,18 +330,18 @@ def _write_json_lines(path: Path, rows: Iterator[Row], *, overwrite: bool) -> No
                 try:
                     write_all(file, f"{json.dumps(row)}\n".encode())
                 except OSError:
-                    file.truncate(end)  # whole rows, and no part of one
+                    file.truncate(end)  # whole rows only
                     raise
         with writing(path):
-            path.stat()  # its folder may have been removed, where it was written to without an error
+            path.stat()  # its directory may have been removed; writing to it then gave no error
 
 
 @contextlib.contextmanager
 def _claimed(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """The file at `path`, made where it is missing, which is written by nobody else.
+    """File at `path`, made where it is missing and locked against other runs.
 
     Raises:
-        DestinationExists: It is there and is not to be overwritten, or another run writes it.
+        DestinationExists: It exists and may not be overwritten, or another run writes it.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | (0 if overwrite else os.O_EXCL)
     with writing(path):
@@ -379,7 +380,7 @@ def _parquet_writer(rows_per_group: int, *, overwrite: bool) -> Callable[[Path, 
             try:
                 interruption = _grow_parquet(part, rows, schema, rows_per_group)
             except BaseException:
-                file.close()  # Windows removes no file that is open
+                file.close()  # Windows can't remove an open file
                 with contextlib.suppress(OSError):
                     part.unlink()
                 raise
@@ -391,10 +392,10 @@ def _parquet_writer(rows_per_group: int, *, overwrite: bool) -> Callable[[Path, 
 
 
 def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: int) -> BaseException | None:
-    """Write the rows; gives what interrupted that, where the rows so far are written.
+    """Exception that interrupted writing the rows, after the rows so far were written; None without one.
 
     Raises:
-        DestinationFailed: They can't be.
+        DestinationFailed: The rows can't be written.
     """
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
@@ -415,10 +416,10 @@ def _grow_parquet(part: Path, rows: Iterator[Row], schema: Any, rows_per_group: 
             if len(group) == rows_per_group:
                 put()
     except DestinationFailed:
-        with contextlib.suppress(Exception):  # it has said what is wrong
+        with contextlib.suppress(Exception):  # the first error says what is wrong
             writer.close()
         raise
-    except BaseException as error:  # noqa: BLE001  # Ctrl-C, too
+    except BaseException as error:  # noqa: BLE001  # also Ctrl-C
         interruption = error
     if group:
         put()
@@ -446,7 +447,7 @@ def _on_executor(
 
 
 def _in_processes(task: Callable[[SourceLike], Row], images: Sequence[SourceLike], workers: int) -> Iterator[Row]:
-    """Rows from processes of our own; an image that kills its process is a row, too."""
+    """Rows from separate processes; an image that kills its process also has a row."""
     waiting = iter(images)
     suspects: list[SourceLike] = []
     with _processes(workers) as pool:
@@ -456,7 +457,7 @@ def _in_processes(task: Callable[[SourceLike], Row], images: Sequence[SourceLike
             raise UsageError('no process can be started; a script needs `if __name__ == "__main__":`') from broken
     while True:
         with _processes(workers) as pool:
-            # By the pool itself: its thread fails where it finds its processes gone and a future cancelled by us.
+            # By the pool itself: its thread fails where its processes are gone and a future was cancelled from here.
             cancel = partial(pool.shutdown, cancel_futures=True)
             for source, future in _in_flight(pool, task, waiting, workers, cancel):
                 error = future.exception()
@@ -475,7 +476,7 @@ def _in_processes(task: Callable[[SourceLike], Row], images: Sequence[SourceLike
 
 
 class _Processes(ProcessPoolExecutor):
-    """Starts its processes, which `submit` does, with Ctrl-C held back until they have begun."""
+    """A process pool whose `submit` starts processes with Ctrl-C blocked until they have begun."""
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         if sys.platform == "win32":
@@ -493,10 +494,10 @@ def _processes(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin_worker() -> None:
-    """Let a worker end at once with Ctrl-C, which all processes of a terminal get, and when its parent was killed."""
+    """Make a worker end at once with Ctrl-C, which all processes of a terminal get, and when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back so far: no traceback while it imports
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked so far: no traceback while it imports
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -514,9 +515,9 @@ def _in_flight(
     workers: int,
     cancel: Callable[[], None] | None = None,
 ) -> Iterator[tuple[SourceLike, Future[Row]]]:
-    """Each image with its future when that is done; takes from `waiting` while there is room and the executor works.
+    """Images with their futures as these are done; takes from `waiting` while there is room and the executor works.
 
-    What is pending at an early end is cancelled by `cancel`, or one by one.
+    Futures that are pending at an early end are cancelled by `cancel`, or one by one.
     """
     pending: dict[Future[Row], SourceLike] = {}
     broken = False
@@ -548,7 +549,7 @@ def _submit(executor: Executor, task: Callable[[SourceLike], Row], source: Sourc
 
 
 def _joined(*several: Iterable[Row]) -> Iterator[Row]:
-    """As `itertools.chain`, but closing it closes the one that it is at."""
+    """Rows of several iterables in turn, like `itertools.chain`, but closing it closes the current iterable."""
     for rows in several:
         yield from rows
 
@@ -570,7 +571,7 @@ def _empty_row(source: SourceLike) -> dict[str, Any]:
 
 
 def _failed(source: SourceLike, error: BaseException) -> Row:
-    """The row of an image whose task gave none."""
+    """Row of an image whose task gave none."""
     return cast("Row", {name: _storable(value) for name, value in {**_empty_row(source), **_failure(error)}.items()})
 
 
@@ -598,7 +599,7 @@ def _described(report: ImageReport, *, detail: bool) -> dict[str, Any]:
 
 
 def _identity(image: Image) -> tuple[str | None, str | None, str | None]:
-    """Product, version and build, where a ``boot.cfg`` tells them; a kernel would have to be decoded."""
+    """Product, version and build by ``boot.cfg`` only; a kernel would have to be decoded."""
     try:
         system = image.system()
     except PartitionNotFound:
@@ -609,7 +610,7 @@ def _identity(image: Image) -> tuple[str | None, str | None, str | None]:
 
 
 def _storable(value: Any) -> Any:
-    """A value that every column type takes: an image can claim what no 64-bit integer and no UTF-8 string holds."""
+    """Value that its column can hold: an image can have numbers above 64 bits and texts that are not UTF-8."""
     if isinstance(value, int) and value > _LARGEST_INTEGER:
         return None
     if isinstance(value, str):

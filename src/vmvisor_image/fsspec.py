@@ -1,7 +1,7 @@
 """`VmvisorFileSystem`: the partitions and files of an image as an fsspec file system, ``vmvisor://``.
 
-``vmvisor://Hypervisor1/vmkernel.gz::https://host/image.dd.bz2``: the first part of a path names a partition by its
-label, else by its number; the rest is a path in its volume. It takes the arguments of fsspec's archive file systems.
+``vmvisor://Hypervisor1/vmkernel.gz::https://host/image.dd.bz2``: the first part of a path is the label or the number of
+a partition; the rest is a path in its volume. The arguments are those of fsspec's archive file systems.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from vmvisor_image.streams.source import ReadAt
 
 _LONGEST_NUMBER = 10
 _Found = Directory | File | Partition
-"""What a path leads to; a partition is one whose files can't be read, and stands for its bytes."""
+"""Target of a path; a partition, whose files then can't be read, stands for its bytes."""
 
 
 class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """An image as a read-only file system: its root lists the partitions, and below each are its files.
+    """An image as a read-only file system: its root lists the partitions, each a directory of its files.
 
-    A partition whose files this library can't read is listed as a file: its bytes. An extended partition is left out,
-    as what it holds are other partitions; so are files with names that are no single component of a path. Where a
-    volume does not tell case apart (FAT), nor do paths; names are given as the volume has them, below a directory that
-    is named as it was asked for.
+    A partition whose files this library can't read is listed as a file with the partition's bytes. Extended partitions
+    are left out, as their contents are other partitions; so are files with names that are not a single component of a
+    path. Paths in a volume that ignores case (FAT) ignore it also; listed names are as in the volume, below the
+    directory's path as it was given.
 
-    A directory is read when it is listed, and the image no further than that takes; listing the root looks at the
-    first sectors and the label of each partition. The image is opened when it is first used. Any number of threads may
-    use one object, also in a forked child; pickled, it reopens the image.
+    A directory is read when it is listed, and the image no further than necessary; listing the root reads the first
+    sectors and the label of each partition. The image is opened when it is first used. Any number of threads may use
+    one object, also in a forked child; an unpickled copy reopens the image.
     """
 
     protocol = "vmvisor"
     root_marker = ""
-    cachable = False  # as of archives: it keeps its image open while it lives
+    cachable = False  # like archives: it keeps its image open while it exists
     _image: Image | None = None
     _file: Any = None
-    """What was opened of an `OpenFile`."""
+    """File opened from an `OpenFile`."""
 
     def __init__(  # noqa: PLR0913  # what is none of these is for fsspec
         self,
@@ -71,22 +71,22 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         member: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take an image, without opening it yet.
+        """A file system of an image, which is not opened yet.
 
         Args:
             fo: The image: a path, a URL, or anything else that `Image.open` takes.
             mode: "r"; images are never written.
-            target_protocol: fsspec's name for the file system of `fo`; None to tell it from `fo` itself.
+            target_protocol: fsspec's name for the file system of `fo`; None to derive it from `fo` itself.
             target_options: Arguments of that file system.
             threads: See `Image.open`.
             index: See `Image.open`.
             cache: See `Image.open`.
             member: See `Image.open`.
-            **kwargs: fsspec's own.
+            **kwargs: Arguments of `AbstractFileSystem`.
 
         Raises:
             InvalidArgument: There is no `fo`.
-            ReadOnly: Another mode; it is also an OSError, as is what every method that writes raises.
+            ReadOnly: `mode` is not "r"; also an OSError, as are the errors of all methods that write.
         """
         super().__init__(**kwargs)
         if mode != "r":
@@ -113,14 +113,14 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far of all that was listed and read: listings may be incomplete where there is any.
+        """Damage found so far in everything that was listed and read: with any, listings may be incomplete.
 
         Reads nothing; see `Image.known_problems`.
         """
         return self.image.known_problems
 
     def close(self) -> None:
-        """Close the image; later reads raise `ClosedError`. Done, too, when neither this nor a stream of it is left."""
+        """Close the image; later reads raise `ClosedError`. Also done when neither this nor a stream of it is left."""
         if self._image is not None:
             self._image.close()
         if self._file is not None:
@@ -135,15 +135,15 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return stripped if isinstance(stripped, list) else stripped.lstrip("/")
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:  # noqa: ARG002  # fsspec's signature
-        """The entries of one directory, or of the root, in the order of the disk; of a file, itself.
+        """Entries of one directory, or of the root, in the order of the disk; for a file, the file itself.
 
         Args:
-            path: A directory or file.
-            detail: Give what `info` gives, without extents, instead of names.
+            path: Path of a directory or file.
+            detail: Whether to give the dictionaries of `info`, without extents, instead of names.
             **kwargs: Ignored.
 
         Raises:
-            PathNotFound: There is none; it is also a FileNotFoundError.
+            PathNotFound: The path does not exist; also a FileNotFoundError.
             CorruptImage: The image or its partition table is damaged.
         """
         path = self._strip_protocol(path)
@@ -156,15 +156,15 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return [_describe(name, entry) for name, entry in found.items()] if detail else list(found)
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002  # fsspec's signature
-        """What is known of one file or directory.
+        """Properties of one file or directory.
 
         Returns:
-            "name", "type" ("file" or "directory"), "size" in bytes (0 of a directory), "modified" (see `File.modified`;
-            None where it is not known), "mtime" (see `File.timestamp`; only where it is known), and of a file
-            "extents": see `File.extents`; None where its chain is damaged.
+            "name", "type" ("file" or "directory"), "size" in bytes (0 for a directory), "modified" (see
+            `File.modified`; None where it is not known), "mtime" (see `File.timestamp`; only where it is known), and
+            for a file "extents" (see `File.extents`; None where they are damaged).
 
         Raises:
-            PathNotFound: There is none; it is also a FileNotFoundError.
+            PathNotFound: The path does not exist; also a FileNotFoundError.
             CorruptImage: The image or its partition table is damaged.
         """
         path = self._strip_protocol(path)
@@ -180,11 +180,11 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return about
 
     def modified(self, path: str) -> datetime:
-        """When a file was last written; see `File.modified`.
+        """Time at which a file was last written; see `File.modified`.
 
         Raises:
-            PathNotFound: There is none.
-            NotImplementedError: It is not known, as fsspec has it.
+            PathNotFound: The path does not exist.
+            NotImplementedError: The time is not known; fsspec uses this error for that.
         """
         time: datetime | None = self.info(path)["modified"]
         if time is None:
@@ -192,16 +192,16 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return time
 
     def ukey(self, path: str) -> str:
-        """A hash that differs between paths and between images, as far as their URLs and options do."""
+        """Hash that differs between paths and between images, as far as their URLs and options do."""
         key: str = tokenize(self._fs_token, self._strip_protocol(path))
         return key
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:  # noqa: ARG002
-        """The bytes of a file from `start` to `end` (exclusive), both as of a slice: past the end is cut there.
+        """Bytes of a file from `start` to `end` (exclusive), both as in a slice, and so cut at the file's end.
 
         Raises:
-            PathNotFound: There is none.
-            NotAFile: It is a directory; it is also an IsADirectoryError.
+            PathNotFound: The path does not exist.
+            NotAFile: The path is a directory; also an IsADirectoryError.
             CorruptImage: The file is damaged there.
         """
         file = self._find_file(path)
@@ -214,7 +214,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return _Stream(self._find_file(path), self, self._strip_protocol(path))
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        """Of fsspec's methods to write: its own do nothing, or say that they are not implemented."""
+        """Method in place of those of fsspec that write, which do nothing or raise NotImplementedError."""
         raise ReadOnly("an image is never written")
 
     mkdir = makedirs = rmdir = rm_file = cp_file = touch = _refuse  # the others end in one of these, or in `_open`
@@ -240,7 +240,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return root
 
     def _partition(self, name: str) -> Partition:
-        """The partition of that label or number; found without looking at more of the disk than it takes."""
+        """Partition with a label or number; reads no more of the disk than finding it takes."""
         try:
             found = self.image.partitions[int(name) if _is_number(name) else name]
         except PartitionNotFound as error:
@@ -250,7 +250,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return found
 
     def _partitions(self) -> dict[str, _Found]:
-        """What each partition stands for, by its label; by its number where that would not lead to it."""
+        """Root directory of each partition, or the partition, by its label, or by number where that is ambiguous."""
         found: dict[str, _Found] = {}
         for partition in self.image.partitions:
             if not partition.is_container:
@@ -262,7 +262,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
 
 class _Stream(BufferedStream):
-    """A file that is open; it keeps its file system, and tells of itself what fsspec's files do."""
+    """An open file; it keeps its file system, and has the attributes of fsspec's files."""
 
     def __init__(self, file: File | Partition, fs: VmvisorFileSystem, path: str) -> None:
         super().__init__(file, path)
@@ -272,9 +272,9 @@ class _Stream(BufferedStream):
 
 
 def _root(partition: Partition) -> Directory | Partition:
-    """Its root directory, or itself where its files can't be read.
+    """Root directory of a partition, or the partition itself where its files can't be read.
 
-    Unlike `Partition.files` this does not look for what else it is.
+    Unlike `Partition.files` this does not determine the kind of other content.
     """
     try:
         files: FileTree | None = getattr(partition.volume, "files", None)
@@ -288,7 +288,7 @@ def _is_number(name: str) -> bool:
 
 
 def _is_component(name: str) -> bool:
-    """Whether a name from an image is one component of a path: else `get` would write to where it leads."""
+    """Whether a name from an image is one component of a path: otherwise `get` would write to another directory."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 

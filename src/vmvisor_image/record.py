@@ -1,7 +1,7 @@
 """`@record`: one annotated dataclass is an on-disk structure's schema, its type and its documentation.
 
-A record is a frozen, slotted dataclass whose fields are annotated with how they lie on disk, in order and
-without padding, all integers little-endian unless the class says otherwise::
+A record is a frozen, slotted dataclass whose fields are annotated with their layout on disk: in order, without
+padding, and with little-endian integers unless the class says otherwise::
 
     @record
     class PartitionEntry(Record):
@@ -9,10 +9,9 @@ without padding, all integers little-endian unless the class says otherwise::
         first_chs: Annotated[bytes, Bytes(3)]
         first_lba: U32
 
-From these annotations come a `struct.Struct`, by which records are read (fast), and a construct `Struct`
-(`Record.schema`), by which they are built and by which an input that is too short is explained with the path
-of the field. construct is imported when one of the two is first needed. A property test holds that both read
-the same values and that ``parse(build(x)) == x``.
+From these annotations come a `struct.Struct`, which reads records (fast), and a construct `Struct`
+(`Record.schema`), which builds them and names the field at which an input is too short. construct is imported
+when it is first needed. A property test checks that both read the same values and that ``parse(build(x)) == x``.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ class Integer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bytes:
-    """`length` bytes, kept as they are."""
+    """Field of `length` bytes, kept as they are."""
 
     length: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Array:
-    """`count` records of one type, one after the other; the field's type is ``tuple[ThatRecord, ...]``."""
+    """Field of `count` consecutive records of one type; its Python type is ``tuple[ThatRecord, ...]``."""
 
     count: int
 
@@ -75,18 +74,18 @@ U64 = Annotated[int, Integer("Q")]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Field:
-    """How one field of a record lies on disk."""
+    """Layout of one field of a record on disk."""
 
     name: str
     offset: int
-    """Where it starts, in bytes from the record's start."""
+    """Bytes from the record's start to the field."""
     layout: Integer | Bytes | Array
     element: type[Record] | None
-    """The record type of an array's elements."""
+    """Record type of an array's elements; None for any other field."""
 
     @property
     def length(self) -> int:
-        """Bytes on disk."""
+        """Size on disk, in bytes."""
         return struct.calcsize(f"<{self._code}")
 
     @property
@@ -106,15 +105,15 @@ class Record(Shown):
     """Base of every on-disk structure.
 
     Attributes:
-        source_offset: Where it was read: bytes from the start of the decoded disk (or of whatever the caller of
-            `parse` counts from); None when it was not read but made.
-        raw: Its bytes as they were read; empty when it was made.
+        source_offset: Bytes to the record from the start of the decoded disk (or from the base that the caller of
+            `parse` chose); None for a record that was made rather than read.
+        raw: Bytes of the record as they were read; empty for a record that was made.
     """
 
     source_offset: int | None = dataclasses.field(default=None, compare=False, repr=False)
     raw: bytes = dataclasses.field(default=b"", compare=False, repr=False)
     byte_order: ClassVar[ByteOrder] = "little"
-    """Byte order of its integers; a class with big-endian ones sets it to "big"."""
+    """Byte order of the record's integers; a class with big-endian integers sets it to "big"."""
 
     @classmethod
     def length(cls) -> int:
@@ -123,12 +122,12 @@ class Record(Shown):
 
     @classmethod
     def layout(cls) -> tuple[Field, ...]:
-        """Its fields, in order and without gaps."""
+        """Fields of the record, in order and without gaps."""
         return cls._plan().fields
 
     @classmethod
     def schema(cls) -> Any:
-        """The construct `Struct` of this record."""
+        """Construct `Struct` of this record."""
         return cls._plan().schema
 
     @classmethod
@@ -137,12 +136,12 @@ class Record(Shown):
 
         Args:
             data: Bytes that hold the record.
-            offset: Where in `data` it starts, in bytes.
-            base: Where `data` itself starts, in bytes from the start of the disk; the record's
-                `source_offset` is ``base + offset``.
+            offset: Bytes from the start of `data` to the record.
+            base: Bytes from the start of the disk to `data`; the record's `source_offset` is ``base + offset``.
 
         Raises:
             TruncatedImage: `data` ends within the record; the message names the field.
+            InvalidArgument: `offset` is negative.
         """
         layout = cls._plan().struct
         if offset < 0:
@@ -154,7 +153,7 @@ class Record(Shown):
 
     @classmethod
     def parse_all(cls, data: bytes | memoryview, *, base: int = 0) -> Iterator[Self]:
-        """Read the records that lie one after the other in `data`; a rest shorter than one is left out."""
+        """Read the consecutive records in `data`; a remainder shorter than a record is left out."""
         layout = cls._plan().struct
         whole = bytes(data[: len(data) - len(data) % layout.size])
         for at, values in zip(range(0, len(whole), layout.size), layout.iter_unpack(whole), strict=True):
@@ -162,7 +161,7 @@ class Record(Shown):
 
     @classmethod
     def parse_with_construct(cls, data: bytes) -> Self:
-        """Read one record through its construct schema; the same values as `parse`, slower.
+        """Read one record through its construct schema: slower than `parse`, with the same values.
 
         Raises:
             construct.ConstructError: `data` does not fit the schema.
@@ -170,7 +169,7 @@ class Record(Shown):
         return _from_container(cls, cls.schema().parse(data))
 
     def build(self) -> bytes:
-        """The record's bytes on disk.
+        """Bytes of the record on disk.
 
         Raises:
             InvalidArgument: A value does not fit its field; the message names it.
@@ -208,7 +207,7 @@ def record(cls: type[R]) -> type[R]:
 
 
 class _Plan:
-    """What follows from a record type's annotations; made once, when the type is first used."""
+    """Fields, `struct.Struct` and schema of a record type, made once from its annotations at its first use."""
 
     def __init__(self, cls: type[Record]) -> None:
         hints = get_type_hints(cls, include_extras=True)
@@ -227,7 +226,7 @@ class _Plan:
 
     @cached_property
     def schema(self) -> Any:
-        """The construct `Struct`."""
+        """Construct `Struct` of the record type."""
         import construct
 
         numbers = (construct.Int8ul, construct.Int16ul, construct.Int32ul, construct.Int64ul)

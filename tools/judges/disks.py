@@ -318,7 +318,7 @@ EXPLANATIONS: Final[dict[str, tuple[Explanation, ...]]] = {
             "part of a sector",
             ("other bytes",),
             lambda case, _: int.from_bytes(case.data[24:32], "big") % 512 != 0,
-            "the size in the header is no number of sectors; qemu-img makes it one, the library takes it as it is",
+            "the size in the header is not a number of sectors; qemu-img makes it one, the library takes it as it is",
         ),
     ),
     "vmdk": (

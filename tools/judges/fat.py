@@ -239,7 +239,7 @@ EXPLANATIONS: Final[tuple[Explanation, ...]] = (
     Explanation(
         "dates that are none",
         ("called unsound",),
-        _only(r"^FAT directory entry at byte \w+: modified: .* is no date"),
+        _only(r"^FAT directory entry at byte \w+: modified: .* is not a date"),
         "fsck.fat does not look at dates; the file's is None",
     ),
     Explanation(

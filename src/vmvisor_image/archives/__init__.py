@@ -1,1 +1,1 @@
-"""Archives: what holds files without being a volume of a disk. One module each, which recognises and opens it."""
+"""Archives, which hold files without being a volume of a disk: one module for each format, to recognise and read it."""

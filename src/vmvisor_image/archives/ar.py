@@ -36,7 +36,7 @@ def probe(head: bytes) -> bool:
 
 
 def kind_of(_source: ReadAt, head: bytes, /) -> str | None:
-    """`KIND` where a source begins as one does, None where not."""
+    """`KIND` if a source that begins with `head` is an ar archive, otherwise None."""
     return KIND if probe(head) else None
 
 
@@ -44,7 +44,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
     """The members, in archive order.
 
     Raises:
-        CorruptImage: A header is damaged; where the next one lies is not known then.
+        CorruptImage: A header is damaged, so that the place of the next one is unknown.
     """
     at = len(MAGIC)
     names = b""
@@ -105,14 +105,14 @@ def _member(header: MemberHeader, name: bytes, start: int, size: int) -> Archive
 def _number(raw: bytes, at: int, field: str) -> int:
     found = _leading_digits(raw, 10)
     if found is None:
-        raise CorruptImage("it is no number", structure="ar header", offset=at, field=field, found=repr(raw))
+        raise CorruptImage("it is not a number", structure="ar header", offset=at, field=field, found=repr(raw))
     return found
 
 
 def _leading_digits(raw: bytes, base: int) -> int | None:
-    """A number as binutils reads one: the digits that it begins with, 0 where it is blank; None where there are none.
+    """A number as binutils reads one: the leading digits, 0 for a blank field; None where no digits lead.
 
-    An octal number may have Python's ``0o`` in front, as VIBs of ESXi 8 and 9 have it.
+    An octal number may have Python's prefix ``0o``, as in VIBs of ESXi 8 and 9.
     """
     text = raw.strip(b" \0")
     if base == 8:

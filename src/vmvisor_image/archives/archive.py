@@ -1,4 +1,4 @@
-"""An archive as a tree of files, and which format it has."""
+"""An archive as a tree of files, and the detection of its format."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ from vmvisor_image.streams.source import Closing, ReadAt, Source
 from vmvisor_image.streams.views import View
 
 _MOST_COUNTED: Final = 100_000
-"""Members that are left out: counting them reads them."""
+"""Most members left out that are counted, since counting also reads them."""
 _PROGRAMS: Final = (b"MZ", b"\x7fELF", b"#!")
-"""What programs begin with: Windows', Linux' and scripts; archives that extract themselves are such ones."""
+"""First bytes of programs for Windows and Linux, and of scripts; self-extracting archives begin with these."""
 HEAD: Final = 1024
-"""Bytes from its start by which an archive is known, ISO 9660 apart."""
+"""Number of bytes at its start by which an archive is recognised, except for ISO 9660."""
 
 
 class Archive(FileTree, Closing):
-    """The regular files of an archive by path; of two members with one path, the later one counts.
+    """The regular files of an archive by path; of two members with the same path, the later one counts.
 
-    Hard links are files with the content of what they lead to. Symbolic links are in `links`.
+    Hard links are files with the content of their target. Symbolic links are in `links`.
     """
 
     _SKIPS_UNSAFE = False
 
     def __init__(self, kind: str, home: ArchiveHome) -> None:
-        """Made by `open_archive`."""
+        """Constructor for `open_archive` and `ArchiveHome.files`."""
         self.kind = kind
-        """"tar", "vmtar", "zip", "ar" or "iso9660"."""
+        """Format of the archive: "tar", "vmtar", "zip", "ar" or "iso9660"."""
         self._home = home
         super().__init__(Directory("", None, home.entries, fold_case=False), home.problems, fold_case=False)
         self.limits = home.meter.limits
 
     @property
     def members(self) -> tuple[ArchiveMember, ...]:
-        """Every member in archive order: directories, links and those that a later one replaces, too."""
+        """Every member in archive order, including directories, links and members that a later one replaces."""
         return self._home.members
 
     @property
@@ -68,21 +68,21 @@ class Archive(FileTree, Closing):
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Where each symbolic link leads to, as it is written, by the link's path."""
+        """Target of each symbolic link, as recorded in the archive, by the link's path."""
         return self._home.tree.links
 
     @property
     def crc32s(self) -> Mapping[str, int | None]:
-        """See `FileTree.crc32s`; only of a zip."""
+        """See `FileTree.crc32s`; None for each member of any archive other than a zip."""
         return {member.path: member.crc32 for member in self.members}
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Kinds of the compressions around it, outermost first."""
+        """Kinds of the compressions around the archive, outermost first."""
         return self._home.layers
 
     def close(self) -> None:
-        """Close what `open_archive` opened for it; what the caller opened stays open."""
+        """Close the source if `open_archive` opened it; a source opened by the caller stays open."""
         self._home.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -94,7 +94,7 @@ class Archive(FileTree, Closing):
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """An archive out of its compressions."""
+    """An archive without its compressions."""
 
     inner: Source
     layers: tuple[str, ...]
@@ -105,7 +105,7 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What the headers of an archive say."""
+    """Contents of an archive, read from its headers."""
 
     members: tuple[ArchiveMember, ...]
     problems: tuple[Problem, ...]
@@ -113,22 +113,22 @@ class _Contents:
 
 
 class ArchiveHome:
-    """Opens an archive when it is first used, and reads its headers when one is first asked for."""
+    """Home of an archive's files, which opens the archive on first use and reads its headers when first needed."""
 
     def __init__(self, given: ReadAt, own: Closing | None = None, *, looks_at_end: bool = True) -> None:
-        """Take `given`, which may be compressed, and what is closed with it; for `looks_at_end` see `find_reader`."""
+        """Take `given`, which may be compressed, and `own`, closed by `close`; see `find_reader` for `looks_at_end`."""
         self.given = as_source(given)
         self._own = own
         self._looks_at_end = looks_at_end
         self.meter = meter_of(given)
-        """Counts what is decoded; that of the image that it lies in."""
+        """Counter of decoded bytes; that of the image that the archive lies in."""
         self._lock = ForkSafeLock()
         self._opened: _Opened | None = None
         self._read: _Contents | None = None
 
     @property
     def disk(self) -> Source:
-        """The archive without its compression; what extents count from."""
+        """The archive without its compressions; extents count from its first byte."""
         return self._open().inner
 
     @property
@@ -157,7 +157,7 @@ class ArchiveHome:
         return Archive(self.kind, self)
 
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         return () if self._read is None else self._read.problems
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
@@ -166,7 +166,7 @@ class ArchiveHome:
         return found
 
     def entries(self) -> list[File | Directory]:
-        """What the root directory holds."""
+        """Files and directories in the root directory."""
         return self.tree.entries()
 
     def _file(self, member: ArchiveMember) -> File | None:
@@ -192,7 +192,7 @@ class ArchiveHome:
             if self._read is None:
                 opened = self._open()
                 members: list[ArchiveMember] = []
-                problems = ProblemList("archive", MOST_PROBLEMS + 1)  # of a CD one tells of those left out
+                problems = ProblemList("archive", MOST_PROBLEMS + 1)  # a CD's last one reports those left out
                 last: list[Problem] = []
                 path_bytes = left_out = 0
                 most = min(MOST_MEMBERS, self.meter.limits.entries)
@@ -207,7 +207,7 @@ class ArchiveHome:
                             message = f"a member whose path has {len(member.path)} characters is left out"
                             problems.add(Problem("archive", message, member.offset))
                             continue
-                        members.append(member)  # what was read before damage is kept
+                        members.append(member)  # members read before damage are kept
                         path_bytes += len(member.path) * (member.path.count("/") + 1) + len(member.target or "")
                 except CorruptImage as error:
                     last.append(Problem.of(error))
@@ -232,7 +232,7 @@ class ArchiveHome:
 
 
 class Metered(View):
-    """A source whose readers count together, whatever it is."""
+    """A view of any source, whose readers share one counter."""
 
     def __init__(self, source: ReadAt, meter: Meter) -> None:
         super().__init__(source)
@@ -245,18 +245,19 @@ class Metered(View):
 
 
 def open_archive(source: SourceLike) -> Archive:
-    """The archive in `source`, taken out of its compression (gzip, xz, zstd, bzip2) and its signature.
+    """The archive in `source`, without its compressions (gzip, xz, zstd, bzip2) and its signature.
 
-    Its headers are read when a file is first asked for. Of a path or URL it is a context manager, or has to be closed.
+    Its headers are read when a file is first requested. If opened from a path or URL, use it as a context manager or
+    close it.
 
     Args:
         source: A `File` of an image, or anything else that `Image.open` takes.
 
     Raises:
         OSError: The file can't be opened.
-        NotAnArchive: It is none.
+        NotAnArchive: The source is not an archive.
         CorruptImage: Its compression can't be opened.
-        InvalidArgument: It is no source.
+        InvalidArgument: `source` can't be used as a source.
     """
     opened = open_source(source)
     home = ArchiveHome(opened.source, opened)
@@ -268,15 +269,15 @@ def open_archive(source: SourceLike) -> Archive:
 
 
 def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Reader]:
-    """Kind of the archive that `source` is, and what reads it.
+    """Kind of the archive in `source`, and the function that reads its members.
 
     Args:
-        source: What may be one.
-        looks_at_end: Whether it may be a zip archive behind anything, which costs a read at its end; where that is
-            known only after decoding, and where this is False, it may be one behind a program only.
+        source: The data to examine.
+        looks_at_end: Whether to look for a zip archive behind any data, which costs a read at the end of the source;
+            if False, or if the size is known only after decoding, it is looked for only behind a program.
 
     Raises:
-        NotAnArchive: It is none.
+        NotAnArchive: The source is not an archive.
     """
     head = read_up_to(source, 0, HEAD)
     for each in ARCHIVES:
@@ -300,10 +301,10 @@ def find_reader(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, Read
 
 
 class MemberHome:
-    """Where a file lies whose bytes are not in the archive as they are: its own content."""
+    """Home of a file whose bytes are not stored in the archive as they are: its decoded content."""
 
     def __init__(self, archive: ArchiveHome, path: str) -> None:
-        """Take the archive, and the path of the member in it."""
+        """Take the archive, and the path of the member within it."""
         self._archive = archive
         self._path = path
 
@@ -312,7 +313,7 @@ class MemberHome:
         """The content.
 
         Raises:
-            CorruptImage: The archive was opened again, and is another one.
+            CorruptImage: The archive was opened again and no longer holds the file.
         """
         tree = self._archive.tree
         member = tree.by_path.get(self._path)
@@ -323,7 +324,7 @@ class MemberHome:
 
     @property
     def meter(self) -> Meter:
-        """Counts what is decoded."""
+        """Counter of decoded bytes."""
         return self._archive.meter
 
     @property

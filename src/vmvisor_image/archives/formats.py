@@ -17,21 +17,21 @@ class ArchiveFormat(Format, Protocol):
 
     @property
     def HOLDS_DISKS(self) -> bool:  # noqa: N802  # a module's constant
-        """Whether a file in a container that has one of its suffixes is looked into for a disk."""
+        """Whether a file in a container with one of the format's suffixes is searched for a disk."""
         ...
 
     def kind_of(self, source: ReadAt, head: bytes, /) -> str | None:
-        """Kind of the archive that `source` is, which begins with the `HEAD` bytes `head`; None where it is not one."""
+        """Kind of the archive in `source`, whose first `HEAD` bytes are `head`; None where it is not of this format."""
         ...
 
     def read_members(self, source: ReadAt, report: Callable[[Problem], None], /) -> Iterable[ArchiveMember]:
         """The members, in archive order; `report` is called with each damage found.
 
         Raises:
-            CorruptImage: It is damaged, and nothing behind the damage can be read.
+            CorruptImage: The archive is damaged, and nothing behind the damage can be read.
         """
         ...
 
 
 ARCHIVES: Final[tuple[ArchiveFormat, ...]] = (tar, zip, ar, iso9660)
-"""The formats of archives that are read, in the order in which they are asked."""
+"""The supported formats of archives, in the order in which they are tried."""

@@ -1,6 +1,6 @@
-"""ISO 9660 volumes, with the names of Rock Ridge or Joliet where they are there: installer CDs.
+"""ISO 9660 volumes, such as installer CDs, with the names of Rock Ridge or Joliet where present.
 
-Directories are read when they are first listed. A damaged record costs itself and what is behind it in its sector.
+Directories are read when they are first listed. A damaged record is lost, with all that follows it in its sector.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from vmvisor_image.streams.reading import knows_size, read_up_to
 from vmvisor_image.streams.source import ReadAt
 
 MAGIC_OFFSET: Final = FIRST_DESCRIPTOR * SECTOR + 1
-"""Where the magic of the first descriptor lies, in bytes from the volume's start."""
+"""First byte of the magic of the first descriptor, from the volume's start."""
 NAME: Final = "ISO 9660"
 KIND: Final = "iso9660"
 SUFFIXES: Final = (".iso",)
@@ -59,13 +59,13 @@ REFERENCES: Final = (
 _MOST_DESCRIPTORS: Final = 64
 _LARGEST_DIRECTORY: Final = 64 << 20
 _MOST_CONTINUATIONS: Final = 32
-"""Of one system use area; Linux follows as many."""
+"""Largest number of continuations of one system use area; Linux follows as many."""
 _HEAD: Final = DirectoryRecord.length()
 _IS_LINK: Final = 0o120000
 _PATH_RECORD: Final = 8
-"""Bytes of a path table's record before the name."""
+"""Number of bytes of a path table's record before the name."""
 _TWICE: Final = ("block_count", "set_size", "sequence_number", "block_size", "path_table_size")
-"""Fields of a volume descriptor that are there in both byte orders."""
+"""Fields of a volume descriptor that are recorded in both byte orders."""
 _SELF, _PARENT = b"\0", b"\1"
 
 
@@ -81,15 +81,15 @@ class _Entry:
     name: str
     is_directory: bool
     pieces: tuple[tuple[int, int], ...]
-    """Logical block and bytes of each extent."""
+    """First logical block, and length in bytes, of each extent."""
     modified: datetime | None
     mode: int
     owner: int
     group: int
     target: str | None
-    """What a symbolic link leads to."""
+    """Target of a symbolic link; None for anything else."""
     offset: int
-    """Of its record on the disk."""
+    """First byte of its record on the disk."""
 
     @property
     def size(self) -> int:
@@ -103,31 +103,31 @@ class IsoFileSystem:
         """Read the volume descriptors of the volume at byte `start` of `disk`.
 
         Raises:
-            CorruptImage: There is no primary descriptor that makes sense.
+            CorruptImage: There is no valid primary descriptor.
         """
         self._disk, self._start = disk, start
         self._lock = ForkSafeLock()
         self._problems = ProblemList("ISO 9660 volume", MOST_PROBLEMS)
         self._listed: dict[int, str] = {}
-        """Path of each directory that was listed, by its first block."""
+        """Path of each directory listed so far, by its first block."""
         self._entry_count = 0
-        """Of all directories that were listed: they may lie over each other, and hold more than there is room for."""
+        """Number of entries in all directories listed so far: overlapping directories can hold any number."""
         self._sector_count = self._path_bytes = 0
-        """The same."""
+        """Number of sectors of all directories listed so far, and the characters of the paths in them."""
         self._most_sectors = min(MOST_MEMBERS, disk.size // SECTOR) if knows_size(disk) else MOST_MEMBERS
-        """All directories together have no more than the disk, as none lies over another one."""
+        """Largest number of sectors of all directories together: those of the disk, unless directories overlap."""
         self._unequal: dict[Problem, None] = {}
-        """Numbers of directory records listed so far that their big-endian copies contradict."""
+        """Problems of the directory records listed so far whose numbers differ from their big-endian copies."""
         self.primary: VolumeDescriptor
         """The primary volume descriptor."""
         self.joliet: VolumeDescriptor | None = None
-        """The supplementary descriptor with names in Unicode, where there is one."""
+        """The supplementary descriptor with names in Unicode; None where the volume has none."""
         self.boot_record: BootRecord | None = None
-        """The boot record of El Torito, where there is one."""
+        """The boot record of El Torito; None where the volume has none."""
         self._read_descriptors()
         root = self._root(self.primary)
         self._rock_ridge_skip = self._find_rock_ridge(root)
-        """Bytes to pass over in each system use area; None without Rock Ridge."""
+        """Number of bytes to skip in each system use area; None without Rock Ridge."""
         self._names_joliet = self._rock_ridge_skip is None and self.joliet is not None
         if self._names_joliet and self.joliet is not None:
             root = self._root(self.joliet)
@@ -138,28 +138,28 @@ class IsoFileSystem:
             fold_case=self._folds_case,
             home=home,
         )
-        """Its files; without Rock Ridge names are looked up without regard to case."""
+        """The files of the volume; without Rock Ridge, names are case-insensitive."""
 
     @property
     def label(self) -> str | None:
-        """The volume identifier: Joliet's, and what it has no room for of the primary descriptor's."""
+        """The volume identifier: Joliet's, completed from the primary descriptor's where that is longer."""
         joliet = None if self.joliet is None else self.joliet.volume_identifier
         found = whole_label(self.primary.volume_identifier, joliet)
         return found.partition("\0")[0].rstrip() or None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         return self._problems.found
 
     @property
     def names(self) -> str:
-        """Whose names it shows: "Rock Ridge", "Joliet" or "ISO 9660"."""
+        """Standard of the names shown: "Rock Ridge", "Joliet" or "ISO 9660"."""
         return "Rock Ridge" if self._rock_ridge_skip is not None else "Joliet" if self._names_joliet else "ISO 9660"
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """The volume descriptors as they are on disk, by their names."""
+        """The volume descriptors as recorded on the disk, by name."""
         found: dict[str, Record | None] = {
             "primary volume descriptor": self.primary,
             "Joliet volume descriptor": self.joliet,
@@ -169,7 +169,7 @@ class IsoFileSystem:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What its descriptors say, in words."""
+        """Facts from the volume's descriptors, in words, by name."""
         found = {
             "label": self.label,
             "names": self.names,
@@ -188,15 +188,15 @@ class IsoFileSystem:
         return token
 
     def differences(self) -> tuple[Problem, ...]:
-        """Numbers whose big-endian copies contradict them, and what the path tables say otherwise than the directories.
+        """Problems of numbers that differ from their big-endian copies, and of path tables that contradict directories.
 
-        Lists every directory. Only the little-endian numbers and the directories are used to read files.
+        Every directory is listed. Files are read by the little-endian numbers and the directories alone.
 
         Raises:
             LimitExceeded: There are too many files.
         """
         for _ in self.files.all_files():
-            pass  # which lists the directories
+            pass  # the iteration lists the directories
         shown = self.joliet if self._names_joliet and self.joliet is not None else self.primary
         found = list(_unequal(shown, _TWICE, "volume descriptor"))
         at = shown.source_offset or 0
@@ -209,13 +209,21 @@ class IsoFileSystem:
             found.append(Problem("ISO 9660 path table", "the little-endian and the big-endian one differ", at))
         if missing := self._listed.keys() - little:
             found.append(Problem("ISO 9660 path table", f"{len(missing)} directories are not in it", at))
-        # Relocated directories of Rock Ridge are listed where they belong, not where the table has them.
+        # Relocated directories of Rock Ridge are listed in their original place, not where the table has them.
         if self._rock_ridge_skip is None and (unreached := little - self._listed.keys()):
-            found.append(Problem("ISO 9660 path table", f"{len(unreached)} of its directories are reached by none", at))
+            found.append(
+                Problem(
+                    "ISO 9660 path table", f"{len(unreached)} of its directories are not reached from any other", at
+                )
+            )
         return (*found, *self._unequal)
 
     def _path_table(self, descriptor: VolumeDescriptor, at: int, order: Literal["little", "big"]) -> set[int]:
-        """First blocks of the directories in the path table whose own block is written at `at` (9.4)."""
+        """First blocks of the directories in a path table, whose block number is byte `at` of `path_tables` (9.4).
+
+        Raises:
+            CorruptImage: The table is too large or passes the end of the disk.
+        """
         block = int.from_bytes(descriptor.path_tables[at : at + 4], order)
         if descriptor.path_table_size > _LARGEST_DIRECTORY:
             raise CorruptImage(
@@ -234,7 +242,7 @@ class IsoFileSystem:
         return found
 
     def members(self) -> Iterator[ArchiveMember]:
-        """Everything in it, directories before what they hold."""
+        """Files, directories and links of the volume, each directory before its contents."""
         pending = [("", self._root_entry)]
         while pending:
             path, directory = pending.pop()
@@ -281,13 +289,13 @@ class IsoFileSystem:
             self._note(at + SECTOR, "ISO 9660 volume descriptor", message)
         if primary is None:
             raise CorruptImage(
-                "there is no primary one",
+                "there is no primary descriptor",
                 structure="ISO 9660 volume descriptor",
                 offset=self._start + FIRST_DESCRIPTOR * SECTOR,
             )
         if primary.block_size not in (512, 1024, 2048):
             raise CorruptImage(
-                "no size of a logical block",
+                "not a valid size of a logical block",
                 structure="ISO 9660 volume descriptor",
                 offset=primary.source_offset,
                 field="block_size",
@@ -300,17 +308,17 @@ class IsoFileSystem:
         at = (descriptor.source_offset or 0) + 156
         record = DirectoryRecord.parse(descriptor.root_directory, base=at)
         if not record.flags & DIRECTORY:
-            self._note(at, "ISO 9660 root directory record", "it is no directory")
+            self._note(at, "ISO 9660 root directory record", "it is not a directory")
         return _Entry("", True, ((_first_block(record), record.data_length),), None, 0o755, 0, 0, None, at)
 
     def _find_rock_ridge(self, root: _Entry) -> int | None:
-        """Bytes to pass over in system use areas; the root's own entry says so (SUSP, 5.3)."""
+        """Bytes to skip in each system use area, from the root's own entry (SUSP, 5.3); None without Rock Ridge."""
         block, _ = root.pieces[0]
         at = self._start + block * self.primary.block_size
         try:
             sector = self._disk.read_at(at, SECTOR)
         except CorruptImage:
-            return None  # listing the root directory says so
+            return None  # reported when the root directory is listed
         if sector[0] < _HEAD + 1 or sector[32] != 1:
             return None
         area = sector[_HEAD + 1 : sector[0]]
@@ -342,7 +350,7 @@ class IsoFileSystem:
         return tuple(merged)
 
     def _entries(self, path: str, directory: _Entry) -> Iterator[_Entry]:
-        """What a directory holds; files of several extents are put together, relocated directories in their place."""
+        """Entries of a directory: files of several extents joined, relocated directories in their original place."""
         first = directory.pieces[0][0]
         with self._lock:
             known = self._listed.setdefault(first, path)
@@ -391,7 +399,7 @@ class IsoFileSystem:
         if ridge.is_cut:
             self._note(at, "Rock Ridge SL entry", "a part of the link's target is longer than the entry")
         if ridge.is_relocated:
-            return None  # it is shown where it belongs
+            return None  # it is shown in its original place
         if ridge.is_compressed:
             self._note(at, "ISO 9660 directory record", f"{ridge.name!r} is compressed (zisofs), which is not read")
             return None
@@ -408,7 +416,10 @@ class IsoFileSystem:
         )
 
     def _child(self, block: int, at: int) -> tuple[tuple[int, int], ...] | None:
-        """Place of a relocated directory, from the record of itself that it begins with."""
+        """First block and length in bytes of a relocated directory, whose first record describes itself.
+
+        None where the directory lies past the end of the disk, which is reported.
+        """
         try:
             head = self._disk.read_at(self._start + block * self.primary.block_size, _HEAD)
         except CorruptImage:
@@ -417,7 +428,7 @@ class IsoFileSystem:
         return ((block, DirectoryRecord.parse(head).data_length),)
 
     def _directory_records(self, path: str, directory: _Entry) -> Iterator[tuple[DirectoryRecord, bytes, bytes, int]]:
-        """Record, name, system use area and place of each entry."""
+        """Record, name, system use area and first byte on the disk of each entry."""
         block, length = directory.pieces[0]
         start = self._start + block * self.primary.block_size
         if length > _LARGEST_DIRECTORY:
@@ -448,14 +459,14 @@ class IsoFileSystem:
                 at += size
 
     def _system_use(self, area: bytes, skip: int, at: int) -> Iterator[tuple[bytes, bytes]]:
-        """Signature and data of each entry of a system use area and of those that go on with it."""
+        """Signature and data of each entry of a system use area and of its continuations."""
         area = area[skip:]
         for continued in range(_MOST_CONTINUATIONS + 1):
             following = None
             while len(area) >= SystemUseEntry.length():
                 head = SystemUseEntry.parse(area)
                 if head.entry_length < SystemUseEntry.length() or head.entry_length > len(area):
-                    if any(area):  # else it is padding
+                    if any(area):  # zeros are padding
                         self._note(at, "Rock Ridge system use area", "an entry's length makes no sense")
                     break
                 data = area[SystemUseEntry.length() : head.entry_length]
@@ -479,7 +490,7 @@ class IsoFileSystem:
             except CorruptImage as error:
                 self._problems.add(Problem.of(error))
                 return
-        self._note(at, "Rock Ridge system use area", f"it goes on more than {_MOST_CONTINUATIONS} times")
+        self._note(at, "Rock Ridge system use area", f"it has more continuation areas than {_MOST_CONTINUATIONS}")
 
     def _note(self, offset: int, structure: str, message: str) -> None:
         self._problems.add(Problem(structure, message, offset))
@@ -493,23 +504,23 @@ class IsoFileSystem:
 
 
 def kind_of(source: ReadAt, _head: bytes, /) -> str | None:
-    """`KIND` where a source begins as one does, None where not."""
+    """`KIND` if the source is an ISO 9660 volume, otherwise None."""
     return KIND if probe(source, 0) else None
 
 
 def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[ArchiveMember]:
-    """Everything in the volume that begins at the source's first byte."""
+    """Files, directories and links of the volume that begins at the source's first byte."""
     volume = IsoFileSystem(source, 0, _Nowhere(source))
     try:
         yield from volume.members()
-    finally:  # also where the reader has had enough
+    finally:  # also when the caller stops early
         for problem in volume.problems:
             report(problem)
 
 
 @dataclass(frozen=True, slots=True)
 class _Nowhere:
-    """The home of files that nobody asks for."""
+    """Home of files that are never read."""
 
     disk: ReadAt
 
@@ -518,7 +529,7 @@ class _Nowhere:
 
 
 def _unequal(record: Record, names: tuple[str, ...], structure: str) -> Iterator[Problem]:
-    """The fields that their big-endian copies contradict."""
+    """Problems of the fields that differ from their big-endian copies."""
     for name in names:
         said, copy = getattr(record, name), int.from_bytes(getattr(record, f"{name}_big"), "big")
         if said != copy:

@@ -1,4 +1,4 @@
-"""Values of ISO 9660's descriptors and records: texts, times, and the volume identifier out of two."""
+"""Values of ISO 9660's descriptors and records: texts, times, and the volume identifier merged from two."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 
 def text_of(raw: bytes) -> str:
-    """Text of a field, without what it is padded with."""
+    """Text of a field, without its padding."""
     return raw.decode("latin-1").strip(" \0")
 
 
 def whole_label(primary: bytes, joliet: bytes | None) -> str:
-    """The volume identifier: Joliet's, of 16 characters, with the rest of the primary one where it begins that."""
+    """The volume identifier: Joliet's 16 characters, continued by the primary one where both begin the same."""
     # The standard has capital letters only; xorriso writes UTF-8, and "_" for each byte of it into Joliet's.
     text = primary.decode("latin-1")
     with contextlib.suppress(UnicodeDecodeError):
@@ -28,10 +28,10 @@ def whole_label(primary: bytes, joliet: bytes | None) -> str:
 
 
 def _merge(joliet: str, primary: str) -> str | None:
-    """The primary volume identifier with what only Joliet's tells of its characters; None where that is another one.
+    """Primary volume identifier with the characters that only Joliet's can express; None where the two differ.
 
-    As libblkid has it: each may have "_" for what its character set lacks, and the primary one lacks small letters. It
-    compares bytes, so that a primary one in UTF-8 is always another one to it.
+    As in libblkid, each may have "_" for characters that its character set lacks, and the primary one lacks small
+    letters. But libblkid compares bytes, so that a primary identifier in UTF-8 always differs.
     """
     found = []
     for one, other in zip(joliet, primary, strict=False):

@@ -1,4 +1,4 @@
-"""A member of an archive, and the tree that members make."""
+"""A member of an archive, and the tree of an archive's members."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from vmvisor_image.streams.source import ReadAt, Source
 
 MemberKind = Literal["file", "directory", "symlink", "hardlink", "device", "fifo"]
 MOST_MEMBERS: Final = 1_000_000
-"""Members past this many are not looked at: no module has 100,000, and each takes memory."""
+"""Largest number of members that are listed: no module has 100,000, and each takes memory."""
 LONGEST_PATH: Final = 4096
-"""PATH_MAX of Linux."""
+"""Longest path of a member, in characters: PATH_MAX of Linux."""
 MOST_PATH_BYTES: Final = 256 << 20
-"""Bytes of all paths, of those of the directories above them, and of what links lead to: what 700,000 members of a
-usual system take."""
+"""Largest total size in bytes of all paths, the paths of the directories above them and the targets of links: that of
+700,000 members of a usual system."""
 MOST_PROBLEMS: Final = 1000
-"""Problems of one archive or CD that are kept; of more the number is told."""
+"""Largest number of problems kept for one archive or CD; of any more, only the number is reported."""
 _MOST_LINKS: Final = 32
-"""Hard links from one to the next: archivers write one."""
+"""Longest chain of hard links that is followed; archivers write chains of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """One member of an archive, as its header says."""
+    """One member of an archive, as its header describes it."""
 
     path: str
-    """POSIX path, without a leading ``/`` or ``./``; anything else, ``..`` too, is as it is in the archive."""
+    """POSIX path, without a leading ``/`` or ``./``; otherwise, including any ``..``, as recorded in the archive."""
     kind: MemberKind
     size: int
-    """Bytes of a file; 0 for anything else."""
+    """Length of a file in bytes; 0 for anything else."""
     modified: datetime | None
-    """With its zone, where that is known."""
+    """Time of the last modification, with its time zone where that is known."""
     mode: int = 0o644
     """Permissions."""
     owner: int = 0
@@ -45,38 +45,38 @@ class ArchiveMember:
     group: int = 0
     """Group id."""
     target: str | None = None
-    """What a link leads to, as it is written."""
+    """Target of a link, as recorded in the archive."""
     offset: int | None = None
-    """Where its header lies, in bytes from the archive's start."""
+    """First byte of the member's header, from the archive's start."""
     extents: tuple[Extent, ...] = ()
-    """Where a file's data lies in the archive, for a file whose bytes lie there as they are."""
+    """Extents of a file's data in the archive, for a file whose bytes are stored as they are."""
     content: Source | None = None
-    """A file's data, for one whose bytes do not."""
+    """Data of a file whose bytes are not stored as they are, otherwise None."""
     crc32: int | None = None
-    """CRC-32 of a file's data as the archive says; zip only."""
+    """CRC-32 of a file's data as recorded in the archive; zip only."""
 
 
 Reader = Callable[[ReadAt, Callable[[Problem], None]], Iterable[ArchiveMember]]
-"""Reads an archive's members, and is told whom to tell of damage."""
+"""Function that reads an archive's members and reports damage to its second argument."""
 
 
 class MemberTree:
-    """Members by path, and the directories above them; of two with one path, the later one counts."""
+    """Members by path, and the directories above them; of two members with the same path, the later one counts."""
 
     def __init__(self, members: Iterable[ArchiveMember], file_of: Callable[[ArchiveMember], File | None]) -> None:
-        """Take members in order, and what makes a file of one; None for a member that is no regular file."""
+        """Take members in order, and a function that makes a member's file, or None if it is not a regular file."""
         self.by_path: dict[str, ArchiveMember] = {}
-        """The last member of each path."""
+        """The last member with each path."""
         self._file_of = file_of
         self._children: dict[str, dict[str, str | None]] = {"": {}}
         """Names in each directory, in archive order; the value is the path of a directory, None for anything else."""
         self._linked: dict[str, ArchiveMember] = {}
-        """What the hard link at a path leads to: what was at its target when the link came."""
+        """Member at the target of each hard link when the link was read, by the path of the link."""
         for member in members:
             self._add(member)
 
     def get(self, path: str) -> ArchiveMember | None:
-        """The member of that path, unless it or a directory above it was replaced."""
+        """The member with that path, unless it or a directory above it was replaced."""
         member = self.by_path.get(path)
         above, _, name = path.rpartition("/")
         if member is None or name not in self._children.get(above, ()):
@@ -85,7 +85,7 @@ class MemberTree:
         return member if is_directory == (member.kind == "directory") and self._is_reached(above) else None
 
     def real(self, member: ArchiveMember) -> ArchiveMember | None:
-        """What a hard link leads to, any other member itself; None where that is not there."""
+        """The target of a hard link, or the member itself if it is not one; None where the target does not exist."""
         found: ArchiveMember | None = member
         for _ in range(_MOST_LINKS):
             if found is None or found.kind != "hardlink":
@@ -96,7 +96,7 @@ class MemberTree:
         return None
 
     def fault_of_link(self, member: ArchiveMember) -> str | None:
-        """Where the hard link at a path leads, where that is no place for one to lead to."""
+        """Invalid destination of a hard link, in words; None for a valid hard link and any other member."""
         if member.kind != "hardlink":
             return None
         real = self.real(member)
@@ -106,7 +106,7 @@ class MemberTree:
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Where each symbolic link leads to, by its path; a hard link to one is one, too."""
+        """Target of each symbolic link, by its path; a hard link to a symbolic link counts as one."""
         return MappingProxyType(
             {
                 path: real.target or ""
@@ -129,7 +129,7 @@ class MemberTree:
         return found
 
     def _is_reached(self, directory: str) -> bool:
-        """Whether a directory and those above it are still directories."""
+        """Whether a directory and all those above it are still directories."""
         while directory:
             above, _, name = directory.rpartition("/")
             if self._children.get(above, {}).get(name) is None:
@@ -143,7 +143,7 @@ class MemberTree:
             there = self.get(member.target or "")
             linked = None if there is None else self.real(there)
             if linked is not None and member.target == member.path:
-                return  # GNU tar writes a file that is named twice so: it stays as it is
+                return  # as GNU tar writes a file that was named twice: the file stays as it is
         parts = member.path.split("/")
         above = ""
         for part in parts[:-1]:

@@ -1,4 +1,4 @@
-"""Rock Ridge: what the entries of a system use area say of a file (P1282)."""
+"""Rock Ridge: attributes of a file from the entries of a system use area (P1282)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vmvisor_image.archives.iso9660_values import long_time, short_time
 
 
 class RockRidge:
-    """What the entries of one system use area say (P1282, section 4.1)."""
+    """Attributes from the entries of one system use area (P1282, section 4.1)."""
 
     def __init__(self) -> None:
         self._name = b""
@@ -17,25 +17,25 @@ class RockRidge:
         self.mode = self.owner = self.group = 0
         self.modified: datetime | None = None
         self.child: int | None = None
-        """Block of the directory that this one was relocated to."""
+        """Block to which this directory was relocated."""
         self.is_relocated = False
         self.is_compressed = False
         self.is_cut = False
-        """Whether a part of a link's target lacks its end."""
+        """Whether a component of a link's target is cut off."""
 
     @property
     def name(self) -> str:
-        """Name (NM entries); empty where there is none."""
+        """Name of the file (NM entries); empty where the area has none."""
         return self._name.decode("utf-8", "surrogateescape")
 
     @property
     def target(self) -> str:
-        """What a symbolic link leads to (SL entries)."""
+        """Target of a symbolic link (SL entries)."""
         text = b"/".join(self._target).decode("utf-8", "surrogateescape")
         return text or "/"
 
     def take(self, signature: bytes, data: bytes) -> None:
-        """Take one entry; those that are not known, or too short, say nothing."""
+        """Take one entry; unknown and too short ones are ignored."""
         match signature:
             case b"NM" if data and not data[0] & 0x6:
                 self._name += data[1:]
@@ -70,7 +70,7 @@ class RockRidge:
 
 
 def _time_stamp(data: bytes) -> datetime | None:
-    """When the content was last modified, of a TF entry (P1282, 4.1.6)."""
+    """Time of the last modification in a TF entry (P1282, 4.1.6); None where the entry has none."""
     flags = data[0]
     if not flags & 0x2:
         return None

@@ -1,7 +1,7 @@
 """Tar archives (V7, POSIX, GNU and pax) and vmtar, VMware's variant of it.
 
-A vmtar has the same headers with another magic. In the usual variant all headers come first and say where the data
-is; in the other one, which payloads of VIBs have, the data follows each header as in a tar.
+A vmtar has the same headers with another magic. In the usual variant all headers come first, each with the offset of
+its data; in the other variant, used for payloads of VIBs, the data follows each header as in a tar.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ REFERENCES: Final = (
 )
 _MAGIC_AT: Final = slice(257, 265)
 _LARGEST_EXTRA: Final = 16 << 20
-"""Bytes of a long name or of a pax header: the latter may have the table of a sparse file, and extended attributes."""
+"""Largest long name or pax header in bytes; pax headers may hold the table of a sparse file, or extended attributes."""
 _LONG_NAME, _LONG_TARGET, _PAX, _PAX_GLOBAL, _GNU_SPARSE = b"L", b"K", b"x", b"g", b"S"
 _PAX_OF_SOLARIS: Final = b"X"
 _CONTINUED: Final = b"M"
@@ -68,7 +68,7 @@ _KINDS: Final[dict[bytes, MemberKind]] = {
     b"4": "device",
     b"5": "directory",
     b"6": "fifo",
-    b"D": "directory",  # GNU's dumpdir: its data are the names that are in it
+    b"D": "directory",  # GNU's dumpdir: its data is the list of the names in it
 }
 _WITHOUT_DATA: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 _NO_MEMBERS: Final = {
@@ -76,22 +76,22 @@ _NO_MEMBERS: Final = {
     b"A": None,  # Solaris: the access control list of the next member
     b"N": "names that an old GNU tar shortened are listed here and not read: members have the short ones",
 }
-"""What is none, though it has a header and data; with what is to be said of it."""
+"""Types of headers with data that are not members, and the message to report for each; None for no message."""
 _PAX_KEYS: Final = frozenset((b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid"))
 _SPARSE_PREFIX: Final = "GNU.sparse."
 _IN_TABLE: Final = ("GNU.sparse.offset", "GNU.sparse.numbytes")
-"""Of format 0.0, once for each piece, alternately."""
+"""Keywords of format 0.0, which alternate, both once for each piece."""
 _EMPTY: Final = bytes(BLOCK)
 _REST: Final = 1 << 16
 _LARGEST_REST: Final = 16 << 20
-"""Bytes behind the end mark that are looked at, of which writers leave at most some record of zeros."""
+"""Number of bytes examined behind the end mark, where writers leave at most a record of zeros."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OCTAL: Final = re.compile(rb"\0?[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _RECORD: Final = re.compile(rb"([0-9]{1,20}) ")
 _SPARSE_TABLE: Final = 386 - 345
-"""Where GNU's old format has the table of a sparse file, in bytes from the start of a header's tail."""
+"""First byte of the table of a sparse file in GNU's old format, from the start of a header's tail."""
 _REAL_SIZE: Final = slice(483 - 345, 495 - 345)
-"""Where it has the size of one."""
+"""Bytes of the size of a sparse file in GNU's old format, from the start of a header's tail."""
 _SPARSE_ENTRIES: Final = 4
 _SPARSE_ENTRY: Final = 24
 _MOST_SPARSE_BLOCKS: Final = 4096
@@ -100,9 +100,9 @@ Report = Callable[[Problem], None]
 
 
 def probe(head: bytes) -> bool:
-    """Whether a source that begins with `head` is a tar or vmtar: a header with the right checksum.
+    """Whether a source that begins with `head` is a tar or vmtar, which begins with a header with the right checksum.
 
-    V7 has no magic: what has none has to have a name and numbers where a header has them, too.
+    V7 has no magic: a header without one must also have a name, and numbers in the numeric fields.
     """
     block = head[:BLOCK]
     if not _has_checksum(block):
@@ -111,19 +111,19 @@ def probe(head: bytes) -> bool:
 
 
 def probe_empty(head: bytes) -> bool:
-    """Whether a source that begins with `head` is a tar without members, which is two blocks of zeros."""
+    """Whether a source that begins with `head` is a tar without members, which begins with two blocks of zeros."""
     return len(head) >= 2 * BLOCK and not any(head)
 
 
 def kind_of(_source: ReadAt, head: bytes, /) -> str | None:
-    """Name of the variant that a source is which begins with `head`; None where it is not one."""
+    """Variant of a source that begins with `head`, "tar" or "vmtar"; None where it is neither."""
     if not probe(head):
         return None
     return "vmtar" if head[_MAGIC_AT] == VISOR_MAGIC else KIND
 
 
 def read_members(source: ReadAt, report: Report) -> Iterator[ArchiveMember]:
-    """The members, in archive order. A damaged header is passed over up to the next one that is whole.
+    """The members, in archive order. After a damaged header, reading continues with the next intact one.
 
     Raises:
         CorruptImage: The source is damaged.
@@ -133,18 +133,18 @@ def read_members(source: ReadAt, report: Report) -> Iterator[ArchiveMember]:
 
 @dataclass(slots=True)
 class _Header:
-    """What both kinds of headers say."""
+    """A header of a tar or vmtar."""
 
     record: MemberHeader
     tail: TarTail | VmtarTail
     type_flag: bytes
     size: int
     start: int
-    """First byte of the data."""
+    """First byte of the data, from the archive's start."""
     data_follows: bool
-    """Whether the next header comes after the data, and not after this header."""
+    """Whether the data lies between this header and the next one."""
     next: int
-    """The next header."""
+    """First byte of the next header, from the archive's start."""
 
     @classmethod
     def parse(cls, source: ReadAt, block: bytes, at: int) -> _Header:
@@ -165,14 +165,14 @@ class _Header:
 
     @property
     def at(self) -> int:
-        """Where it lies, in bytes from the archive's start."""
+        """First byte of the header, from the archive's start."""
         return self.record.source_offset or 0
 
     @property
     def path(self) -> str:
         name = _text(self.record.name)
         magic = self.record.magic
-        # GNU's old format has times and the table of a sparse file in the prefix's place, V7 nothing.
+        # In place of the prefix, GNU's old format has times and the table of a sparse file, and V7 has nothing.
         if magic == VISOR_MAGIC or (magic[:5] == POSIX_MAGIC[:5] and magic != GNU_MAGIC):
             prefix = _text(self.tail.prefix)
             return f"{prefix}/{name}" if prefix else name
@@ -180,22 +180,22 @@ class _Header:
 
 
 class _Extra:
-    """What headers before a member's own say of it."""
+    """Attributes of a member from the extra headers that precede its own."""
 
     def __init__(self, everywhere: dict[str, bytes] | None = None) -> None:
         self.everywhere = everywhere or {}
-        """What a global pax header says of all members."""
+        """Values that a global pax header sets for all members, by keyword."""
         self._own: dict[str, bytes] = {}
         self._sparse_table: list[tuple[str, bytes]] = []
-        """Of format 0.0: keyword and value of each offset and length, in order."""
+        """Keyword and value of each offset and length of format 0.0, in order."""
         self.is_left_out = False
-        """Whether one of them was not read, so that neither the member's name nor its size is known."""
+        """Whether one of the headers was not read, so that the member's name or size is unknown."""
 
     def take(self, header: _Header, data: bytes) -> None:
-        """Take the data of such a header.
+        """Take the data of an extra header.
 
         Raises:
-            CorruptImage: It is damaged; what came before that was taken.
+            CorruptImage: The data is damaged; everything before the damage was taken.
         """
         if header.type_flag == _LONG_NAME:
             self._own["path"] = data.partition(b"\0")[0]
@@ -206,7 +206,7 @@ class _Extra:
                 self._take_pax(key, value, is_global=header.type_flag == _PAX_GLOBAL)
 
     def _take_pax(self, key: bytes, value: bytes, *, is_global: bool) -> None:
-        """Keep a value that something is made of; of several of one keyword the last one counts, but in tables."""
+        """Keep a value if it is used; the last value of a keyword counts, except in the table of format 0.0."""
         text = key.decode("utf-8", "surrogateescape")
         if key in _PAX_KEYS:
             (self.everywhere if is_global else self._own)[text] = value
@@ -216,22 +216,22 @@ class _Extra:
             self._own[text] = value
 
     def get(self, key: str) -> str | None:
-        """The value of a pax keyword; None where there is none or an empty one, which takes back an earlier one."""
+        """Value of a pax keyword; None where it is absent or empty, since an empty value revokes an earlier one."""
         value = self._own.get(key, self.everywhere.get(key))
         return value.decode("utf-8", "surrogateescape") if value else None
 
     def number(self, key: str, at: int) -> int | None:
-        """The value of a pax keyword that is a decimal number; None where there is none.
+        """Value of a pax keyword that is a decimal number; None where it is absent or empty.
 
         Raises:
-            CorruptImage: It is no number, or more than a file's size can be.
+            CorruptImage: The value is not a number, or has 20 digits or more.
         """
         text = self.get(key)
         if text is None:
             return None
         digits = text.lstrip("0") or "0"
         if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-            message = "it is out of range" if digits.isascii() and digits.isdigit() else "it is no number"
+            message = "it is out of range" if digits.isascii() and digits.isdigit() else "it is not a number"
             raise CorruptImage(
                 message, structure="pax header", offset=at, field=key, expected="digits", found=repr(text[:40])
             )
@@ -239,16 +239,20 @@ class _Extra:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether the data is GNU's pax variant of a sparse file."""
+        """Whether the member is a sparse file in one of GNU's pax formats."""
         return any(key.startswith(_SPARSE_PREFIX) for key in self._own)
 
     @property
     def has_table(self) -> bool:
-        """Whether the table of a sparse file is here (formats 0.0 and 0.1), and not in its data (1.0)."""
+        """Whether the table of a sparse file is in the pax header (formats 0.0 and 0.1), not in the data (1.0)."""
         return self.get("GNU.sparse.major") in (None, "0")
 
     def table(self) -> list[int]:
-        """Offset and length of each piece of a sparse file, alternately."""
+        """Offset and length of each piece of a sparse file, alternately, in bytes.
+
+        Raises:
+            CorruptImage: The table is damaged.
+        """
         text = self._own.get("GNU.sparse.map")
         if text is not None:
             return [read_number(part) for part in text.split(b",")] if text else []
@@ -258,7 +262,7 @@ class _Extra:
 
 
 class _Reader:
-    """Reads the headers of one archive from its beginning."""
+    """Reader of the headers of one archive, from its beginning."""
 
     def __init__(self, source: ReadAt, report: Report) -> None:
         self._source, self._report = source, report
@@ -266,13 +270,13 @@ class _Reader:
         self._extra = _Extra()
         self._entries_left = MOST_ENTRIES
         self._data_start: int | None = None
-        """Where the data of a vmtar begins that has all its headers first, as far as they say."""
+        """Lowest data offset in the headers so far, of a vmtar whose headers come first; None for other archives."""
 
     def members(self) -> Iterator[ArchiveMember]:
-        """The members, in order."""
+        """The members, in archive order."""
         at = 0
         is_lost = False
-        """Whether headers are damaged here."""
+        """Whether a damaged header was met and no intact one since."""
         while True:
             block = read_up_to(self._source, at, BLOCK)
             if len(block) < BLOCK:
@@ -314,7 +318,7 @@ class _Reader:
                 yield member
 
     def _look_behind(self, end: int) -> None:
-        """Tell of members behind the end mark: of an archive that was appended, or in which headers are overwritten."""
+        """Report members behind the end mark at `end`: an archive was appended, or headers were overwritten."""
         has_data_there = self._data_start is not None  # a vmtar, whose headers come first
         for start in range(end, end if has_data_there else end + _LARGEST_REST, _REST):
             try:
@@ -332,7 +336,7 @@ class _Reader:
                 return
 
     def _take(self, header: _Header) -> None:
-        """Read a header that says something of the next one, or of all that follow."""
+        """Read an extra header, which describes the next member, or all that follow."""
         if header.size > _LARGEST_EXTRA:
             message = f"a name or pax header of {header.size} bytes is left out"
             if header.type_flag != _PAX_GLOBAL:
@@ -347,11 +351,11 @@ class _Reader:
             self._report(_placed(error, header.at))
 
     def _size(self, header: _Header) -> int:
-        """Bytes of data that a member has in the archive."""
+        """Number of bytes of a member's data in the archive."""
         return 0 if header.type_flag in _WITHOUT_DATA else self._number("size", header, header.size)
 
     def _number(self, key: str, header: _Header, otherwise: int) -> int:
-        """What a pax header says, for numbers that the member's own header has no room for."""
+        """Number from the pax header, for values too large for the member's own header; `otherwise` without one."""
         try:
             found = self._extra.number(key, header.at)
         except CorruptImage as error:
@@ -379,7 +383,7 @@ class _Reader:
         path = _clean(written)
         found = _KINDS.get(header.type_flag, "file")
         if header.type_flag in (b"\0", b"0", b"7") and written.endswith("/"):
-            found = "directory"  # as tar before POSIX wrote them
+            found = "directory"  # as written by tar before POSIX
         if not path:
             if found != "directory":  # "./" is the root itself
                 self._report(Problem("tar header", "a member has no name and is left out", at))
@@ -414,7 +418,7 @@ class _Reader:
         )
 
     def _sparse(self, header: _Header, stored: int) -> SparseMember:
-        """A sparse file, whose pieces take `stored` bytes, their table included where that is among them."""
+        """A sparse file whose data takes `stored` bytes in the archive, including its table in format 1.0."""
         extra, at, start = self._extra, header.at, header.start
         if header.type_flag == _GNU_SPARSE:
             size = _number(header.tail.raw[_REAL_SIZE], at, "real size")
@@ -455,7 +459,7 @@ class _Reader:
 
 
 def _placed(error: CorruptImage, at: int) -> Problem:
-    """The problem of an error that was found where it was not known what is read."""
+    """Problem for an error, at byte `at` unless the error has its own offset."""
     problem = Problem.of(error)
     return problem if problem.offset is not None else Problem(problem.structure, problem.message, at)
 
@@ -467,7 +471,7 @@ def _target(text: str, found: MemberKind) -> str | None:
 
 
 def _clean(path: str) -> str:
-    """A path without what stands for the place where it is: leading slashes, dots and doubled slashes."""
+    """A path without empty and ``.`` components, so without leading, trailing and doubled slashes."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
@@ -487,12 +491,12 @@ def _has_checksum(block: bytes) -> bool:
         return False
     value = int(match[1], 8)
     rest = block[: CHECKSUM.start] + b" " * 8 + block[CHECKSUM.stop :]
-    # Some old programs summed signed characters.
+    # Some old programs added up signed characters.
     return value == sum(rest) or value == sum(byte - 256 if byte > 127 else byte for byte in rest)
 
 
 def _has_numbers(block: bytes) -> bool:
-    """Whether a block has a name, and numbers where those of a header are; a label of GNU's has only a time."""
+    """Whether a block has a name, and a header's numbers; a volume label of GNU tar has only a time."""
     record = MemberHeader.parse(block)
     numbers = (record.mode, record.owner, record.group, record.size, record.modified)
     try:
@@ -504,7 +508,11 @@ def _has_numbers(block: bytes) -> bool:
 
 
 def _number(raw: bytes, at: int, field: str) -> int:
-    """A number of a header: octal digits up to a space or NUL, or base 256."""
+    """Number in a field of a header: octal digits up to a space or NUL, or base 256.
+
+    Raises:
+        CorruptImage: The field is not a number, or is negative or 2**63 or more.
+    """
     if raw[0] & 0x80:
         value = int.from_bytes(bytes((raw[0] & 0x7F,)) + raw[1:], "big")
         if raw[0] & 0x40 or value >> 63:
@@ -513,7 +521,12 @@ def _number(raw: bytes, at: int, field: str) -> int:
     match = _OCTAL.fullmatch(raw)
     if match is None:
         raise CorruptImage(
-            "it is no number", structure="tar header", offset=at, field=field, expected="octal digits", found=repr(raw)
+            "it is not a number",
+            structure="tar header",
+            offset=at,
+            field=field,
+            expected="octal digits",
+            found=repr(raw),
         )
     return int(match[1] or b"0", 8)
 
@@ -523,7 +536,7 @@ def _time(precise: str | None, raw: bytes, at: int) -> datetime | None:
         try:
             return _EPOCH + timedelta(seconds=float(precise))
         except (ValueError, OverflowError):
-            pass  # then to the second, as the header has it
+            pass  # the header has the time to the second
     try:
         # Before 1970 it is negative, in base 256.
         seconds = int.from_bytes(raw, "big", signed=True) if raw[0] == 0xFF else _number(raw, at, "modified")
@@ -533,10 +546,10 @@ def _time(precise: str | None, raw: bytes, at: int) -> datetime | None:
 
 
 def _records(data: bytes, start: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keywords and values of a pax header: lines of a length, a space, and ``keyword=value``.
+    """Keywords and values of a pax header, whose lines are a length, a space, and ``keyword=value``.
 
     Raises:
-        CorruptImage: A line is damaged; those before it are given first.
+        CorruptImage: A line is damaged; the lines before it are given first.
     """
     at, end = 0, len(data.rstrip(b"\0"))
     while at < end:
@@ -554,7 +567,11 @@ def _records(data: bytes, start: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _after_sparse_table(source: ReadAt, block: bytes, at: int) -> int:
-    """Where the data of a sparse file of GNU's old format starts: behind the blocks that go on with its table."""
+    """First byte of the data of a sparse file in GNU's old format, behind the blocks that continue its table.
+
+    Raises:
+        CorruptImage: The table has no end.
+    """
     after = at + BLOCK
     goes_on = block[482]
     while goes_on:
@@ -566,7 +583,7 @@ def _after_sparse_table(source: ReadAt, block: bytes, at: int) -> int:
 
 
 def _old_table(source: ReadAt, header: _Header) -> Iterator[int]:
-    """Offset and length of each piece of a sparse file of GNU's old format, alternately."""
+    """Offset and length of each piece of a sparse file in GNU's old format, alternately, in bytes."""
     table = header.tail.raw[_SPARSE_TABLE : _SPARSE_TABLE + _SPARSE_ENTRIES * _SPARSE_ENTRY]
     at = header.at + BLOCK
     while True:

@@ -1,7 +1,7 @@
-"""Sparse files in tar archives, whose holes are not there: GNU's old format, and 0.0, 0.1 and 1.0 of GNU's pax formats.
+"""Sparse files in tar archives, stored without holes: GNU's old format, and 0.0, 0.1 and 1.0 of GNU's pax formats.
 
-Source: GNU tar manual, "Storing Sparse Files", and "Basic Tar Format" for the old format. All of them say which pieces
-of the file there are, and the archive has these one behind the other.
+Source: GNU tar manual, "Storing Sparse Files", and "Basic Tar Format" for the old format. In all of them a table lists
+the pieces of the file, which the archive stores one after the other.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import Pieced
 
 MOST_ENTRIES: Final = 1 << 20
-"""Entries of the tables of all sparse files of an archive, together."""
+"""Largest number of entries in the tables of all sparse files of an archive together."""
 _MOST_BYTES: Final = (1 << 63) - 1
-"""Of a file: POSIX's off_t."""
+"""Largest size of a file in bytes: POSIX's off_t."""
 _FEED: Final = 1 << 16
 _NUMBER: Final = re.compile(rb"[0-9]{1,20}")
 
 
 class SparseTable:
-    """Which pieces of a sparse file there are: 24 bytes of memory for each."""
+    """The pieces of a sparse file, each of which takes 24 bytes of memory."""
 
     def __init__(self, size: int, pieces: Iterable[tuple[int, int]], *, most: int) -> None:
         """Take the pieces of a file of `size` bytes.
 
         Args:
-            size: Bytes of the file.
-            pieces: Offset in the file and length of each, in bytes, in order.
-            most: Entries that are read.
+            size: Size of the file, in bytes.
+            pieces: Offset in the file and length of each piece, in bytes, in order.
+            most: Largest number of entries that are read.
 
         Raises:
-            CorruptImage: They are not in order, pass the file's end, or are too many.
+            CorruptImage: The pieces are not in order, pass the file's end, or are too many.
         """
         self.size = size
         """Bytes of the file."""
         self.offsets, self.places, self.lengths = array("Q"), array("Q"), array("Q")
         self.stored = 0
-        """Bytes of all pieces; of each its place counts from the first one."""
+        """Number of bytes of all pieces together; `places` has each piece's first byte within these."""
         self.entries = 0
-        """Pieces, those without a byte included."""
+        """Number of pieces, including empty ones."""
         end = 0
         for offset, length in pieces:
             self.entries += 1
@@ -67,21 +67,21 @@ class SparseTable:
             self.stored += length
 
     def first_behind(self, offset: int) -> int:
-        """Number of the first piece that ends behind a byte of the file."""
+        """Index of the first piece that ends behind byte `offset` of the file."""
         number = max(0, bisect_right(self.offsets, offset) - 1)
         is_before = number < len(self.offsets) and self.offsets[number] + self.lengths[number] <= offset
         return number + 1 if is_before else number
 
 
 class SparseMember(Pieced):
-    """A sparse file in a tar: its holes are not in the archive."""
+    """A sparse file in a tar, whose holes are not stored in the archive."""
 
     size: int = 0
     """Bytes of the file."""
     _structure = "sparse member"
 
     def __init__(self, source: ReadAt, start: int, table: SparseTable) -> None:
-        """Take the pieces that are there, one behind the other from byte `start` of `source`."""
+        """Take the pieces, which are stored one after the other from byte `start` of `source` on."""
         self._source = as_source(source)
         self._start = start
         self._table = table
@@ -105,7 +105,7 @@ class SparseMember(Pieced):
 
 
 def pairs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Offset and length of each piece, which follow each other.
+    """Offset and length of each piece, from numbers in which they alternate.
 
     Raises:
         CorruptImage: The last length is missing.
@@ -119,10 +119,10 @@ def pairs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def read_number(raw: bytes) -> int:
-    """A decimal number of a table.
+    """A decimal number in a table.
 
     Raises:
-        CorruptImage: It is none.
+        CorruptImage: `raw` is not a decimal number of at most 20 digits.
     """
     if not _NUMBER.fullmatch(raw):
         raise CorruptImage(f"its table of a sparse file has {raw[:24]!r} for a number", structure="tar header")
@@ -130,14 +130,14 @@ def read_number(raw: bytes) -> int:
 
 
 class TableInData:
-    """The table of format 1.0, in the data before the first piece: a number in each line, the count of pieces first."""
+    """Table of format 1.0, in the data before the first piece: one number in each line, the number of pieces first."""
 
     def __init__(self, source: ReadAt, start: int, end: int) -> None:
-        """Take where the data lies in the archive."""
+        """Take the first byte of the data, and its exclusive end, from the archive's start."""
         self._source = source
         self._start, self._end = start, end
         self._length = 0
-        """Bytes of it so far."""
+        """Number of bytes of the table read so far."""
 
     def numbers(self) -> Iterator[int]:
         """Offset and length of each piece, alternately.
@@ -151,7 +151,7 @@ class TableInData:
 
     @property
     def pieces_start(self) -> int:
-        """Where the first piece lies, once all numbers were read: the table is padded to whole blocks."""
+        """First byte of the first piece, known once all numbers were read: the table is padded to whole blocks."""
         return self._start + -(-self._length // BLOCK) * BLOCK
 
     def _lines(self) -> Iterator[bytes]:

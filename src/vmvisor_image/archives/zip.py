@@ -1,8 +1,8 @@
 """Zip archives: offline bundles of ESXi, and images that were zipped for a download.
 
-The standard library's zipfile reads the directory; members are read by us, so that any part of one can be had without
-what is before it where it is stored, and with checkpoints where it is deflated. bzip2, LZMA and zstd are decoded
-forward by the libraries there are.
+The standard library's zipfile reads the directory; this module reads the members, so that any part of a stored member
+can be read directly, and of a deflated one from a checkpoint. bzip2, LZMA, xz and zstd are decoded forward by their
+libraries.
 
 Source: APPNOTE.TXT 6.3.10.
 """
@@ -53,49 +53,49 @@ REFERENCES: Final = ("PKWARE, APPNOTE.TXT 6.3.10",)
 _MAGIC: Final = b"PK\3\4"
 _MAGIC_EMPTY: Final = b"PK\5\6"
 _SPLIT_MARKS: Final = (b"PK00", b"PK\7\x08")
-"""What a writer that may split an archive puts before the first member (8.5.4, 8.5.5)."""
+"""Marks before the first member, by writers that may split an archive (8.5.4, 8.5.5)."""
 _ENTRY: Final = 46
-"""Bytes of an entry of the directory, before its name."""
+"""Number of bytes of an entry of the directory, before its name."""
 _ZIP64, _UNICODE_PATH, _NO_FIELD = 0x0001, 0x7075, 0xFFFF
-"""Types of extra fields (APPNOTE, 4.5.3 and 4.6.9), and one that stands for none."""
+"""Types of extra fields (APPNOTE, 4.5.3 and 4.6.9), and an unused one for fields to be ignored."""
 _ENTRY_MAGIC: Final = b"PK\1\2"
 _LOCATOR_MAGIC: Final = b"PK\6\7"
 _LOCATOR: Final = 20
-"""Bytes of the zip64 end record's locator, which lies before the end record (4.3.15)."""
+"""Number of bytes of the zip64 end record's locator, which lies before the end record (4.3.15)."""
 _END: Final = struct.Struct("<4sHHHHIIH")
-"""Magic, this disk, the directory's disk, entries on this disk and in all, bytes of the directory, its offset, bytes of
-the comment (4.3.16)."""
+"""Magic, number of this disk, the directory's disk, entries on this disk, all entries, bytes of the directory, its
+offset, bytes of the comment (4.3.16)."""
 _LONGEST_COMMENT: Final = 0xFFFF
 _IN_ZIP64: Final = 0xFFFF
-"""A disk's number that is in the zip64 end record."""
+"""Value of a 16-bit number that stands for the one in the zip64 end record."""
 _LOCAL_HEADER: Final = 30
-"""Bytes of a local file header before the name (4.3.7)."""
+"""Number of bytes of a local file header before the name (4.3.7)."""
 _FEED: Final = 1 << 16
 _DOS, _UNIX = 0, 3
-"""Of "version made by" (APPNOTE.TXT 4.4.2)."""
+"""Systems in "version made by" (APPNOTE.TXT 4.4.2)."""
 _IS_DOS_DIRECTORY: Final = 0x10
-"""Of the external attributes' low byte (4.4.15)."""
+"""Bit of the external attributes' low byte (4.4.15)."""
 _ENCRYPTED, _HAS_END_MARK, _IS_DESCRIBED_BEHIND, _UTF8 = 0x1, 0x2, 0x8, 0x800
-"""Flags: 4.4.4; the second one is LZMA's."""
+"""Bits of the general purpose flags (4.4.4); the second one applies to LZMA."""
 _LOCAL_FIELDS: Final = struct.Struct("<HHxxxxIII")
 """Flags, method, CRC-32 and both sizes of a local header, from byte 6 on (4.3.7)."""
 _IN_EXTRA_FIELD: Final = 0xFFFFFFFF
-"""A size that is in the zip64 field."""
+"""Value of a size that stands for the one in the zip64 field."""
 _BZIP2, _LZMA, _OLD_ZSTD, _ZSTD, _XZ = 12, 14, 20, 93, 95
-"""Methods: 4.4.5."""
+"""Compression methods (4.4.5)."""
 _LZMA_MEMORY: Final = 256 << 20
-"""Bytes that a decoder may take."""
+"""Largest memory of a decoder, in bytes."""
 _IS_LINK: Final = 0o120000
 _LONGEST_TARGET: Final = 4096
 _LONGEST_CHARACTER: Final = 4
-"""Bytes of one in UTF-8."""
+"""Largest number of bytes of a character in UTF-8."""
 _LARGEST_DIRECTORY: Final = 64 << 20
-"""Bytes: some 600,000 members."""
+"""Largest directory in bytes: some 600,000 members."""
 _ESCAPES: Final = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, struct.error, EOFError),
     *(ValueError, OverflowError, RuntimeError, IndexError, KeyError),
 )
-"""What zipfile raises on damaged directories."""
+"""Exceptions that zipfile raises on damaged directories."""
 
 
 def probe(head: bytes) -> bool:
@@ -104,10 +104,10 @@ def probe(head: bytes) -> bool:
 
 
 def probe_end(source: ReadAt, *, may_go_on: bool) -> bool:
-    """Whether a source ends as a zip archive does, whatever it begins with: that of a self-extractor, say.
+    """Whether a source ends as a zip archive does, whatever it begins with, such as a self-extracting program.
 
-    An end record is one where the directory is in front of it, or the locator of a zip64 one. Bytes behind it, such as
-    the signature of a program, are for `may_go_on` only: a disk that ends within a zip archive is a disk.
+    An end record counts only behind a directory or a zip64 locator. Bytes behind it, such as the signature of a
+    program, are accepted only with `may_go_on`: a disk that happens to end within a zip archive is a disk.
     """
     try:
         found = _find_end(source)
@@ -123,11 +123,11 @@ def probe_end(source: ReadAt, *, may_go_on: bool) -> bool:
     except (RemoteError, SourceChanged):
         raise
     except (CorruptImage, SourceError):
-        return False  # what can't be read at its end is told of when it is read
+        return False  # damage at the end is reported when it is read
 
 
 def _find_end(source: ReadAt) -> tuple[int, tuple[bytes, int, int, int, int, int, int, int]] | None:
-    """Where the end record lies, and its fields; the last one counts, as zipfile has it."""
+    """First byte of the end record, and its fields; the last one counts, as in zipfile. None where there is none."""
     size = source.size
     for length in (_END.size, _END.size + _LONGEST_COMMENT):
         start = max(0, size - length)
@@ -139,7 +139,7 @@ def _find_end(source: ReadAt) -> tuple[int, tuple[bytes, int, int, int, int, int
 
 
 def kind_of(_source: ReadAt, head: bytes, /) -> str | None:
-    """`KIND` where a source begins as one does, None where not."""
+    """`KIND` if a source that begins with `head` is a zip archive, otherwise None."""
     return KIND if probe(head) else None
 
 
@@ -160,14 +160,14 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
     disk = 0 if end is None or end[1][1] == _IN_ZIP64 else end[1][1]
     told = len(entries) if end is None else end[1][4]
     if told != _IN_ZIP64 and told != len(entries) & _IN_ZIP64:
-        message = f"{len(entries)} members are in it, its end record tells of {told}"
+        message = f"{len(entries)} members are in it, its end record counts {told}"
         report(Problem("zip directory", message, None if end is None else end[0]))
     if end is not None and end[0] + _END.size + end[1][7] > source.size:
         report(Problem("zip directory", "the comment in its end record passes the end of the archive", end[0] + 20))
     is_split = False
     for entry in entries:
         entry.filename = _name(entry)
-        if entry.create_system == _DOS and "/" not in entry.filename:  # some writers there keep its separator
+        if entry.create_system == _DOS and "/" not in entry.filename:  # some writers for DOS keep its separator
             entry.filename = entry.filename.replace("\\", "/")
         if disk and entry.volume != disk and not _has_own_header(source, entry):
             message = f"{entry.filename!r} is in part {entry.volume + 1} of {disk + 1} of a split archive"
@@ -187,14 +187,14 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """The name as its writer meant it, which need not say that it is UTF-8.
+    """The name as its writer meant it, which may be UTF-8 without the flag for it.
 
-    Info-ZIP's zip puts UTF-8 into an extra field, with the CRC of the name that it is of (APPNOTE.TXT 4.6.9), or, on
-    Unix, the bytes of the system's name as they are, which unzip and libarchive take for UTF-8 there.
+    Info-ZIP's zip writes UTF-8 into an extra field, with the CRC of the plain name (APPNOTE.TXT 4.6.9), or, on Unix,
+    the bytes of the system's name as they are, which unzip and libarchive read as UTF-8.
     """
     if entry.flag_bits & _UTF8 or entry.orig_filename.isascii():
         return entry.filename
-    raw = entry.orig_filename.encode("cp437")  # as which zipfile decodes any bytes
+    raw = entry.orig_filename.encode("cp437")  # zipfile decodes any bytes as this
     found = [raw] if entry.create_system == _UNIX else []
     for _, kind, data in _extra_fields(entry.extra, 0, len(entry.extra)):
         if kind == _UNICODE_PATH and data[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
@@ -245,7 +245,11 @@ def _member(source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], 
 def _content(
     source: ReadAt, entry: zipfile.ZipInfo, report: Callable[[Problem], None]
 ) -> tuple[tuple[Extent, ...], Source | None]:
-    """Where a stored member lies, or what decompresses one."""
+    """Extents of a stored member, or a source that decompresses any other.
+
+    Raises:
+        CorruptImage: The member is damaged or encrypted, or its compression method is not supported.
+    """
     at = entry.header_offset
     header, name = _local_header(source, entry)
     if len(header) < _LOCAL_HEADER or header[:4] != _MAGIC:
@@ -265,7 +269,7 @@ def _content(
     _check_local_fields(entry, header, report)
     if entry.compress_type == zipfile.ZIP_STORED:
         _check_stored_sizes(entry, header, report)
-    if not entry.file_size and entry.CRC:  # of which nothing would be read, and so not checked
+    if not entry.file_size and entry.CRC:  # nothing of it would be read, and so its CRC not checked
         message = f"{entry.filename!r} has no bytes, and the CRC {entry.CRC:#010x}"
         raise CorruptImage(message, structure="zip directory", offset=at)
     if entry.compress_type == zipfile.ZIP_STORED:
@@ -283,7 +287,7 @@ def _content(
 
 
 def _local_header(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[bytes, str]:
-    """What is where a member's local header should be, as far as it can be read, and the name in it."""
+    """Bytes where a member's local header should be, as far as they can be read, and the name in them."""
     if entry.header_offset < 0:
         return b"", ""
     longest_name = len(entry.orig_filename) * _LONGEST_CHARACTER
@@ -299,7 +303,7 @@ def _local_header(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[bytes, str]:
 
 
 def _has_own_header(source: ReadAt, entry: zipfile.ZipInfo) -> bool:
-    """Whether a member's local header is where it should be, whatever disk the directory says."""
+    """Whether a member's local header is in its place in this source, whatever disk the directory gives."""
     try:
         header, name = _local_header(source, entry)
     except (CorruptImage, SourceError):
@@ -308,12 +312,12 @@ def _has_own_header(source: ReadAt, entry: zipfile.ZipInfo) -> bool:
 
 
 def _check_local_fields(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
-    """Report what a local header says otherwise than the directory, by which the member is read (4.3.7, 4.3.12)."""
+    """Report fields of a local header that differ from the directory, by which members are read (4.3.7, 4.3.12)."""
     flags, method, crc, compressed, size = _LOCAL_FIELDS.unpack_from(header, 6)
     pairs = [("method", method, entry.compress_type), ("encryption", flags & _ENCRYPTED, entry.flag_bits & _ENCRYPTED)]
     if not flags & _IS_DESCRIBED_BEHIND:
         pairs.append(("CRC", crc, entry.CRC))
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size == entry.compress_size:  # else told below
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size == entry.compress_size:  # reported elsewhere
             sizes = (("compressed size", compressed, entry.compress_size), ("size", size, entry.file_size))
             pairs += [pair for pair in sizes if pair[1] != _IN_EXTRA_FIELD]
     told = [f"{field} {local:#x}, not {expected:#x}" for field, local, expected in pairs if local != expected]
@@ -323,9 +327,9 @@ def _check_local_fields(entry: zipfile.ZipInfo, header: bytes, report: Callable[
 
 
 def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[[Problem], None]) -> None:
-    """Report two sizes of a stored member that differ (APPNOTE.TXT 4.4.8, 4.4.9), and keep the one that is its own.
+    """Report that the two sizes of a stored member differ (APPNOTE.TXT 4.4.8, 4.4.9), and keep the right one.
 
-    That is the size that its local header says, else, where that is in a data descriptor, its compressed one.
+    That is the uncompressed size if only that one is in the local header, otherwise the compressed one.
     """
     if entry.file_size == entry.compress_size:
         return
@@ -337,7 +341,7 @@ def _check_stored_sizes(entry: zipfile.ZipInfo, header: bytes, report: Callable[
 
 
 class _Bounded:
-    """A stream that refuses to read very much at once: zipfile reads a directory of any claimed size into memory."""
+    """A stream that refuses large reads, because zipfile reads a directory of any claimed size into memory."""
 
     def __init__(self, stream: io.BufferedReader, report: Callable[[Problem], None]) -> None:
         self.tell, self.close = stream.tell, stream.close
@@ -347,7 +351,7 @@ class _Bounded:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self._stream.seek(offset, whence)
-        except InvalidArgument as error:  # zipfile looks in front of a small archive, and expects a file's error
+        except InvalidArgument as error:  # zipfile seeks to before the start of a small archive, and expects an OSError
             raise OSError(errno.EINVAL, str(error)) from None
 
     def read(self, length: int = -1) -> bytes:
@@ -359,9 +363,9 @@ class _Bounded:
 
 
 def _with_sound_extra_fields(directory: bytes, start: int, report: Callable[[Problem], None]) -> bytes:
-    """A directory, read at `start`, in which no extra field of one member costs zipfile all the others.
+    """A directory, read at `start`, without damaged extra fields, for one of which zipfile would reject all members.
 
-    What makes no sense gets an id that nobody reads, and the length that is left.
+    A damaged field gets a type that is ignored, and the length that is left.
     """
     sound = bytearray(directory)
     at = 0
@@ -382,7 +386,7 @@ def _with_sound_extra_fields(directory: bytes, start: int, report: Callable[[Pro
 
 
 def _extra_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
-    """Place, type and content, as far as it is there, of each extra field from `start` to `end` (exclusive; 4.5.1)."""
+    """First byte, type and available content of each extra field from `start` to `end` (exclusive; 4.5.1)."""
     while start + 4 <= end:
         kind, length = struct.unpack_from("<2H", data, start)
         yield start, kind, data[start + 4 : min(start + 4 + length, end)]
@@ -390,7 +394,7 @@ def _extra_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int,
 
 
 def _is_name(data: bytes) -> bool:
-    """Whether the data of a field with a path has one (APPNOTE, 4.6.9)."""
+    """Whether the data of a Unicode path field holds a path (APPNOTE, 4.6.9)."""
     try:
         return len(data[5:].decode("utf-8")) > 0
     except UnicodeDecodeError:
@@ -398,10 +402,10 @@ def _is_name(data: bytes) -> bool:
 
 
 class DecompressedMember(Source):
-    """A compressed member, of the size that the directory says."""
+    """A compressed member, of the size that the directory gives."""
 
     def __init__(self, data: SequentialReader, size: int) -> None:
-        """Take what decompresses it."""
+        """Take the reader that decompresses the member, and its size in bytes."""
         self._data = data
         self._size = size
 
@@ -421,7 +425,7 @@ class DecompressedMember(Source):
             raise past_end("zip member", offset, length, self._size)
         data = self._data.read_at(offset, length)
         if offset + length == self._size:
-            _ = self._data.size  # which is known after the last byte, and an error where the CRC is wrong
+            _ = self._data.size  # known after the last byte; raises if the CRC is wrong
         return data
 
 
@@ -431,19 +435,19 @@ class _Packed:
 
     source: ReadAt
     start: int
-    """Its first byte, in bytes from the archive's start."""
+    """First byte of the compressed data, from the archive's start."""
     length: int
-    """Bytes of it."""
+    """Number of compressed bytes."""
     crc: int
-    """CRC-32 of the data, as the directory says."""
+    """CRC-32 of the decompressed data, from the directory."""
     size: int
-    """Bytes of the data, as the directory says."""
+    """Number of decompressed bytes, from the directory."""
     flags: int
-    """See APPNOTE.TXT, 4.4.4."""
+    """General purpose flags (APPNOTE.TXT, 4.4.4)."""
 
 
 class _MemberDecoder:
-    """Decompresses one member forward, and checks its CRC and its size."""
+    """Forward decoder of one member, which checks its CRC and its size."""
 
     def __init__(self, member: _Packed) -> None:
         self._member = member
@@ -468,7 +472,7 @@ class _MemberDecoder:
         return found
 
     def copy(self) -> Self | None:
-        """None: most libraries can't copy their state."""
+        """Always None here, because most libraries can't copy their state."""
         return None
 
     @property
@@ -476,7 +480,7 @@ class _MemberDecoder:
         return self._member.crc, self._member.size
 
     def _decode(self, length: int) -> bytes:
-        """At most `length` of the next bytes; none only at the end.
+        """At most `length` of the next bytes; empty only at the end.
 
         Raises:
             CorruptImage: The data is damaged.
@@ -498,7 +502,7 @@ class _MemberDecoder:
 
 
 class DeflateDecoder(_MemberDecoder):
-    """Inflates one member."""
+    """Decoder of one member of method 8, Deflate."""
 
     def __init__(self, member: _Packed) -> None:
         super().__init__(member)
@@ -526,7 +530,7 @@ class DeflateDecoder(_MemberDecoder):
 
 
 class _Library(Protocol):
-    """What `bz2` and `lzma` decompress with."""
+    """Decompressor as `bz2` and `lzma` provide it."""
 
     @property
     def eof(self) -> bool: ...
@@ -536,7 +540,7 @@ class _Library(Protocol):
 
 
 class _LibraryDecoder(_MemberDecoder):
-    """Decompresses one member with a library that holds the input it was given."""
+    """Decoder of one member, by a library that holds the input it was given."""
 
     _library: _Library
 
@@ -554,12 +558,12 @@ class _LibraryDecoder(_MemberDecoder):
     def _decompress(self, data: bytes, length: int) -> bytes:
         try:
             return self._library.decompress(data, length)
-        except (OSError, ValueError, lzma.LZMAError, MemoryError) as error:  # the last: a memory limit that is passed
+        except (OSError, ValueError, lzma.LZMAError, MemoryError) as error:  # the last: the memory limit is exceeded
             raise self._damaged(error) from None
 
 
 class Bzip2Decoder(_LibraryDecoder):
-    """Decompresses one member of method 12."""
+    """Decoder of one member of method 12, bzip2."""
 
     def __init__(self, member: _Packed) -> None:
         super().__init__(member)
@@ -567,7 +571,7 @@ class Bzip2Decoder(_LibraryDecoder):
 
 
 class XzDecoder(_LibraryDecoder):
-    """Decompresses one member of method 95."""
+    """Decoder of one member of method 95, xz."""
 
     def __init__(self, member: _Packed) -> None:
         super().__init__(member)
@@ -575,9 +579,9 @@ class XzDecoder(_LibraryDecoder):
 
 
 class LzmaDecoder(_LibraryDecoder):
-    """Decompresses one member of method 14: four bytes say how many bytes of properties follow (5.8.8).
+    """Decoder of one member of method 14, LZMA: four bytes with the length of the properties, then these (5.8.8).
 
-    Properties are what a ``.lzma`` file begins with, but for the size of its data, so liblzma is given one of these.
+    The properties, followed by the size of the data, are the header of an ``.lzma`` file, so liblzma is given one.
     """
 
     def __init__(self, member: _Packed) -> None:
@@ -594,7 +598,7 @@ class LzmaDecoder(_LibraryDecoder):
 
 
 class ZstdMemberDecoder(_MemberDecoder):
-    """Decompresses one member of method 93, or 20 as it was before 6.3.8."""
+    """Decoder of one member of method 93, zstd, which was 20 before APPNOTE.TXT 6.3.8."""
 
     def __init__(self, member: _Packed) -> None:
         super().__init__(member)

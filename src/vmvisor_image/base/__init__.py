@@ -1,1 +1,1 @@
-"""What every other room rests on: locks that survive a fork, limits, caches, names, and how files are written."""
+"""Foundations of all other packages: locks that survive a fork, limits, caches, names, and the writing of files."""

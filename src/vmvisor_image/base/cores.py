@@ -1,4 +1,4 @@
-"""How many threads are of use."""
+"""Number of cores that this process may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all that writes has in common: whose error it is when that fails, and who else may be at it."""
+"""Common ground of all code that writes files: errors of the source and of the destination, locks, replacement."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from vmvisor_image.errors import (
 
 _T = TypeVar("_T")
 FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
-"""What the system says where there is no room left: of the disk, of the user's share, in the file."""
+"""Error numbers of the system for a full disk, a spent quota and a file of the largest size."""
 _TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK))
-"""Of a lock that somebody else has; any other error is that of a file system without locks."""
+"""Error numbers for a lock that somebody else holds; any other number means a file system without locks."""
 _IS_WINDOWS: Final = sys.platform == "win32"
 _LOCKED_BYTE: Final = 0x7FFF_FFFF
-"""Where Windows locks: a lock keeps others from that byte, and this is one that nobody reads."""
+"""Offset of the byte that is locked on Windows, where a lock keeps others from its byte: nobody reads this one."""
 
 
 @contextlib.contextmanager
 def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
-    """The system's errors of what is done inside, as errors of writing `dest`; those of this library stay as they are.
+    """Block in which errors of the system become errors of writing `dest`; this library's errors stay as they are.
 
     Args:
-        dest: What is written.
-        state: What more there is to say, behind the reason.
+        dest: Path of the file or directory that is written.
+        state: Text to add to the message behind the reason.
 
     Raises:
         DestinationFull: There is no room left.
-        DestinationFailed: It can't be written for another reason.
+        DestinationFailed: `dest` can't be written for another reason.
     """
     try:
         yield
@@ -56,10 +56,10 @@ def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
 
 
 def from_source(chunks: Iterable[_T]) -> Iterator[_T]:
-    """What a source gives, piece by piece; the system's errors there are errors of the source, not of what is written.
+    """Pieces of a source, in order; errors of the system become errors of the source, not of the destination.
 
     Raises:
-        SourceError: It can't be read.
+        SourceError: The source can't be read.
     """
     try:
         yield from chunks
@@ -72,11 +72,11 @@ def from_source(chunks: Iterable[_T]) -> Iterator[_T]:
 
 
 def check_replaceable(dest: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that is there, unless it is a file, or a link to one, and may be replaced.
+    """Refuse a destination that exists, unless it is a file, or a link to one, and may be replaced.
 
     Raises:
-        DestinationExists: It is there.
-        DestinationFailed: That can't be found out.
+        DestinationExists: The destination exists.
+        DestinationFailed: Whether it exists can't be found out.
     """
     with writing(dest):
         try:
@@ -91,27 +91,27 @@ def check_replaceable(dest: Path, *, overwrite: bool) -> None:
         except FileNotFoundError:  # a link that leads nowhere
             is_file = is_link
     if not is_file:
-        raise DestinationExists(f"{dest} is in the way: it is no file that could be replaced")
+        raise DestinationExists(f"{dest} is in the way: it is not a file that could be replaced")
 
 
 def check_apart(dest: Path, source: str | os.PathLike[str]) -> None:
-    """Refuse a destination that is the image itself, which is never written, whatever may be replaced.
+    """Refuse a destination that is the image itself, which is never written, even where files may be replaced.
 
     Raises:
-        DestinationExists: It is.
+        DestinationExists: The destination is the image.
     """
     try:
         is_same = dest.samefile(source)
-    except OSError:  # one of them is not there
+    except OSError:  # one of the two does not exist
         return
     if is_same:
         raise DestinationExists(f"{dest} is the image itself")
 
 
 def lock(file: BinaryIO) -> bool | None:
-    """Whether this handle alone has the lock of a file, until it is closed; None where the file system has none.
+    """Whether this handle alone holds the lock of a file, until it is closed; None where the file system has no locks.
 
-    Nothing but this function minds the lock. Moves the file's position.
+    Nothing except this function respects the lock. Moves the file's position.
     """
     try:
         if sys.platform == "win32":
@@ -137,10 +137,10 @@ def is_at(path: Path, file: BinaryIO) -> bool:
 
 
 def publish(file: BinaryIO, part: Path, target: Path) -> None:
-    """Give a file that is whole, and that nobody else may write, its name.
+    """Give its final name to a file that is whole and that nobody else may write.
 
     Raises:
-        DestinationExists: Another run took it over: only where what is open can't be renamed.
+        DestinationExists: Another run took the file over; only on Windows, where an open file can't be renamed.
     """
     with writing(target):
         if not _IS_WINDOWS:
@@ -156,18 +156,18 @@ def publish(file: BinaryIO, part: Path, target: Path) -> None:
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write to a file without a buffer, which may take less than it is given."""
+    """Write all of `data` to an unbuffered file, which may take less at a time."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
 
 def write_whole(dest: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all; a link, and what is no file, such as a pipe, are written to.
+    """Write a file that appears whole or not at all; a link, or something other than a file, is written in place.
 
     Raises:
         DestinationFull: There is no room left.
-        DestinationFailed: It can't be written for another reason.
+        DestinationFailed: `dest` can't be written for another reason.
     """
     with writing(dest):
         if dest.is_symlink() or (dest.exists() and not dest.is_file()):

@@ -1,4 +1,4 @@
-"""Readers go on in a forked child, whichever thread of the parent held which lock at that moment."""
+"""Locks and imports in forked children: readers work there whichever locks the parent's threads held at the fork."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import concurrent.futures.thread  # noqa: F401  # for the order of hooks, see be
 import contextlib
 import functools
 import importlib
-import logging  # noqa: F401  # so, too
+import logging  # noqa: F401  # for the same reason
 import os
 import pkgutil
 import sys
@@ -18,22 +18,22 @@ if TYPE_CHECKING or sys.version_info >= (3, 12):
     from functools import cached_property as cached_property  # noqa: PLC0414  # for other modules
 else:
 
-    class cached_property(functools.cached_property):  # noqa: N801  # the name of what it stands for
-        """As that of later Pythons, without the lock which a forked child would wait for without end."""
+    class cached_property(functools.cached_property):  # noqa: N801  # the name of the class that it replaces
+        """The `cached_property` of later Pythons, without the lock that a forked child would wait for forever."""
 
         def __init__(self, func):
-            """Called by the decorator."""
+            """Wrap a method, as a decorator."""
             super().__init__(func)
             self.lock = contextlib.nullcontext()
 
 
 class ForkSafeLock:
-    """A re-entrant lock which in a forked child is free, unless the thread that forked held it."""
+    """A re-entrant lock that is free in a forked child, unless the thread that forked held it."""
 
     __slots__ = ("_lock", "_process")
 
     def __init__(self) -> None:
-        """A free lock."""
+        """Make a free lock."""
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -46,7 +46,7 @@ class ForkSafeLock:
         self._lock.release()
 
     def _enter_child(self) -> None:
-        """Take a new lock where a thread that is not here holds the old one."""
+        """Replace the lock where a thread that does not exist in this process holds it."""
         with _RENEWING[0]:
             if self._process != os.getpid():
                 if self._lock.acquire(blocking=False):
@@ -57,14 +57,14 @@ class ForkSafeLock:
 
 
 _RENEWING = [threading.RLock()]
-"""Held while a lock is renewed; itself renewed in each child."""
+"""Lock that is held while another one is replaced; itself replaced in each child."""
 
 
 class Restartable(Protocol):
-    """What has threads, or work of theirs that is not finished."""
+    """An object with threads, or with unfinished work of threads."""
 
     def start_in_child(self) -> None:
-        """After a fork, before anything else runs in the child: take new locks, forget threads and unfinished work."""
+        """Take new locks, forget threads and unfinished work; called in a child before anything else runs there."""
         ...
 
 
@@ -72,7 +72,7 @@ _READERS: weakref.WeakSet[Restartable] = weakref.WeakSet()
 
 
 def restart_in_child(reader: Restartable) -> None:
-    """Call the reader's `start_in_child` in every child that is forked while it lives."""
+    """Call the reader's `start_in_child` in every child that is forked while the reader exists."""
     _READERS.add(reader)
 
 
@@ -84,20 +84,20 @@ def _start_in_child() -> None:
 
 _NEEDED_LATE: Final = (
     "construct",
-    "encodings.cp437",  # by names of FAT
+    "encodings.cp437",  # for names in FAT
     "hashlib",
     "pyfatfs.EightDotThree",
     "pyfatfs.FATDirectoryEntry",
     "zstandard",
 )
-"""What readers import from elsewhere when they first need it, which may be in any thread."""
+"""Modules outside this library that readers import at first use, which may be in any thread."""
 _NOT_READERS: Final = frozenset({"cli", "faces", "testing"})
-"""Folders of this library that no reader imports from; some of their modules need packages that may not be there."""
+"""Packages of this library that no reader imports from; some of their modules need packages that are optional."""
 
 
 @functools.cache
 def _late_modules() -> tuple[str, ...]:
-    """Names of all modules that a reader may still have to import: those above, and all in the folders of readers."""
+    """Names of all modules that a reader may import late: `_NEEDED_LATE`, and all in the packages of readers."""
     library = __name__.partition(".")[0]
     root = importlib.import_module(library)
     names = list(_NEEDED_LATE)
@@ -109,9 +109,9 @@ def _late_modules() -> tuple[str, ...]:
 
 
 def _finish_imports() -> None:
-    """Before a fork beside other threads, leave them nothing to import: in the child nobody would finish it.
+    """Finish all imports before a fork with other threads running: in the child nobody would finish theirs.
 
-    It is not enough to wait for imports that have begun: another may begin before the fork itself.
+    It is not enough to wait for imports that have begun: another one may begin before the fork itself.
     """
     if threading.active_count() > 1:
         for name in _late_modules():
@@ -119,11 +119,11 @@ def _finish_imports() -> None:
                 importlib.import_module(name)
     for name, module in list(sys.modules.items()):
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
-            with contextlib.suppress(Exception):  # how an import fails is a matter of whoever asked for it
-                importlib.import_module(name)  # waits, but not where this thread is at it itself
+            with contextlib.suppress(Exception):  # a failed import is reported to whoever asked for it
+                importlib.import_module(name)  # waits, unless this thread itself is importing the module
 
 
-# What is registered last is run first before a fork: so imports are waited for without the locks that `logging` and
-# `concurrent.futures` hold over a fork, as what is imported may need them.
+# Hooks before a fork run last registered first: so imports are waited for before `logging` and `concurrent.futures`
+# take the locks that they hold over a fork, as the imported modules may need those.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_finish_imports, after_in_child=_start_in_child)

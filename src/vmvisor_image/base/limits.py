@@ -1,7 +1,7 @@
-"""What reading an image may cost: bounds for input that nobody vouches for.
+"""Limits on the cost of reading an image, for input that nobody vouches for.
 
-Decoding, listing and reading are lazy and bounded by what is asked for; a `Limits` bounds what is asked for in turn,
-where a small file can claim to be a large one.
+Decoding, listing and reading are lazy and cost no more than the request needs; a `Limits` bounds the request itself,
+as a small file can claim to be a large one.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from vmvisor_image.errors import InvalidArgument, LimitExceeded
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one image and of what is opened in it; passing one raises `LimitExceeded`.
+    """Limits for one image and for everything opened in it; exceeding one raises `LimitExceeded`.
 
-    The defaults are far over what an installer or a host's disk needs.
+    The defaults are far above the needs of an installer or a host's disk.
     """
 
     decoded_bytes: int = 1 << 44
-    """Bytes that all compressions around a disk, and in its files, may decode to, those decoded again included: 16 TiB.
-    Runs of zeros that are known without being decoded are free."""
+    """Bytes that may be decoded from all compressions around a disk and in its files, including bytes decoded again:
+    16 TiB. Runs of zeros that are known without decoding do not count."""
     entries: int = 5_000_000
     """Files and directories in one walk of a file tree, or members of one archive."""
     depth: int = 4096
-    """Directories in each other."""
+    """Levels of nested directories."""
     layers: int = 8
-    """Wrappings around a disk: compressions, virtual disks, containers."""
+    """Layers around a disk: compressions, virtual disks, containers."""
     extracted_bytes: int = 1 << 44
-    """Bytes that one extraction may write, holes of sparse files included: 16 TiB."""
+    """Bytes that one extraction may write, including the holes of sparse files: 16 TiB."""
     seconds: float | None = None
     """Seconds that one operation may take: opening, `inspect`, `Image.problems`, a walk of a file tree, an extraction,
-    an export, or whatever is done in `operation`. None for any time."""
+    an export, or the block of `operation`. None for no limit."""
     cache_bytes: int = 64_000_000
-    """Bytes of decoded data that each reader of a compression keeps in memory; it keeps one block in any case."""
+    """Bytes of decoded data that each reader of a compression keeps in memory; it always keeps one block."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -50,10 +50,10 @@ class Limits:
 
     @contextlib.contextmanager
     def operation(self) -> Iterator[None]:
-        """Let what is done in this thread until the end of the block take `seconds`; inner operations don't extend it.
+        """Allow this thread `seconds` until the end of the block; nested operations don't extend that time.
 
         Raises:
-            LimitExceeded: It took longer, and something was still to be read or decoded.
+            LimitExceeded: The block took longer, and something was still to be read or decoded.
         """
         if self.seconds is None or _DEADLINE.get() is not None:
             yield
@@ -68,21 +68,21 @@ class Limits:
 DEFAULT_LIMITS: Final = Limits()
 
 _PIECES_BYTES: Final = 32 << 20
-"""Bytes that the forward readers of an image keep together, at most: an archive has one for each member."""
+"""Most bytes that all forward readers of an image keep together: an archive has one reader for each member."""
 _DEADLINE: ContextVar[tuple[float, float] | None] = ContextVar("_DEADLINE", default=None)
-"""When the operation of this thread has to be done, and the seconds it had."""
+"""Deadline of this thread's operation, in seconds of `time.monotonic`, and the seconds allowed for it."""
 
 
 def passed(limit: str, message: str) -> LimitExceeded:
-    """The error for a limit that is passed: a field of `Limits`."""
+    """Error for an exceeded limit, with the name of that field of `Limits`."""
     return LimitExceeded(f"{message} (limit: {limit})", limit=limit)
 
 
 def check_deadline() -> None:
-    """Refuse to go on where the operation's time is over.
+    """Stop where the operation's time is over.
 
     Raises:
-        LimitExceeded: It is.
+        LimitExceeded: The time is over.
     """
     deadline = _DEADLINE.get()
     if deadline is not None and time.monotonic() > deadline[0]:
@@ -90,10 +90,10 @@ def check_deadline() -> None:
 
 
 def wait(seconds: float) -> None:
-    """Wait, unless the operation's time is over before that.
+    """Wait, unless the operation's time would be over before the end.
 
     Raises:
-        LimitExceeded: It is.
+        LimitExceeded: The wait would pass the operation's deadline.
     """
     deadline = _DEADLINE.get()
     if deadline is not None and time.monotonic() + seconds > deadline[0]:
@@ -102,27 +102,27 @@ def wait(seconds: float) -> None:
 
 
 class Meter:
-    """Counts what an image has cost; shared by all that decodes for it."""
+    """Counter of the bytes decoded for an image, shared by all its decoders."""
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        """Count from zero."""
+        """Start at zero."""
         self.limits = limits
         self.decoded_bytes = 0
-        """Bytes decoded so far, those decoded again included."""
+        """Bytes decoded so far, including bytes decoded again."""
         self.pieces = PieceCache(min(limits.cache_bytes, _PIECES_BYTES))
-        """What readers that decode forward only keep."""
+        """Pieces kept by readers that decode forward only."""
         self._lock = ForkSafeLock()
 
     def add(self, count: int) -> None:
-        """Count decoded bytes; `check` tells when it is too many."""
+        """Count decoded bytes; `check` raises when there are too many."""
         with self._lock:
             self.decoded_bytes += count
 
     def check(self) -> None:
-        """Refuse to decode more where that would pass a limit.
+        """Stop where the limit of decoded bytes or of time is exceeded.
 
         Raises:
-            LimitExceeded: It would.
+            LimitExceeded: One of them is.
         """
         check_deadline()
         most = self.limits.decoded_bytes

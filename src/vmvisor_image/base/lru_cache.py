@@ -1,4 +1,4 @@
-"""What was read or decoded last, kept in memory up to a limit."""
+"""Caches of the values that were read or decoded last, in memory and up to a limit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Key, Value]):
-    """Values by key, the least recently used dropped first. Thread-safe; empty in a forked child."""
+    """Cache of values by key; the least recently used is dropped first. Thread-safe; empty in a forked child."""
 
     def __init__(self, limit: int, weigh: Callable[[Value], int] = lambda _: 1) -> None:
-        """Keep values that `weigh` up to `limit` together, and the last one in any case; without it, `limit` values."""
+        """Keep values up to a total weight of `limit`, and always the last one; by default each value weighs 1."""
         self._limit = limit
         self._weigh = weigh
         self._lock = ForkSafeLock()
@@ -27,11 +27,11 @@ class LruCache(Generic[Key, Value]):
 
     @property
     def held(self) -> int:
-        """Weight of all values that are kept."""
+        """Total weight of the values that are kept."""
         return self._held
 
     def get(self, key: Key) -> Value | None:
-        """A value, which is from now on the most recently used one; None where it is not kept."""
+        """Value of a key, which becomes the most recently used one; None where it is not kept."""
         with self._lock:
             value = self._values.get(key)
             if value is not None:
@@ -39,7 +39,7 @@ class LruCache(Generic[Key, Value]):
             return value
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep a value, in the place of another one with that key."""
+        """Keep a value, instead of any other one with that key."""
         with self._lock:
             self._drop(key)
             self._values[key] = value
@@ -48,7 +48,7 @@ class LruCache(Generic[Key, Value]):
                 self._held -= self._weigh(self._values.popitem(last=False)[1])
 
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """A value as of `get`, made where it is not kept; other threads wait for that."""
+        """Value of a key as from `get`, made where it is not kept; other threads wait until it is made."""
         with self._lock:
             value = self.get(key)
             if value is None:
@@ -57,7 +57,7 @@ class LruCache(Generic[Key, Value]):
             return value
 
     def __contains__(self, key: Key) -> bool:
-        """Whether a value is kept; that is no use of it."""
+        """Whether a value is kept; asking does not make it the most recently used one."""
         return key in self._values
 
     def drop(self, key: Key) -> None:
@@ -72,7 +72,7 @@ class LruCache(Generic[Key, Value]):
             self._held = 0
 
     def start_in_child(self) -> None:
-        """See `vmvisor_image.base.forking`; what another thread was changing is not whole."""
+        """Forget all values, as one that another thread was changing may be incomplete; see `base.forking`."""
         self._values.clear()
         self._held = 0
 
@@ -83,17 +83,17 @@ class LruCache(Generic[Key, Value]):
 
 
 class PieceCache(LruCache[tuple[int, int], bytes]):
-    """Decoded pieces of the readers of one image, by reader and number.
+    """Cache of decoded pieces of the readers of one image, by reader and piece number.
 
-    Shared, so that many small members of an archive don't each keep some. Pieces of readers that are gone are
-    dropped as all others.
+    It is shared, so that many small members of an archive don't each have a cache. Pieces of readers that are gone
+    are dropped like all others.
     """
 
     def __init__(self, limit: int) -> None:
-        """Keep up to `limit` bytes, and the last piece in any case."""
+        """Keep up to `limit` bytes, and always the last piece."""
         super().__init__(limit, len)
         self._readers = itertools.count()
 
     def new_reader(self) -> int:
-        """A number that no other reader has."""
+        """Number that no other reader has."""
         return next(self._readers)

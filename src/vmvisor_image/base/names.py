@@ -1,4 +1,4 @@
-"""Names from images: how they are compared where case is not told, and how they are shown."""
+"""Names from images: comparison without regard to case, and display."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Final
 
 _LAST_UNIT: Final = "\uffff"
 _FINAL_SIGMA: Final = "\u03c2"
-"""The one lower-case letter of two with one upper case that is compared as the other."""
+"""Second lower-case letter of the upper-case sigma; it is compared as the usual small sigma."""
 
 
 def fold_name(name: str) -> str:
-    """A name as FAT and NTFS compare it: each UTF-16 unit in lower case, where one is the other's upper case.
+    """A name as FAT and NTFS compare it: each UTF-16 unit in lower case, where the two are a pair of cases.
 
-    Not `str.casefold`, which takes ``straße`` and ``strasse``, ``ﬁ`` and ``fi``, K and the Kelvin sign for one
-    (fatgen103, "Name Limits and Character Sets"; Windows' table goes from one character to one).
+    Not `str.casefold`, which makes ``straße`` and ``strasse``, ``ﬁ`` and ``fi``, K and the Kelvin sign equal
+    (fatgen103, "Name Limits and Character Sets"; Windows' table maps one character to one).
     """
     return name.lower() if name.isascii() else "".join(map(_lower, name))
 
 
 def printable(text: str) -> str:
-    """Text from an image, to be shown: what can't be seen, control characters among it, by its code as in Python."""
+    """Text from an image for display: characters that are not printable, such as controls, as Python's escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

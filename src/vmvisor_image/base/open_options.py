@@ -1,4 +1,4 @@
-"""The options of `Image.open`, for every function that hands them on."""
+"""Options of `Image.open`, for every function that passes them on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 from vmvisor_image.base.limits import Limits
 
 Progress = Callable[[int, int | None], None]
-"""Called with the compressed bytes passed so far and in all (None where that is not known)."""
+"""Function called with the number of compressed bytes passed so far, and in all (None where that is not known)."""
 
 
 class ReadOptions(TypedDict, total=False):
-    """Options of `Image.open` that mean the same where no saved index and no cache is used."""
+    """Options of `Image.open` that mean the same where neither a saved index nor a cache is used."""
 
     threads: int | None
     progress: Progress | None
@@ -23,7 +23,7 @@ class ReadOptions(TypedDict, total=False):
 
 
 class OpenOptions(ReadOptions, total=False):
-    """Keyword arguments of `Image.open`, which says what each means and is when it is left out."""
+    """Keyword arguments of `Image.open`, which documents their meanings and defaults."""
 
     index: str | os.PathLike[str] | None
     cache: str | os.PathLike[str] | bool | None
@@ -31,7 +31,7 @@ class OpenOptions(ReadOptions, total=False):
 
 
 def check_options(function: str, given: Collection[str], known: Collection[str]) -> None:
-    """Refuse keyword arguments that a function does not have, as Python does where they are in its signature.
+    """Refuse keyword arguments that a function does not have, as Python does for those of a signature.
 
     Raises:
         TypeError: One of `given` is not among `known`.

@@ -1,4 +1,4 @@
-"""`Shown`: values that look like something in a notebook and in a terminal."""
+"""`Shown`: base of values with a display of their own in notebooks and terminals."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Shown:
-    """Base of what a notebook and rich show by a face of its own, which registers how the type looks.
+    """Base of types that notebooks and rich display through a module of `faces`, which registers a display for each.
 
-    A face is imported by name when it is first asked: it lies above everything, and rich is only there when rich asks.
+    That module is imported by name at the first display: it may import everything here, and rich may not be installed.
     """
 
     __slots__ = ()

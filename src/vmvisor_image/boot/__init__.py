@@ -1,4 +1,4 @@
-"""Booting what an image holds: its boot configuration, its boot banks, and the export to a PXE server."""
+"""Booting an image's content: its boot configuration, its boot banks, and the export to a PXE server."""
 
 from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
 

@@ -1,4 +1,4 @@
-"""What an image boots: the files of a boot bank or of an installer CD, and the order in which they are loaded."""
+"""Bootable parts of an image: the files of a boot bank or an installer CD, and the order in which they are loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vmvisor_image.schemas.syslinux_cfg import BootEntry, SyslinuxConfig
 from vmvisor_image.volumes.role import Role
 
 BANK_LABELS: Final = ("Hypervisor1", "BOOTBANK1")
-"""Labels of the first boot bank: up to ESXi 6, and from 7 on."""
+"""Labels of the first boot bank: up to ESXi 6, and from ESXi 7 on."""
 BOOT_LABELS: Final = ("Hypervisor0", "BOOT")
 """Labels of the partition with the boot loader."""
 ESX_35_MODULES: Final = ("vmkernel.gz", "binmod.tgz", "environ.tgz", "cim.tgz", "oem.tgz", "license.tgz")
@@ -34,7 +34,7 @@ _INSTALLER_ORDERS: Final = (
         "install.tgz",
     ),
 )
-"""What the installers of 4.1, 4.0 and 3.5 load, for a CD without isolinux.cfg; sources in docs/pxe.md."""
+"""Load orders of the installers of 4.1, 4.0 and 3.5, for a CD without isolinux.cfg; sources in docs/pxe.md."""
 _ISOLINUX: Final = ("isolinux.cfg", "isolinux/isolinux.cfg")
 _MODULE_OF_5: Final = re.compile(r".+\.[bvti][0-9]{2}", re.IGNORECASE)
 """Names that only ESXi 5 and later have: a letter for the kind, and two digits against collisions."""
@@ -42,7 +42,7 @@ _MODULE_OF_5: Final = re.compile(r".+\.[bvti][0-9]{2}", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Bootable:
-    """One thing that can be booted."""
+    """A boot bank or an installer CD."""
 
     files: FileTree
     """All files of the bank or CD."""
@@ -53,22 +53,22 @@ class Bootable:
 
     @cached_property
     def root_files(self) -> tuple[File, ...]:
-        """The files of the root directory."""
+        """Files in the root directory."""
         return tuple(entry for entry in self.files.root if isinstance(entry, File))
 
     @property
     def boots(self) -> bool:
-        """Whether anything is there that could be loaded: the alternate bank of a new host is empty."""
+        """Whether it has anything to load: the alternate bank of a new host is empty."""
         if self.is_installer or self.loads_by_configuration or any(map(self.find, ESX_35_MODULES)):
             return True
-        # Last: it may lie behind all else, so that most of a compressed bank would be decoded for it.
+        # Last: boot.cfg may be the last file, so that most of a compressed bank would be decoded for it.
         return self.configuration is not None and self.configuration.kernel is not None
 
     @property
     def loads_by_configuration(self) -> bool:
-        """Whether the loader reads ``boot.cfg`` itself, as that of ESXi 5 and later does; by the names of files.
+        """Whether the loader reads ``boot.cfg`` itself, as in ESXi 5 and later; by the names of files.
 
-        Of a CD also by those that ``boot.cfg`` names, since its ``prefix`` may be a folder.
+        On a CD also by the names in ``boot.cfg``, since its ``prefix`` may be a directory.
         """
         if any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files):
             return True
@@ -78,7 +78,7 @@ class Bootable:
 
     @cached_property
     def configuration(self) -> BootConfig | None:
-        """Its ``boot.cfg``; None where there is none.
+        """Content of its ``boot.cfg``; None without that file.
 
         Raises:
             CorruptImage: It can't be read.
@@ -88,7 +88,7 @@ class Bootable:
 
     @cached_property
     def isolinux_entry(self) -> BootEntry | None:
-        """What the CD's boot loader loads; None where there is no such entry.
+        """Entry that the CD's boot loader loads; None where there is no such entry.
 
         Raises:
             CorruptImage: Its configuration can't be read.
@@ -100,7 +100,7 @@ class Bootable:
 
     @cached_property
     def order(self) -> tuple[BootModule, ...]:
-        """Kernel and modules in load order, as ``boot.cfg`` or ``isolinux.cfg`` spell them, else as is known.
+        """Kernel and modules in load order, as spelled in ``boot.cfg`` or ``isolinux.cfg``, or else in a known order.
 
         Raises:
             CorruptImage: The configuration can't be read.
@@ -115,7 +115,7 @@ class Bootable:
         return tuple(map(BootModule, ESX_35_MODULES))
 
     def find(self, name: str) -> File | None:
-        """The file of that path, without regard to case or a leading slash; None where there is none."""
+        """File at a path, without regard to case or a leading slash; None where there is none."""
         wanted = fold_name(name.lstrip("/"))
         if "/" not in wanted:
             return self._by_name.get(wanted)
@@ -125,7 +125,7 @@ class Bootable:
             return next((file for file in self.files.values() if fold_name(file.path) == wanted), None)
 
     def find_module(self, name: str) -> File | None:
-        """The file of a module that the configuration names: below its ``prefix``, else as `find` does."""
+        """File of a module that the configuration names: below its ``prefix``, or else as by `find`."""
         file = None if self.configuration is None else self.find(self.configuration.resolve(name))
         return self.find(name) if file is None else file
 
@@ -135,14 +135,14 @@ class Bootable:
 
 
 def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
-    """What an image boots.
+    """Boot bank or installer CD that an image boots.
 
     Args:
         image: The image.
         bank: Number or label of the bank's partition, or "active" for the one that the boot loader would start. None
-            for an installer CD's own files, for the first bank of a disk with an MBR, where the second one is empty
-            until the first update (looking for the active one would decode more of a compressed image than its first
-            bank), and for the active one of a disk with a GPT.
+            for the active bank of a disk with a GPT, for the first bank of any other disk, whose second bank is empty
+            until the first update (finding the active one would decode more of a compressed image than its first
+            bank), and for an installer CD's own files where there is no bank.
 
     Raises:
         PartitionNotFound: There is no such bank, or it is empty.
@@ -170,7 +170,7 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
 
 
 def find_installer(image: Image) -> Bootable | None:
-    """The installer CD that the image is, or that was taken off it; None where there is none."""
+    """Installer CD that the image is or that contains the disk; None where there is none."""
     for layer in image.layers:
         if layer.kind == "iso9660" and layer.files is not None:
             return Bootable(layer.files, None, is_installer=True)
@@ -178,7 +178,7 @@ def find_installer(image: Image) -> Bootable | None:
 
 
 def find_boot_partition(image: Image) -> Partition | None:
-    """The partition with the boot loader; None where there is none."""
+    """Partition with the boot loader; None where there is none."""
     return _labelled(image, BOOT_LABELS) or _of_role(image, Role.BOOT)
 
 
@@ -204,7 +204,7 @@ def _active(image: Image) -> Partition | None:
 
 
 def _started(image: Image) -> Partition | None:
-    """The bank that the boot loader starts, by its rule or, of ESX 3i 3.5, by its label."""
+    """Bank that the boot loader starts, by its rule or, for ESX 3i 3.5, by its label."""
     if (found := _active(image)) is None and any(bank.is_chosen_by_label for bank in image.partitions.banks):
         return _of_role(image, Role.BOOTBANK)
     return found

@@ -1,10 +1,10 @@
 """``local.tgz.ve``: the configuration of ESXi 7.0 Update 2 and later, encrypted.
 
-With a TPM the key is sealed in it and not on the disk. Without one (``mode = "NONE"``) what it is derived from lies
-beside the file, in ``encryption.info``: VMware's own constant calls that obfuscation. Only this mode can be decrypted.
+With a TPM the key is sealed in it and not on the disk. Without one (``mode = "NONE"``) the source of the key is beside
+the file, in ``encryption.info``: VMware's own constant calls that obfuscation. Only this mode can be decrypted.
 
-Nothing of VMware's describes the format. Its layout is that of a real file of ESXi 7.0; forged ones are decrypted by
-dissect.hypervisor: see docs/modules.md.
+VMware has published no description of the format. The layout is that of a real file of ESXi 7.0; forged files are
+decrypted by dissect.hypervisor: see docs/modules.md.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ CIPHER: Final = "AES-256-GCM"
 _ATTRIBUTES: Final = 0x200
 _INVALID, _STRING, _BYTES = 0x00, 0x0B, 0x0C
 _NUMBER_SIZES: Final = {1: 1, 2: 2, 3: 4, 4: 8, 5: 1, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8}
-"""Bytes of the types of attributes that are numbers."""
+"""Bytes in an attribute by its type, for types that are numbers."""
 _ADDITIONAL_DATA: Final = b"ESXConfiguration"
 _DERIVED_WITH: Final = b"This is obfuscation, not encryption. If you want encryption, use TPM."
 _ITERATIONS: Final = 100_000
 _LARGEST: Final = 256 << 20
-"""Bytes of an envelope that are decrypted, which is done in memory; a configuration has less than one MiB."""
+"""Most bytes of an envelope that is decrypted, in memory; a configuration has less than one MiB."""
 _SETTING: Final = re.compile(r'^[ \t]*([.\w]+)[ \t]*=[ \t]*"([^"]*)"', re.MULTILINE)
-"""One a line: looked for anywhere, a run of spaces would take the square of its length."""
+"""A setting, one per line: without the anchor, a run of spaces would take the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What the header of an encrypted configuration says."""
+    """Header of an encrypted configuration."""
 
     attributes: Mapping[str, str | bytes]
-    """Its attributes by name; numbers as the bytes they are on disk."""
+    """Attributes by name; numbers as their bytes on disk."""
     size: int
     """Bytes of the whole file."""
 
     @property
     def key_id(self) -> str | None:
-        """Which key it is encrypted with."""
+        """Identifier of the key; None where the header does not name it."""
         return _as_text(self.attributes.get("vmware.keyInfo"))
 
     @property
     def cipher(self) -> str | None:
-        """How it is encrypted."""
+        """Name of the cipher; None where the header does not name it."""
         return _as_text(self.attributes.get("vmware.cipherName"))
 
     def explain(self) -> str:
-        """A sentence on what it is and what is needed to read it."""
+        """Sentences on its nature and on the key that is needed to read it."""
         return (
             f"It is the configuration of the host, encrypted with {self.cipher or 'an unknown cipher'} by key"
             f" {self.key_id or 'without a name'}. Without a TPM the key is derived from encryption.info, which lies"
@@ -75,10 +75,10 @@ class Envelope:
 
 
 def read_envelope(source: SourceLike) -> Envelope:
-    """The header of a ``local.tgz.ve``, which may be anything that `Image.open` takes.
+    """Header of a ``local.tgz.ve``, which may be anything that `Image.open` takes.
 
     Raises:
-        CorruptImage: It is none, or it is damaged.
+        CorruptImage: It is not an envelope, or it is damaged.
     """
     with open_source(source) as opened:
         return _read_envelope(opened.source)
@@ -120,10 +120,10 @@ def _read_envelope(source: ReadAt) -> Envelope:
 
 
 def key_of(encryption_info: bytes) -> bytes:
-    """The key that ``encryption.info`` of a host without a TPM leads to.
+    """Key that ``encryption.info`` of a host without a TPM gives.
 
     Raises:
-        KeyUnavailable: The mode is another one: the key is not on the disk.
+        KeyUnavailable: The mode is not "NONE": the key is not on the disk.
         CorruptImage: The file is damaged.
     """
     settings = dict(_SETTING.findall(encryption_info.decode("utf-8", "replace")))
@@ -141,10 +141,10 @@ def key_of(encryption_info: bytes) -> bytes:
 
 
 def decrypt(source: SourceLike, key: bytes) -> bytes:
-    """What is in a ``local.tgz.ve``: a ``local.tgz``. Needs the extra ``crypto``.
+    """Decrypted content of a ``local.tgz.ve``: a ``local.tgz``. Needs the extra ``crypto``.
 
     Args:
-        source: The file: anything that `Image.open` takes.
+        source: The file, as anything that `Image.open` takes.
         key: 32 bytes; see `key_of`.
 
     Raises:
@@ -169,7 +169,9 @@ def _decrypt(source: ReadAt, key: bytes) -> bytes:
     if envelope.attributes.get("vmware.keyHash", found) != found or len(key) != 32:
         raise KeyUnavailable(f"the configuration is encrypted with another key: {envelope.key_id}")
     if source.size < 3 * ENVELOPE_BLOCK:
-        raise TruncatedImage(f"{source.size} bytes are no size of one", structure="configuration envelope", offset=0)
+        raise TruncatedImage(
+            f"{source.size} bytes are not a valid size of one", structure="configuration envelope", offset=0
+        )
     if source.size > _LARGEST:
         raise _damaged(0, f"{source.size} bytes are more than the {_LARGEST} that are decrypted")
     initial = envelope.attributes.get("vmware.iv", b"")

@@ -1,6 +1,6 @@
-"""Microcode of processors, which ESXi loads as modules (``uc_intel.b00``, ``uc_amd.b00``): what is in it, by header.
+"""Headers of microcode for processors, which ESXi loads as modules (``uc_intel.b00``, ``uc_amd.b00``).
 
-Checked beside iucode_tool (Intel) and the Python package amd-ucode-container (AMD), on forged updates only.
+Checked against iucode_tool (Intel) and the Python package amd-ucode-container (AMD), on forged updates only.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from vmvisor_image.streams.source import ReadAt
 Vendor = Literal["Intel", "AMD"]
 
 HEAD: Final = IntelHeader.length()
-"""Bytes from its start by which it is known."""
+"""Bytes at the start that identify microcode."""
 _OLD_SIZE, _OLD_DATA = 2048, 2000
 _LARGEST: Final = 1 << 24
-"""Bytes of one update: the largest that are published have some hundred thousand."""
+"""Most bytes of one update: the largest published ones have some hundred thousand."""
 _MOST: Final = 4096
-"""Updates that are looked at; a module has some dozens."""
+"""Most updates in a module that are read; real modules have some dozens."""
 _STRUCTURE: Final = "CPU microcode"
 
 
 @dataclass(frozen=True, slots=True)
 class MicrocodeUpdate:
-    """One update."""
+    """One microcode update."""
 
     vendor: Vendor
-    """Whose processors it is for."""
+    """Vendor of the processors that it is for."""
     processor: int
-    """Intel: what CPUID (leaf 1) says of the processor; AMD: the number that the container's table has for it."""
+    """Processor that it is for. Intel: signature by CPUID (leaf 1); AMD: its number in the container's table."""
     revision: int
-    """Higher is newer."""
+    """Revision of the update, higher in newer ones."""
     released: date | None
-    """When it was made; None where that is no date."""
+    """Date of the update; None where its field is not a valid date."""
     offset: int
-    """First byte of the update, in bytes from the module's start."""
+    """Bytes from the module's start to the update."""
     size: int
-    """Bytes of it."""
+    """Bytes in the update."""
 
 
 def find_vendor(head: bytes) -> Vendor | None:
-    """Whose microcode something is, by its first `HEAD` bytes; None where it is none."""
+    """Vendor of microcode, by its first `HEAD` bytes; None for anything else."""
     if len(head) >= AmdContainer.length():
         container = AmdContainer.parse(head)
         if container.magic == AMD_MAGIC:
@@ -67,10 +67,10 @@ def find_vendor(head: bytes) -> Vendor | None:
 
 
 def read_updates(source: ReadAt) -> tuple[MicrocodeUpdate, ...]:
-    """The updates in a module, in order; of Intel's each is held against its checksum.
+    """Updates in a module, in order; Intel's are checked against their checksums.
 
     Raises:
-        CorruptImage: It is no microcode, or damaged.
+        CorruptImage: It is not microcode, or it is damaged.
     """
     found: list[MicrocodeUpdate] = []
     at = 0
@@ -81,14 +81,14 @@ def read_updates(source: ReadAt) -> tuple[MicrocodeUpdate, ...]:
         vendor = find_vendor(head)
         if vendor is None:
             if found and not head.strip(b"\0"):
-                return tuple(found)  # what fills it up
+                return tuple(found)  # padding
             raise CorruptImage("neither Intel's nor AMD's", structure=_STRUCTURE, offset=at, found=head[:8].hex(" "))
         at = (_read_intel if vendor == "Intel" else _read_amd)(source, at, head, found)
     raise CorruptImage(f"more than {_MOST} updates", structure=_STRUCTURE, offset=at)
 
 
 def _intel_size(header: IntelHeader) -> int | None:
-    """Bytes of an update; None where the header is none."""
+    """Bytes in an update; None where the header is not that of an update."""
     size = header.total_size if header.data_size else _OLD_SIZE
     data = header.data_size or _OLD_DATA
     is_one = (
@@ -121,12 +121,12 @@ def _read_amd(source: ReadAt, at: int, head: bytes, found: list[MicrocodeUpdate]
             raise CorruptImage(f"more than {_MOST} updates", structure=_STRUCTURE, offset=at)
         if not AmdPatch.length() <= section.size <= _LARGEST:
             raise CorruptImage(
-                "no size of an update", structure=_STRUCTURE, field="size", offset=at, found=section.size
+                "not a valid size of an update", structure=_STRUCTURE, field="size", offset=at, found=section.size
             )
         start = at + AmdSection.length()
         patch = AmdPatch.parse(source.read_at(start, AmdPatch.length()), base=start)
         at = start + section.size
-        source.read_at(at - 1, 1)  # it is all there
+        source.read_at(at - 1, 1)  # the whole update exists
         found.append(MicrocodeUpdate("AMD", patch.processor, patch.revision, _date(patch.date), start, section.size))
     return at
 

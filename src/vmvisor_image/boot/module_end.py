@@ -1,4 +1,4 @@
-"""The end of a boot module, found while its bytes pass by: its gzip check, and the trailer of a signed one."""
+"""The end of a boot module, found while its bytes are read: its gzip check, and the trailer of a signed one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _PIECE: Final = 1 << 20
 
 
 class ModuleEnd:
-    """Takes a file's bytes in order, decodes what is gzip, and keeps the last bytes."""
+    """Sink for a file's bytes in order that decodes gzip and keeps the last bytes."""
 
     def __init__(self, meter: Meter) -> None:
-        """Start before the first byte; `meter` counts what is decoded."""
+        """A sink before the first byte; `meter` counts the decoded bytes."""
         self._meter = meter
         self._head: bytes | None = b""
-        """The first bytes, until there are enough to know what it is."""
+        """First bytes, until there are enough to recognise gzip; None from then on."""
         self._inflate: zlib._Decompress | None = None
         self._tail = b""
         self._size = 0
-        """Bytes so far, without the compression."""
+        """Decoded bytes so far."""
         self.is_gzip = False
         self.failure: str | None = None
-        """What is wrong with the gzip data."""
+        """Message of the damage in the gzip data; None without damage."""
 
     def update(self, data: memoryview) -> None:
         """Take the next bytes.
@@ -44,14 +44,14 @@ class ModuleEnd:
             self._begin()
 
     def finish(self) -> None:
-        """Say that there are no more bytes."""
+        """End the input."""
         if self._head is not None:
             self._begin()
         if self.is_gzip and self.failure is None and self._inflate is not None and not self._inflate.eof:
             self.failure = "the file ends within its gzip data"
 
     def signature(self) -> ModuleSignature | None:
-        """The trailer of a signed module, of gzip in what it decodes to; None where there is none, or it is damaged.
+        """Trailer of a signed module, in the decoded data of gzip; None where there is none, or the gzip is damaged.
 
         Raises:
             CorruptImage: Its length makes no sense.

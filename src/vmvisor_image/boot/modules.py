@@ -1,4 +1,4 @@
-"""Boot modules: what a file of a boot bank is, under its compression and its signature."""
+"""Boot modules: the content of a boot bank's files, without its compression and its signature."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ WITHOUT_FILES: Final = {
     "microcode": "microcode for processors, not an archive",
     "empty": "empty, as some modules of ESXi 5 and later are",
 }
-"""What a module of each kind is that holds no files and is no fault."""
+"""Description of each kind of module that has no files and is not damaged."""
 
 _MACHINES: Final = {3: "x86", 62: "x86-64", 183: "AArch64"}
 _LOADED: Final = 1
 _CHUNK: Final = 1 << 20
 _OVERLAP: Final = 1024
 _NEAR: Final = 256
-"""Bytes before a kernel's build in which its version and product lie."""
+"""Bytes before a kernel's build number that contain its version and product."""
 _NAME: Final = rb"VMware ESX(?:i| Server 3i)?"
 _NUMBERS: Final = rb"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"
 _RELEASE: Final = re.compile(rb"Releasebuild-([0-9]{3,12})(?=[^0-9])")
@@ -60,36 +60,36 @@ _VERSION: Final = re.compile(rb"(" + _NAME + rb") (" + _NUMBERS + rb")(?=[^0-9])
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """An ELF program, which is what the boot loader starts."""
+    """An ELF program, the kind of file that the boot loader starts."""
 
     bits: int
-    """32 or 64."""
+    """Width of its addresses in bits: 32 or 64."""
     architecture: str
-    """"x86", "x86-64", "AArch64", or the machine's number."""
+    """Architecture: "x86", "x86-64", "AArch64", or the machine's number in ELF."""
     entry: int
     """Address at which it starts."""
     multiboot: int | None
-    """Where its Multiboot header lies, in bytes from the program's start; None where it has none."""
+    """Bytes from the program's start to its Multiboot header; None where it has none."""
     esx_boot_info: int | None
-    """Where its ESXBootInfo header lies, which ESXi 6.5 and later have instead; None where it has none."""
+    """Bytes from the program's start to its ESXBootInfo header, which ESXi 6.5 and later have instead, or None."""
     records: tuple[Record, ...]
-    """The headers as they are in the file."""
+    """Headers as they are in the file."""
 
 
 class Module(Closing):
-    """One module, read lazily. Of a path or URL it is a context manager, or has to be closed."""
+    """One module, read lazily. One made from a path or URL is used as a context manager, or has to be closed."""
 
     def __init__(self, file: SourceLike) -> None:
-        """Take the module's file: a `File` of an image, or anything else that `Image.open` takes.
+        """A module by its file: a `File` of an image, or anything else that `Image.open` takes.
 
         Raises:
             OSError: The file can't be opened.
             CorruptImage: Its compression can't be opened.
-            InvalidArgument: It is no source.
+            InvalidArgument: `file` is not a source.
         """
         self._opened = open_source(file)
         self.file = file = self._opened.source
-        """What was given, opened."""
+        """Opened file of the module, with its compression."""
         try:
             found = peel(file, None, LayerOptions(meter=meter_of(file)))
         except BaseException:
@@ -102,7 +102,7 @@ class Module(Closing):
 
     @cached_property
     def kind(self) -> ModuleKind:
-        """What it is under its compression."""
+        """Kind of its content, without the compression."""
         head = read_up_to(self._inner, 0, max(len(ENVELOPE_MAGIC), microcode.HEAD))
         if not head:
             return "empty"
@@ -119,7 +119,7 @@ class Module(Closing):
 
     @cached_property
     def signature(self) -> ModuleSignature | None:
-        """Its signature, which lies under the outermost compression; decodes that to the end.
+        """Signature, which is inside the outermost compression; decodes that to the end.
 
         Raises:
             CorruptImage: The module is damaged.
@@ -128,7 +128,7 @@ class Module(Closing):
 
     @property
     def content(self) -> ReadAt:
-        """What is under the compression, without the signature.
+        """Content without the compression and the signature.
 
         Raises:
             CorruptImage: The module is damaged.
@@ -139,16 +139,16 @@ class Module(Closing):
 
     @cached_property
     def kernel(self) -> Kernel | None:
-        """What it is as a program; None where it is none.
+        """Headers of the program; None where it is not one.
 
         Raises:
-            CorruptImage: Its headers are damaged.
+            CorruptImage: The headers are damaged.
         """
         return _read_kernel(self._inner) if self.kind == "elf" else None
 
     @cached_property
     def version(self) -> tuple[str | None, str | None, str | None]:
-        """Product, version and build that a program names in its text, each None where it does not; reads it whole.
+        """Product, version and build in a program's text, each None where the text does not have it; reads it whole.
 
         Raises:
             CorruptImage: The module is damaged.
@@ -157,18 +157,18 @@ class Module(Closing):
 
     @cached_property
     def microcode(self) -> tuple[MicrocodeUpdate, ...]:
-        """The updates for processors in it; empty where it is none.
+        """Microcode updates for processors in it; empty for other kinds.
 
         Raises:
-            CorruptImage: They are damaged.
+            CorruptImage: The updates are damaged.
         """
         return read_updates(self._inner) if self.kind == "microcode" else ()
 
     def open_archive(self) -> Archive:
-        """The files in it.
+        """Archive of the files in it.
 
         Raises:
-            NotAnArchive: It holds none; the error says what it is.
+            NotAnArchive: It holds no files; the error says what it is.
         """
         if self.kind in WITHOUT_FILES:
             raise NotAnArchive(f"it is {WITHOUT_FILES[self.kind]}", structure="boot module", offset=0)
@@ -180,7 +180,7 @@ class Module(Closing):
         return Archive(home.kind, home)
 
     def close(self) -> None:
-        """Close what was opened for it; what the caller opened stays open."""
+        """Close the files opened for it; those that the caller opened stay open."""
         self._opened.close()
 
     def __repr__(self) -> str:
@@ -188,25 +188,25 @@ class Module(Closing):
 
 
 def _pieces(source: ReadAt) -> Iterator[bytes]:
-    """The data in pieces that overlap, so that no short text is cut."""
+    """Pieces of the data that overlap, so that no short text is cut."""
     at, kept = 0, b""
     while data := read_up_to(source, at, _CHUNK):
         at += len(data)
         whole = kept + data
         kept = whole[-_OVERLAP:]
         yield whole
-    yield kept + b"\0"  # what ends with the data ends
+    yield kept + b"\0"  # so that text at the very end matches
 
 
 def _find_version(source: ReadAt) -> tuple[str | None, str | None, str | None]:
     """Product, version and build by a kernel's text.
 
-    ESXi 6.7's has them as strings of their own, of which build, product and version stand beside each other in one
+    The kernel of ESXi 6.7 has them as separate strings, with build, product and version next to each other in one
     place; up to 4.1 they are one string.
     """
     name = product = version = build = None
     alone: tuple[str, str] | None = None
-    """Version and build that stand beside each other, while the product is looked for."""
+    """Version and build found next to each other, while the product is not yet known."""
     for data in _pieces(source):
         if name is None and (match := _PRODUCT_ALONE.search(data)):
             name = match[0].decode()
@@ -255,7 +255,7 @@ def _read_kernel(source: ReadAt) -> Kernel:
 
 
 def _find_multiboot(head: bytes) -> int | None:
-    """Where the header lies in the first bytes of a program."""
+    """Bytes from the start of a program to its Multiboot header, within `head`; None where there is none."""
     magic = MULTIBOOT_MAGIC.to_bytes(4, "little")
     at = head.find(magic)
     while 0 <= at <= len(head) - MultibootHeader.length():
@@ -267,7 +267,7 @@ def _find_multiboot(head: bytes) -> int | None:
 
 
 def _find_esx_boot_info(source: ReadAt, rest: Elf32Rest | Elf64Rest) -> int | None:
-    """Where the header lies in the segment that is loaded lowest."""
+    """Bytes from the start of a program to its ESXBootInfo header, in the segment that is loaded lowest, or None."""
     kind: type[Elf32ProgramHeader] | type[Elf64ProgramHeader]
     kind = Elf32ProgramHeader if isinstance(rest, Elf32Rest) else Elf64ProgramHeader
     size = rest.program_header_size

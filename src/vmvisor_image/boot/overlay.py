@@ -1,4 +1,4 @@
-"""A boot module made from a folder: own drivers or settings, without changing the image."""
+"""A boot module made from a directory: the user's drivers or settings, without changing the image."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _TYPES: Final = {"directory": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE, "hard
 
 
 def build_module(folder: str | os.PathLike[str], name: str, *, base: Archive | None = None) -> Iterator[bytes]:
-    """A module with the files of a folder, piece by piece: the same folder gives the same bytes.
+    """Pieces of a module with the files of a directory: the same directory gives the same bytes.
 
-    Everything belongs to root; permissions, times and symbolic links are those of the folder.
+    Everything belongs to root; permissions, times and symbolic links are those of the directory.
 
     Args:
-        folder: What becomes the root directory.
-        name: Name of the module, which decides what it is: ``.tgz`` or ``.t00`` is a compressed tar, ``.vgz``, ``.z``
-            or ``.v00`` a compressed vmtar.
-        base: The module that it takes the place of, whose other files it keeps; None to leave them out.
+        folder: Directory that becomes the root directory.
+        name: Name of the module, which decides its format: ``.tgz`` or ``.t00`` for a compressed tar, ``.vgz``, ``.z``
+            or ``.v00`` for a compressed vmtar.
+        base: Module that it replaces, whose other files it keeps; None to leave them out.
 
     Raises:
-        InvalidArgument: The folder is none, holds what no module can hold, or the name is none of these.
-        SourceError: Something in the folder can't be read.
+        InvalidArgument: `folder` is not a directory or has an entry that no module can have, or `name` another suffix.
+        SourceError: A file or directory in the folder can't be read.
     """
     is_vmtar = bool(_VMTAR_NAMES.fullmatch(name))
     if not is_vmtar and not _TAR_NAMES.fullmatch(name):
         raise InvalidArgument(f"a module's name ends in .tgz, .vgz, .z or .t00, .v00 and so on, not {name!r}")
     root = Path(folder)
     if not root.is_dir():
-        raise InvalidArgument(f"{root} is no folder")
+        raise InvalidArgument(f"{root} is not a directory")
     own = {path.relative_to(root).as_posix(): path for path in from_source(_walk(root))}
     return _compress(from_source(_archive(own, base, is_vmtar=is_vmtar)))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, sorted; links are not followed."""
+    """Paths of everything below a directory, sorted; links are not followed."""
     for path in sorted(folder.iterdir()):
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
@@ -79,7 +79,7 @@ def _kept(member: ArchiveMember, base: Archive, replaced: Container[str], *, is_
     if member.kind == "hardlink" and (real := base.tree.real(member)) is not None:
         there = base.tree.by_path.get(member.target or "")
         if there is None or there.path in replaced or base.tree.real(there) is not real:
-            member = dataclasses.replace(real, path=member.path)  # what it leads to is replaced by something else
+            member = dataclasses.replace(real, path=member.path)  # its target is replaced by something else
     info = tarfile.TarInfo(member.path)
     info.type = _TYPES.get(member.kind, tarfile.REGTYPE)
     info.size, info.mode, info.uid, info.gid = member.size, member.mode, member.owner, member.group
@@ -118,13 +118,13 @@ def _header(info: tarfile.TarInfo, *, is_vmtar: bool) -> bytes:
     blocks = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     if not is_vmtar:
         return blocks
-    # With another magic; of a long name every header has it, the name itself has not.
+    # With another magic: in every header of a long name, but not in the blocks of the name itself.
     parts = [blocks[at : at + BLOCK] for at in range(0, len(blocks), BLOCK)]
     return b"".join(_as_vmtar(part) if part[_MAGIC] == tarfile.GNU_MAGIC else part for part in parts)
 
 
 def _as_vmtar(block: bytes) -> bytes:
-    """The same header with vmtar's magic. Its data offset stays 0: the data follows the header."""
+    """Header with vmtar's magic. Its data offset stays 0: the data follows the header."""
     changed = bytearray(block)
     changed[_MAGIC] = VISOR_MAGIC
     changed[CHECKSUM] = b" " * 8
@@ -133,7 +133,7 @@ def _as_vmtar(block: bytes) -> bytes:
 
 
 def _compress(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """As gzip, without a name or a time, so that the same content gives the same bytes."""
+    """Pieces of gzip data, without a name or a time, so that the same content gives the same bytes."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
     for piece in pieces:
         if data := compressor.compress(piece):

@@ -1,4 +1,4 @@
-"""From a disk image or an installer CD to what a TFTP server needs to boot it: the recipe of 2008 in one call."""
+"""Export of a disk image or an installer CD to a TFTP server that boots it: the recipe of 2008 in one call."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ from vmvisor_image.streams.opening import SourceLike
 LOADER: Final = "mboot.c32"
 """The multiboot loader that PXELINUX starts."""
 EFI_LOADER: Final = "mboot.efi"
-"""The loader that UEFI starts, as VMware's documentation calls it on a server."""
+"""Name on the server of the loader that UEFI starts, as in VMware's documentation."""
 CONFIGURATION: Final = "pxelinux.cfg/default"
-"""Where PXELINUX looks last for its configuration."""
+"""Path of the configuration that PXELINUX reads if it finds no more specific one."""
 IPXE_SCRIPT: Final = "boot.ipxe"
 """Name of the script for iPXE."""
 _BOOT_CONFIGURATION: Final = "boot.cfg"
 _EFI_LOADERS: Final = ("EFI/BOOT/BOOTX64.EFI", "EFI/VMware/mboot64.efi")
-"""Where it lies: on an installer CD, and in the boot partition of a disk."""
+"""Paths of the loader for UEFI: on an installer CD, and in the boot partition of a disk."""
 _EFI_CRYPTO: Final = ("EFI/BOOT/CRYPTO64.EFI", "EFI/VMware/crypto64.efi")
-"""What ESXi 7 and later need beside it."""
+"""Paths of the file that ESXi 7 and later need beside the loader for UEFI."""
 _INSTALLER_IMAGES: Final = ("imagedd.bz2", "imagedd.md5")
-"""What the installer of 4.1 fetches itself; that of 3.5 and 4.0 has it in a module."""
+"""Files that the installer of 4.1 fetches itself; those of 3.5 and 4.0 have them in a module."""
 _CD_ONLY = re.compile(r"(?:^|(?<=\s))cdromBoot(?:\s+|$)", re.IGNORECASE)
-"""Tells the installer that it was started from a CD."""
+"""Option that tells the installer that it was started from a CD."""
 _LABEL_OF_35: Final = "3i"
 _LARGEST_CONFIGURATION: Final = 1 << 20
 _LABEL_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -65,29 +65,29 @@ Content = Callable[[], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class PxeExport:
-    """What an export wrote."""
+    """Result of an export."""
 
     dest: Path
-    """The TFTP folder."""
+    """Directory of the TFTP server."""
     files: tuple[Path, ...]
-    """Every path written, PXELINUX's configuration last."""
+    """Paths of all written files, PXELINUX's configuration last."""
     label: str
-    """The PXELINUX label."""
+    """Label of PXELINUX's entry."""
     kernel: str
-    """What PXELINUX loads; of a disk without a loader for BIOS, what UEFI loads."""
+    """Path of the loader that PXELINUX loads, or UEFI for a disk without a loader for BIOS."""
     append: str
-    """What it passes on: the hypervisor's kernel and modules in load order, or where ``boot.cfg`` is."""
+    """Arguments of the loader: the hypervisor's kernel and modules in load order, or the path of ``boot.cfg``."""
     missing: tuple[str, ...]
-    """Modules that the configuration names and that are not there; they are left out."""
+    """Modules that the configuration names and that do not exist; they are left out."""
     modules: tuple[str, ...] = ()
     """Kernel and modules in load order, each with its arguments."""
     mode: Mode = "run"
-    """Whether the hypervisor runs, or its installer."""
+    """Whether the hypervisor is started, or its installer."""
     default: str | None = None
-    """Label of the entry that PXELINUX boots when nobody chooses, which may be one that was there before; None where
+    """Label of the entry that PXELINUX boots when nobody chooses, which may be an earlier one; None where
     the image has no loader for BIOS, and no entry was written."""
     left_out: tuple[str, ...] = ()
-    """Options of the kernel that ``boot.cfg`` of an installer has and that mean nothing over the network:
+    """Kernel options in ``boot.cfg`` of an installer that do not apply to a boot over the network and are left out:
     ``cdromBoot``, which says that it was started from a CD."""
 
 
@@ -105,42 +105,42 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     overlay: Mapping[str, str | os.PathLike[str]] | None = None,
     keep_overlaid: bool = False,
 ) -> PxeExport:
-    """Write what a PXE server needs to boot `image`.
+    """Result of writing the files that a PXE server needs to boot `image`.
 
-    Of ESX 3i 3.5 and ESXi 4 that is ``mboot.c32``, every file of the root directory of the first boot bank under its
-    own name and with its time, and ``pxelinux.cfg/default`` with kernel and modules in the order of the bank's
-    ``boot.cfg`` (where there is none, in that of ESX 3i 3.5). Of a compressed image nothing is decoded past the last
-    byte of these files. To install instead, it is what ``isolinux.cfg`` of the installer CD loads.
+    For ESX 3i 3.5 and ESXi 4 these are ``mboot.c32``, every file of the root directory of the boot bank under its own
+    name and with its time, and ``pxelinux.cfg/default`` with kernel and modules in the order of the bank's ``boot.cfg``
+    (without one, in that of ESX 3i 3.5). A compressed image is decoded no further than to the last byte of these files.
+    To install instead, these are the files that ``isolinux.cfg`` of the installer CD loads.
 
-    Of ESXi 5 and later it is the loaders for BIOS (``mboot.c32``) and UEFI (``mboot.efi``), the kernel and modules that
-    ``boot.cfg`` names, and a ``boot.cfg`` with the prefix set and leading slashes taken off.
+    For ESXi 5 and later these are the loaders for BIOS (``mboot.c32``) and UEFI (``mboot.efi``), the kernel and modules
+    that ``boot.cfg`` names, and a ``boot.cfg`` with the prefix set and without leading slashes.
 
-    Where ``pxelinux.cfg/default`` is there already and has entries, one is added to it, and those that are there stay.
+    Where ``pxelinux.cfg/default`` already exists and has entries, one is added to it, and the existing ones stay.
 
     Args:
         image: The disk image or installer CD: an open image, or anything that `Image.open` takes.
-        dest: The TFTP server's folder; made where it is missing.
-        label: Label of the boot entry: letters, digits, dots, dashes and underscores. None for "3i" of ESX 3i 3.5, and
-            for product and version of any other, such as "esxi-6.7.0".
-        overwrite: Replace files that are already there, and an entry of the same label.
-        mode: "run" the hypervisor from the network, or "install" it. None for the first, but for an installer CD of
+        dest: Directory of the TFTP server; made where it is missing.
+        label: Label of the boot entry: letters, digits, dots, dashes and underscores. None for "3i" for ESX 3i 3.5, and
+            for product and version for any other, such as "esxi-6.7.0".
+        overwrite: Whether to replace existing files, and an entry of the same label.
+        mode: "run" the hypervisor from the network, or "install" it. None for "run", except for an installer CD of
             ESXi 5 or later, which only installs.
-        bank: Which boot bank to run; see `vmvisor_image.boot.bootable.find_bootable`.
-        prefix: Folder below `dest` for everything but PXELINUX's configuration, without slashes at its ends.
-        kernel_options: Options for the hypervisor's kernel, after those that it has anyway.
-        ipxe: Write ``boot.ipxe``, too.
-        overlay: Folders by name of a module, such as ``oem.tgz``: a module made of the folder takes its place, or is
-            loaded last where there is none of that name. The image stays as it is.
-        keep_overlaid: Keep those files of a replaced module that the folder does not have.
+        bank: Boot bank to run; see `vmvisor_image.boot.bootable.find_bootable`.
+        prefix: Directory below `dest` for everything except PXELINUX's configuration, without slashes at its ends.
+        kernel_options: Options for the hypervisor's kernel, after those in the image's configuration.
+        ipxe: Whether to write also ``boot.ipxe``.
+        overlay: Directories by name of a module, such as ``oem.tgz``: a module made of the directory takes its place,
+            or is loaded last where there is none of that name. The image stays as it is.
+        keep_overlaid: Whether to keep those files of a replaced module that the directory does not have.
 
     Raises:
         PartitionNotFound: There is no boot bank or no boot partition.
-        PathNotFound: A loader or the kernel is not there. Only of a kernel of ESX 3i 3.5 or ESXi 4 that ``boot.cfg``
-            names this is known after the files were written: reading it first would decode most of the bank twice.
+        PathNotFound: A loader or the kernel does not exist. For a kernel of ESX 3i 3.5 or ESXi 4 that ``boot.cfg``
+            names, this is raised after the files were written: reading it first would decode most of the bank twice.
         UnsafeName: A file's name can't be written safely; nothing was written.
-        DestinationExists: A file, or an entry of that label, is already there; nothing was written.
+        DestinationExists: A file, or an entry of that label, already exists; nothing was written.
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
-        InvalidArgument: An argument is not what it may be, or there is no installer to export.
+        InvalidArgument: An argument is not valid, or there is no installer to export.
     """
     if not isinstance(image, Image):
         with Image.open(image) as opened:
@@ -206,7 +206,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
 
 
 def _default_label(bootable: Bootable) -> str:
-    """Product and version, or "3i" as the recipe of 2008 for 3.5 has it."""
+    """Label by product and version, or "3i" for 3.5, as in the recipe of 2008."""
     configuration = bootable.configuration
     says_build = configuration is not None and configuration.build is not None
     if not says_build and fold_name(bootable.order[0].name.lstrip("/")) == ESX_35_MODULES[0]:
@@ -218,12 +218,12 @@ def _default_label(bootable: Bootable) -> str:
 
 
 def _read_entries(path: Path) -> bytes:
-    """A configuration of PXELINUX that is there; empty where none is that could be added to."""
+    """Bytes of an existing configuration of PXELINUX; empty where there is none to which an entry could be added."""
     try:
         if stat.S_ISREG(path.lstat().st_mode) and path.stat().st_size <= _LARGEST_CONFIGURATION:
             return path.read_bytes()
     except OSError:
-        pass  # to write there fails, too, and says why
+        pass  # writing there also fails, and says why
     return b""
 
 
@@ -241,19 +241,19 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What the caller asked for."""
+    """The caller's settings."""
 
     label: Callable[[], str]
-    """Known only when it is asked for, as finding it may read the kernel."""
+    """Function that gives the label, as finding it may read the kernel."""
     folder: str
-    """The prefix with a slash at its end, or nothing."""
+    """Prefix with a slash at its end, or an empty text."""
     options: str
     ipxe: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What is loaded, in order; see `PxeExport`."""
+    """Loaded and missing modules, in order; see `PxeExport`."""
 
     modules: tuple[str, ...]
     missing: tuple[str, ...]
@@ -261,13 +261,13 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be written, names below the prefix."""
+    """Files to be written, by their names below the prefix."""
 
     files: list[tuple[str, File]]
     made: dict[str, Content]
     order: Callable[[], _Order]
     append: Callable[[], str]
-    """What PXELINUX passes to the loader."""
+    """Function that gives the arguments that PXELINUX passes to the loader."""
     lines: tuple[str, ...] = field(default=())
     """Further lines of PXELINUX's entry."""
     has_bios: bool = True
@@ -291,14 +291,14 @@ def _find_source(image: Image, mode: Mode | None, bank: int | str | None) -> _So
 
 
 def _overlaid(bootable: Bootable, overlay: Mapping[str, str | os.PathLike[str]], *, keep: bool) -> dict[str, Content]:
-    """What makes each module of the overlay, by the name that its file has."""
+    """Function that makes each module of the overlay, by the name of the module's file."""
     made: dict[str, Content] = {}
     find = bootable.find_module if bootable.loads_by_configuration else bootable.find
     for name, folder in overlay.items():
         if "/" in name or not name.isprintable():
             raise InvalidArgument(f"a module of an overlay is a file name, not {name!r}")
         file = find(name)
-        build_module(folder, name)  # what it complains of is known before anything is written
+        build_module(folder, name)  # so that its errors are known before anything is written
 
         def content(
             name: str = name, folder: str | os.PathLike[str] = folder, file: File | None = file
@@ -310,7 +310,7 @@ def _overlaid(bootable: Bootable, overlay: Mapping[str, str | os.PathLike[str]],
 
 
 def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Content]) -> _Plan:
-    """PXELINUX is told each module: ESX 3i 3.5 and ESXi 4."""
+    """Plan for ESX 3i 3.5 and ESXi 4, whose modules PXELINUX's configuration lists."""
     bootable = source.bootable
     if bootable.is_installer:
         files = _installer_files(bootable)
@@ -322,7 +322,7 @@ def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[st
         files = [(LOADER, boot.files[LOADER]), *((file.name, file) for file in bootable.root_files)]
     order = functools.cache(lambda: _order(bootable, made, wanted.options))
     if bootable.is_installer or bootable.find(_BOOT_CONFIGURATION) is None:
-        order()  # what it complains of is known already
+        order()  # so that its errors are known already
 
     def append() -> str:
         return " --- ".join(f"{wanted.folder}{module}" for module in order().modules)
@@ -332,7 +332,7 @@ def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[st
 
 
 def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
-    """The loader, what it loads, and what the installer fetches itself, each once."""
+    """The loader, the files that it loads, and those that the installer fetches itself, each once."""
     loader = bootable.find(LOADER) or bootable.find(f"isolinux/{LOADER}")
     if loader is None:
         raise PathNotFound(f"the installer CD lacks {LOADER}")
@@ -347,7 +347,7 @@ def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
 
 
 def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Content]) -> _Plan:
-    """The loader reads ``boot.cfg`` itself: ESXi 5 and later."""
+    """Plan for ESXi 5 and later, whose loader reads ``boot.cfg`` itself."""
     bootable = source.bootable
     configuration = bootable.configuration
     if configuration is None or configuration.kernel is None:
@@ -368,7 +368,7 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
             made[name] = made.pop(replaced)
             spelled[fold_name(name)] = name
         elif file is not None:
-            files[name] = file  # spelled as boot.cfg has it: a TFTP server minds the case, a CD does not
+            files[name] = file  # spelled as in boot.cfg: a TFTP server distinguishes case, a CD does not
     if configuration.kernel.name in missing:
         raise PathNotFound(f"the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names is not there")
     known = {fold_name(module.name) for module in loaded}
@@ -398,7 +398,7 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
 
 
 def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
-    """Add the loaders that there are; whether that for UEFI is among them."""
+    """Whether there is a loader for UEFI; adds the loaders to `files`."""
     holder = bootable
     if not bootable.is_installer and (boot := find_boot_partition(image)) is not None:
         holder = Bootable(boot.files, boot.number, is_installer=False)
@@ -417,7 +417,7 @@ def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bo
 
 
 def _configurations(plan: _Plan, wanted: _Wanted, existing: Path) -> list[tuple[str, Content]]:
-    """PXELINUX's configuration, where it has a loader to start, and iPXE's script."""
+    """Configuration of PXELINUX, where there is a loader for BIOS, and script for iPXE, where it is wanted."""
     loader = f"{wanted.folder}{LOADER}"
 
     def pxelinux() -> Iterable[bytes]:

@@ -15,21 +15,21 @@ LOCAL: Final = "local.tgz"
 ENCRYPTED: Final = "local.tgz.ve"
 ENCRYPTION_INFO: Final = "encryption.info"
 _LARGEST_INFO: Final = 1 << 16
-"""Bytes of an `ENCRYPTION_INFO` that are read; it has some hundred. What is encrypted tells whether a key is right."""
+"""Most bytes of an `ENCRYPTION_INFO` that are read; it has some hundred. A wrong key fails when decrypting."""
 
 
 def open_state(file: SourceLike, *, key: bytes | None = None) -> Archive:
-    """The files of a host's configuration, below ``etc/``.
+    """Archive of the files of a host's configuration, below ``etc/``.
 
-    Of a path or URL it is a context manager, or has to be closed.
+    One made from a path or URL is used as a context manager, or has to be closed.
 
     Args:
-        file: ``state.tgz``, or the ``local.tgz`` that ESXi 4 and earlier have in the bank itself: a `File` of an image,
-            or anything else that `Image.open` takes.
-        key: What ``local.tgz.ve`` is encrypted with, 32 bytes; None to derive it from ``encryption.info``.
+        file: ``state.tgz``, or the ``local.tgz`` that ESXi 4 and earlier have in the bank itself, as a `File` of an
+            image or anything else that `Image.open` takes.
+        key: Key of ``local.tgz.ve``, 32 bytes; None to derive it from ``encryption.info``.
 
     Raises:
-        KeyUnavailable: It is encrypted, and the key is not at hand.
+        KeyUnavailable: It is encrypted, and the key is not available.
         PathNotFound: It holds no configuration.
         CorruptImage: It is damaged.
     """

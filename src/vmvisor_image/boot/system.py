@@ -1,4 +1,4 @@
-"""The system view: what boots, in which version, and the files as the hypervisor would see them."""
+"""The system view: the booted system, its version, and the files as the hypervisor would see them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.boot_cfg import BootConfig
 
 _BUILD: Final = re.compile(r"([0-9]+(?:\.[0-9]+)*)-(?:.*\.)?([0-9]+)")
-"""``4.1.0-260247``; from ESXi 7 on ``8.0.0-1.0.20513097``, where the build is the last number."""
+"""Version and build, ``4.1.0-260247``; from ESXi 7 on ``8.0.0-1.0.20513097``, where the build is the last number."""
 
 PRODUCT_OF_3: Final = "VMware ESX Server 3i"
 _MOST_ASKED: Final = 8
-"""Modules that are asked for the version: before the kernel proper come what starts it and three that are empty."""
+"""Modules that are searched for the version: the kernel proper follows its starter and three empty modules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,32 @@ class SystemModule:
     """One module that the boot loader loads; the first one is the kernel."""
 
     name: str
-    """As the configuration spells it."""
+    """Name as spelled in the configuration."""
     arguments: str
-    """What it is told."""
+    """Arguments that the loader passes to it."""
     file: File | None
-    """Its file; None where it is missing."""
+    """File of the module; None where it is missing."""
 
     @property
     def size(self) -> int | None:
-        """Bytes, compressed as it is."""
+        """Bytes of its file, which is compressed; None where it is missing."""
         return None if self.file is None else self.file.size
 
     @property
     def missing(self) -> Problem:
-        """The problem that it is not there, where it is not."""
+        """Problem that its file is missing; only for a module without one."""
         return Problem("boot module", f"{self.name!r} is not there")
 
     def sha256(self) -> str | None:
-        """Hash of the file, in hexadecimal; reads it whole."""
+        """SHA-256 of its file, in hexadecimal; None where it is missing. Reads it whole."""
         return None if self.file is None else self.file.sha256()
 
     def open(self) -> Module:
-        """What it is.
+        """Opened module.
 
         Raises:
             PathNotFound: Its file is missing.
-            CorruptImage: Its compression can't be opened.
+            CorruptImage: The compression can't be opened.
         """
         if self.file is None:
             raise PathNotFound(f"module {self.name!r} is not there")
@@ -68,16 +68,16 @@ class SystemModule:
 
 
 class System:
-    """What an image boots. Nothing is read before it is asked for."""
+    """The system that an image boots. Its parts are read when they are first needed."""
 
     def __init__(self, image: Image, bank: int | str | None = None) -> None:
-        """Find what boots; arguments and errors of `find_bootable`."""
+        """The system of a boot bank or CD; arguments and errors of `find_bootable`."""
         self._image = image
         self._bootable: Bootable = find_bootable(image, bank)
 
     @property
     def partition(self) -> int | None:
-        """Number of the partition that this is the system of."""
+        """Number of the partition that contains the system; None for a CD around the disk."""
         return self._bootable.number
 
     @property
@@ -87,12 +87,12 @@ class System:
 
     @property
     def active_bank(self) -> BootBank | None:
-        """The bank that the boot loader starts; None where it would start none."""
+        """Bank that the boot loader starts; None where it would start none."""
         return self._image.partitions.active_bank
 
     @property
     def configuration(self) -> BootConfig | None:
-        """The ``boot.cfg``; None where there is none."""
+        """Content of ``boot.cfg``; None without that file."""
         return self._bootable.configuration
 
     @cached_property
@@ -115,7 +115,7 @@ class System:
 
     @cached_property
     def identity(self) -> tuple[str | None, str | None, str | None]:
-        """Product, version and build: by ``boot.cfg``, else by the text in the first modules that are programs."""
+        """Product, version and build by ``boot.cfg``, or else by the text in the first modules that are programs."""
         return identify(self._bootable)
 
     @property
@@ -125,24 +125,24 @@ class System:
 
     @property
     def version(self) -> str | None:
-        """Its version, such as "4.1.0"."""
+        """Version, such as "4.1.0"."""
         return self.identity[1]
 
     @property
     def build(self) -> str | None:
-        """Its build, such as "260247"."""
+        """Build, such as "260247"."""
         return self.identity[2]
 
     @cached_property
     def files(self) -> SystemTree:
-        """The files of all modules, each overlaid on those before it, as the hypervisor would see them."""
+        """Files of all modules, each overlaid on those before it, as the hypervisor would see them."""
         return SystemTree(self.modules)
 
     def to_dict(self, *, hashes: bool = False) -> dict[str, Any]:
-        """Plain values that go through `json.dumps`: what it is and what it loads.
+        """Version, boot banks and modules as plain values that `json.dumps` takes.
 
         Args:
-            hashes: With the hash of each module, for which all are read.
+            hashes: Whether to include the hash of each module, for which all are read.
         """
         active = self.active_bank
         return {
@@ -178,7 +178,7 @@ class System:
 
 
 def identify(bootable: Bootable) -> tuple[str | None, str | None, str | None]:
-    """Product, version and build: see `System.identity`."""
+    """Product, version and build; see `System.identity`."""
     product = version = build = None
     configuration = bootable.configuration
     if configuration is not None and (match := _BUILD.fullmatch(configuration.build or "")):
@@ -206,7 +206,7 @@ def _identity_of_kernel(modules: Iterable[SystemModule]) -> tuple[str | None, st
             if opened.kind == "elf":
                 found = max(found, opened.version, key=lambda known: sum(text is not None for text in known))
         except CorruptImage:
-            continue  # reading the module itself says so
+            continue  # reading the module itself reports it
         if found[1] is not None and found[2] is not None:
             break
     return found
@@ -215,7 +215,7 @@ def _identity_of_kernel(modules: Iterable[SystemModule]) -> tuple[str | None, st
 class SystemTree(FileTree):
     """The files of all modules by path, overlaid in load order.
 
-    Looking a path up reads the modules from the last one on until one has it; iterating reads them all.
+    Looking up a path reads the modules from the last one backwards until one has it; iterating reads them all.
     """
 
     def __init__(self, modules: tuple[SystemModule, ...]) -> None:
@@ -233,14 +233,14 @@ class SystemTree(FileTree):
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Where each symbolic link leads to, as it is written, by the link's path."""
+        """Target of each symbolic link as it is written, by the link's path."""
         return self._merge()[0].links
 
     def __getitem__(self, path: str) -> File:
-        """The file at `path`.
+        """File at `path`.
 
         Raises:
-            PathNotFound: There is no such file; it is also a KeyError.
+            PathNotFound: There is no such file; also a KeyError.
         """
         clean = "/".join(part for part in str(path).split("/") if part not in ("", "."))
         for number in reversed(range(len(self._modules))):
@@ -253,10 +253,10 @@ class SystemTree(FileTree):
         return super().__getitem__(clean)
 
     def origin(self, path: str) -> str:
-        """Name of the module that the file or link at `path` is from.
+        """Name of the module that contains the file or link at `path`.
 
         Raises:
-            PathNotFound: There is none.
+            PathNotFound: There is no such file or link.
         """
         tree, origins = self._merge()
         member = tree.get(path)
@@ -265,7 +265,7 @@ class SystemTree(FileTree):
         return self._modules[origins[path]].name
 
     def overlaid(self, path: str) -> tuple[str, ...]:
-        """Names of all modules that hold something at `path`, the one that counts last."""
+        """Names of all modules that have an entry at `path`, in load order: the last one is used."""
         self._merge()
         return tuple(
             module.name
@@ -300,7 +300,7 @@ class SystemTree(FileTree):
             return None  # a link
 
     def _archive(self, number: int) -> Archive | None:
-        """The archive in a module; None where it is none, is missing or can't be opened."""
+        """Archive in a module; None where it is not an archive, is missing or can't be opened."""
         with self._lock:
             if number not in self._opened:
                 self._opened[number] = self._open(self._modules[number])

@@ -1,7 +1,7 @@
-"""Damaged bzip2 data with what is behind the damage in its place, where the size of the whole is known otherwise.
+"""Damaged bzip2 data of known total size, with the healthy blocks behind the damage in their place.
 
-The decoded size of a damaged block is not known, but where the data should end is: a disk ends with its last partition.
-Counted back from there, the healthy blocks that reach to the end have their place, and only what is between is lost.
+The decoded size of a damaged block is unknown, but the end of the data is known: a disk ends with its last partition.
+The healthy blocks that reach to the end are placed by counting back from it, and only the data between is lost.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from vmvisor_image.streams.reading import prefetch, skip_zeros
 from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 
 _BETWEEN_STREAMS: Final = 8 * 14 + 7
-"""Bits between two blocks that follow each other, at most: the end of a stream (10 bytes), padding, a header (4)."""
+"""Largest number of bits between successive blocks: the end of a stream (10 bytes), padding, and a header (4 bytes)."""
 _KEPT: Final = 8
-"""Decoded blocks that are kept."""
+"""Number of decoded blocks that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +32,27 @@ class _PlacedBlock:
     """A healthy block behind the damage."""
 
     start_bit: int
-    """Where its magic starts, in bits from the start of the compressed source."""
+    """First bit of its magic, from the start of the compressed source."""
     start: int
     """First byte in the decoded data."""
     size: int
-    """Decoded bytes."""
+    """Number of decoded bytes."""
 
 
 class BridgedReader(Source):
-    """The decoded data as a `ReadAt`, in which the lost part is an error; any number of threads may read."""
+    """The decoded data as a `ReadAt`, in which reading the lost part is an error; any number of threads may read."""
 
     def __init__(self, reader: Bzip2Reader, source: ReadAt, size: int) -> None:
-        """Place what is behind the damage in data of `size` bytes; decodes all of it once.
+        """Place the healthy blocks behind the damage in data of `size` bytes, which decodes all of them once.
 
         Args:
-            reader: Reads the data before the damage.
-            source: The compressed data that it reads.
-            size: Decoded bytes in all.
+            reader: Reader of the data before the damage.
+            source: The compressed data of `reader`.
+            size: Number of all decoded bytes.
 
         Raises:
             InvalidArgument: The data is not damaged.
-            CorruptImage: Nothing healthy reaches to the end, or there is more than fits behind what is before.
+            CorruptImage: No healthy blocks reach to the end, or they are larger than the space behind the damage.
         """
         with contextlib.suppress(CorruptImage):
             _ = reader.size
@@ -64,7 +64,7 @@ class BridgedReader(Source):
         end = 0
         for block in reader.salvage():
             if block.start_bit - end > _BETWEEN_STREAMS:
-                found.clear()  # damaged again: what was before has no place
+                found.clear()  # damaged again: the blocks before it have no known place
             found.append((block.start_bit, block.end_bit, len(block.data)))
             end = block.end_bit
             self.meter.add(len(block.data))
@@ -80,7 +80,7 @@ class BridgedReader(Source):
                 found=f"{size - at}",
             )
         self.lost = (before, at)
-        """First byte that is lost, and the first one behind."""
+        """First lost byte, and the exclusive end of the lost bytes."""
         self._blocks: list[_PlacedBlock] = []
         for start_bit, _, length in found:
             self._blocks.append(_PlacedBlock(start_bit, at, length))
@@ -90,7 +90,7 @@ class BridgedReader(Source):
 
     @property
     def size(self) -> int:
-        """Decoded bytes in all."""
+        """Number of all decoded bytes."""
         return self._size
 
     @property
@@ -100,7 +100,7 @@ class BridgedReader(Source):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is damaged, and what is lost by it."""
+        """Damage in the data, and the range of bytes lost by it."""
         start, end = self.lost
         if start == end:
             return self._reader.problems
@@ -111,7 +111,7 @@ class BridgedReader(Source):
         """See `ReadAt.read_at`.
 
         Raises:
-            CorruptImage: The range touches what is lost.
+            CorruptImage: The range overlaps the lost bytes.
         """
         check_range(offset, length)
         if offset + length > self._size:
@@ -137,7 +137,7 @@ class BridgedReader(Source):
         return found[0] if len(found) == 1 else b"".join(found)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `Source.skip_zeros`; behind the damage nothing is known."""
+        """See `Source.skip_zeros`; zeros behind the damage are not skipped."""
         return skip_zeros(self._reader, offset, min(end, self.lost[0]))
 
     def prefetch(self, offset: int, length: int) -> None:
@@ -145,7 +145,7 @@ class BridgedReader(Source):
         prefetch(self._reader, offset, min(length, self.lost[0] - offset))
 
     def close(self) -> None:
-        """Close the reader of what is before."""
+        """Close the reader of the data before the damage."""
         self._reader.close()
 
     def _block(self, number: int) -> Block:

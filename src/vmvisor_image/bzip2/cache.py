@@ -1,4 +1,4 @@
-"""Decoded blocks kept in memory: the least recently used are compressed where that pays, and dropped at last."""
+"""Decoded blocks kept in memory: the least recently used are compressed where that pays, and finally dropped."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vmvisor_image.bzip2.decode import Block, Segment, new_map
 Key = TypeVar("Key")
 
 _OVERHEAD = 5000
-"""Bytes an entry takes beside its block's: the objects themselves, and a key of up to 4 kB. Without it a cache
-of zero runs, which hold nothing, would have no end."""
+"""Number of bytes an entry takes in addition to its block's: the objects themselves, and a key of up to 4 kB. Without
+it, a cache of runs of zeros, which take no bytes, would grow without end."""
 _COMPRESSION_LEVEL = 1
 _PAYS = 0.75
-"""A block is kept compressed when it is at most this part of its size."""
+"""Largest ratio of compressed to plain size at which a block is kept compressed."""
 _WORTH_A_TRY = 1 << 16
-"""Bytes under which a block is kept as it is."""
+"""Size in bytes below which a block is not compressed."""
 _REMEMBERED = 1 << 14
-"""Keys of dropped blocks that are remembered, to know those that come back."""
+"""Number of keys of dropped blocks that are remembered, to recognise blocks that come back."""
 _WORTH_A_MAP = 1 << 16
-"""Bytes under which memory of its own is not worth its pages."""
+"""Size in bytes below which data gets no memory map of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class _Packed:
     """A block whose bytes are compressed with zstd."""
 
     segments: tuple[Segment, ...]
-    """As `Block.segments`; the bytes are zstd frames."""
+    """Segments as in `Block.segments`, but with zstd frames for the bytes."""
     size: int
     held: int
-    """Bytes of memory the frames take."""
+    """Number of bytes of memory that the frames take."""
 
     def unpack(self) -> Block:
         import zstandard
@@ -44,9 +44,9 @@ class _Packed:
 
 
 class BlockCache(Generic[Key]):
-    """Blocks by key, up to a number of bytes but at least one block. Not thread-safe.
+    """Blocks by key, up to a limit in bytes but at least one block. Not thread-safe.
 
-    It is no `LruCache`, as what was not used for long goes on to another one, compressed, under one limit.
+    It is not an `LruCache`, because blocks not used recently are compressed and stay under the same limit.
     """
 
     def __init__(self, limit: int, *, decodes_quickly: bool = False) -> None:
@@ -64,13 +64,13 @@ class BlockCache(Generic[Key]):
         self._returned: set[Key] = set()
         """Keys of blocks here that were dropped before."""
         self._plain: OrderedDict[Key, Block] = OrderedDict()
-        """As they were put, the least recently used first."""
+        """Uncompressed blocks, least recently used first."""
         self._aged: OrderedDict[Key, Block | _Packed] = OrderedDict()
-        """Compressed where that pays, the least recently used first; each was used before any of `_plain`."""
+        """Blocks compressed where that pays, least recently used first; all were last used before those in `_plain`."""
         self._plain_bytes = self._aged_bytes = 0
 
     def get(self, key: Key) -> Block | None:
-        """The block, which is from now on the most recently used one; None when it is not here."""
+        """The block with that key, which becomes the most recently used one; None if it is not kept."""
         if key in self._plain:
             self._plain.move_to_end(key)
             return self._plain[key]
@@ -83,7 +83,7 @@ class BlockCache(Generic[Key]):
         return block
 
     def put(self, key: Key, block: Block) -> None:
-        """Keep a block; where there is no room, compress those that were not used for long, and drop the oldest."""
+        """Keep a block; where room is needed, compress the least recently used blocks, and drop the oldest."""
         if key in self._plain or key in self._aged:
             return
         if key in self._dropped:
@@ -100,7 +100,7 @@ class BlockCache(Generic[Key]):
                 self._drop(oldest)
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all blocks."""
         self._plain.clear()
         self._aged.clear()
         self._dropped.clear()
@@ -126,7 +126,7 @@ class BlockCache(Generic[Key]):
 
 
 def _pack(block: Block) -> Block | _Packed:
-    """The block compressed, or as it is where that does not pay."""
+    """Compressed block, or the block itself where compression does not pay."""
     if block.held < _WORTH_A_TRY:
         return block
     import zstandard

@@ -35,15 +35,15 @@ class Block:
     """A block's decoded bytes. Long runs of zeros are kept as their lengths: a block can hold 46 MB of them."""
 
     segments: tuple[Segment, ...]
-    """In order."""
+    """Parts of the decoded data, in order."""
     size: int
     """Decoded length in bytes."""
     held: int
-    """Bytes of memory the segments take."""
+    """Number of bytes of memory that the segments take."""
 
     @property
     def is_zero(self) -> bool:
-        """Whether it is known that all its bytes are zeros."""
+        """Whether all decoded bytes are known to be zeros."""
         return all(isinstance(segment, int) for segment in self.segments)
 
     def read(self, offset: int, length: int) -> list[bytes]:
@@ -114,13 +114,13 @@ class _BlockDecoder:
             self._fed += 1
 
     def feed(self, end_byte: int, limit: int) -> bytes:
-        """Feed the data up to `end_byte`; what comes out, at most `limit` bytes."""
+        """Decoded bytes, at most `limit`, after feeding the data up to `end_byte`."""
         piece = self._data[self._fed : end_byte]
         self._fed = max(self._fed, end_byte)
         return self._run(piece, limit)
 
     def drain(self, limit: int) -> bytes:
-        """More of what was fed already; `needs_input` does not tell, it is set while output is still waiting."""
+        """More decoded bytes of the data already fed; `needs_input` may be set even while output is still waiting."""
         return b"" if self._bz2.eof else self._run(b"", limit)
 
     def _run(self, piece: bytes | memoryview, limit: int) -> bytes:
@@ -185,7 +185,7 @@ def decode_unfollowed(data: bytes | memoryview, start_bit: int, level: int) -> t
 
 
 def _collect(decoder: _BlockDecoder, piece: bytes) -> Block | None:
-    """All that a decoder gives, which begins with `piece`; None for nothing."""
+    """Block of all remaining output of a decoder, after `piece`; None if there is no output."""
     segments: list[bytes | int] = []
     size = held = 0
     while piece:
@@ -205,7 +205,7 @@ def _collect(decoder: _BlockDecoder, piece: bytes) -> Block | None:
 
 
 def locate_end(data: bytes | memoryview, start_bit: int, level: int, candidates: Iterable[int]) -> int | None:
-    """Which of `candidates` (bits, ascending) is the end of the block at `start_bit`.
+    """The one of `candidates` (bits, ascending) that is the end of the block at `start_bit`.
 
     The block's bytes are fed up to one candidate after the other; its first byte comes out exactly when its last
     bit is in, so one pass over the block is enough however many false candidates it holds.

@@ -1,8 +1,8 @@
-"""Decoded data kept on disk as zstd, as far as it has been read: the second visit costs zstd's time.
+"""Cache of decoded data on disk, compressed with zstd, so that reading it again costs only zstd's time.
 
-A cache is a folder of *segments*, seekable zstd files that are written under a temporary name and never changed
-afterwards, so that any number of processes may use one. Each tells which source it belongs to. Every frame has a
-checksum; what is damaged is forgotten and decoded again.
+A cache is a directory of *segments*, seekable zstd files that are written under a temporary name and never changed
+afterwards, so that any number of processes may use it. Each segment records its source. Every frame has a checksum; a
+damaged frame is dropped, and its data decoded again.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.zstd_frames import compress_frame, decode_frame, seek_table
 
 LIMIT: Final = 4 << 30
-"""Bytes of all segments together."""
+"""Default limit of the size of all segments together, in bytes."""
 _FRAME_SIZE: Final = 1 << 18
 _LEVEL: Final = 1
 _SEGMENT = re.compile(r"([0-9a-f]{16})-[0-9a-f]{16}\.zst")
 _PART = re.compile(r"([0-9a-f]{16})-[0-9a-f]{16}\.part")
 _ABANDONED: Final = 86_400
-"""Seconds after which a segment that nobody finished, or has, is taken for that of a process that died."""
+"""Seconds after which an unfinished segment that no process holds is considered abandoned."""
 _FRAMES_IN_MEMORY: Final = 16
 _LARGEST_MAP: Final = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Stretch:
-    """A part of the decoded data that is kept."""
+    """A range of the decoded data that is kept."""
 
     start: int
     size: int
     frame_start: int
     frame_length: int
     segment: int
-    """Number of its segment; -1 for the one that is being written."""
+    """Index of its segment; -1 for the segment that is being written."""
 
 
 class DecodedCache:
-    """A source's decoded data, as far as it is kept; any number of threads may read and add."""
+    """The kept part of a source's decoded data; any number of threads may read and add."""
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class DecodedCache:
         limit: int = LIMIT,
         exclusive: bool = False,
     ) -> None:
-        """Open a cache; the folder is made when there is something to keep.
+        """Open a cache; the directory is created when there is something to keep.
 
         Args:
-            folder: Where the segments are.
-            fingerprint: Of the source.
-            limit: Bytes of all the source's segments together; what goes past that is not kept.
-            exclusive: The folder is for one source, so that segments of another one are of no use any more.
+            folder: Directory of the segments.
+            fingerprint: Fingerprint of the source.
+            limit: Largest size of all the source's segments together, in bytes; data past it is not kept.
+            exclusive: Whether the directory is for one source, so that segments of other sources are removed.
         """
         self.folder = Path(folder)
         self._fingerprint = fingerprint
@@ -80,22 +80,22 @@ class DecodedCache:
         self._lock = ForkSafeLock()
         self._segments: list[FileSource] = []
         self._stretches: list[_Stretch] = []
-        """Ascending by start."""
+        """Stretches in ascending order of their starts."""
         self._frames: LruCache[_Stretch, bytes] = LruCache(_FRAMES_IN_MEMORY)
         self._writer: _SegmentWriter | None = None
         self._may_write = True
         self._taken = 0
         self.hits = 0
-        """Reads that were answered from here."""
+        """Number of reads answered from the cache."""
         self._load()
 
     @property
     def size(self) -> int:
-        """Decoded bytes that are kept."""
+        """Number of decoded bytes that are kept."""
         return sum(stretch.size for stretch in self._stretches)
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes from `offset` as far as they are kept without a gap, at most `length`."""
+        """Bytes from `offset` up to the first gap in the kept data, at most `length`."""
         found: list[bytes] = []
         with self._lock:
             while length > 0:
@@ -114,17 +114,17 @@ class DecodedCache:
             return self._find(offset) is not None
 
     def add(self, start: int, segments: tuple[bytes | mmap.mmap | int, ...]) -> None:
-        """Keep decoded data from byte `start` on, as far as it is not kept yet: bytes, or numbers of zero bytes."""
+        """Keep decoded data from byte `start` on, given as bytes or numbers of zeros, where it is not yet kept."""
         with self._lock:
             try:
                 for at, size, data in _stretches_of(start, segments):
                     if self._may_write and self._taken < self._limit and self._find(at) is None:
                         self._add_one(at, size, data)
-            except OSError:  # the disk is full, or the folder can't be written: that is no reason not to read
+            except OSError:  # the disk is full, or the directory can't be written: reading goes on
                 self._give_up_writing()
 
     def close(self) -> None:
-        """Finish the segment that was written, if any."""
+        """Finish the segment that is being written, if any, and close the others."""
         with self._lock:
             writer, self._writer, self._may_write = self._writer, None, False
             if writer is not None:
@@ -137,7 +137,7 @@ class DecodedCache:
             self._frames.clear()
 
     def forget(self) -> None:
-        """Remove all that is kept: it may be misplaced."""
+        """Remove all kept data, which may be misplaced."""
         with self._lock:
             if self._writer is not None:
                 self._writer.abandon()
@@ -152,7 +152,7 @@ class DecodedCache:
             self._taken = 0
 
     def start_in_child(self) -> None:
-        """After a fork: the segment that is being written is the parent's."""
+        """Leave the segment that is being written to the parent, after a fork."""
         self._writer = None
         self._may_write = False
         self._stretches = [stretch for stretch in self._stretches if stretch.segment >= 0]
@@ -177,7 +177,7 @@ class DecodedCache:
         self._stretches.sort()
 
     def _load_segment(self, path: Path) -> bool:
-        """Take a segment in; False when it is of no use."""
+        """Whether a segment belongs to the source and is intact; its stretches are then added."""
         segment = FileSource(path)
         try:
             entries = _read_map(segment, self._fingerprint)
@@ -202,7 +202,7 @@ class DecodedCache:
         return None
 
     def _read_one(self, offset: int, length: int) -> bytes:
-        """From one stretch; nothing where none holds `offset`."""
+        """Bytes of one stretch from `offset`, at most `length`; empty where no stretch holds `offset`."""
         while (stretch := self._find(offset)) is not None:
             within = offset - stretch.start
             if not stretch.frame_length:
@@ -262,7 +262,7 @@ class _SegmentWriter:
         self.entries: list[DecodedMapEntry] = []
 
     def write(self, data: bytes) -> tuple[int, int]:
-        """Start and length of the new frame."""
+        """Write a frame, and return its first byte in the file and its length in bytes."""
         frame = compress_frame(data, _LEVEL)
         start = self._end
         self._write(frame)
@@ -270,7 +270,7 @@ class _SegmentWriter:
         return start, len(frame)
 
     def read(self, start: int, length: int) -> bytes:
-        """A frame, back from the file."""
+        """Bytes of a frame, read back from the file."""
         self._file.seek(start)
         return self._file.read(length) or b""
 
@@ -306,7 +306,7 @@ class _SegmentWriter:
 
 
 def _stretches_of(start: int, segments: tuple[bytes | mmap.mmap | int, ...]) -> Iterator[tuple[int, int, bytes | None]]:
-    """Start, size and bytes of each stretch; None for zeros."""
+    """First decoded byte, size and bytes of each stretch; None instead of the bytes for zeros."""
     for segment in segments:
         if isinstance(segment, int):
             yield start, segment, None
@@ -319,7 +319,7 @@ def _stretches_of(start: int, segments: tuple[bytes | mmap.mmap | int, ...]) -> 
 
 
 def _is_being_written(part: Path) -> bool:
-    """Whether the process that began a segment still has it, however long ago it wrote last."""
+    """Whether the process that began a segment still holds it, even if its last write was long ago."""
     with part.open("r+b", buffering=0) as file:
         return lock(file) is False
 
@@ -329,10 +329,10 @@ def _digest(header: DecodedMapHeader, table: bytes) -> bytes:
 
 
 def _read_map(segment: FileSource, fingerprint: bytes) -> list[DecodedMapEntry]:
-    """The entries of a segment's map.
+    """Entries of a segment's map.
 
     Raises:
-        CorruptImage: It has none, a damaged one, or that of another source.
+        CorruptImage: The segment has no map, a damaged one, or one for another source.
     """
 
     def refuse(reason: str) -> CorruptImage:

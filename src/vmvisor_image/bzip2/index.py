@@ -1,4 +1,4 @@
-"""What is where: which bits of the compressed source decode to which bytes."""
+"""Index of the blocks: the bits of the compressed source, and the bytes to which they decode."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 BLOCK_UNIT: Final = 100_000
-"""Symbols that a block of level 1 holds before its runs are expanded."""
+"""Number of symbols in a block of level 1 before its runs are expanded."""
 
 
 def largest_size(level: int) -> int:
-    """Bytes that a block of that level decodes to at most.
+    """Largest number of bytes to which a block of that level decodes.
 
     Four equal bytes and a count of up to 255 more are a run: 259 bytes in 5 symbols. libbz2's compressor ends runs at
-    255 bytes, 7-Zip's does not, and every decoder takes both.
+    255 bytes, 7-Zip's does not, and every decoder accepts both.
     """
     return level * BLOCK_UNIT // 5 * 259
 
@@ -25,33 +25,33 @@ class BlockEntry:
     """One block whose place in the decoded data is known."""
 
     start_bit: int
-    """Where its magic starts, in bits from the start of the compressed source."""
+    """First bit of its magic, from the start of the compressed source."""
     end_bit: int
-    """Where the next magic starts, exclusive end of the block."""
+    """Exclusive end of the block, which is the first bit of the next magic."""
     level: int
     """Block size of its stream, in units of 100,000 bytes."""
     start: int
-    """Its first byte, in bytes from the start of the decoded data."""
+    """First byte of the block, from the start of the decoded data."""
     size: int
-    """Its decoded length in bytes."""
+    """Decoded length in bytes."""
     crc: int
-    """CRC of its decoded bytes, as its header has it."""
+    """CRC of the decoded bytes, from the block's header."""
     is_zero: bool = False
-    """Whether all its bytes are zeros."""
+    """Whether all decoded bytes are zeros."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the chain of blocks goes on: all that needs to be known of what was passed."""
+    """Place where the chain of blocks continues, with everything needed from the blocks before it."""
 
     bit: int
-    """Where the next block's magic starts."""
+    """First bit of the next block's magic."""
     level: int
     """Block size of its stream, in units of 100,000 bytes."""
     start: int
-    """Decoded bytes before that block."""
+    """Number of decoded bytes before that block."""
     crc: int
-    """Combined CRC of its stream's blocks before it."""
+    """Combined CRC of the blocks before it in the same stream."""
 
 
 class BlockIndex:
@@ -64,7 +64,7 @@ class BlockIndex:
         self._entries = list(entries)
 
     def append(self, entry: BlockEntry) -> None:
-        """Add the next block, which starts where the last one ended; one that is known already changes nothing."""
+        """Add the next block, which must start at the end of the last one; a block that is already known is ignored."""
         if entry.start == self.end:
             self._entries.append(entry)
 
@@ -76,7 +76,7 @@ class BlockIndex:
 
     @property
     def end(self) -> int:
-        """Decoded bytes that the known blocks cover."""
+        """Number of decoded bytes in the known blocks."""
         if not self._entries:
             return 0
         last = self._entries[-1]

@@ -1,7 +1,7 @@
-"""A block index kept in a file: what was found out about a source once need not be found out again.
+"""A block index kept in a file, so that the blocks of a source need not be found again.
 
-It is never believed blindly: a file of another version, of another source or with a flipped bit is rejected as a
-whole, and a block that does not decode to what the index says of it makes the reader drop the index.
+It is never trusted blindly: a file of another version, of another source or with a flipped bit is rejected as a whole,
+and the reader drops the index if a block does not decode as the index describes it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from vmvisor_image.schemas.bzip2_index import MAGIC, VERSION, Bzip2IndexHeader
 
 INDEX_SUFFIX = ".vmvisor-index"
 CACHE_SUFFIX = ".vmvisor-cache"
-"""Of the folder that keeps decoded data."""
+"""Suffix of the directory for decoded data."""
 _LEAST_BLOCK_BITS = 100
-"""No bzip2 block is shorter: magic, CRC, origin and the map of symbols alone have 113 bits."""
+"""Lower bound of a block's length in bits: magic, CRC, origin and the map of symbols alone have 113 bits."""
 _COLUMNS = 5
 _ZERO_FLAG = 0x10
-"""Beside the level of a block whose bytes are all zeros."""
+"""Flag added to the level of a block whose bytes are all zeros."""
 _COMPRESSION_LEVEL = 9
 _SLACK = 1 << 16
-"""Bytes by which a table that can't be compressed may grow."""
+"""Largest growth in bytes of a table that can't be compressed."""
 
 
 class IndexRejected(CorruptImage):
     """A saved index is damaged, of another version, or of another source.
 
     Attributes:
-        is_foreign: The file is something else, no saved index at all.
+        is_foreign: Whether the file is not a saved index at all.
     """
 
     is_foreign = False
@@ -49,28 +49,28 @@ class IndexRejected(CorruptImage):
 
 @dataclass(frozen=True, slots=True)
 class SavedIndex:
-    """What an index file holds."""
+    """Content of an index file."""
 
     entries: tuple[BlockEntry, ...]
     place: Place | None
-    """Where the chain goes on; None where the index is complete."""
+    """Place where the chain continues; None where the index is complete."""
     garbage: int | None
-    """Where bytes that are not bzip2 follow the last stream."""
+    """First byte after the last stream that is not bzip2, from the source's start; None where there is none."""
     is_damaged: bool = False
-    """The source is damaged where the chain would go on: that was found out without a saved index."""
+    """Whether the source is damaged where the chain would continue, as found without a saved index."""
 
 
 def load_index(path: str | os.PathLike[str], fingerprint: bytes, source_size: int) -> SavedIndex:
-    """Read an index file.
+    """Content of an index file.
 
     Args:
-        path: The file.
-        fingerprint: Of the source that it has to be made of.
-        source_size: Compressed bytes of that source.
+        path: Path of the file.
+        fingerprint: Fingerprint of the source that the index must belong to.
+        source_size: Number of compressed bytes of that source.
 
     Raises:
         OSError: The file can't be read.
-        IndexRejected: It is not an index of that source.
+        IndexRejected: The file is not an index of that source.
     """
     data = _read(path, Bzip2IndexHeader.length() + source_size * 8 // _LEAST_BLOCK_BITS * _COLUMNS * 8 + _SLACK)
     if len(data) < Bzip2IndexHeader.length() or data[: len(MAGIC)] != MAGIC:
@@ -95,12 +95,12 @@ def load_index(path: str | os.PathLike[str], fingerprint: bytes, source_size: in
 
 
 def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: bytes) -> None:
-    """Write an index file; it appears whole or not at all, also where two processes write at once.
+    """Write an index file; it appears whole or not at all, even if two processes write at the same time.
 
     Raises:
-        DestinationExists: What is there is no file.
+        DestinationExists: Something other than a file is at `path`.
         DestinationFull: There is no room left.
-        DestinationFailed: It can't be written for another reason.
+        DestinationFailed: The file can't be written for another reason.
     """
     payload = _pack(index.entries)
     place = index.place
@@ -126,7 +126,7 @@ def save_index(path: str | os.PathLike[str], index: SavedIndex, fingerprint: byt
 
 
 def _read(path: str | os.PathLike[str], most: int) -> bytes:
-    """A file of at most `most` bytes; anything longer or of another kind is no index, and is not waited for."""
+    """Content of a regular file of at most `most` bytes; empty for anything else, which can't be an index."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with io.FileIO(os.open(path, flags), "rb") as file:
         found = os.fstat(file.fileno())
@@ -134,9 +134,9 @@ def _read(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def default_paths(source_path: str | os.PathLike[str], suffix: str = INDEX_SUFFIX) -> tuple[Path, ...]:
-    """Where the index of a file is kept unless a place is named: beside it, else in the user's cache folder.
+    """Default paths for the index of a file, in order: beside the file, then in the user's cache directory.
 
-    There is nothing beside a URL: its index is kept in the cache folder only. Where the user has no home there is none.
+    For a URL there is only the one in the cache directory, which is left out where the user has no home directory.
     """
     text = os.fspath(source_path)
     beside: tuple[Path, ...] = ()
@@ -151,10 +151,10 @@ def default_paths(source_path: str | os.PathLike[str], suffix: str = INDEX_SUFFI
 
 
 def cache_folder() -> Path:
-    """This library's folder among the user's caches.
+    """Directory of this library among the user's caches.
 
     Raises:
-        RuntimeError: The user has no home.
+        RuntimeError: The user has no home directory.
     """
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local"
@@ -205,7 +205,11 @@ def _unpack(payload: bytes, count: int) -> tuple[BlockEntry, ...]:
 
 
 def _check(entries: Sequence[BlockEntry], place: Place | None, source_bits: int) -> None:
-    """Refuse what no source could have."""
+    """Refuse entries and a place that no source could have.
+
+    Raises:
+        IndexRejected: The index has such an entry or place.
+    """
     bit = 0
     for entry in entries:
         if not (

@@ -45,35 +45,35 @@ from vmvisor_image.streams.source import Source, check_range, past_end
 _CACHE_BYTES = 64_000_000
 _REMEMBERED_BYTES = 4 << 20
 _SHORT_BITS = 8 * 4096
-"""Blocks up to this compressed length are remembered by their bits: a disk's empty space is made of equal ones."""
+"""Longest compressed block, in bits, that is remembered by its bits: a disk's empty space consists of equal blocks."""
 _BLOCKS_AHEAD = 3
-"""Blocks in work or waiting, per thread: enough that no thread idles while one block is consumed."""
+"""Number of blocks per thread that are being decoded or waiting: enough to keep every thread busy."""
 _BLOCK_BYTES = 900_000
-"""What a block usually decodes to."""
+"""Usual number of decoded bytes of a block."""
 _PATIENCE = 0.01
-"""Seconds after which a thread looks whether the block it waits for has been passed by another one."""
+"""Seconds after which a waiting thread checks whether another thread has passed the block it needs."""
 _ENDLESS = 1 << 63
-"""Past the end of any data."""
+"""Offset past the end of any data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bzip2Stats:
-    """What a reader has done so far."""
+    """Statistics of a reader's work so far."""
 
     blocks_known: int
-    """Blocks whose place in the decoded data is known: every block up to the furthest byte that was needed."""
+    """Number of blocks whose place in the decoded data is known: all up to the furthest byte that was needed."""
     blocks_decoded: int
-    """Blocks that were decoded, those decoded again included."""
+    """Number of blocks that were decoded, including repeated decoding."""
     blocks_repeated: int
-    """Blocks that were not decoded because a short block with the same bits had been."""
+    """Number of blocks not decoded because a short block with the same bits was remembered."""
 
 
 class Bzip2Reader(Source):
     """The decoded data of a bzip2 source as a `ReadAt`; any number of threads may read.
 
     The first access to an offset decodes every block up to it, because a block's decoded size can't be known
-    otherwise; after that each block is decoded by itself. What `prefetch` announces is decoded ahead in a pool
-    of threads, and nothing is decoded past it.
+    otherwise; after that each block is decoded by itself. Ranges announced by `prefetch` are decoded ahead in a pool
+    of threads, and nothing is decoded past them.
     """
 
     def __init__(
@@ -90,25 +90,25 @@ class Bzip2Reader(Source):
         """Read the first stream's header, and the index where there is one.
 
         Args:
-            source: The compressed bytes: any `ReadAt`, or anything else that `Image.open` takes. What was opened for
-                the reader is closed with it; what the caller opened stays open.
-            threads: Threads that decode; None for one a core.
-            cache_bytes: Memory for decoded blocks.
-            meter: Counts what is decoded, and ends it where that is too much.
-            progress: Told of each block that is passed for the first time.
-            index: A file to keep the block index in: what it tells is used, and `close` writes it when more is known.
-                "auto" for the usual places of a source that is a file: beside it, else in the user's cache folder;
-                that none of them can be written is no error then. One that is damaged, or of another source, is
-                rejected and made anew; see `index_rejection`.
-            cache: A folder to keep what is decoded in, as zstd, for the next time; True for the usual places of a
-                source that is a file, as with `index`. An index is kept too, in that folder or where "auto" has it.
-                Nothing is kept of a source that has neither a time nor a version, as it could not be told from another.
+            source: The compressed bytes: any `ReadAt`, or anything else that `Image.open` takes. A source opened by the
+                reader is closed with it; one opened by the caller stays open.
+            threads: Number of decoding threads; None for one per core.
+            cache_bytes: Memory for decoded blocks, in bytes.
+            meter: Counter of decoded bytes, which ends decoding at its limit.
+            progress: Called for each block that is passed for the first time.
+            index: File for the block index, which is used if it exists, and written by `close` when more is known.
+                "auto" for the usual places of a source that is a file: beside it, otherwise in the user's cache
+                directory; it is then no error if none of them can be written. An index that is damaged or belongs to
+                another source is rejected and made anew; see `index_rejection`.
+            cache: Directory for decoded data, kept as zstd for later readers; True for the usual places of a source
+                that is a file, as with `index`. An index is also kept, in that directory or in the places of "auto".
+                Nothing is kept of a source with neither a time nor a version, which can't be distinguished from others.
 
         Raises:
             OSError: The source is a path, and its file can't be opened.
             CorruptImage: The source is not bzip2.
-            InvalidArgument: `threads` is below 1, or `index` names a file that is no index.
-            DestinationFailed: What `index` names can't be read.
+            InvalidArgument: `threads` is below 1, or `index` is an existing file that is not an index.
+            DestinationFailed: The file `index` can't be read.
         """
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
@@ -152,14 +152,14 @@ class Bzip2Reader(Source):
             self._index_paths = (index,)
         self._kept = self._open_cache(cache)
         self.index_rejection: IndexRejected | None = None
-        """Why a saved index was not used."""
+        """Error for which a saved index was not used; None without one."""
         self.index_path: str | None = None
-        """The file that the index was read from, or was last written to by `close`."""
+        """Path of the file that the index was read from, or was last written to by `close`."""
         self._walk_lock = threading.RLock()
-        """Held while a block is passed; reentrant, so that `progress` may read."""
+        """Lock held while a block is passed; reentrant, so that `progress` may read."""
         self._walk = BlockWalk(source, self._engine, self._start, self._decode_slowly, self._load_index())
         self._lock = threading.RLock()
-        """Guards what follows; held only for moments, and nothing is waited for while it is."""
+        """Lock of the attributes that follow; held only briefly, and never while waiting."""
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self._cache: BlockCache[BlockEntry] = self._new_cache(cache_bytes)
@@ -186,7 +186,7 @@ class Bzip2Reader(Source):
 
     @property
     def healthy_size(self) -> int:
-        """Decoded bytes up to the end of the furthest block that was passed."""
+        """Number of decoded bytes up to the end of the furthest block that was passed."""
         return self._walk.index.end
 
     @property
@@ -206,29 +206,29 @@ class Bzip2Reader(Source):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found so far that is no part of the data: bytes after the last stream, a failed check."""
+        """Problems found so far: bytes after the last stream, and damage that ended the data."""
         failure, trailing = self._walk.failure, self._walk.trailing
         found = (trailing, None if failure is None else Problem.of(failure))
         return tuple(problem for problem in found if problem is not None)
 
     @property
     def stats(self) -> Bzip2Stats:
-        """What was done so far."""
+        """Statistics of the work so far."""
         with self._lock:
             return Bzip2Stats(len(self._walk.index), self._decoded, self._repeated)
 
     @property
     def streams_known(self) -> int:
-        """Streams that hold the blocks known so far; a stream that holds none is not counted."""
+        """Number of streams that hold the blocks known so far; a stream without blocks is not counted."""
         index = self._walk.index
-        # Between two blocks of one stream there is nothing.
+        # Blocks of the same stream are adjacent.
         joints = sum(index[number].start_bit != index[number - 1].end_bit for number in range(1, len(index)))
         return joints + 1 if len(index) else 0
 
     def check_blocks(self) -> tuple[tuple[str, int], ...]:
-        """Numbers of the blocks and streams whose check sums are right, by name, once all of it was decoded.
+        """Numbers of the blocks and streams with the right checksums, by name, after decoding all of them.
 
-        Where damage hides the end, also what is behind the damage.
+        If the data is damaged, the healthy blocks behind the damage, and their bytes, are also counted.
         """
         counts: tuple[tuple[str, int], ...] = (("blocks", self.stats.blocks_known), ("streams", self.streams_known))
         try:
@@ -239,7 +239,7 @@ class Bzip2Reader(Source):
         return counts
 
     def count_blocks(self) -> int:
-        """How many blocks the source holds, found by their magic without decoding; reads all of it."""
+        """Number of blocks in the source, found by their magic without decoding; reads the whole source."""
         return count_blocks(self._source, self._engine.find_magic)
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -255,7 +255,11 @@ class Bzip2Reader(Source):
         return data
 
     def read_up_to(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`; fewer only at the end of the data."""
+        """At most `length` bytes from `offset`; fewer only at the end of the data.
+
+        Raises:
+            CorruptImage: A block up to the range's end is damaged.
+        """
         check_range(offset, length)
         self._check_open()
         start, end = offset, offset + length
@@ -276,7 +280,7 @@ class Bzip2Reader(Source):
             entry = walk.index[number]
             block = self._block(walk, number, end)
             if block is None:
-                # Not what the index says: a wrong index may have misplaced what was read so far, too.
+                # The index is wrong here, and may also have misplaced the data read so far.
                 if not self._drop_index(walk):
                     raise _changed(entry)
                 offset = start
@@ -288,7 +292,7 @@ class Bzip2Reader(Source):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `vmvisor_image.streams.reading.skip_zeros`: the index knows blocks that are all zeros."""
+        """See `vmvisor_image.streams.reading.skip_zeros`; the index records blocks that are all zeros."""
         index = self._walk.index
         while offset < min(end, index.end):
             entry = index[index.find(offset)]
@@ -298,7 +302,7 @@ class Bzip2Reader(Source):
         return min(offset, end)
 
     def prefetch(self, offset: int, length: int) -> None:
-        """Announce that a range will be read: blocks are decoded ahead up to its end and no further."""
+        """Announce that a range will be read: blocks are decoded ahead up to its end, but not past it."""
         check_range(offset, length)
         end = offset + length
         self._announced = (offset, end)
@@ -310,9 +314,9 @@ class Bzip2Reader(Source):
                 self._walk_lock.release()
 
     def salvage(self) -> Iterator[SalvagedBlock]:
-        """The healthy blocks behind the damage that ended the data, none where there is none.
+        """The healthy blocks behind the damage that ended the data; empty without damage.
 
-        Reads up to the damage first. Where these blocks belong in the decoded data can't be known.
+        Reads up to the damage first. The place of these blocks in the decoded data is unknown.
         """
         with contextlib.suppress(CorruptImage):
             self._walk_past(_ENDLESS, _ENDLESS)
@@ -324,10 +328,10 @@ class Bzip2Reader(Source):
         return open_stream(self)
 
     def save_index(self, path: str | os.PathLike[str]) -> None:
-        """Write what is known so far of where the blocks are; it appears whole or not at all.
+        """Write an index of the blocks known so far; the file appears whole or not at all.
 
         Raises:
-            DestinationFailed: It can't be written.
+            DestinationFailed: The file can't be written.
         """
         with self._walk_lock:
             saved = self._walk.snapshot()
@@ -336,7 +340,7 @@ class Bzip2Reader(Source):
     def close(self) -> None:
         """Stop the threads and write the index, where one is kept; later reads raise `ClosedError`.
 
-        A source that was not opened for it stays open.
+        A source opened by the caller stays open.
 
         Raises:
             DestinationFailed: The index can't be written.
@@ -361,8 +365,8 @@ class Bzip2Reader(Source):
         return (_reopen, given)
 
     def start_in_child(self) -> None:
-        """After a fork: the threads, and what they were at, are the parent's."""
-        if not self._lock.acquire(blocking=False):  # a thread that is not here was changing what it guards
+        """Leave the threads, and the work that they were doing, to the parent, after a fork."""
+        if not self._lock.acquire(blocking=False):  # a thread of the parent was changing what it guards
             self._cache, self._repeats = self._new_cache(self._cache.limit), BlockCache(self._repeats.limit)
         self._walk_lock, self._lock = threading.RLock(), threading.RLock()
         self._pool = None
@@ -398,7 +402,7 @@ class Bzip2Reader(Source):
                 continue
             except IndexRejected as error:
                 if error.is_foreign and not self._index_is_optional:
-                    raise InvalidArgument(f"{os.fspath(path)} is no index, and would be overwritten") from error
+                    raise InvalidArgument(f"{os.fspath(path)} is not an index, and would be overwritten") from error
                 self.index_rejection = copy.copy(error)
             except OSError as error:
                 if not self._index_is_optional:
@@ -411,7 +415,7 @@ class Bzip2Reader(Source):
         return None
 
     def _keep_index(self) -> None:
-        """Write the index to the first of its places that takes it, if more is known than is written there."""
+        """Write the index to the first of its paths that can be written, if it has more blocks than the saved one."""
         known = len(self._walk.index)
         if known <= self._walk.saved_blocks:
             return
@@ -435,7 +439,7 @@ class Bzip2Reader(Source):
         return self._threads * _BLOCKS_AHEAD if self._threads > 1 else 1
 
     def _walk_past(self, offset: int, goal: int) -> None:
-        """Pass blocks until the one with decoded byte `offset` is known, or as far as the source goes.
+        """Pass blocks until the one with decoded byte `offset` is known, or the data ends.
 
         Blocks up to decoded byte `goal` are decoded ahead.
         """
@@ -453,7 +457,7 @@ class Bzip2Reader(Source):
         return walk.index.end > offset or walk.finished
 
     def _step(self, goal: int) -> None:
-        """Pass one block; the walk's lock is held."""
+        """Pass one block, while the caller holds the walk's lock."""
         self._meter.check()
         walk = self._walk
         walk.plan(max(goal, self._announced[1]), self._depth)
@@ -463,10 +467,10 @@ class Bzip2Reader(Source):
             raise ClosedError("bzip2 data: closed while it was read") from None
         except CorruptImage:
             if not walk.damage_is_known and self._drop_index(walk):
-                return  # perhaps it is the index that is wrong
+                return  # the index may be wrong, not the data
             raise
         if walk.failure is not None and not walk.damage_is_known and self._drop_index(walk):
-            return  # the block is good, the stream that it ends does not seem to be
+            return  # the block is good, but the stream that it ends seems damaged
         self._keep(entry, block)
         if self._kept is not None:
             self._kept.add(entry.start, block.segments)
@@ -476,7 +480,7 @@ class Bzip2Reader(Source):
             self._progress(self._total if is_end and self._total is not None else entry.end_bit // 8, self._total)
 
     def _drop_index(self, walk: BlockWalk) -> bool:
-        """Start again without the saved index, where `walk` has one or another thread did so; else False."""
+        """Whether the walk was started again without the saved index of `walk`, by this call or another thread."""
         with self._walk_lock:
             if self._walk is not walk:
                 return True
@@ -495,9 +499,9 @@ class Bzip2Reader(Source):
             raise copy.copy(self._walk.failure)
 
     def _block(self, walk: BlockWalk, number: int, end: int) -> Block | None:
-        """A known block, from memory or decoded now, with those after it up to `end` started.
+        """A known block, from memory or decoded now; decoding of the blocks after it, up to byte `end`, is started.
 
-        None when it does not decode to what the index says of it.
+        None if the block does not decode as the index describes it.
         """
         self._meter.check()
         first, last = self._announced
@@ -544,10 +548,10 @@ class Bzip2Reader(Source):
                 self._cache.put(entry, block)
 
     def _start(self, start_bit: int, end_bit: int, level: int) -> Future[Decoded | None]:
-        """Start decoding a block that the walk comes to; a short one is decoded at once.
+        """Start decoding a block on the way of the walk; a short one is decoded immediately.
 
-        Short blocks are a disk's empty space, mostly remembered ones, or the 19 bytes that end each stream of
-        pbzip2. What they decode to can't be guessed and decides what needs to be decoded ahead after them.
+        Short blocks are a disk's empty space, mostly remembered, or the 19 bytes that end each stream of pbzip2. Their
+        decoded size can't be guessed, but determines which blocks after them need to be decoded ahead.
         """
         if end_bit - start_bit > _SHORT_BITS:
             return self._submit(start_bit, end_bit, level)

@@ -1,6 +1,6 @@
-"""What can still be had behind a damaged block: every healthy one, each by itself.
+"""Recovery of the healthy blocks behind a damaged one, each by itself.
 
-The decoded size of a damaged block is not known, so where the blocks after it belong is not known either.
+The decoded size of a damaged block is unknown, and so is the place of the blocks after it in the decoded data.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from vmvisor_image.errors import TruncatedImage
 from vmvisor_image.streams.source import ReadAt
 
 _LARGEST_LEVEL = 9
-"""Decodes blocks of every level: it only bounds their size."""
+"""Level with which blocks of every level decode, since it only bounds their size."""
 
 
 @dataclass(frozen=True, slots=True)
 class SalvagedBlock:
-    """A healthy block whose place in the decoded data is not known."""
+    """A healthy block whose place in the decoded data is unknown."""
 
     start_bit: int
-    """Where its magic starts, in bits from the start of the compressed source."""
+    """First bit of its magic, from the start of the compressed source."""
     end_bit: int
-    """Where it ends, exclusive; rounded up to a byte where no magic follows it."""
+    """Exclusive end in bits; rounded up to a byte where no magic follows the block."""
     data: bytes
-    """What it decodes to; its CRC matched. At most 46 MB."""
+    """Decoded bytes, whose CRC matched; at most 46 MB."""
 
 
 def salvage(engine: Engine, source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:

@@ -16,9 +16,9 @@ from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 
 BLOCK_MAGIC = 0x314159265359
-"""Begins each block: pi."""
+"""Magic at the start of each block: pi."""
 END_MAGIC = 0x177245385090
-"""Ends a stream: the square root of pi. The stream's combined CRC follows."""
+"""Magic at the end of a stream: the square root of pi. The stream's combined CRC follows."""
 MAGIC_BITS = 48
 CRC_BITS = 32
 
@@ -26,20 +26,20 @@ FindMagic = Callable[[bytes, int, int], list[int]]
 """Finds a magic in data, starting within so many bytes; see `find_magic`."""
 
 WINDOW = 1 << 18
-"""Compressed bytes looked through in one step, so that the decoding threads are not kept from the GIL for long."""
+"""Number of compressed bytes searched in one step, so that decoding threads do not wait long for the GIL."""
 _TAIL = 6
-"""Bytes past a window that a magic starting in its last byte may reach."""
+"""Number of bytes past a window that a magic starting in its last byte may cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Alignment:
-    """How a magic looks when it starts `shift` bits into a byte."""
+    """Bytes of a magic that starts `shift` bits into a byte."""
 
     shift: int
     whole: bytes
-    """The bytes that the magic fills entirely."""
+    """Bytes that the magic fills entirely."""
     lead: int
-    """Bytes before `whole` that the magic shares (0 or 1)."""
+    """Number of bytes before `whole` that the magic shares (0 or 1)."""
     head: int
     """The low ``8 - shift`` bits of the shared byte before `whole`."""
     tail: int
@@ -80,9 +80,9 @@ def _shared_bits_match(data: bytes, at: int, alignment: _Alignment) -> bool:
 
 
 class MagicScanner:
-    """The candidates of one magic in a source, found window by window as they are asked for.
+    """Candidates of one magic in a source, found window by window on demand.
 
-    What was found is kept until `forget` is called. Not thread-safe.
+    Candidates are kept until `forget` is called. Not thread-safe.
     """
 
     def __init__(self, source: ReadAt, magic: int, start_bit: int = 0, find: FindMagic = find_magic) -> None:
@@ -96,11 +96,11 @@ class MagicScanner:
         self._at_end = False
 
     def covers(self, bit: int) -> bool:
-        """Whether what follows `bit` is known, or is what will be looked through next."""
+        """Whether the data after `bit` was searched, or will be searched next."""
         return self._kept_from <= bit <= max(self._next_window * 8, self._from)
 
     def after(self, bit: int) -> int | None:
-        """The first candidate past `bit`, or None when there is none up to the source's end."""
+        """First candidate after `bit`; None when there is none up to the source's end."""
         while not self._found or self._found[-1] <= bit:
             if self._at_end:
                 return None
@@ -108,14 +108,14 @@ class MagicScanner:
         return self._found[bisect_right(self._found, bit)]
 
     def between(self, first: int, last: int) -> int | None:
-        """The first candidate past `first` and before `last`, or None; `last` bounds the search."""
+        """First candidate after bit `first` and before bit `last`, which also ends the search; None without one."""
         while not self._at_end and self._next_window * 8 < last and not (self._found and self._found[-1] > first):
             self._scan_window()
         place = bisect_right(self._found, first)
         return self._found[place] if place < len(self._found) and self._found[place] < last else None
 
     def forget(self, bit: int) -> None:
-        """Drop the candidates up to `bit`: none of them will be asked for again."""
+        """Drop the candidates up to `bit`, which are no longer needed."""
         del self._found[: bisect_right(self._found, bit)]
         self._kept_from = max(self._kept_from, bit)
 
@@ -130,7 +130,7 @@ class MagicScanner:
 
 
 def find_magic_near(source: ReadAt, magic: int, first_bit: int, last_bit: int) -> int | None:
-    """The first candidate that starts from `first_bit` on and before `last_bit`, or None."""
+    """First candidate that starts at `first_bit` or later and before `last_bit`; None without one."""
     first = first_bit // 8
     data = read_up_to(source, first, (last_bit + MAGIC_BITS + 7) // 8 - first)
     positions = (first * 8 + bit for bit in find_magic(data, magic, len(data)))
@@ -138,7 +138,7 @@ def find_magic_near(source: ReadAt, magic: int, first_bit: int, last_bit: int) -
 
 
 def count_blocks(source: ReadAt, find: FindMagic = find_magic) -> int:
-    """How many block magics `source` holds: the number of its blocks, found without decoding any."""
+    """Number of block magics in `source`, which is the number of its blocks, found without decoding any."""
     scanner = MagicScanner(source, BLOCK_MAGIC, find=find)
     count, bit = 0, -1
     while (found := scanner.after(bit)) is not None:

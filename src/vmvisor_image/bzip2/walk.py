@@ -1,8 +1,8 @@
-"""Walking the chain of blocks from a source's first, checking that each one follows the other.
+"""Walk along the chain of blocks from a source's first, with a check that each block follows the one before.
 
 A block's decoded size is known only once it is decoded, so an offset that was never reached is found by walking
 up to it. The walk decodes a few blocks ahead of the one it waits for, at the candidates that the scanner found;
-what the chain then shows to be no block is thrown away.
+candidates that turn out not to be blocks are discarded.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from vmvisor_image.streams.source import ReadAt
 
 _HEADER_BYTES = 4
 _SPARSE_RATIO = 20
-"""A block that is compressed more than this may be a long run; its decoded size can't be guessed."""
+"""Compression ratio above which a block may be a long run, so that its decoded size can't be guessed."""
 _LARGEST_BLOCK = 4 << 20
-"""Compressed bytes in which any block ends: 900,000 symbols of at most 20 bits and their tables are 2.3 MB."""
+"""Upper bound of a block's compressed bytes: 900,000 symbols of at most 20 bits and their tables are 2.3 MB."""
 
 _ALIKE = 32
-"""Two blocks are alike when their lengths differ by less than this part of the longer one."""
+"""Divisor: two blocks are alike when their lengths differ by less than the longer one divided by it."""
 _LEAST_SLACK = 8 * 2048
-"""Bits around a guessed end that are looked through at least."""
+"""Smallest number of bits searched on each side of a guessed end."""
 _SHORT = 8 * 1024
-"""Bits after a block's start that are looked through before its end is guessed."""
+"""Number of bits after a block's start that are searched before its end is guessed."""
 _LEAST_GUESSED = 8 * 65536
-"""Blocks shorter than this are not guessed: to look through them is quick."""
+"""Length in bits below which the end of a block is not guessed, because a search is quick."""
 
 _MAGIC_BYTES = tuple(magic.to_bytes(MAGIC_BITS // 8, "big") for magic in (BLOCK_MAGIC, END_MAGIC))
 _HEADS = tuple(b"BZh%d" % level + magic for level in range(1, 10) for magic in _MAGIC_BYTES)
-"""What a stream may begin with."""
+"""All possible first bytes of a stream: its header and the first magic."""
 
 Decode = Callable[[int, int, int], "Future[Decoded | None]"]
 """Start decoding the block from a bit to a bit at a level; None comes of what is no block, or a damaged one."""
@@ -57,11 +57,11 @@ class _Span:
     end_bit: int
     level: int
     next_bit: int | None
-    """Where the next block is taken to start: `end_bit`, or in the next stream; None after the last one."""
+    """Expected first bit of the next block: `end_bit`, or a bit in the next stream; None after the last block."""
     next_level: int
 
     def expected_size(self) -> int:
-        """Decoded bytes the block should have, as far as its compressed size tells."""
+        """Expected number of decoded bytes, judging by the compressed size."""
         full = self.level * BLOCK_UNIT
         sparse = (self.end_bit - self.start_bit) * _SPARSE_RATIO < full * 8
         return largest_size(self.level) if sparse else full
@@ -70,8 +70,8 @@ class _Span:
 class BlockWalk:
     """A walk over a source's blocks with read-ahead, which puts each block that it passes into an index.
 
-    Not thread-safe, but any exception may pass through it at any moment, a `KeyboardInterrupt` too: the walk then
-    goes on where it was.
+    Not thread-safe, but it may be interrupted by any exception at any moment, including `KeyboardInterrupt`, and then
+    continues where it was.
     """
 
     def __init__(
@@ -86,33 +86,34 @@ class BlockWalk:
 
         Raises:
             CorruptImage: The source is not bzip2.
-            TruncatedImage: It ends within the first header.
+            TruncatedImage: The source ends within the first header.
         """
         self._source = source
         self._engine = engine
         self.index = BlockIndex(() if saved is None else saved.entries)
-        """The blocks that were passed."""
+        """Blocks passed so far, after those of a saved index."""
         self.saved_blocks = len(self.index)
-        """How many of them a saved index told of: they are to be believed only as far as they decode."""
+        """Number of blocks in `index` from a saved index, which are trusted only if they decode as recorded."""
         self.damage_is_known = saved is not None and saved.is_damaged
-        """Where the saved index ends the data ends, by damage: no reason to doubt the index."""
+        """Whether the saved index ends at known damage, which is then no reason to doubt the index."""
         self._decode, self._decode_slowly = decode, decode_slowly
         self._blocks = MagicScanner(source, BLOCK_MAGIC, find=engine.find_magic)
         self._last_length = 0
-        """Bits from the latest block's start to the next one's."""
+        """Number of bits from the latest block's start to the next one's."""
         self._usual_lengths = (0, 0)
-        """The last two in a row that were alike, the shorter one first."""
+        """Lengths in bits of the last two successive blocks that were alike, the shorter one first."""
         self._pending: deque[tuple[_Span, Future[Decoded | None]]] = deque()
         self._set_aside: dict[tuple[int, int, int], Future[Decoded | None]] = {}
-        """Blocks in work from plans that failed, by start and end bit and level: most will be planned again."""
+        """Blocks being decoded for discarded plans, by start bit, end bit and level; most will be planned again."""
         self.failure: CorruptImage | None = None
-        """What ended the walk before the source's end."""
+        """Error that ended the walk before the source's end; None without one."""
         self._before_failure: Place | None = None
-        """Where the good block is behind which `failure` was found: a saved index ends before it, to meet it again."""
+        """Place of the good block behind which `failure` was found; a saved index ends before it, so that a later walk
+        finds the failure again."""
         self.trailing: Problem | None = None
-        """What was found after the last stream's end."""
+        """Problem of bytes found after the last stream's end; None without any."""
         self._place = self._enter_stream(0, 0)
-        """None at the end."""
+        """Place of the next block; None at the end."""
         if saved is not None:
             self._place = saved.place
             self.trailing = None if saved.garbage is None else _garbage(saved.garbage)
@@ -121,17 +122,17 @@ class BlockWalk:
 
     @property
     def finished(self) -> bool:
-        """Nothing more can be had: the end was reached, or `failure`."""
+        """Whether the walk has reached the end of the data, or `failure`."""
         return self._place is None or self.failure is not None
 
     @property
     def behind_failure(self) -> int:
-        """Bit past which the source was not looked at because of `failure`."""
+        """Bit behind which the source was not examined because of `failure`."""
         last = self.index[len(self.index) - 1].end_bit if len(self.index) else 0
         return last if self._place is None else max(last, self._place.bit)
 
     def snapshot(self) -> SavedIndex:
-        """What is known, to be saved; not while another thread advances."""
+        """Index of all known blocks, to be saved; not to be called while another thread advances."""
         place = self._before_failure or self._place
         known = (self.index[number] for number in range(len(self.index)))
         # Where an exception came between the two, the index has one block more than was passed.
@@ -140,12 +141,12 @@ class BlockWalk:
         return SavedIndex(entries, place, None if self.trailing is None else self.trailing.offset, is_damaged)
 
     def plan(self, goal: int, depth: int) -> None:
-        """Start decoding ahead, as far as decoded byte `goal` is expected to need, at most `depth` blocks."""
+        """Start decoding ahead up to the block expected to hold decoded byte `goal`, at most `depth` blocks."""
         place = self._place
         if place is None or self.failure is not None:
             return
         if self._pending and (self._pending[0][0].start_bit, self._pending[0][0].level) != (place.bit, place.level):
-            self._set_plans_aside()  # the chain went on elsewhere than the candidates told
+            self._set_plans_aside()  # the chain did not continue at the expected candidate
         if not self._pending:
             self._planned = (place.bit, place.level)
         expected = place.start + sum(_size_of(span, future) for span, future in self._pending)
@@ -161,11 +162,11 @@ class BlockWalk:
             expected += _size_of(span, future)
 
     def advance(self) -> tuple[BlockEntry, Block]:
-        """Pass the next block; ask `finished` first.
+        """Pass the next block, and return it; only allowed while `finished` is False.
 
         Raises:
-            CorruptImage: The block is damaged; `failure` from now on.
-            TruncatedImage: The source ends within it; `failure` from now on.
+            CorruptImage: The block is damaged; the error is also stored as `failure`.
+            TruncatedImage: The source ends within the block; the error is also stored as `failure`.
         """
         place = self._place
         assert place is not None, "finished was asked first"
@@ -224,7 +225,7 @@ class BlockWalk:
         )
 
     def _nothing_follows(self, end_bit: int) -> CorruptImage:
-        """What is wrong behind a good block that no magic follows."""
+        """Error for a good block that no magic follows."""
         if len(found := read_up_to(self._source, end_bit // 8, MAGIC_BITS // 8)) < MAGIC_BITS // 8:
             return TruncatedImage(
                 "the source ends before the end of the stream",
@@ -238,11 +239,14 @@ class BlockWalk:
         )
 
     def _following(self, entry: BlockEntry, crc: int) -> Place | None:
-        """The place after a good block, in the next stream where it was its stream's last; None at the end.
+        """The place after a good block, in the next stream if it was the last of its stream; None at the end.
 
         Args:
             entry: The block.
-            crc: Combined CRC of its stream's blocks before it.
+            crc: Combined CRC of the blocks before it in the same stream.
+
+        Raises:
+            CorruptImage: The stream's combined CRC does not match, or the next stream is damaged.
         """
         crc = ((crc << 1 | crc >> 31) & 0xFFFFFFFF) ^ entry.crc
         start = entry.start + entry.size
@@ -261,10 +265,10 @@ class BlockWalk:
         return self._enter_stream((footer + CRC_BITS + 7) // 8, start)
 
     def _enter_stream(self, byte: int, start: int) -> Place | None:
-        """The first block from the stream header at `byte` on; empty streams are passed; None at the end.
+        """Place of the first block from the stream header at `byte` on, empty streams skipped; None at the end.
 
-        What follows a stream and is no header is garbage, as it is to bzip2. But where a good header has no magic
-        after it, or a magic no good header before it, a stream was damaged.
+        Bytes that follow a stream and are not a header are garbage, as for bzip2. But a good header without a magic
+        after it, or a magic without a good header before it, is a damaged stream.
         """
         while True:
             head = read_up_to(self._source, byte, _HEADER_BYTES + MAGIC_BITS // 8)
@@ -281,10 +285,11 @@ class BlockWalk:
             byte = crc_bit // 8 + CRC_BITS // 8
 
     def _check_garbage(self, byte: int, head: bytes) -> Problem:
-        """The problem that `head`, found where a stream may start, is garbage after the last stream.
+        """Problem for `head`, found where a stream may start, as garbage after the last stream.
 
         Raises:
-            CorruptImage: It was a stream.
+            CorruptImage: It is a damaged stream.
+            TruncatedImage: It is the beginning of a stream.
         """
         if len(head) < len(_HEADS[0]) and any(each.startswith(head) for each in _HEADS):
             raise TruncatedImage("the source ends within its header", structure="bzip2 stream", offset=byte + len(head))
@@ -304,7 +309,7 @@ class BlockWalk:
         return _garbage(byte)
 
     def _span(self, bit: int, level: int) -> _Span | None:
-        """The block at `bit` as far as the candidates tell; None when nothing ends it."""
+        """The block at `bit` according to the candidates; None when no candidate ends it."""
         latest = bit + _LARGEST_BLOCK * 8  # a whole disk of zeros may follow the last block
         following = self._guess_following(bit) or self._scan_following(bit, latest)
         if following is None:
@@ -323,10 +328,10 @@ class BlockWalk:
         return self._blocks.between(bit, latest)
 
     def _guess_following(self, bit: int) -> int | None:
-        """The candidate where the next block should start if this one is as long as those before it were.
+        """Candidate where the next block should start if this one is as long as those before it; None without a guess.
 
-        Blocks of data that is all of one kind, compressed files most of all, are nearly equally long: so most of
-        them need not be looked through. A guess that leaves out a block's end is found when the block is decoded.
+        Blocks of uniform data, above all of compressed files, have nearly the same length, so most of them need not be
+        searched. A guess that misses a block's end is found out when the block is decoded.
         """
         shortest, longest = self._usual_lengths
         if shortest < _LEAST_GUESSED:
@@ -345,7 +350,7 @@ class BlockWalk:
         self._last_length = length
 
     def _stream_boundary(self, bit: int, following: int) -> tuple[int, int] | None:
-        """End of the stream and level of the next when a stream header stands before `following`."""
+        """End in bits of the stream, and level of the next one; None if no stream header precedes `following`."""
         if following % 8:
             return None
         header = following // 8 - _HEADER_BYTES
@@ -362,7 +367,7 @@ class BlockWalk:
             header = empty
 
     def _footer_before(self, byte: int) -> int | None:
-        """Bit of the end-of-stream magic whose footer ends at `byte`, after up to seven bits of padding."""
+        """First bit of the end-of-stream magic whose footer, with up to seven bits of padding, ends at `byte`."""
         latest = byte * 8 - MAGIC_BITS - CRC_BITS
         return next(
             (end for end in range(latest, latest - 8, -1) if end >= 0 and self._bits(end, MAGIC_BITS) == END_MAGIC),
@@ -370,13 +375,13 @@ class BlockWalk:
         )
 
     def _give_up_plans(self) -> None:
-        """Cancel what was started to be decoded ahead."""
+        """Cancel all decoding that was started ahead."""
         for future in (*(future for _, future in self._pending), *self._set_aside.values()):
             future.cancel()
         self.forget_plans()
 
     def forget_plans(self) -> None:
-        """Plan anew, leaving alone what was started: in a forked child its lock may be one that nobody releases."""
+        """Discard all plans without touching their futures: in a forked child, nobody may ever release their locks."""
         self._pending.clear()
         self._set_aside.clear()
         self._planned = None
@@ -395,7 +400,7 @@ class BlockWalk:
 
 
 def stream_level(header: bytes) -> int | None:
-    """The block size (1-9, in 100,000 bytes) that a stream header names, or None when it is not one."""
+    """Block size (1-9, in units of 100,000 bytes) in a stream header; None when `header` is not one."""
     if len(header) == _HEADER_BYTES and header[:3] == b"BZh" and header[3:4] in b"123456789":
         return header[3] - ord("0")
     return None
@@ -405,8 +410,8 @@ def decode_slowly(engine: Engine, source: ReadAt, bit: int, level: int) -> Decod
     """The block at `bit`, wherever it ends.
 
     Raises:
-        DamagedBlock: Its data is damaged.
-        TruncatedImage: The source ends within it.
+        DamagedBlock: The block's data is damaged.
+        TruncatedImage: The source ends within the block.
     """
     first = bit // 8
     data = read_up_to(source, first, _LARGEST_BLOCK)
@@ -429,7 +434,7 @@ def _garbage(byte: int) -> Problem:
 
 
 def _size_of(span: _Span, future: Future[Decoded | None]) -> int:
-    """Decoded bytes of a block that is planned: known where it is decoded already, else expected."""
+    """Number of decoded bytes of a planned block: the real one if it is already decoded, otherwise an expected one."""
     if future.done() and not future.cancelled() and future.exception() is None:
         decoded = future.result()
         if decoded is not None:

@@ -1,1 +1,1 @@
-"""Compressions, one module each: what recognises one and opens what is inside, and the way through several of them."""
+"""Compressions: one module for each format, to recognise it and open its content, and the removal of nested ones."""

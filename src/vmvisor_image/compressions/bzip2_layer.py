@@ -18,7 +18,7 @@ MAGICS: Final = (Signature("bzip2", "bzip2 data", 0, b"BZh", ((4, b"1AY&SY"),), 
 REFERENCES: Final = ("Julian Seward's bzip2, decompress.c: no specification was published",)
 
 _MAGICS = (b"1AY&SY", b"\x17rE8P\x90")
-"""What follows the stream header: a block's magic, or the end of an empty stream."""
+"""Magics that follow a stream header: that of a block, or of the end of an empty stream."""
 
 
 def probe(head: bytes) -> bool:

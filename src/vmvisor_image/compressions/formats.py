@@ -20,17 +20,17 @@ class Compression(Format, Protocol):
         ...
 
     def probe(self, head: bytes, /) -> bool:
-        """Whether a source that begins with the `HEAD` bytes `head` is compressed so."""
+        """Whether a source that begins with the `HEAD` bytes `head` has this compression."""
         ...
 
     def open_layer(self, source: ReadAt, options: LayerOptions, /) -> Source:
         """The decoded data.
 
         Raises:
-            CorruptImage: It can't be opened.
+            CorruptImage: The compression can't be opened.
         """
         ...
 
 
 COMPRESSIONS: Final[tuple[Compression, ...]] = (bzip2, gzip, xz, zstd)
-"""The compressions that are read."""
+"""The supported compressions."""

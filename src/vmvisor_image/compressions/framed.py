@@ -1,4 +1,4 @@
-"""Random access to data compressed in frames that decode on their own and whose decoded sizes are known beforehand."""
+"""Random access to data compressed in frames that decode independently and have known decoded sizes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OPEN_FRAMES = 4
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: a zstd frame, an xz block."""
+    """One independently decodable part of the data: a zstd frame or an xz block."""
 
     start: int
-    """Its first compressed byte, from the source's start."""
+    """First compressed byte, from the source's start."""
     length: int
-    """Compressed bytes."""
+    """Number of compressed bytes."""
     decoded_start: int
-    """Its first byte in the decoded data."""
+    """First byte in the decoded data."""
     size: int
-    """Decoded bytes."""
+    """Number of decoded bytes."""
 
 
 class FramedReader(Source):
@@ -46,16 +46,16 @@ class FramedReader(Source):
         progress: Callable[[int, int | None], None] | None = None,
         total: int | None = None,
     ) -> None:
-        """Read frames with decoders that `start` makes; the other arguments are those of `SequentialReader`.
+        """Read frames with decoders made by `start`.
 
         Args:
-            structure: What is decoded, for messages.
-            frames: In order and without gaps from the decoded data's start; empty ones left out.
-            start: Makes a decoder at the beginning of a frame. It has to give as many bytes as the frame has.
-            problems: What was found when the frames were looked for.
-            meter: Counts what is decoded, and bounds what is kept.
-            progress: Called with the compressed bytes up to the furthest piece decoded, and `total`.
-            total: Compressed bytes in all.
+            structure: Name of the decoded structure, for messages.
+            frames: Frames in order, without gaps from the start of the decoded data, and without empty ones.
+            start: Makes a decoder at the beginning of a frame, which must give exactly the frame's decoded bytes.
+            problems: Problems found during the search for the frames.
+            meter: Counter of decoded bytes, with the limit of the memory for them.
+            progress: Called with the number of compressed bytes up to the furthest piece decoded, and `total`.
+            total: Number of all compressed bytes, where that is known.
         """
         self._structure = structure
         self._frames = tuple(frames)
@@ -65,7 +65,7 @@ class FramedReader(Source):
         self._progress = progress
         self._total = total
         self._open: LruCache[int, SequentialReader] = LruCache(_OPEN_FRAMES)
-        """By the number of their frame."""
+        """Open readers of frames, by the number of the frame."""
 
     @property
     def meter(self) -> Meter:
@@ -74,7 +74,7 @@ class FramedReader(Source):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is no part of the data."""
+        """Problems found during the search for the frames."""
         return self._problems
 
     @property
@@ -83,7 +83,7 @@ class FramedReader(Source):
         return self._frames
 
     def check_blocks(self) -> tuple[tuple[str, int], ...]:
-        """Number of the frames, by name."""
+        """Name and number of the parts with checks, which are the frames."""
         return (("frames", len(self._frames)),)
 
     @property

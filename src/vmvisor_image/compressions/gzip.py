@@ -1,6 +1,6 @@
 """A file compressed with gzip (RFC 1952): any number of members, one after the other.
 
-Random access by checkpoints: zlib can copy the state of its decoder.
+Random access uses checkpoints, because zlib can copy the state of its decoder.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MAGICS: Final = (Signature("gzip", "gzip data", 0, b"\x1f\x8b\x08", content="dat
 REFERENCES: Final = ("RFC 1952",)
 
 _MAGIC = b"\x1f\x8b\x08"
-"""ID1, ID2 and the only method there is, deflate (RFC 1952, 2.3.1)."""
+"""ID1, ID2 and the only defined method, deflate (RFC 1952, 2.3.1)."""
 _FEED = 1 << 16
 _HEADER = 10
 _TRAILER = 8
 _HEADER_CRC, _EXTRA, _NAME, _COMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _LONGEST_TEXT = 1 << 16
-"""Bytes of a name or comment: no format's limit, but nothing real has more."""
+"""Longest name or comment that is read, in bytes: not a limit of the format, but no real file has more."""
 
 
 def probe(head: bytes) -> bool:
@@ -49,14 +49,14 @@ def open_layer(source: ReadAt, options: LayerOptions) -> SequentialReader:
 
 
 class GzipDecoder:
-    """Decodes gzip forward and checks each member's CRC and length."""
+    """Forward decoder of gzip, which checks each member's CRC and length."""
 
     def __init__(self, source: ReadAt) -> None:
         """Read the first member's header.
 
         Raises:
-            CorruptImage: It is none.
-            TruncatedImage: The source ends within it.
+            CorruptImage: The source does not begin with a gzip header, or the header is damaged.
+            TruncatedImage: The source ends within the header.
         """
         self._source = source
         self.problems: tuple[Problem, ...] = ()
@@ -122,7 +122,7 @@ class GzipDecoder:
             self._enter_member()
             return
         self._finished = True
-        while not any(head) and head:  # padding, which gzip passes over too
+        while not any(head) and head:  # padding, which gzip also skips
             self.position += len(head)
             head = read_up_to(self._source, self.position, _FEED)
         if head:
@@ -135,15 +135,20 @@ class GzipDecoder:
 
 
 def _header_is_right(source: ReadAt, start: int, end: int) -> bool:
-    """Whether the header there has the CRC that it says, or says none."""
+    """Whether the header from byte `start` to `end` (exclusive) matches its CRC, or has none."""
     header = read_up_to(source, start, end - start)
-    if not header[3] & _HEADER_CRC or len(header) < end - start:  # where it is cut off, so is the data
+    if not header[3] & _HEADER_CRC or len(header) < end - start:  # a cut-off header is reported with the data
         return True
     return zlib.crc32(header[:-2]) & 0xFFFF == int.from_bytes(header[-2:], "little")
 
 
 def _after_header(source: ReadAt, start: int) -> int:
-    """Where a member's data starts, in bytes from the source's start."""
+    """First byte of a member's data, from the source's start.
+
+    Raises:
+        CorruptImage: The header is damaged.
+        TruncatedImage: The source ends within the header.
+    """
     header = read_up_to(source, start, _HEADER)
     if len(header) < _HEADER:
         raise TruncatedImage("the source ends within its header", structure="gzip member", offset=start)

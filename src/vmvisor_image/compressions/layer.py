@@ -1,4 +1,4 @@
-"""A wrapping that was taken off, and what may be used to take one off."""
+"""A layer around a disk, and the options for decoding one."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from vmvisor_image.streams.source import ReadAt, Source
 
 @dataclass(frozen=True, slots=True)
 class LayerOptions:
-    """What a layer may use to decode."""
+    """Options for decoding a layer."""
 
     threads: int | None = None
-    """Threads that decode; None for one a core."""
+    """Number of decoding threads; None for one per core."""
     progress: Progress | None = None
-    """Told how far decoding is."""
+    """Function called with the progress of decoding."""
     total: int | None = None
-    """Compressed bytes in all, for `progress`."""
+    """Number of all compressed bytes, for `progress`; None where it is unknown."""
     index: str | os.PathLike[str] | None = None
-    """Where to keep an index of what is where in the outermost compression; "auto" for the usual places."""
+    """File for the block index of the outermost compression; "auto" for the usual places."""
     cache: str | os.PathLike[str] | bool | None = None
-    """Where to keep the decoded data of the outermost compression; True for the usual places."""
+    """Directory for the decoded data of the outermost compression; True for the usual places."""
     member: str | None = None
-    """Which file of a container is the disk; None where there is but one that can be."""
+    """Path of the disk within a container; None to use the only candidate."""
     report: Callable[[Problem], None] | None = None
-    """Told what of a container was passed over because it is damaged."""
+    """Function called with a problem for each part of a container that was skipped."""
     neighbour: Callable[[str], ReadAt] | None = None
-    """Opens a file beside the source by its name, for virtual disks in several files."""
+    """Function that opens a file in the directory of the source by name, for virtual disks in several files."""
     meter: Meter = field(default_factory=Meter)
-    """Counts what is decoded, and has the limits."""
+    """Counter of decoded bytes, with the limits."""
 
     def sequential(self, structure: str, start: Callable[[], Decoder]) -> SequentialReader:
-        """A reader of a compression that decodes forward only; see there for the arguments."""
+        """A reader of a compression that decodes forward only; see `SequentialReader` for the arguments."""
         return SequentialReader(
             structure,
             start,
@@ -51,23 +51,23 @@ class LayerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One wrapping that was taken off."""
+    """One layer around a disk."""
 
     kind: str
-    """Its format: "bzip2", "gzip", "xz", "zstd", "qcow2", "vmdk", "vhd", "vhdx", "iso9660", "tar", "zip" …"""
+    """Format of the layer: "bzip2", "gzip", "xz", "zstd", "qcow2", "vmdk", "vhd", "vhdx", "iso9660", "tar", "zip" …"""
     name: str | None
-    """Name of the wrapped file, with its path where it lies in a container; None for bytes without one."""
+    """Name of the file that the layer is read from, or its path in a container; None for bytes without a name."""
     source: Source = field(compare=False, repr=False)
-    """Bytes inside the wrapping, decoded as they are read; `Image.source` is the outer end of all layers."""
+    """Content of the layer, decoded as it is read; `Image.source` is the data outside all layers."""
     files: FileTree | None = field(default=None, compare=False, repr=False)
-    """All files of a container; None of anything else."""
+    """All files of a container; None for any other layer."""
 
 
 def check_depth(layers: list[Layer], options: LayerOptions) -> None:
-    """Refuse to take off one more than so many layers.
+    """Refuse another layer once the limit is reached.
 
     Raises:
-        LimitExceeded: There are too many.
+        LimitExceeded: There are already as many `layers` as the limits allow.
     """
     most = options.meter.limits.layers
     if len(layers) >= most:

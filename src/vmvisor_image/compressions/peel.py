@@ -1,4 +1,4 @@
-"""Compressions, taken off one after the other."""
+"""Removal of compressions, one after the other."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from vmvisor_image.streams.source import ReadAt
 
 BZIP2, _GZIP = "bzip2", "gzip"
 HEAD: Final = 512
-"""Bytes from its start by which a compression or virtual disk is known."""
+"""Number of bytes at its start by which a compression or virtual disk is recognised."""
 
 
 def peel(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
-    """The compressions around `source`, outermost first.
+    """Layers of the compressions around `source`, outermost first.
 
     Raises:
-        CorruptImage: One is recognised and can't be opened.
+        CorruptImage: A compression is recognised but can't be opened.
+        LimitExceeded: There are too many layers.
     """
     return peel_from(source, name, options, read_up_to(source, 0, HEAD))
 
 
 def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
-    """The compressions around `source`, which begins with the `HEAD` bytes `head`; else as `peel`."""
+    """Layers of the compressions around `source`, as `peel`, whose first `HEAD` bytes `head` were already read."""
     layers: list[Layer] = []
     inner = source
     while True:
@@ -39,12 +40,12 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
         if options.progress is not None:
             options = replace(options, total=inner.size if knows_size(inner) else None)
         if layers and layers[-1].kind == _GZIP:
-            with contextlib.suppress(CorruptImage):  # what is before the damage can be read
-                inner = strip_signature(inner)  # of a boot module that is compressed twice
+            with contextlib.suppress(CorruptImage):  # the data before the damage can be read
+                inner = strip_signature(inner)  # a boot module compressed twice is signed in between
         inner = kind.open_layer(inner, options)
         layers.append(Layer(kind.KIND, name, inner))
         name = inner_name_of(layers[-1])
-        options = replace(options, progress=None)  # the outermost compression tells how far it is
+        options = replace(options, progress=None)  # the outermost compression reports the progress
         if kind.KIND == BZIP2:
             options = replace(options, index=None, cache=None)
         head = read_up_to(inner, 0, HEAD)
@@ -52,7 +53,7 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
 
 
 def inner_name_of(layer: Layer) -> str | None:
-    """Name of the file inside a compression; None of anything else, or where the compression has none."""
+    """Name of the file inside a compression; None for any other layer, or where the compressed file has no name."""
     compression = next((each for each in COMPRESSIONS if layer.kind == each.KIND), None)
     if layer.name is None or compression is None:
         return None
@@ -64,5 +65,5 @@ def inner_name_of(layer: Layer) -> str | None:
 
 
 def is_compression(layer: Layer) -> bool:
-    """Whether a layer is a compression, and no container or virtual disk."""
+    """Whether a layer is a compression, not a container or virtual disk."""
     return any(layer.kind == each.KIND for each in COMPRESSIONS)

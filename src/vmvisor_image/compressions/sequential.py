@@ -1,8 +1,8 @@
 """Random access to data that can only be decoded forward: gzip, one xz block, one zstd frame.
 
-What is decoded is kept in pieces, the least recently used dropped first. Where a decoder can be copied, copies are
-kept along the way (*checkpoints*), so that a read behind the furthest place starts at the one before it and not at the
-beginning.
+Decoded data is kept in pieces, the least recently used of which are dropped first. Where a decoder can be copied,
+copies are kept at intervals (*checkpoints*), so that a later read starts at the nearest checkpoint before it and not at
+the beginning.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.source import Source, check_range, past_end
 
 PIECE = 1 << 18
-"""Decoded bytes that are kept or dropped together."""
+"""Number of decoded bytes that are kept or dropped together."""
 _CACHE_BYTES = 16 << 20
 _FIRST_SPACING = 16
-"""Pieces between checkpoints at first: every 4 MiB."""
+"""Initial number of pieces between checkpoints: one every 4 MiB."""
 _MOST_CHECKPOINTS = 128
-"""Past this many every second one is dropped and the spacing doubled: a gzip checkpoint takes about 50 kB."""
+"""Largest number of checkpoints, each about 50 kB for gzip; past it, every second one is dropped and the spacing
+doubled."""
 
 
 class Decoder(Protocol):
-    """Decodes forward from where it is."""
+    """A decoder that goes forward from its position."""
 
     @property
     def position(self) -> int:
-        """Compressed bytes passed, from the source's start."""
+        """Number of compressed bytes consumed, from the source's start."""
         ...
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found so far that is no part of the data."""
+        """Problems found so far, such as bytes that are not part of the data."""
         ...
 
     def read(self, length: int) -> bytes:
-        """The next bytes, at least one and at most `length`; none only at the end of the data.
+        """The next bytes, at least one and at most `length`; empty only at the end of the data.
 
         Raises:
-            CorruptImage: The data is damaged; nothing more can be had of this decoder.
+            CorruptImage: The data is damaged; this decoder gives nothing more.
         """
         ...
 
     def copy(self) -> Self | None:
-        """A decoder at the same place, or None where that can't be."""
+        """A decoder at the same position; None where decoders can't be copied."""
         ...
 
 
 class SequentialReader(Source):
-    """The decoded data as a `ReadAt`; any number of threads may read, in turns."""
+    """The decoded data as a `ReadAt`; any number of threads may read, one at a time."""
 
     def __init__(
         self,
@@ -68,16 +69,16 @@ class SequentialReader(Source):
         progress: Callable[[int, int | None], None] | None = None,
         total: int | None = None,
     ) -> None:
-        """Read with decoders that `start` makes.
+        """Read with decoders made by `start`.
 
         Args:
-            structure: What is decoded, for messages.
-            start: Makes a decoder at the beginning.
-            cache_bytes: Memory for decoded pieces, at most; what is over its usual size is not used.
-            meter: Counts what is decoded, and ends it where that is too much.
-            progress: Called with the compressed bytes passed and `total` for each piece that is decoded for the
-                first time.
-            total: Compressed bytes in all, where that is known.
+            structure: Name of the decoded structure, for messages.
+            start: Makes a decoder at the beginning of the data.
+            cache_bytes: Largest memory for decoded pieces, in bytes; more than the default is not used.
+            meter: Counter of decoded bytes, which ends decoding at its limit.
+            progress: Called with the number of compressed bytes consumed and `total` for each piece that is decoded
+                for the first time.
+            total: Number of all compressed bytes, where that is known.
         """
         self._structure = structure
         self._start = start
@@ -88,20 +89,21 @@ class SequentialReader(Source):
         self._lock = ForkSafeLock()
         self._number = self._meter.pieces.new_reader()
         self._kept: OrderedDict[int, None] = OrderedDict()
-        """Pieces that may be in the cache, the least used first: dropped there, too, so this is no `LruCache`."""
+        """Numbers of the pieces that may be in the cache, least recently used first; not an `LruCache`, because the
+        cache also drops pieces."""
         self._checkpoints: list[tuple[int, Decoder]] = []
-        """Number of the next piece, and a decoder that gives it, ascending."""
+        """Checkpoints in ascending order: number of the next piece, and a decoder positioned at it."""
         self._spacing = _FIRST_SPACING
         self._live: tuple[int, Decoder] | None = None
-        """As a checkpoint: where the last read ended."""
+        """Checkpoint at the end of the last read."""
         self._furthest = 0
-        """Pieces decoded at least once."""
+        """Number of pieces decoded at least once."""
         self._size: int | None = None
         self._failure: CorruptImage | None = None
-        """What ended the data; it happens in the piece `_furthest`."""
+        """Error that ended the data, in piece number `_furthest` - 1."""
         self._problems: tuple[Problem, ...] = ()
         self.pieces_decoded = 0
-        """Pieces decoded so far, those decoded again included."""
+        """Number of pieces decoded so far, including repeated decoding."""
         restart_in_child(self)
 
     @property
@@ -130,7 +132,7 @@ class SequentialReader(Source):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found so far that is no part of the data, and what ended it early."""
+        """Problems found so far, such as bytes that are not part of the data, and damage that ended it early."""
         return (*self._problems, *(() if self._failure is None else (Problem.of(self._failure),)))
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -141,7 +143,11 @@ class SequentialReader(Source):
         return data
 
     def read_up_to(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`; fewer only at the end of the data."""
+        """At most `length` bytes from `offset`; fewer only at the end of the data or before damage.
+
+        Raises:
+            CorruptImage: There is damage at the first byte that is missing.
+        """
         check_range(offset, length)
         found = []
         with self._lock:
@@ -167,13 +173,13 @@ class SequentialReader(Source):
         self._live = None
 
     def _piece(self, number: int) -> bytes:
-        """A piece, whole unless the data ends in it; empty past the end."""
+        """Bytes of a piece: complete unless the data ends within it, and empty past the end."""
         piece = self._meter.pieces.get((self._number, number))
         if piece is not None:
             self._mark(number)
             return piece
         at, decoder = self._decoder_before(number)
-        self._live = None  # where an exception ends this, the decoder is of no more use
+        self._live = None  # after an exception, the decoder is no longer usable
         while True:
             self._meter.check()
             piece, failure = _next_piece(decoder)
@@ -188,7 +194,7 @@ class SequentialReader(Source):
                 return piece
 
     def _decoder_before(self, number: int) -> tuple[int, Decoder]:
-        """The decoder that is nearest before a piece, and the number of the piece that it gives next."""
+        """Number of the next piece of the nearest decoder before a piece, and that decoder."""
         place = bisect_right(self._checkpoints, number, key=lambda checkpoint: checkpoint[0])
         checkpoint = self._checkpoints[place - 1] if place else None
         if self._live is not None and self._live[0] <= number and (checkpoint is None or self._live[0] > checkpoint[0]):
@@ -200,16 +206,16 @@ class SequentialReader(Source):
         return checkpoint[0], copied
 
     def _note(self, number: int, piece: bytes, failure: CorruptImage | None, decoder: Decoder) -> None:
-        """Keep what was decoded, and where the decoder is now.
+        """Keep a decoded piece, and the position of the decoder.
 
-        A piece is kept only when it is counted: one that is kept would not be decoded, and so not counted, again.
+        A piece is kept only after it was counted, because a kept piece is not decoded, and so not counted, again.
         """
         if number < self._furthest:
             self._keep(number, piece)
             return
         self._problems = decoder.problems
         size = number * PIECE + len(piece) if failure is None and len(piece) < PIECE else None
-        # No call between these: whoever is interrupted, or forked, by another thread finds all of them or none.
+        # No call between these: after an interruption or a fork, either all of them are set or none.
         self._furthest, self._failure, self._size = number + 1, failure, size
         goes_on = failure is None and size is None
         if goes_on and (number + 1) % self._spacing == 0 and (checkpoint := decoder.copy()) is not None:
@@ -222,20 +228,20 @@ class SequentialReader(Source):
             self._progress(decoder.position, self._total)
 
     def _keep(self, number: int, piece: bytes) -> None:
-        """Keep a piece, and drop those that were not used for long."""
+        """Keep a piece, and drop the least recently used ones beyond the limit."""
         self._meter.pieces.put((self._number, number), piece)
         self._mark(number)
         while len(self._kept) > self._most_pieces:
             self._meter.pieces.drop((self._number, self._kept.popitem(last=False)[0]))
 
     def _mark(self, number: int) -> None:
-        """Note that a piece was used; where an exception came before it was noted at first, that is done now."""
+        """Record the use of a piece, also if an exception prevented its first record."""
         self._kept[number] = None
         self._kept.move_to_end(number)
 
 
 def _next_piece(decoder: Decoder) -> tuple[bytes, CorruptImage | None]:
-    """A whole piece, or what there is before the end or before the damage."""
+    """A complete piece, or the bytes before the end or before damage; and the error, if there was damage."""
     parts: list[bytes] = []
     missing = PIECE
     while missing:

@@ -16,37 +16,37 @@ from vmvisor_image.streams.views import Slice
 _SCHEMA: Final = 4
 _LONGEST_SIGNATURE: Final = 1 << 16
 LONGEST_TRAILER: Final = _SCHEMA + _LONGEST_SIGNATURE + SignatureTail.length()
-"""Bytes of the longest trailer that is one."""
+"""Number of bytes of the longest valid trailer."""
 _KEY_ID: Final = 16
 _SCHEMAS_WITH_KEY_ID: Final = range(1, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleSignature:
-    """What stands at the end of a signed module. It is shown, not verified: that needs VMware's keys."""
+    """Trailer of a signed module. It is shown but not verified, which would need VMware's keys."""
 
     schema: int
-    """How it was made."""
+    """Number of the signature schema."""
     signature: bytes
-    """The signature, the key's id included."""
+    """The signature, including the id of the key."""
     offset: int
     """First byte of the trailer, which is the number of bytes before it."""
     length: int
-    """Bytes of the whole trailer."""
+    """Number of bytes of the whole trailer."""
 
     @property
     def key_id(self) -> str | None:
-        """Which key it was made with; None for a schema that does not say it."""
+        """Id of the key that made the signature; None for a schema without key ids."""
         if self.schema not in _SCHEMAS_WITH_KEY_ID or len(self.signature) < _KEY_ID:
             return None
         return self.signature[:_KEY_ID].decode("ascii", "backslashreplace").rstrip("\0")
 
 
 def find_signature(source: ReadAt) -> ModuleSignature | None:
-    """The trailer of what has no compression around it any more; of decoded data this decodes to the end.
+    """Trailer of a module without its compression, or None; decoded data is decoded to its end for this.
 
     Raises:
-        CorruptImage: The source is damaged, or the trailer's length makes no sense.
+        CorruptImage: The source is damaged, or the trailer's length is invalid.
     """
     tail_at = source.size - SignatureTail.length()
     if tail_at < _SCHEMA:
@@ -70,6 +70,6 @@ def find_signature(source: ReadAt) -> ModuleSignature | None:
 
 
 def strip_signature(source: ReadAt) -> ReadAt:
-    """`source` without its trailer; itself where it has none."""
+    """`source` without its trailer; `source` itself where it has no trailer."""
     found = find_signature(source)
     return source if found is None else Slice(source, 0, found.offset, "signed module")

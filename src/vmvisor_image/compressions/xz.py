@@ -1,7 +1,7 @@
-"""A file compressed with xz: any number of streams, each of blocks that decode on their own.
+"""A file compressed with xz: any number of streams, each of independently decodable blocks.
 
-The index at the end of each stream tells where its blocks are (The .xz File Format, version 1.2.1, section 4). Where
-an index is damaged or cut off, the data is read forward from its beginning as far as it goes.
+The index at the end of each stream lists its blocks (The .xz File Format, version 1.2.1, section 4). Where an index is
+damaged or cut off, the data is read forward from its beginning up to the damage.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _FOOTER_MAGIC = b"YZ"
 _HEADER = _FOOTER = 12
 _FEED = 1 << 16
 _MEMORY = 256 << 20
-"""Bytes that a decoder may take: xz -9 needs 65 MB."""
+"""Largest memory of a decoder, in bytes: xz -9 needs 65 MB."""
 _LARGEST_INDEX = 64 << 20
 _SMALLEST_BLOCK = 5
-"""Bytes of a block without padding, at least (section 4.3)."""
+"""Smallest size of a block without padding, in bytes (section 4.3)."""
 _LARGEST_NUMBER = 9
-"""Bytes of a variable-length integer (section 1.2)."""
+"""Largest number of bytes of a variable-length integer (section 1.2)."""
 
 
 def probe(head: bytes) -> bool:
@@ -58,7 +58,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | Sequenti
         try:
             frames = _find_blocks(source)
         except CorruptImage:
-            pass  # what is wrong shows again where it is met on the way forward, and what is before it can be read
+            pass  # reading forward reports the damage, and gives the data before it
         else:
             return FramedReader(
                 "xz data",
@@ -74,7 +74,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | Sequenti
 
 
 class _LzmaDecoder:
-    """What both decoders do: feed the source to liblzma up to a byte."""
+    """Common base of both decoders, which feeds the source to liblzma up to a given byte."""
 
     def __init__(self, source: ReadAt, start: int) -> None:
         self._source = source
@@ -83,14 +83,14 @@ class _LzmaDecoder:
         self._new_decoder()
 
     def copy(self) -> Self | None:
-        """None: liblzma can't copy its state."""
+        """Always None, because liblzma can't copy its state."""
         return None
 
     def _new_decoder(self) -> None:
         self._lzma = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
 
     def _decode(self, length: int, end: int | None) -> bytes:
-        """The next bytes; none when liblzma is at the stream's end, or has been fed all up to `end`."""
+        """The next bytes; empty when liblzma is at the stream's end, or has been fed everything up to `end`."""
         while not self._lzma.eof:
             data = b""
             if self._lzma.needs_input:
@@ -107,7 +107,7 @@ class _LzmaDecoder:
     def _run(self, data: bytes, length: int) -> bytes:
         try:
             return self._lzma.decompress(data, length)
-        except (lzma.LZMAError, MemoryError) as error:  # liblzma's word for a memory limit that is passed
+        except (lzma.LZMAError, MemoryError) as error:  # MemoryError: the memory limit is exceeded
             message = str(error) or "out of memory"
             raise CorruptImage(
                 f"its data is damaged ({message})", structure="xz stream", offset=self.position
@@ -115,10 +115,10 @@ class _LzmaDecoder:
 
 
 class XzBlockDecoder(_LzmaDecoder):
-    """Decodes one block, whose check liblzma verifies: it is fed the header of its stream before it."""
+    """Decoder of one block. It first feeds liblzma the header of the block's stream, so that it verifies the check."""
 
     def __init__(self, source: ReadAt, block: Frame) -> None:
-        """Start at a block; its stream's header lies in front of all of the stream's blocks."""
+        """Start at a block, after the header of its stream."""
         assert isinstance(block, XzBlock)
         super().__init__(source, block.start)
         self._block = block
@@ -131,12 +131,12 @@ class XzBlockDecoder(_LzmaDecoder):
     def read(self, length: int) -> bytes:
         """See `Decoder.read`."""
         end = self._block.start + self._block.length
-        # The last byte by itself, as what is wrong is found with it: what is before it was given then.
+        # The last byte is read separately: an error is found with it, when all bytes before it were given.
         found = self._decode(min(length, max(1, self._left - 1)), end) if self._left else b""
         self._left -= len(found)
         if not found and self._left:
             raise CorruptImage(
-                "it ends before the bytes that its index tells of",
+                "it ends before the bytes that its index records",
                 structure="xz block",
                 offset=self._block.start,
                 expected=f"{self._block.size} bytes",
@@ -152,26 +152,30 @@ class XzBlockDecoder(_LzmaDecoder):
         return found
 
     def _check_index(self) -> None:
-        """Have liblzma compare the block with its record in the index: it is fed an index of that block alone."""
+        """Have liblzma compare the block with its record in the index, by feeding it an index of this block alone.
+
+        Raises:
+            CorruptImage: The two differ.
+        """
         index = b"\0\1" + _as_number(self._block.unpadded) + _as_number(self._block.size)
         index += bytes(-len(index) % 4)
         index += zlib.crc32(index).to_bytes(4, "little")
         footer = (len(index) // 4 - 1).to_bytes(4, "little") + self._stream_flags
         try:
             more = self._lzma.decompress(index + zlib.crc32(footer).to_bytes(4, "little") + footer + _FOOTER_MAGIC)
-            is_right = self._lzma.eof and not more  # else it took the index for data, of which a filter holds some back
+            is_right = self._lzma.eof and not more  # otherwise it read the index as data, which a filter may hold back
         except lzma.LZMAError:
             is_right = False
         if not is_right:
             raise CorruptImage(
-                f"it has not the {self._block.unpadded} bytes that its index tells of",
+                f"it does not have the {self._block.unpadded} bytes that its index records",
                 structure="xz block",
                 offset=self._block.start,
             )
 
 
 class XzDecoder(_LzmaDecoder):
-    """Decodes streams forward, from one to the next."""
+    """Forward decoder of streams, from one to the next."""
 
     def __init__(self, source: ReadAt) -> None:
         """Start at the first stream."""
@@ -192,7 +196,9 @@ class XzDecoder(_LzmaDecoder):
             after += len(padding) - len(padding.lstrip(b"\0"))
             if (after - end) % 4:
                 count = after - end
-                self.problems += (Problem("xz source", f"{count} bytes of stream padding are no multiple of 4", end),)
+                self.problems += (
+                    Problem("xz source", f"{count} bytes of stream padding are not a multiple of 4", end),
+                )
             head = read_up_to(self._source, after, len(_MAGIC))
             if head != _MAGIC:
                 if head:
@@ -213,15 +219,15 @@ class XzBlock(Frame):
     """One block of a stream."""
 
     stream: int
-    """Where its stream's header is, in bytes from the source's start."""
+    """First byte of the header of the block's stream, from the source's start."""
     unpadded: int
-    """Bytes of it without its padding, as its index says."""
+    """Number of bytes of the block without padding, from the stream's index."""
     check: int
-    """Type of its stream's checks."""
+    """Type of the checks in the block's stream."""
 
 
 def _unchecked(streams: Mapping[int, int]) -> tuple[Problem, ...]:
-    """What is to tell of streams, by their places, whose checks liblzma does not know, and passes over."""
+    """Problems of the streams, given as check types by first byte, whose checks liblzma does not know and skips."""
     return tuple(
         Problem("xz stream", f"its checks are of type {check}, which is not known: its data is not checked", at)
         for at, check in streams.items()
@@ -230,7 +236,12 @@ def _unchecked(streams: Mapping[int, int]) -> tuple[Problem, ...]:
 
 
 def _check_header(source: ReadAt, at: int) -> bytes:
-    """The two bytes of stream flags."""
+    """The two bytes of stream flags in the stream header at byte `at`.
+
+    Raises:
+        CorruptImage: The header is damaged.
+        TruncatedImage: The source ends within the header.
+    """
     header = read_up_to(source, at, _HEADER)
     if len(header) < _HEADER:
         raise TruncatedImage("the source ends within its header", structure="xz stream", offset=at)
@@ -240,7 +251,11 @@ def _check_header(source: ReadAt, at: int) -> bytes:
 
 
 def _find_blocks(source: ReadAt) -> list[XzBlock]:
-    """The blocks of all streams, found from the last stream's footer backwards."""
+    """The blocks of all streams that hold data, found backwards from the last stream's footer.
+
+    Raises:
+        CorruptImage: A header, footer or index is damaged, or a block without data.
+    """
     streams: list[list[tuple[int, int, int, int, int]]] = []
     end = source.size
     while end > 0:
@@ -255,7 +270,7 @@ def _find_blocks(source: ReadAt) -> list[XzBlock]:
             block = XzBlock(start, _padded(unpadded), decoded, size, stream, unpadded, check)
             if size:
                 frames.append(block)
-            else:  # nobody will read it, so this is where one that holds data, or is damaged, shows
+            else:  # it is never read, so whether it really is empty and intact is checked here
                 check_deadline()
                 XzBlockDecoder(source, block).read(1)
             decoded += size
@@ -263,14 +278,21 @@ def _find_blocks(source: ReadAt) -> list[XzBlock]:
 
 
 def _without_padding(source: ReadAt, end: int) -> int:
-    """The end of the stream before zeros that end at `end`; padding comes in fours (section 2.2)."""
+    """Exclusive end of the stream before padding that ends at `end`: a multiple of four zeros (section 2.2)."""
     while end >= 4 and not any(source.read_at(end - 4, 4)):
         end -= 4
     return end
 
 
 def _read_stream(source: ReadAt, end: int) -> tuple[int, list[tuple[int, int, int, int, int]]]:
-    """Start of the stream that ends at `end`, and of each block start, unpadded and decoded size, stream and check."""
+    """First byte of the stream that ends at `end`; and first byte, both sizes, stream and check type of each block.
+
+    The sizes are the unpadded and the decoded one, in bytes.
+
+    Raises:
+        CorruptImage: The header, the footer or the index is damaged.
+        TruncatedImage: There is no room for a stream.
+    """
     if end < _HEADER + _FOOTER:
         raise TruncatedImage("there is no room for a stream", structure="xz stream footer", offset=end)
     footer = source.read_at(end - _FOOTER, _FOOTER)
@@ -302,7 +324,7 @@ def _padded(length: int) -> int:
 
 
 def _parse_index(index: bytes, offset: int) -> list[tuple[int, int]]:
-    """Unpadded and decoded size of each block (section 4)."""
+    """Unpadded and decoded size of each block, in bytes (section 4)."""
     if index[0] != 0 or zlib.crc32(index[:-4]) != int.from_bytes(index[-4:], "little"):
         raise CorruptImage("it is damaged", structure="xz index", offset=offset)
     count, at = _number(index, 1)
@@ -322,7 +344,7 @@ def _parse_index(index: bytes, offset: int) -> list[tuple[int, int]]:
 
 
 def _as_number(value: int) -> bytes:
-    """A variable-length integer (section 1.2)."""
+    """Encoded variable-length integer (section 1.2)."""
     found = bytearray()
     while value >= 0x80:
         found.append(value & 0x7F | 0x80)
@@ -331,7 +353,7 @@ def _as_number(value: int) -> bytes:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length integer and where it ends (section 1.2)."""
+    """A variable-length integer at byte `at`, and its exclusive end (section 1.2)."""
     value = 0
     for count in range(_LARGEST_NUMBER):
         byte = data[at + count] if at + count < len(data) else 0x80

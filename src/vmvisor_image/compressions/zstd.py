@@ -1,7 +1,7 @@
 """A file compressed with zstd: frames one after the other, with or without a seek table at its end.
 
-Where no seek table tells the frames' sizes, their headers and those of their blocks do, if the writer put them there;
-else the data is read forward.
+Without a seek table, the sizes of the frames are taken from their headers and those of their blocks; where the writer
+left the decoded sizes out, the data is read forward.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ REFERENCES: Final = (
 
 _MAGIC_LENGTH = 4
 _LZ4_MAGICS = (0x184D2204, 0x184C2102)
-"""Of its frames, and of the legacy ones (lz4_Frame_format.md)."""
+"""Magics of LZ4 frames, and of its legacy ones (lz4_Frame_format.md)."""
 _LONGEST_HEADER = 18
-"""Bytes of a frame header (RFC 8878, 3.1.1.1), its magic included."""
+"""Largest number of bytes of a frame header (RFC 8878, 3.1.1.1), including its magic."""
 _BLOCK_HEADER = 3
 _RLE_BLOCK, _RESERVED_BLOCK = 1, 3
 _CHECKSUM = 4
@@ -60,7 +60,7 @@ def probe(head: bytes) -> bool:
     while len(head) >= at + _MAGIC_LENGTH:
         magic = int.from_bytes(head[at : at + _MAGIC_LENGTH], "little")
         if magic & ~0xF != SKIPPABLE_MAGIC:
-            # LZ4 has the same skippable frames; anything else behind one is damage.
+            # LZ4 has the same skippable frames; any other magic behind one is damage.
             return magic == FRAME_MAGIC or (at > 0 and magic not in _LZ4_MAGICS)
         length = head[at + _MAGIC_LENGTH : at + SkippableFrameHeader.length()]
         at += SkippableFrameHeader.length() + int.from_bytes(length, "little")
@@ -94,21 +94,21 @@ def open_layer(source: ReadAt, options: LayerOptions) -> FramedReader | Sequenti
 
 @dataclass(frozen=True, slots=True)
 class FoundFrame:
-    """A frame of data as its headers tell."""
+    """A frame of data as its headers describe it."""
 
     start: int
-    """Its first byte, from the source's start."""
+    """First byte of the frame, from the source's start."""
     length: int
-    """Compressed bytes."""
+    """Number of compressed bytes."""
     size: int | None
-    """Decoded bytes, where the frame's header tells."""
+    """Number of decoded bytes; None where the frame's header does not give it."""
 
 
 def walk_frames(source: ReadAt) -> Iterator[FoundFrame]:
-    """The frames of data in a source, found by headers alone; skippable ones are passed.
+    """The frames of data in a source, found by headers alone; skippable ones are left out.
 
     Raises:
-        CorruptImage: Something else stands where a frame should begin, or a block of it.
+        CorruptImage: There is no valid header where a frame or a block of it should begin.
         TruncatedImage: The source ends within a frame.
     """
     end = 0
@@ -119,7 +119,11 @@ def walk_frames(source: ReadAt) -> Iterator[FoundFrame]:
 
 
 def _pass_skippable(source: ReadAt, at: int) -> int | None:
-    """Where the next frame of data begins, None at the source's end."""
+    """First byte of the next frame of data from byte `at` on; None at the source's end.
+
+    Raises:
+        CorruptImage: No frame begins there.
+    """
     while head := read_up_to(source, at, SkippableFrameHeader.length()):
         magic = int.from_bytes(head[:_MAGIC_LENGTH], "little")
         if magic & ~0xF != SKIPPABLE_MAGIC:
@@ -147,7 +151,12 @@ def _frame_at(source: ReadAt, at: int) -> FoundFrame:
 
 
 def _end_of_blocks(source: ReadAt, at: int) -> int:
-    """Where the blocks that begin at `at` end (RFC 8878, 3.1.1.2)."""
+    """Exclusive end of the blocks that begin at byte `at` (RFC 8878, 3.1.1.2).
+
+    Raises:
+        CorruptImage: The type of a block is reserved.
+        TruncatedImage: The source ends before the last block.
+    """
     while True:
         header = read_up_to(source, at, _BLOCK_HEADER)
         if len(header) < _BLOCK_HEADER:
@@ -162,10 +171,10 @@ def _end_of_blocks(source: ReadAt, at: int) -> int:
 
 
 def read_seek_table(source: ReadAt) -> list[Frame] | None:
-    """The frames that a seek table at the source's end tells of, None where there is no seek table.
+    """The frames listed in a seek table at the source's end; None where there is no seek table.
 
     Raises:
-        CorruptImage: There is one, and it does not fit the source.
+        CorruptImage: The seek table does not fit the source.
     """
     at = source.size - SeekTableFooter.length()
     if at < 0:
@@ -202,7 +211,7 @@ def read_seek_table(source: ReadAt) -> list[Frame] | None:
 
 
 def _check_header(source: ReadAt, frame: Frame) -> None:
-    """Refuse a seek table that contradicts a frame's own header: all behind that frame would be misplaced."""
+    """Refuse a seek table that contradicts a frame's own header, since all data behind it would be misplaced."""
     import zstandard
 
     head = read_up_to(source, frame.start, _LONGEST_HEADER)
@@ -210,11 +219,11 @@ def _check_header(source: ReadAt, frame: Frame) -> None:
         size = zstandard.get_frame_parameters(head).content_size
     except zstandard.ZstdError as error:
         raise CorruptImage(
-            f"it tells of a frame where there is none ({error})", structure="zstd seek table", offset=frame.start
+            f"it lists a frame where there is none ({error})", structure="zstd seek table", offset=frame.start
         ) from error
     if size not in (frame.size, _UNKNOWN_SIZE):
         raise CorruptImage(
-            "it tells another size than a frame's header",
+            "it gives another size than a frame's header",
             structure="zstd seek table",
             offset=frame.start,
             expected=f"{size} bytes",
@@ -223,7 +232,7 @@ def _check_header(source: ReadAt, frame: Frame) -> None:
 
 
 def _frames_by_headers(source: ReadAt) -> list[Frame] | None:
-    """The frames, or None where a size is not told or something is wrong: reading forward shows what and where."""
+    """The frames that hold data; None where a size is missing or there is damage, which reading forward reports."""
     frames: list[Frame] = []
     decoded = 0
     try:
@@ -234,7 +243,7 @@ def _frames_by_headers(source: ReadAt) -> list[Frame] | None:
             if found.size:
                 frames.append(frame)
             elif found.length and ZstdFrameDecoder(source, frame).read(1):
-                return None  # nobody will read it, so this is where one that holds data, or is damaged, shows
+                return None  # it is never read, so whether it really is empty and intact is checked here
             decoded += found.size
     except CorruptImage:
         return None
@@ -242,7 +251,7 @@ def _frames_by_headers(source: ReadAt) -> list[Frame] | None:
 
 
 class _ZstdDecoder:
-    """What both decoders do: read one frame forward."""
+    """Common base of both decoders, which reads one frame forward."""
 
     def __init__(self, source: ReadAt) -> None:
         self._source = source
@@ -255,11 +264,11 @@ class _ZstdDecoder:
         return self._input_start + self._input.tell()
 
     def copy(self) -> Self | None:
-        """None: libzstd can't copy its state."""
+        """Always None, because libzstd can't copy its state."""
         return None
 
     def _enter_frame(self, start: int, length: int | None) -> None:
-        """Go on with the frame at `start`; a length of None is for one that does not end."""
+        """Continue with the frame of `length` bytes at byte `start`; None for a frame whose end is unknown."""
         import zstandard
 
         self._frame_start = start
@@ -282,7 +291,7 @@ class _ZstdDecoder:
 
 
 class ZstdFrameDecoder(_ZstdDecoder):
-    """Decodes one frame whose decoded size is known."""
+    """Decoder of one frame whose decoded size is known."""
 
     def __init__(self, source: ReadAt, frame: Frame) -> None:
         """Start at a frame."""
@@ -292,7 +301,7 @@ class ZstdFrameDecoder(_ZstdDecoder):
 
     def read(self, length: int) -> bytes:
         """See `Decoder.read`."""
-        # The last byte by itself, as what is wrong is found with it: what is before it was given then.
+        # The last byte is read separately: an error is found with it, when all bytes before it were given.
         found = self._read_frame(min(length, max(1, self._left - 1)))
         self._left -= len(found)
         if self._left < 0 or (self._left and not found):
@@ -303,7 +312,7 @@ class ZstdFrameDecoder(_ZstdDecoder):
                 expected=f"{self._size} bytes",
                 found=f"{self._size - self._left}" + (" or more" if self._left < 0 else ""),
             )
-        if not self._left and self._read_frame(1):  # which looks at the frame's checksum, too
+        if not self._left and self._read_frame(1):  # this read also verifies the frame's checksum
             raise CorruptImage(
                 "it has more bytes than was said before", structure="zstd frame", offset=self._frame_start
             )
@@ -311,14 +320,14 @@ class ZstdFrameDecoder(_ZstdDecoder):
 
 
 class ZstdDecoder(_ZstdDecoder):
-    """Decodes frames forward, from one to the next."""
+    """Forward decoder of frames, from one to the next."""
 
     def __init__(self, source: ReadAt) -> None:
         """Start at the source's beginning."""
         super().__init__(source)
         self._finished = False
         self._failure: CorruptImage | None = None
-        """What is wrong with the frame; raised when all that can be had of it was had."""
+        """Error in the current frame, raised once all readable data before it was given."""
         self._next_frame(0)
 
     def read(self, length: int) -> bytes:

@@ -1,12 +1,12 @@
-"""Boot banks: which of them the boot loader starts.
+"""Boot banks, and the rule by which the boot loader chooses one.
 
 Source of the rules: vmware/esx-boot, safeboot/bootbank.c and safeboot/vmfat.c, read for the facts. The loader takes
 every FAT volume with VMware's marker and a ``boot.cfg``, at most three of them in the order of their partition
 numbers. A bank can be started when its ``updated`` is above 0, its ``build`` is not empty, it was not for one quick
-boot, and its ``bootstate`` is 0 (valid) or 1 (upgraded, and never started). Of these, the highest ``updated`` wins,
-the first of equals.
+boot, and its ``bootstate`` is 0 (valid) or 1 (upgraded, and never started). Of these, the one with the highest
+``updated`` is started, the first where several have it.
 
-ESX 3i 3.5 is older than the marker: its banks have none, and which is the first is told by their labels.
+ESX 3i 3.5 is older than the marker: its banks do not have it, and their labels say which is the first.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from vmvisor_image.volumes.volume import Volume, complete, has_files
 BANK_CONFIGURATION: Final = "boot.cfg"
 """The file in the boot bank's root that names kernel and modules."""
 LARGEST_CONFIGURATION: Final = 1 << 16
-"""Bytes of a boot loader's configuration that is read; real ones have a few hundred."""
+"""Most bytes of a boot loader's configuration that is read; real ones have a few hundred."""
 CONFIGURATION: Final = "boot configuration"
-"""What an error about one as such names."""
+"""Structure that an error about the configuration as a whole names."""
 _MOST_BANKS: Final = 3
-"""More than these the loader does not look at either."""
+"""Most banks that the loader examines."""
 _WITHOUT_MARKER: Final = "3."
-"""How versions begin whose banks have no marker."""
+"""Start of the version of banks without a marker."""
 
 
 class BootState(enum.Enum):
     """``bootstate`` of a boot bank."""
 
     VALID = 0
-    """It was started, or installed, well."""
+    """It was started or installed successfully."""
     UPGRADING = 1
     """It was upgraded and waits for its first start."""
     DIRTY = 2
-    """Its first start began and was not reported to have ended well: the loader gives it up."""
+    """Its first start began and was not confirmed as successful: the loader no longer starts it."""
     INVALID = 3
-    """It is empty, or was given up."""
+    """It is empty, or the loader no longer starts it."""
     UNKNOWN = -1
-    """It says none of these."""
+    """``bootstate`` has another value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +54,28 @@ class BootBank:
     """A FAT volume with a ``boot.cfg``."""
 
     number: int
-    """Of its partition."""
+    """Number of its partition."""
     uuid: bytes | None
-    """From VMware's marker, as in ``bootUUID=`` on the kernel's command line; None without a marker."""
+    """UUID from VMware's marker, as in ``bootUUID=`` on the kernel's command line; None without a marker."""
     build: str | None
     """Version and build, such as "4.1.0-260247"."""
     updated: int | None
-    """Counts upgrades, the higher the newer; None where it is missing or no number."""
+    """Counter of upgrades, higher in the newer bank; None where it is missing or not a number."""
     state: BootState
-    """A missing ``bootstate`` counts as 0, as it does for the loader."""
+    """State by ``bootstate``; a missing one counts as 0, as it does for the loader."""
     configuration: BootConfig
-    """Its whole ``boot.cfg``."""
+    """Content of its ``boot.cfg``."""
     configuration_offset: int | None
-    """Where its ``boot.cfg`` lies, in bytes from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to its ``boot.cfg``; None for an empty one."""
 
     @property
     def is_chosen_by_label(self) -> bool:
-        """Whether it is of ESX 3i 3.5, whose banks have no marker: the first one is the one with the first label."""
+        """Whether it is a bank of ESX 3i 3.5, which has no marker: the label says which bank is the first."""
         return self.uuid is None and (self.build or "").startswith(_WITHOUT_MARKER)
 
     @property
     def obstacle(self) -> str | None:
-        """Why the boot loader would not start it; None where it could, and where its rule is not known (3.5)."""
+        """Reason why the boot loader would not start it; None where it could, and where its rule is not known (3.5)."""
         if self.is_chosen_by_label:
             return None
         if self.uuid is None:
@@ -92,24 +92,24 @@ class BootBank:
 
 
 class BankPartition(Protocol):
-    """What is needed of a partition."""
+    """Properties of a partition that reading its boot bank needs."""
 
     @property
     def number(self) -> int:
-        """Its number."""
+        """Number of the partition."""
         ...
 
     @property
     def volume(self) -> Volume | None:
-        """What it holds."""
+        """Volume in the partition; None where it is not recognised."""
         ...
 
 
 def read_configuration(file: File) -> bytes:
-    """A boot loader's configuration, as it is.
+    """Bytes of a boot loader's configuration file.
 
     Raises:
-        CorruptImage: It can't be read, or has more bytes than are read.
+        CorruptImage: It can't be read, or has more than `LARGEST_CONFIGURATION` bytes.
     """
     if file.size > LARGEST_CONFIGURATION:
         raise CorruptImage(
@@ -123,10 +123,10 @@ def read_configuration(file: File) -> bytes:
 
 
 def read_bank(partition: BankPartition) -> BootBank | None:
-    """The boot bank in a partition; None where there is no FAT volume with a ``boot.cfg``.
+    """Boot bank in a partition; None where there is no FAT volume with a ``boot.cfg``.
 
     Raises:
-        CorruptImage: It can't be read.
+        CorruptImage: The directory or its ``boot.cfg`` can't be read.
     """
     volume = partition.volume
     if not has_files(volume) or complete(volume).boot_medium != "disk":
@@ -150,7 +150,7 @@ def read_bank(partition: BankPartition) -> BootBank | None:
 
 
 def active_bank(banks: Iterable[BootBank]) -> BootBank | None:
-    """The bank that the boot loader starts; None where it would start none."""
+    """Bank that the boot loader starts; None where it would start none."""
     marked = [bank for bank in banks if bank.uuid is not None][:_MOST_BANKS]
     startable = [bank for bank in marked if bank.obstacle is None]
     return max(startable, key=lambda bank: bank.updated or 0, default=None)

@@ -1,4 +1,4 @@
-"""Writing a decoded image as seekable zstd: the same room as bzip2, and hundreds of times quicker to read again.
+"""Conversion of a decoded image to seekable zstd: as small as bzip2, and hundreds of times faster to read again.
 
 The file is plain zstd (`zstd -d` decodes it): frames of a fixed decoded size with checksums, and the seek table of
 zstd's seekable format at its end.
@@ -43,14 +43,14 @@ FRAME_SIZE: Final = 1 << 18
 """Decoded bytes in a frame: a random read decodes one, in about 0.2 ms."""
 LEVEL: Final = 3
 _MOST_FRAMES: Final = 0x8000000
-"""As many as a seek table may have (ZSTD_SEEKABLE_MAXFRAMES)."""
+"""Most frames in a seek table (ZSTD_SEEKABLE_MAXFRAMES)."""
 _READ: Final = 16
 """Frames read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion wrote."""
+    """Result of a conversion."""
 
     path: Path
     size: int
@@ -58,7 +58,7 @@ class Conversion:
     compressed: int
     """Bytes of the file."""
     resumed_at: int
-    """Decoded bytes that an earlier, interrupted run had written already."""
+    """Decoded bytes that an earlier, interrupted run had already written."""
 
 
 def convert(  # each is one setting of the command
@@ -71,27 +71,27 @@ def convert(  # each is one setting of the command
     overwrite: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Conversion:
-    """Write a source as seekable zstd; it appears whole or not at all.
+    """Result of writing a source as seekable zstd; the file appears whole or not at all.
 
-    A run that is interrupted leaves ``DEST.….part``, and the next one of the same source goes on where that ends; all
-    frames in it are checked first. Where a source has neither a time nor a version by which it is known, such as one of
-    the caller's own, they are held against what it gives, too.
+    A run that is interrupted leaves ``DEST.….part``, and the next one of the same source continues where that ends,
+    after checking all frames in it. Where a source has neither a time nor a version that identifies it, such as one of
+    the caller's own, the frames are also compared with its bytes.
 
     Args:
-        source: What to write: an open image, or any `ReadAt`, whose bytes are written as they are; or anything else
-            that `Image.open` takes, of which the disk in it is written.
-        dest: The file to write.
+        source: An open image or any `ReadAt`, whose bytes are written as they are; or anything else that `Image.open`
+            takes, whose disk is written.
+        dest: Path of the file to write.
         level: zstd's compression level.
         frame_size: Decoded bytes in a frame, at least 4096.
-        threads: Threads that compress; None for one a core.
-        overwrite: Replace `dest` when it is there.
-        progress: Called with the decoded bytes written, and in all where that is known.
+        threads: Number of threads that compress; None for one per core.
+        overwrite: Whether to replace `dest` where it exists.
+        progress: Called with the decoded bytes written so far, and None: their total is not known.
 
     Raises:
-        DestinationExists: `dest` is there, or is no file that could be replaced, or the image itself.
-        CorruptImage: The source is damaged; what is before the damage stays in the part.
+        DestinationExists: `dest` exists, is not a file that could be replaced, or is the image itself.
+        CorruptImage: The source is damaged; the frames before the damage stay in the ``.part`` file.
         InvalidArgument: `level` or `frame_size` is out of range.
-        DestinationFull: There is no room left; what was written stays in the part.
+        DestinationFull: There is no room left; the written frames stay in the ``.part`` file.
         DestinationFailed: The file can't be written for another reason.
         SourceError: The source can't be read.
     """
@@ -143,15 +143,15 @@ def convert(  # each is one setting of the command
 
 
 def _sources(source: Image | ReadAt) -> tuple[ReadAt, ...]:
-    """All that the bytes come from."""
+    """All sources of the bytes."""
     return source.sources if isinstance(source, Image) else (source,)
 
 
 def _key(source: Image | ReadAt) -> str:
-    """Of all that the bytes depend on; of an image what it was opened from and which way in, known without decoding."""
+    """Hash of everything that the bytes depend on; of an image its sources and layers, known without decoding."""
     digest = hashlib.sha256(b"".join(fingerprint(part, exact=True) for part in _sources(source)))
     if isinstance(source, Image):
-        # A container's member by its path; any other layer by its reader, as what is salvaged has one of its own.
+        # A container's member by its path; any other layer by its reader, as salvaged data has its own reader.
         inside = [
             layer.source.path if isinstance(layer.source, File) else type(layer.source) for layer in source.layers
         ]
@@ -162,9 +162,9 @@ def _key(source: Image | ReadAt) -> str:
 
 @contextlib.contextmanager
 def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """An earlier run's part, or a new one, open for writing by nobody else; one of its own where another run has it.
+    """Path and file of an earlier run's part, or of a new one, locked; a private one where another run has that lock.
 
-    What a run of its own leaves behind when it ends early is removed: no other would find it.
+    A private part is removed when its run ends early: no other run would find it.
     """
     with contextlib.ExitStack() as stack:
         while True:
@@ -174,7 +174,7 @@ def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
                 file = stack.enter_context(part.open("r+b", buffering=0))
             if not lock(file):
                 break
-            if is_at(part, file):  # else the run that had it has just published it
+            if is_at(part, file):  # otherwise the run that had it has just published it
                 yield part, file
                 return
             file.close()
@@ -184,14 +184,14 @@ def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
         try:
             yield own, file
         except BaseException:
-            file.close()  # Windows removes no file that is open
+            file.close()  # Windows can't remove an open file
             with contextlib.suppress(OSError):
                 own.unlink()
             raise
 
 
 def _whole_frames(file: BinaryIO, frame_size: int) -> list[SeekTableEntry]:
-    """The frames at the start of an earlier run's part that are whole, and have the right size and checksum."""
+    """Frames at the start of an earlier run's part that are whole and have the right size and checksum."""
     entries: list[SeekTableEntry] = []
     source = FileObjectSource(file)
     with contextlib.suppress(CorruptImage):  # here the earlier run was interrupted
@@ -203,7 +203,7 @@ def _whole_frames(file: BinaryIO, frame_size: int) -> list[SeekTableEntry]:
 
 
 def _matching(entries: list[SeekTableEntry], file: BinaryIO, source: ReadAt, frame_size: int) -> list[SeekTableEntry]:
-    """Those of the first entries whose frames are what the source gives."""
+    """Entries up to the first one whose frame differs from the source."""
     frames, at = FileObjectSource(file), 0
     given = from_source(read_up_to(source, number * frame_size, frame_size) for number in range(len(entries)))
     for number, (entry, data) in enumerate(zip(entries, given, strict=True)):
@@ -240,7 +240,7 @@ def _compress(
         while True:
             try:
                 data = next(coming, None)
-            except (CorruptImage, SourceError) as error:  # what was read before is written first
+            except (CorruptImage, SourceError) as error:  # data that was read before is written first
                 failure = error
                 break
             if data is None:

@@ -19,18 +19,18 @@ from vmvisor_image.volumes.vmfs.volume import VmfsVolume, join_devices
 
 
 def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None = None) -> Datastore:
-    """A VMFS volume that lies on one or several devices.
+    """A VMFS volume on one or several devices.
 
-    A device that is missing costs only what lies on it: that is a `Problem`, and an error when it is read.
+    Without a device, only the data on it is missing: that is a `Problem`, and an error when it is read.
 
     Args:
-        sources: Where its devices are: anything that `Image.open` takes, an image (all its VMFS partitions are looked
-            at), or a partition.
-        volume: Label or UUID of the volume that is meant, where the sources hold several.
+        sources: Sources of its devices: anything that `Image.open` takes, an image (all its VMFS partitions are
+            examined), or a partition.
+        volume: Label or UUID of the volume to open, where the sources hold several.
 
     Raises:
-        NotAFileSystem: There is no VMFS partition, none of that name, or none that holds the volume's start.
-        InvalidArgument: The sources hold several volumes and `volume` names none, or there are no sources.
+        NotAFileSystem: There is no VMFS partition, no volume of that name, or no device with the volume's start.
+        InvalidArgument: The sources hold several volumes and `volume` does not choose one, or there are no sources.
         CorruptImage: A source can't be opened.
     """
     if not sources:
@@ -56,7 +56,7 @@ def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None 
 
 
 def _devices(partitions: Sequence[Partition], wanted: str | None) -> list[Partition]:
-    """The partitions that are devices of the volume that is meant."""
+    """Partitions that are devices of the volume `wanted`, or of the only one."""
     found: dict[str, list[Partition]] = {}
     names: dict[str, set[str]] = {}
     for partition in partitions:
@@ -82,13 +82,13 @@ def _listed(names: Mapping[str, set[str]]) -> str:
 
 
 class Datastore(Closing):
-    """A VMFS volume by its devices; made by `open_datastore`. Any number of threads may read.
+    """A VMFS volume on its devices; made by `open_datastore`. Any number of threads may read.
 
     The extents of its files count from the volume's start.
     """
 
     def __init__(self, devices: Sequence[Partition], images: Sequence[Image] = ()) -> None:
-        """Take the partitions that are its devices, and the images that are closed with it."""
+        """A datastore on the given partitions, its devices; `images` are closed with it."""
         self._devices = tuple(devices)
         self._images = tuple(images)
         self._lock = ForkSafeLock()
@@ -96,12 +96,12 @@ class Datastore(Closing):
 
     @property
     def devices(self) -> tuple[Partition, ...]:
-        """The partitions that it lies on."""
+        """Partitions that it lies on."""
         return self._devices
 
     @property
     def volume(self) -> VmfsVolume:
-        """Its headers: version, UUIDs, capacity, the hosts that used it.
+        """Volume with its headers: version, UUIDs, capacity, the hosts that used it.
 
         Raises:
             NotAFileSystem: None of the devices holds the volume's start.
@@ -114,56 +114,56 @@ class Datastore(Closing):
 
     @property
     def label(self) -> str | None:
-        """The datastore's name."""
+        """Name of the datastore."""
         return self.volume.label
 
     @property
     def kind(self) -> str:
-        """As `Partition.kind`."""
+        """Kind of the volume, as in `Partition.kind`."""
         return self.volume.kind
 
     @property
     def size(self) -> int:
-        """Bytes in the volume, those on missing devices included."""
+        """Bytes in the volume, including those on missing devices."""
         return self.disk.size
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is damaged or missing, as far as it was read, and whether the volume was in use."""
+        """Damage and missing devices, as far as it was read, and whether the volume was in use."""
         found = [problem for device in self._devices for problem in device.problems]
         return tuple(dict.fromkeys([*self.volume.problems, *found]))
 
     @property
     def files(self) -> FileTree:
-        """Its files, as `Partition.files`."""
+        """Files of the volume, as in `Partition.files`."""
         return self.volume.files
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Targets of the symbolic links, by path, in the directories listed so far."""
+        """Targets of the symbolic links in the directories listed so far, by path."""
         return self.volume.links
 
     @property
     def raw_devices(self) -> Mapping[str, RawDeviceMapping]:
-        """Raw device mappings, by path, in the directories listed so far."""
+        """Raw device mappings in the directories listed so far, by path."""
         return self.volume.raw_devices
 
     def lock_of(self, file: File) -> FileLock | None:
-        """Who held a file when the images were made; None where nobody did.
+        """Lock that a host held on a file when the images were made; None where no host did.
 
         Raises:
-            CorruptImage: Its descriptor is damaged.
+            CorruptImage: The file's descriptor is damaged.
         """
         return self.volume.lock_of(file)
 
     @property
     def disk(self) -> ReadAt:
-        """The volume's bytes."""
+        """Bytes of the volume."""
         return self.volume.logical
 
     @property
     def meter(self) -> Meter:
-        """Counts what is decoded of its first device's image, whose limits are those of its files."""
+        """Counter of the bytes decoded of its first device's image, whose limits apply to its files."""
         return self._devices[0].meter
 
     def locate(self, token: Any) -> tuple[Extent, ...]:

@@ -1,4 +1,4 @@
-"""How things are said in words; of a partition: what it is for on its generation, and what can be done with it."""
+"""Wording of counts and generations, and of a partition's purpose and uses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vmvisor_image.volumes.role import Role
 
 
 def counted(number: int, noun: str) -> str:
-    """How many there are of what is counted, such as "1 file"."""
+    """A number and its noun, such as "1 file" or "2 files"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def described_generation(layout: Generation | None, generation: Generation | None) -> str | None:
-    """The layout of a disk's table and whose disk it is by all else, in a few words; None where nothing tells."""
+    """A few words on the layout of a disk's table and its generation by other evidence; None where neither is known."""
     if layout is None:
         return None if generation is None else f"disk of {generation.value}, in no layout that is known"
     if generation is None or generation is layout:
@@ -54,12 +54,12 @@ PURPOSES: Final[Mapping[Role, str]] = {
     ),
     Role.INSTALLER: "It is an installer CD: a boot loader, the hypervisor's kernel and modules, and the installer.",
     Role.CONTAINER: "It holds no data itself: the logical partitions lie in it, each behind an extended boot record.",
-    Role.UNKNOWN: "Nothing on the disk tells what it is for.",
+    Role.UNKNOWN: "Nothing on the disk says what it is for.",
 }
 
 GENERATION_NOTES: Final[Mapping[tuple[Generation, Role], str]] = {
     (Generation.ESX_3I, Role.COREDUMP): (
-        "This is the small partition that the recipe of 2008 took for VMFS. It is none: VMFS has type 0xFB, and"
+        "This is the small partition that the recipe of 2008 took for VMFS. It is not VMFS: VMFS has type 0xFB, and"
         " this one has 0xFC, VMKCORE, which the tools of that time did not know. There is no VMFS in the shipped"
         " image. The datastore (type 0xFB) and the scratch partition (4 GiB of FAT) are made by the installer or on"
         " the first boot, on the disk behind this image (on ESXi 4 in slots 3 and 2); the host's swap file lies on"

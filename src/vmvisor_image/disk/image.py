@@ -44,19 +44,19 @@ _Kind = TypeVar("_Kind", bound="Image")
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What an open image holds."""
+    """The sources, layers and closers of an open image."""
 
     layers: tuple[Layer, ...]
     source: Source
-    """What was given."""
+    """Bytes that were opened, outside of all layers."""
     disk: Source
     closers: tuple[Callable[[], None], ...]
     neighbours: tuple[Source, ...]
-    """Files beside the source that the disk lies in, too."""
+    """Further files that hold parts of the disk, such as the extents of a VMDK."""
 
 
 class _Open(Generic[_Parameters]):
-    """One name for two methods: `open` of the class makes an image, that of an image a stream of its disk."""
+    """Descriptor that gives two methods one name: `Image.open` makes an image, `image.open` a stream of its disk."""
 
     def __init__(self, make: Callable[Concatenate[Any, _Parameters], Image]) -> None:
         self._make = make
@@ -76,7 +76,7 @@ class Image(Shown, Source):
     """
 
     def __init__(self, source: SourceLike, **options: Unpack[OpenOptions]) -> None:
-        """A handle that opens `source` when it is first used; `Image.open` opens it at once. Same arguments."""
+        """A handle that opens `source` at its first use; `Image.open` has the same arguments and opens it at once."""
         check_options("Image", options, OpenOptions.__optional_keys__)
         threads, limits = options.get("threads"), options.get("limits")
         if threads is not None and threads < 1:
@@ -104,37 +104,37 @@ class Image(Shown, Source):
         limits: Limits | None = None,
         salvage: bool = False,
     ) -> Image:
-        """Open an image and recognise what wraps it; the disk itself is not read yet.
+        """An open image, its layers recognised; the disk itself is not read yet.
 
         Args:
             source: A path, a URL that fsspec takes (``https://…``, ``s3://…``, or chained,
                 ``simplecache::https://…``), bytes, a seekable binary file object (left open by `close`), or any
                 `ReadAt`.
-            threads: Threads that decode; None for one a core.
-            index: A file to keep in what was found out about a bzip2 source, so that the next time only what
-                is read is decoded: used where it is there, written by `close`. "auto" for beside the image, else
-                in the user's cache folder; see `vmvisor_image.bzip2.Bzip2Reader`.
-            cache: A folder to keep in what was decoded of a bzip2 source, as zstd, so that the next time costs
-                zstd's time; True for beside the image, else in the user's cache folder.
-            progress: Called with the compressed bytes passed so far and in all (None where that is not known),
+            threads: Number of threads that decode; None for one per core.
+            index: Path of the index of a bzip2 source, with which only the blocks that are read are decoded: used
+                where it exists, written by `close`. "auto" for beside the image, or else in the user's cache directory;
+                see `vmvisor_image.bzip2.Bzip2Reader`.
+            cache: Directory that keeps the decoded data of a bzip2 source as zstd, which decodes faster the next time;
+                True for beside the image, or else in the user's cache directory.
+            progress: Called with the compressed bytes passed so far and in total (None where that is not known),
                 from the thread that reads.
-            member: Which file of a container (an installer CD, a tar or zip archive) is the disk: its path, or the path
-                of an archive in it and the path in there, with a slash between. None for the one that is.
-            storage_options: What `fsspec.open` takes beside the URL, such as credentials; a source with any is a URL.
-            limits: What reading it may cost; None for those of the image that the source lies in, else the usual ones.
-            salvage: Where bzip2 data is damaged, place what is behind the damage by the end of the last partition, so
-                that only what the damaged blocks held is lost; decodes everything once.
+            member: Path of the disk in a container (an installer CD, a tar or zip archive), or the path of an archive
+                in it and the path in that archive, with a slash between. None for the only disk in it.
+            storage_options: Keyword arguments of `fsspec.open`, such as credentials; a source with any is a URL.
+            limits: Limits on the cost of reading; None for those of the image that the source lies in, or the defaults.
+            salvage: Whether to place the data after damage in bzip2 data by the end of the last partition, so that
+                only the contents of the damaged blocks are lost; decodes everything once.
 
         Raises:
             OSError: The file can't be opened.
-            RemoteError: What the URL leads to can't be read.
-            DependencyMissing: The source is a URL, and fsspec or what it needs for it is not installed.
-            CorruptImage: A wrapping is recognised and damaged.
+            RemoteError: The URL can't be read.
+            DependencyMissing: The source is a URL, and fsspec or a package that it needs for it is not installed.
+            CorruptImage: A layer is recognised and damaged.
             LimitExceeded: There are more layers than `limits` allow, or finding them took too long.
             NoDiskImage: A container holds nothing that looks like a disk.
             SeveralImages: A container holds several disks, and `member` names none.
-            MemberNotFound: A container has no such member, or there is no container.
-            InvalidArgument: The source is none of these, or an argument is out of range.
+            MemberNotFound: The container has no member of that name, or there is no container.
+            InvalidArgument: The source has none of these types, or an argument is out of range.
         """
         image: Image = cls(
             source,
@@ -157,12 +157,12 @@ class Image(Shown, Source):
 
     @property
     def meter(self) -> Meter:
-        """Counts what was decoded."""
+        """Counter of the decoded bytes."""
         return self._meter
 
     @property
     def limits(self) -> Limits:
-        """What reading it may cost."""
+        """Limits on the cost of reading the image."""
         return self._meter.limits
 
     @property
@@ -187,16 +187,16 @@ class Image(Shown, Source):
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that tell whether what was opened is still the same; see `vmvisor_image.streams.fingerprint`.
+        """Fingerprint of the source, 32 bytes that differ after a change; see `vmvisor_image.streams.fingerprint`.
 
-        Of a disk in several files it is that of all of them.
+        For a disk in several files it is that of all of them.
         """
         found = [fingerprint(source) for source in self.sources]
         return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """`source`, and the files beside it that the disk lies in, too: the extents of a VMDK."""
+        """`source`, and further files that hold parts of the disk: the extents of a VMDK."""
         opened = self._open()
         return (opened.source, *opened.neighbours)
 
@@ -215,17 +215,17 @@ class Image(Shown, Source):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """What wraps the disk, outermost first; empty for a bare disk."""
+        """Compressions and containers around the disk, outermost first; empty for a bare disk."""
         return self._open().layers
 
     @property
     def scheme(self) -> Scheme:
-        """Kind of the partition table: "mbr", "gpt", or "none" where there is none."""
+        """Kind of the partition table: "mbr", "gpt", or "none" without one."""
         return self.partitions.scheme
 
     @property
     def partitions(self) -> PartitionTable:
-        """Its partitions; reads the first sector."""
+        """Partition table of the disk; reads the first sector."""
         with self._lock:
             if self._table is None:
                 self._table = PartitionTable(self, find_table(self.disk))
@@ -233,7 +233,7 @@ class Image(Shown, Source):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is damaged: in the wrapping as far as it was read, in the partition table, in each partition.
+        """Damage in the layers as far as they were read, in the partition table and in each partition.
 
         Reads the whole partition table, each partition's boot sector, root directory and ``boot.cfg``, and the disk's
         size, so a compressed image is decoded to its end once.
@@ -253,12 +253,12 @@ class Image(Shown, Source):
 
     @property
     def known_problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far, of all that was read: `problems` without opening or reading anything."""
+        """Damage found so far in everything that was read: `problems` without opening or reading anything."""
         table = self._table
         return () if self._opened is None else self._with_wrapping([] if table is None else table.known_problems)
 
     def _with_wrapping(self, of_disk: Iterable[Problem]) -> tuple[Problem, ...]:
-        """Problems of the disk, and those of what wraps it as far as it was read; each once."""
+        """Problems of the disk and of its layers as far as they were read; each once."""
         found = [*of_disk]
         for layer in self.layers:
             found += layer.source.problems
@@ -267,7 +267,7 @@ class Image(Shown, Source):
         return tuple(dict.fromkeys([*found, *self._passed_over]))
 
     def system(self, bank: int | str | None = None) -> System:
-        """What it boots: version, modules in load order, and the files as the hypervisor would see them.
+        """System that it boots: version, modules in load order, and the files as the hypervisor would see them.
 
         Args:
             bank: Number or label of a boot bank's partition, or "active"; None for the usual one, see
@@ -281,12 +281,12 @@ class Image(Shown, Source):
         return System(self, bank)
 
     def checksums(self) -> tuple[Checksum, ...]:
-        """Whether what was taken out of containers is what the checksum files beside it say; reads it whole.
+        """Comparisons of the members taken out of containers with the checksum files beside them; reads them whole.
 
         The installer of ESXi 4.1 has an ``imagedd.md5`` beside its ``imagedd.bz2``.
 
         Raises:
-            CorruptImage: A checksum file holds no checksum or is too large, or what is to be read is damaged.
+            CorruptImage: A checksum file holds no checksum or is too large, or a member is damaged.
         """
         found: list[Checksum] = []
         with self.limits.operation():
@@ -321,12 +321,12 @@ class Image(Shown, Source):
         return self.disk.skip_zeros(offset, end)
 
     def close(self) -> None:
-        """Close what `open` opened; a file object or `ReadAt` of the caller's stays open."""
+        """Close everything that `open` opened; a file object or `ReadAt` of the caller's stays open."""
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, None
-        with contextlib.ExitStack() as stack:  # all of them, also where one fails
-            for close in opened.closers if opened is not None else ():  # what was opened last is closed first
+        with contextlib.ExitStack() as stack:  # all of them, even where one fails
+            for close in opened.closers if opened is not None else ():  # the last opened is closed first
                 stack.callback(close)
 
     def _open(self) -> _Opened:
@@ -372,7 +372,7 @@ class Image(Shown, Source):
     def _neighbour(
         self, source: Source, closers: list[Callable[[], None]], neighbours: list[Source]
     ) -> Callable[[str], ReadAt] | None:
-        """What opens files beside the one that was given, and adds them to `neighbours`."""
+        """Opener of files beside the given one, which adds them to `neighbours`; None where there can be none."""
         if isinstance(source, File):
             return neighbour_of(source)
         path, options = self.path, self._options.get("storage_options")
@@ -424,14 +424,14 @@ def _reopen(kind: type[Image], source: SourceLike, options: OpenOptions) -> Imag
 
 
 def _bridge(reader: Bzip2Reader) -> Bzip2Reader | BridgedReader:
-    """The data with what is behind its damage in place; as it is where it is not damaged, or that can't be done."""
+    """The reader with the data after its damage in place; unchanged without damage, or where that can't be done."""
     with contextlib.suppress(CorruptImage):
         _ = reader.size
         return reader
     end = 0
-    with contextlib.suppress(CorruptImage):  # an entry behind the damage: those before it tell where the disk ends, too
+    with contextlib.suppress(CorruptImage):  # an entry after the damage: the earlier ones also say where the disk ends
         for entry in find_table(reader).entries():
             end = max(end, entry.start + entry.size)
-    with contextlib.suppress(CorruptImage):  # it can't be done; the reader's problems tell of the damage
+    with contextlib.suppress(CorruptImage):  # it can't be done; the reader's problems report the damage
         return BridgedReader(reader, reader.source, end)
     return reader

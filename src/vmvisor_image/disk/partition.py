@@ -1,4 +1,4 @@
-"""Partitions: where they are, what they are for, and the way to what they hold."""
+"""Partitions: their place, their purpose and their content."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Surroundings(Protocol):
 
     @property
     def generation(self) -> Generation | None:
-        """Whose disk this is; None where nothing says so."""
+        """Generation of the hypervisor that the disk is from; None where nothing says so."""
         ...
 
     def identify(self) -> tuple[Generation | None, tuple[Evidence, ...]]:
-        """`generation`, and what says so."""
+        """`generation`, and the evidence for it."""
         ...
 
 
 class PartitionOwner(Protocol):
-    """What a partition needs of its image; kept instead of what it gives, so that a pickled handle stays small."""
+    """Properties of its image that a partition needs; keeping only the image makes a pickled handle small."""
 
     @property
     def disk(self) -> Source:
@@ -69,17 +69,17 @@ class PartitionOwner(Protocol):
 
     @property
     def meter(self) -> Meter:
-        """Counts what is decoded, and has the limits."""
+        """Counter of the decoded bytes, with the limits."""
         ...
 
     @property
     def partitions(self) -> Surroundings:
-        """All its partitions."""
+        """All partitions of the disk."""
         ...
 
 
 class Partition(Shown, Source):
-    """One partition of a disk image; what it holds is read when it is first asked for."""
+    """One partition of a disk image; its content is read when it is first needed."""
 
     def __init__(self, owner: PartitionOwner, entry: TableEntry, scheme: Scheme) -> None:
         """Made by `PartitionTable`."""
@@ -94,7 +94,7 @@ class Partition(Shown, Source):
 
     @property
     def number(self) -> int:
-        """As fdisk and sfdisk number it; 1 for a volume without a partition table."""
+        """Number of the partition, as in fdisk and sfdisk; 1 for a volume without a partition table."""
         return self._entry.number
 
     @property
@@ -104,7 +104,7 @@ class Partition(Shown, Source):
 
     @property
     def size(self) -> int:
-        """Bytes, as the partition table says."""
+        """Size in bytes, as the partition table says."""
         return self._entry.size
 
     @property
@@ -124,43 +124,43 @@ class Partition(Shown, Source):
 
     @property
     def name(self) -> str | None:
-        """Its name in the partition table; None where it has none, as always in an MBR."""
+        """Name in the partition table; None without one, as always in an MBR."""
         return self._entry.name
 
     @property
     def guid(self) -> UUID | None:
-        """Its own identifier; GPT only."""
+        """Unique identifier of the partition; GPT only."""
         return self._entry.guid
 
     @property
     def attributes(self) -> int:
-        """Its attribute bits; GPT only."""
+        """Attribute bits; GPT only."""
         return self._entry.attributes
 
     @property
     def entry_offset(self) -> int | None:
-        """Where its entry in the partition table lies, in bytes from the start of the decoded disk."""
+        """Bytes from the start of the decoded disk to its entry in the partition table; None without a table."""
         return None if self._scheme == "none" else self._entry.source_offset
 
     @property
     def active(self) -> bool:
-        """Marked for the BIOS to boot."""
+        """Whether it is marked for the BIOS to boot."""
         return self._entry.active
 
     @property
     def is_container(self) -> bool:
-        """An extended partition, whose content is the logical partitions."""
+        """Whether it is an extended partition, whose content is the logical partitions."""
         return self._entry.is_container
 
     @property
     def type(self) -> PartitionType:
-        """Its type in the partition table."""
+        """Type in the partition table."""
         key = self._entry.type_key
         return _WHOLE_DISK if key is None else partition_type(key)
 
     @property
     def label(self) -> str | None:
-        """The volume's label, else its name in a GPT; None where there is none or it can't be read."""
+        """Label of the volume, or else the name in a GPT; None where there is neither or it can't be read."""
         volume = self.volume
         try:
             label = None if volume is None else volume.label
@@ -171,17 +171,17 @@ class Partition(Shown, Source):
 
     @property
     def volume(self) -> Volume | None:
-        """What it holds, where that is a volume whose headers this library reads; None for anything else."""
+        """Volume in the partition, if this library reads its headers; None for any other content."""
         return self._open_volume()
 
     @property
     def kind(self) -> str:
-        """What it holds.
+        """Kind of the content.
 
         "fat12", "fat16", "fat32", "vmfs3", "vmfs5", "vmfs6", "vmfs-l", "vmkcore" (by its type, as its content is
-        opaque), "extended"; what is known by its magic alone has the name that blkid gives it, such as "ext4" or
-        "swap"; "empty" is all zeros, "unknown" anything else. To tell these two apart it is read to its first byte that
-        is not zero, but for what a sparse file or a bzip2 index knows to be zero.
+        opaque), "extended"; content that is known by its magic alone has the name that blkid gives it, such as "ext4"
+        or "swap"; "empty" is all zeros, "unknown" anything else. To distinguish these two, it is read to its first
+        byte that is not zero, except for ranges that a sparse file or a bzip2 index knows to be zero.
         """
         if self.is_container:
             return "extended"
@@ -193,7 +193,7 @@ class Partition(Shown, Source):
 
     @property
     def role(self) -> Role:
-        """What it is for; never from its place alone. See `evidence` for what says so.
+        """Purpose of the partition; never from its place alone. See `evidence` for the reasons.
 
         Which bank is `Role.BOOTBANK` and which `Role.ALT_BOOTBANK` is decided as the boot loader does, by reading the
         ``boot.cfg`` of each.
@@ -202,7 +202,7 @@ class Partition(Shown, Source):
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """What on the disk says what it is and what it is for."""
+        """Statements of the disk about its content and its purpose."""
         found = self._purpose().evidence
         match, is_empty = (None, False) if self.volume is not None or self.is_container else self._recognised()
         if match is not None:
@@ -216,28 +216,28 @@ class Partition(Shown, Source):
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """Its entry in the partition table and the headers of what it holds, by their names, as they are on disk."""
+        """Entry in the partition table and headers of the volume, by their names, as they are on disk."""
         entry = {} if self._entry.record is None else {"partition entry": self._entry.record}
         return entry if self.volume is None else {**entry, **self.volume.records}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged in it so far."""
+        """Damage found in it so far; opens its volume."""
         self._open_volume()
         return self.known_problems
 
     @property
     def known_problems(self) -> tuple[Problem, ...]:
-        """What was found damaged in it so far; reads nothing."""
+        """Damage found in it so far; reads nothing."""
         return self._problems.found + (() if self._volume is None else self._volume.problems)
 
     @property
     def files(self) -> FileTree:
-        """Its files.
+        """Files of its volume.
 
         Raises:
-            NotAFileSystem: It holds none, or none that this library reads.
-            CorruptImage: It holds one that can't be opened.
+            NotAFileSystem: It holds no file system that this library can open.
+            CorruptImage: The file system is damaged.
         """
         volume = self.volume
         if has_files(volume):
@@ -249,12 +249,12 @@ class Partition(Shown, Source):
 
     @property
     def disk(self) -> Source:
-        """The decoded disk that it is a part of."""
+        """Decoded disk that contains it."""
         return self._owner.disk
 
     @property
     def meter(self) -> Meter:
-        """Counts what is decoded of its image."""
+        """Counter of the bytes decoded of its image."""
         return self._owner.meter
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
@@ -265,7 +265,7 @@ class Partition(Shown, Source):
         return volume.locate(token)
 
     def open_content(self, token: Any) -> ReadAt | None:
-        """Content of a file of its volume by another way than its extents, for `File`; None where there is none."""
+        """Content of a file of its volume that its extents alone don't give, for `File`; None if the extents do."""
         opener = getattr(self.volume, "open_content", None)
         content: ReadAt | None = None if opener is None else opener(token)
         return content
@@ -300,7 +300,7 @@ class Partition(Shown, Source):
         return self._source.skip_zeros(offset, end)
 
     def survey(self, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
-        """Entropy by block and how much of it is zeros; see `vmvisor_image.examine.survey.survey`."""
+        """Entropy by block and the amount of zeros; see `vmvisor_image.examine.survey.survey`."""
         return survey(self._source, blocks=blocks, sample=sample, exact=exact)
 
     def strings(self, *, minimum: int = 6) -> Iterator[tuple[int, str]]:
@@ -308,14 +308,13 @@ class Partition(Shown, Source):
         return find_strings(self._source, minimum=minimum)
 
     def hexdump(self, offset: int = 0, length: int = 512) -> Hexdump:
-        """At most `length` bytes from byte `offset` of the partition, to be shown; its records are marked in it."""
+        """Hexdump of at most `length` bytes from byte `offset` of the partition, with its records marked."""
         return hexdump(self, offset, length, records=self.records, base=self.start)
 
     def explain(self) -> str:
-        """A paragraph: what this is, what it is for, why we think so, and what can be done with it.
+        """A paragraph on its content, its purpose, the evidence for both, and what can be done with it.
 
-        Offsets are bytes from the disk's start. Control characters of what is told from the disk are shown by their
-        codes.
+        Offsets are bytes from the disk's start. Control characters from the disk are shown by their codes.
         """
         purpose = self._purpose()
         generation, generation_evidence = self._owner.partitions.identify()
@@ -336,7 +335,7 @@ class Partition(Shown, Source):
     def _describe_generation(
         self, role: Role, generation: Generation | None, evidence: tuple[Evidence, ...]
     ) -> list[str]:
-        """The table's layout, and whose disk it is by what else says so; a note of neither that the type refutes."""
+        """Sentences on the table's layout and the generation by other evidence, without notes that the type refutes."""
         table = self._owner.partitions.layout
         layout = None if table is None else table.generation
         parts = [] if layout is None else [f"The disk has the layout of {layout.value}."]
@@ -363,7 +362,7 @@ class Partition(Shown, Source):
         return assess(self, table.banks, table.generation, table.layout)
 
     def _recognised(self) -> tuple[Match | None, bool]:
-        """What is known by its magic, and whether it is all zeros."""
+        """Format recognised by its magic, and whether the partition is all zeros."""
         if self._content is None:
             match = match_signature(self._owner.disk, self.start, self.size)
             is_empty = False

@@ -1,4 +1,4 @@
-"""A disk's partition table: its partitions as they are found, its boot banks, and what is wrong with it."""
+"""A disk's partition table: its partitions as they are found, its boot banks, and its problems."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vmvisor_image.volumes.role import Evidence
 
 
 class PartitionTable(Shown):
-    """A disk's partitions, found one by one as they are asked for.
+    """A disk's partitions, found one by one when they are needed.
 
     Iterating gives them in disk order. ``table[5]`` finds one by its number and ``table["Hypervisor1"]`` by its
     label (without regard to case, the first one on the disk); both read the disk no further than they must.
@@ -38,11 +38,11 @@ class PartitionTable(Shown):
         restart_in_child(self)
 
     def start_in_child(self) -> None:
-        """After a fork: another thread may have been looking for the next entry, which goes on in the parent only."""
+        """Restart after a fork: a thread that was searching the next entry continues in the parent only."""
         self._look_again()
 
     def _look_again(self) -> None:
-        """Find what is not known yet from the start of the table."""
+        """Find the entries that are not known yet by reading the table again from its start."""
         self._rest = itertools.islice(self._table.entries(), len(self._found), None)
 
     @property
@@ -52,7 +52,7 @@ class PartitionTable(Shown):
 
     @property
     def sector_size(self) -> int:
-        """Bytes in a sector, in which the table counts: 512 or 4096."""
+        """Bytes in a sector, the unit in which the table counts: 512 or 4096."""
         return self._table.sector_size
 
     @property
@@ -62,9 +62,9 @@ class PartitionTable(Shown):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What is to be told of the table itself that is nothing wrong, by name, in words.
+        """Remarks on the table itself that are not problems, in words, by name.
 
-        Such as that the backup header of a GPT is where the dd images of ESXi's installers have it.
+        For example, that the backup header of a GPT is where the dd images of ESXi's installers have it.
         """
         return self._table.facts
 
@@ -78,7 +78,7 @@ class PartitionTable(Shown):
         return self._table.check_copies()
 
     def find(self) -> Iterator[Partition]:
-        """The partitions one by one, as they are found: the disk is read no further than to the one that is given."""
+        """Partitions one by one, as they are found: the disk is read no further than to the current one."""
         position = 0
         while True:
             while position < len(self._found):  # it only grows
@@ -108,16 +108,16 @@ class PartitionTable(Shown):
 
     @cached_property
     def layout(self) -> Layout | None:
-        """The generation's layout that the table has exactly; None where it has none. Reads nothing but the table."""
+        """Layout of a generation that the table matches exactly; None where it matches none. Reads only the table."""
         return find_layout(self)
 
     @property
     def generation(self) -> Generation | None:
-        """Whose disk this is: ESX 3i 3.5, ESXi 4, 5/6 or 7/8; None where nothing says so."""
+        """Generation of the disk's hypervisor: ESX 3i 3.5, ESXi 4, 5/6 or 7/8; None where nothing says so."""
         return self.identify()[0]
 
     def identify(self) -> tuple[Generation | None, tuple[Evidence, ...]]:
-        """`generation`, and what says so."""
+        """`generation`, and the evidence for it."""
         with self._lock:
             if self._identity is None:
                 self._identity = find_generation(self, self.banks, self.layout)
@@ -125,7 +125,7 @@ class PartitionTable(Shown):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is wrong with the table itself, and with how its partitions lie on the disk; reads all of it."""
+        """Problems of the table itself and of its partitions' places on the disk; reads the whole table."""
         partitions = list(self)
         found = list(_overlaps(partitions))
         try:
@@ -137,9 +137,9 @@ class PartitionTable(Shown):
 
     @property
     def known_problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far in the table and in the partitions that were looked at; reads nothing."""
+        """Damage found so far in the table and in the partitions that were examined; reads nothing."""
         found = list(self._table.problems)
-        with contextlib.suppress(CorruptImage):  # damage hides the size: the layer tells of it
+        with contextlib.suppress(CorruptImage):  # damage hides the size: the layer reports it
             if knows_size(self._owner.disk):
                 found += _outside(self._found, self._owner.disk.size)
         for partition in self._found:
@@ -147,10 +147,10 @@ class PartitionTable(Shown):
         return tuple(found)
 
     def __getitem__(self, key: int | str) -> Partition:
-        """The partition of that number or label.
+        """Partition with that number or label.
 
         Raises:
-            PartitionNotFound: There is none.
+            PartitionNotFound: There is no such partition.
         """
         if isinstance(key, str):
             wanted = fold_name(key)
@@ -187,7 +187,7 @@ class PartitionTable(Shown):
         return next((partition for partition in self.find() if matches(partition)), None)
 
     def _at(self, position: int) -> Partition | None:
-        """The partition that is found after `position` others; None where there are no more."""
+        """Partition that is found after `position` others; None where there are no more."""
         with self._lock:
             if position == len(self._found):
                 try:
@@ -195,7 +195,7 @@ class PartitionTable(Shown):
                     if entry is None:
                         return None
                     self._found.append(Partition(self._owner, entry, self.scheme))
-                except BaseException:  # the source failed, or Ctrl-C came: go on from here when asked again
+                except BaseException:  # the source failed, or Ctrl-C came: the next call continues from here
                     self._look_again()
                     raise
             return self._found[position]
@@ -205,7 +205,7 @@ class PartitionTable(Shown):
 
 
 def _names(partition: Partition) -> Iterator[str | None]:
-    """Its names, the one that costs nothing first."""
+    """Names of a partition, the one that costs nothing first."""
     yield partition.name
     yield partition.label
 

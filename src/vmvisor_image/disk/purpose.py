@@ -1,6 +1,6 @@
-"""What a partition of a hypervisor's disk is for, on which generation, and what says so.
+"""Purpose of a partition of a hypervisor's disk, its generation, and the evidence for both.
 
-Nothing is told from a partition's place alone: its type, its label, the table's name for it and what it holds have to
+Nothing is concluded from a partition's place alone: its type, its label, its name in the table or its content has to
 say so. Sources: the ESXi installer's partition tables, real tables of 4.1 and 5.x, the heads of dd images that the
 installer of 6.7 ships, VMware's documentation of 7 and of memory tiers; of ESX 3i 3.5 no table was found in writing,
 see SUPPORTED.md.
@@ -45,53 +45,53 @@ class Generation(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a partition is for."""
+    """Role of a partition, and the evidence for it."""
 
     role: Role
     evidence: tuple[Evidence, ...]
 
 
 class AssessedPartition(BankPartition, Protocol):
-    """What is looked at of a partition."""
+    """Properties of a partition that are assessed."""
 
     @property
     def kind(self) -> str:
-        """What it holds."""
+        """Kind of the content, as in `Partition.kind`."""
         ...
 
     @property
     def first_lba(self) -> int:
-        """First sector."""
+        """First sector, in sectors from the start of the decoded disk."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         ...
 
     @property
     def is_container(self) -> bool:
-        """An extended partition."""
+        """Whether it is an extended partition."""
         ...
 
     @property
     def type(self) -> PartitionType:
-        """Its type in the partition table."""
+        """Type in the partition table."""
         ...
 
     @property
     def label(self) -> str | None:
-        """The volume's label, else its name in a GPT."""
+        """Label of the volume, or else the name in a GPT."""
         ...
 
     @property
     def name(self) -> str | None:
-        """Its name in the partition table."""
+        """Name in the partition table."""
         ...
 
     @property
     def entry_offset(self) -> int | None:
-        """Where its entry lies, in bytes from the start of the decoded disk."""
+        """Bytes from the start of the decoded disk to its entry in the partition table."""
         ...
 
 
@@ -107,7 +107,7 @@ _ROLE_BY_LABEL: Final[Mapping[str, tuple[Role, bool]]] = {
     "locker": (Role.STORE, False),
     "osdata": (Role.OSDATA, False),
 }
-"""Labels of the shipped layouts: the role, and whether it is the first of two banks."""
+"""Role by label in the shipped layouts, and whether the partition is the first of two banks."""
 
 ROLE_BY_TYPE: Final[Mapping[int | UUID, Role]] = {
     MBR_VMFS: Role.DATASTORE,
@@ -126,9 +126,9 @@ class Layout:
 
     generation: Generation
     required: Mapping[int, tuple[int | UUID, tuple[int, ...]]]
-    """By number: type, and the first sectors that it may have."""
+    """Type and possible first sectors of each partition, by number."""
     roles: Mapping[int, Role]
-    """By number; holds only where the type is right and the content does not say otherwise."""
+    """Role by number; valid only where the type is right and the content does not contradict it."""
 
 
 _BANKS_AND_STORE: Final = {4: Role.BOOT, 5: _BANK, 6: Role.ALT_BOOTBANK, 8: Role.STORE, 2: Role.SCRATCH}
@@ -146,7 +146,7 @@ LAYOUTS: Final = (
         {4: (0x04, (32,)), 5: (0x06, (8224,)), 6: (0x06, (520224,)), 7: (0xFC, (1032224,)), 8: (0x06, (1257504,))},
         _BANKS_AND_STORE,
     ),
-    # The head of a dd image in MBR mode: as that of 4.x, but its boot partition starts UEFI, too.
+    # The head of a dd image in MBR mode: as that of 4.x, but its boot partition also starts with UEFI.
     Layout(
         Generation.ESXI_5_6,
         {
@@ -180,30 +180,30 @@ LAYOUTS: Final = (
         {1: Role.BOOT, 5: _BANK, 6: Role.ALT_BOOTBANK},
     ),
 )
-"""The layouts there are; a disk has one of them when each required partition is there with its type and its place."""
+"""Known layouts; a disk has one of them when each required partition exists with its type and in its place."""
 
 _LOADERS: Final = ("mboot.c32", "safeboot.c32", "ldlinux.sys", "efi")
 """Names in the root directory of a boot partition."""
 _STORE_FOLDERS: Final = ("packages", "vmtools", "client", "vmupgrade")
 _SCRATCH_FOLDERS: Final = ("log", "vmkdump", "core", "downloads", "uwswap", "vsantraces")
 _SCRATCH_SIZE: Final = 8386560 * 512
-"""The installer makes it of 4 GiB less 1 MiB."""
+"""Bytes of the scratch partition that the installer makes: 4 GiB less 1 MiB."""
 _LARGEST_3I_BANK: Final = 100 << 20
-"""Banks of 3.5 have 48 MiB, those of 4.0 and later 250 and more."""
+"""Bytes that separate banks of 3.5, which have 48 MiB, from those of 4.0 and later, which have 250 MiB and more."""
 _LARGEST_OLD_BANK: Final = 400 << 20
-"""Banks of 4.0 to 6.x have 250 MiB, those of 7 and 8 500 and more."""
+"""Bytes that separate banks of 4.0 to 6.x, which have 250 MiB, from those of 7 and 8, which have 500 MiB and more."""
 
 
 def assess(
     partition: AssessedPartition, banks: Iterable[BootBank], generation: Generation | None, layout: Layout | None
 ) -> Purpose:
-    """What a partition is for.
+    """Purpose of a partition.
 
     Args:
         partition: The partition.
         banks: The boot banks of its disk.
-        generation: Which generation's disk it is on.
-        layout: The layout that its disk's table has exactly.
+        generation: Generation of its disk; None where it is not known.
+        layout: Layout that its disk's table matches exactly; None where it matches none.
     """
     found = _assess_content(partition, tuple(banks), generation)
     if found.role is not Role.UNKNOWN or layout is None or _type_key(partition) not in _FAT_TYPES:
@@ -216,7 +216,7 @@ def assess(
 
 
 def find_layout(partitions: Iterable[AssessedPartition]) -> Layout | None:
-    """The layout that a table has exactly: each required partition with its type, in its place."""
+    """Layout that a table matches exactly, each required partition with its type and in its place; None without one."""
     by_number = {partition.number: partition for partition in partitions}
     for layout in LAYOUTS:
         if all(
@@ -256,7 +256,7 @@ def _assess_content(
 def find_generation(
     partitions: Iterable[AssessedPartition], banks: Iterable[BootBank], layout: Layout | None
 ) -> tuple[Generation | None, tuple[Evidence, ...]]:
-    """Whose disk it is, by what its boot banks say, else by its types, places, labels and sizes; and what says so."""
+    """Generation of a disk by its boot banks, or else by types, places, labels and sizes; and the evidence for it."""
     banks = tuple(banks)
     chosen = active_bank(banks)
     for bank in (chosen, *banks) if chosen is not None else banks:
@@ -309,7 +309,7 @@ def _assess_boot_disk(
     except CorruptImage:
         names = set()
     own = next((bank for bank in banks if bank.number == partition.number), None)
-    # Whatever a volume is called, what the loader starts is a bank.
+    # Whatever its label, a volume that the loader starts is a bank.
     if role is _BANK or (own is not None and (role is None or own is active_bank(banks))):
         return _assess_bank(partition, own, banks, evidence, is_first=is_first or role is None)
     if role is not None:
@@ -348,14 +348,14 @@ def _assess_bank(
     if chosen is None:
         role = Role.BOOTBANK if is_first else Role.ALT_BOOTBANK
         if any(bank.is_chosen_by_label for bank in banks):
-            evidence.append(Evidence("banks of ESX 3i 3.5 have no marker: the label tells which is the first", None))
+            evidence.append(Evidence("banks of ESX 3i 3.5 have no marker: the label says which is the first", None))
             return Purpose(role, tuple(evidence))
-        reason = "" if own is None or own.obstacle is None else f" (this one not, for {own.obstacle})"
+        reason = "" if own is None or own.obstacle is None else f" (not this one, because {own.obstacle})"
         evidence.append(Evidence(f"the boot loader's rule finds no bank to start{reason}; the label tells", None))
         return Purpose(role, tuple(evidence))
     if chosen.number == partition.number:
         evidence.append(Evidence("the boot loader starts this bank: no other valid one has a higher 'updated'", None))
         return Purpose(Role.BOOTBANK, tuple(evidence))
-    reason = "" if own is None or own.obstacle is None else f"; this one it does not, for {own.obstacle}"
+    reason = "" if own is None or own.obstacle is None else f"; it does not start this one, because {own.obstacle}"
     evidence.append(Evidence(f"the boot loader starts the bank of partition {chosen.number}{reason}", None))
     return Purpose(Role.ALT_BOOTBANK, tuple(evidence))

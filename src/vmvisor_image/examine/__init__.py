@@ -1,1 +1,1 @@
-"""What bytes look like: their fields, their entropy, and the formats that are known by their magic alone."""
+"""Examination of bytes: their fields, their entropy, and the formats that are recognised by their magic alone."""

@@ -1,4 +1,4 @@
-"""Bytes to be looked at, with the fields of the structures in them marked and named."""
+"""Hexdumps, with the fields of the structures in them marked and named."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Mark:
     """A field in a hexdump."""
 
     start: int
-    """Its first byte, counted as the hexdump's offsets are."""
+    """First byte of the field, counted as the hexdump's offsets are."""
     end: int
-    """Its end, exclusive."""
+    """End of the field, exclusive."""
     record: str
-    """The structure that it is a field of."""
+    """Name of the structure that has the field."""
     field: str
-    """Its name; of a structure within another one with a dot, such as ``entries[0].first_lba``."""
+    """Name of the field; within a nested structure it has a dot, such as ``entries[0].first_lba``."""
     value: str
-    """What it says."""
+    """Value of the field as text, shortened where it is long."""
 
 
 @dataclass(frozen=True, slots=True)
 class HexLine:
-    """A line of a hexdump; `str` of it is as hexdump -C prints it."""
+    """A line of a hexdump; `str` of it is the line as hexdump -C prints it."""
 
     offset: int
-    """Of its first byte."""
+    """Offset of the line's first byte, counted as the hexdump's offsets are."""
     data: bytes
-    """Its bytes, 16 but for the last line."""
+    """Bytes of the line: 16, except in the last one."""
 
     @property
     def text(self) -> str:
@@ -54,23 +54,23 @@ class HexLine:
 
 @dataclass(frozen=True, slots=True)
 class Hexdump(Shown):
-    """Some bytes; `str` of it is what hexdump -C prints, a notebook shows it with its fields marked and named."""
+    """Hexdump of some bytes; `str` of it is the output of hexdump -C, and notebooks also show its fields."""
 
     data: bytes
     """The bytes."""
     offset: int
-    """Of the first one, in bytes from the start of what they were read from."""
+    """Offset of the first one, in bytes from the start of the source."""
     marks: tuple[Mark, ...] = ()
-    """The fields of structures in them, by their first byte."""
+    """Fields of the structures in the bytes, in the order of their first bytes."""
 
     @classmethod
     def of(cls, record: Record, name: str | None = None) -> Self:
-        """A structure's bytes with its fields marked; `name` for what it is called, instead of its type's name."""
+        """Hexdump of a structure, with its fields marked; `name` replaces the name of its type."""
         start = record.source_offset or 0
         return cls(record.raw or record.build(), start, tuple(_marks(name or type(record).__name__, record, start)))
 
     def lines(self) -> Iterator[HexLine]:
-        """Its lines, of 16 bytes from the first byte on."""
+        """Lines of the hexdump, of 16 bytes from the first byte on."""
         for at in range(0, len(self.data), LINE):
             yield HexLine(self.offset + at, self.data[at : at + LINE])
 
@@ -95,17 +95,17 @@ def printable(data: bytes) -> str:
 def hexdump(
     source: ReadAt, offset: int, length: int, *, records: Mapping[str, Record] | None = None, base: int = 0
 ) -> Hexdump:
-    """At most `length` bytes of `source` from byte `offset`, with what is in them marked.
+    """Hexdump of at most `length` bytes of `source` from byte `offset`, with the structures in them marked.
 
     Args:
-        source: What to show.
+        source: Source to show.
         offset: First byte.
         length: Number of bytes.
-        records: Structures by their names; those that lie in the range are marked.
-        base: Where `source` starts, in what the records' `source_offset` counts from.
+        records: Structures by their names; the fields that lie in the range are marked.
+        base: Offset of the start of `source`, counted as the `source_offset` of the records is.
 
     Raises:
-        CorruptImage: The source is damaged there.
+        CorruptImage: The source is damaged in that range.
     """
     data = read_up_to(source, offset, length)
     marks = [
@@ -119,7 +119,7 @@ def hexdump(
 
 
 def _marks(name: str, record: Record, start: int, prefix: str = "") -> Iterator[Mark]:
-    """The fields of a structure that lies at `start`, those of structures within it one by one."""
+    """Marks of the fields of a structure at `start`, with nested structures field by field."""
     for field in record.layout():
         at = start + field.offset
         value = getattr(record, field.name)
@@ -132,7 +132,7 @@ def _marks(name: str, record: Record, start: int, prefix: str = "") -> Iterator[
 
 
 def _show(value: object) -> str:
-    """A field's value, short enough for a table."""
+    """Text of a field's value, short enough for a table."""
     if isinstance(value, int):
         return f"{value} ({value:#x})" if value > 9 else str(value)
     if isinstance(value, bytes):

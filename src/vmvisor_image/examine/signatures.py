@@ -1,7 +1,7 @@
-"""What else bytes may be: file systems, virtual disks and other files that this library does not read, by their magic.
+"""Signatures of file systems, virtual disks and other files, among them formats that this library does not read.
 
-Offsets and magics are facts of the formats; kinds are named as util-linux's blkid names them. Sources: the formats' own
-specifications and file(1)'s magic(5) database, read for the facts.
+Offsets and magics are facts of the formats; kinds have the names that util-linux's blkid gives them. Sources: the
+formats' own specifications and file(1)'s magic(5) database, read for the facts.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 
 Content = Literal["volume", "disk", "data"]
-"""A volume, as a partition or a whole disk is one; a virtual disk in a file; any other file."""
+"""Sort of content: a volume, in a partition or on a whole disk; a virtual disk in a file; or any other file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A magic, and what it tells."""
+    """A magic, and the format that it stands for."""
 
     kind: str
-    """Short name, as `Partition.kind` gives it."""
+    """Short name of the format, as `Partition.kind` gives it."""
     name: str
-    """What it is, in words."""
+    """Name of the format in words."""
     offset: int
-    """Where the magic lies, in bytes from the start of the content."""
+    """Offset of the magic, in bytes from the start of the content."""
     magic: bytes
     also: tuple[tuple[int, bytes], ...] = ()
     """Further bytes that must be there: offset from the content's start, and value."""
     refine: Callable[[bytes], tuple[str, str]] | None = None
-    """Kind and name, from the `refine_length` bytes at `refine_offset`."""
+    """Function that gives a more exact kind and name, from the `refine_length` bytes at `refine_offset`."""
     refine_offset: int = 0
     refine_length: int = 0
     content: Content = "volume"
-    """What sort of thing it is."""
+    """Sort of content that has the format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,18 @@ class Match:
     kind: str
     name: str
     offset: int
-    """Where the magic lies, in bytes from the start of what was looked at."""
+    """Offset of the magic, in bytes from the start of the examined content."""
     magic: bytes
     content: Content
 
 
 def _ext(superblock: bytes) -> tuple[str, str]:
-    """ext2, ext3 or ext4, by the features that only the later ones have (Linux, fs/ext4/ext4.h)."""
+    """Kind and name of an ext file system, by the features that only later versions have (Linux, fs/ext4/ext4.h)."""
     compatible, incompatible, read_only = (int.from_bytes(superblock[at : at + 4], "little") for at in (92, 96, 100))
     has_journal, journal_device = compatible & 0x4, incompatible & 0x8
     if journal_device:
         return "jbd", "journal of an ext file system"
-    if read_only & ~0x7 or incompatible & ~0x16:  # extents, 64 bit, huge files and the like
+    if read_only & ~0x7 or incompatible & ~0x16:  # extents, 64-bit block numbers, huge files and the like
         return "ext4", "ext4 file system"
     return ("ext3", "ext3 file system") if has_journal else ("ext2", "ext2 file system")
 
@@ -89,7 +89,7 @@ _DATA: Final = (
     ("png", "PNG picture", 0, b"\x89PNG\r\n\x1a\n"),
     ("jpeg", "JPEG picture", 0, b"\xff\xd8\xff"),
 )
-"""Kind, name, offset and magic of files that are no disk; those whose magic is rare by chance."""
+"""Kind, name, offset and magic of files that are not disks; only magics that rarely occur by chance."""
 _DISKS: Final = (
     ("qcow", "QEMU disk image of another version (qcow)", 0, b"QFI\xfb"),
     ("qed", "QEMU enhanced disk image (QED)", 0, b"QED\0"),
@@ -106,7 +106,7 @@ _DISKS: Final = (
 """Kind, name, offset and magic of virtual disks and images in files."""
 _END: Final = 512
 _DMG: Final = b"koly\0\0\0\x04\0\0\x02\0"
-"""At the start of the last 512 bytes: the magic, version 4, and the trailer's own size."""
+"""Start of the last 512 bytes: the magic, version 4, and the trailer's own size."""
 
 FOREIGN: Final = (
     Signature("crypto_LUKS", "LUKS encrypted volume", 0, b"LUKS\xba\xbe"),
@@ -136,40 +136,40 @@ FOREIGN: Final = (
     *(Signature(kind, name, offset, magic, content="data") for kind, name, offset, magic in _DATA),
     *(Signature(kind, name, offset, magic, content="disk") for kind, name, offset, magic in _DISKS),
 )
-"""Magics of what is not read, in the order in which they are tried: nearer the start first, rare chance hits last."""
+"""Signatures of formats that this library does not read, in the order in which they are tried: near offsets first."""
 
 
 class Format(Protocol):
-    """A module that reads a format, as it declares itself."""
+    """Declarations of a module that reads a format."""
 
     @property
     def NAME(self) -> str:  # noqa: N802  # a module's constant, as those that follow
-        """Its name in words."""
+        """Name of the format in words."""
         ...
 
     @property
     def KIND(self) -> str:  # noqa: N802
-        """Its name in `Partition.kind`, `Layer.kind` or `Archive.kind`; of several kinds what they have in common."""
+        """Name in `Partition.kind`, `Layer.kind` or `Archive.kind`; for several kinds, their common part."""
         ...
 
     @property
     def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
-        """Suffixes of its files' names, in small letters and with the dot, the most usual one first."""
+        """Suffixes of the files' names, in lower case and with the dot, the most usual one first."""
         ...
 
     @property
     def MAGICS(self) -> tuple[Signature, ...]:  # noqa: N802
-        """Magics that alone tell it; none for one that takes more to be told."""
+        """Signatures that identify the format by themselves; empty for a format that needs further checks."""
         ...
 
     @property
     def REFERENCES(self) -> tuple[str, ...]:  # noqa: N802
-        """Sources of what is known of it."""
+        """Sources of the facts about the format."""
         ...
 
 
 def in_order(formats: Iterable[Format]) -> tuple[Signature, ...]:
-    """Magics of formats that are read and of those that are not, in the order in which they are tried."""
+    """Signatures of `formats`, which are read, and of `FOREIGN` ones, in the order in which they are tried."""
     declared = tuple(dict.fromkeys(signature for each in formats for signature in each.MAGICS))
     volumes = [each for each in (*FOREIGN, *declared) if each.content == "volume"]
     data = [each for each in (*declared, *FOREIGN) if each.content == "data"]
@@ -184,15 +184,15 @@ def _offset(signature: Signature) -> int:
 def first_match(
     signatures: Iterable[Signature], source: ReadAt, start: int = 0, size: int | None = None
 ) -> Match | None:
-    """The first signature that the content has, or None.
+    """Match of the first signature that the content has, or None.
+
+    A magic that passes the end of the source, or that is damaged, is not matched.
 
     Args:
-        signatures: What is looked for, in this order.
-        source: What holds the content.
-        start: Where the content starts, in bytes.
+        signatures: Signatures to look for, in this order.
+        source: Source that holds the content.
+        start: Bytes from the start of `source` to the content.
         size: Bytes in the content; None for up to the source's end.
-
-    Where the source ends, or can't be read, before a magic, that one is not there.
     """
 
     def read(offset: int, length: int) -> bytes:
@@ -221,28 +221,28 @@ def first_match(
 
 
 def match_disk(signatures: Iterable[Signature], head: bytes, read_end: Callable[[int], bytes] | None) -> Match | None:
-    """The virtual disk in a file, of any format, that a source is; None where it is none.
+    """Match of the format of a source that is a virtual disk in a file; None where it is not one.
 
     Args:
-        signatures: Magics of disks, in the order in which they are tried.
-        head: Its first 512 bytes, or what it has.
-        read_end: Gives so many of its last bytes; None where they can't be had without decoding.
+        signatures: Signatures in the order in which they are tried; only those of disks count.
+        head: First 512 bytes of the source, or fewer where it is shorter.
+        read_end: Function that gives that many of its last bytes; None where they can't be had without decoding.
     """
     for signature in signatures:
         if signature.content == "disk" and head[signature.offset :].startswith(signature.magic):
             return Match(signature.kind, signature.name, signature.offset, signature.magic, "disk")
-    # The data of an Apple disk image comes first: compressed, or bare.
+    # An Apple disk image begins with its data, compressed or not, and has its magic at the end.
     if read_end is not None and (end := read_end(_END)).startswith(_DMG):
         return Match("dmg", "Apple disk image (DMG)", 0, end[: len(_DMG)], "disk")
     return None
 
 
 def likeness(source: ReadAt, match: Match | None) -> str | None:
-    """What a source that holds no volume most likely is, in words; None where nothing says it.
+    """Description of the likely content of a source that holds no volume; None where there is no sign of it.
 
     Args:
-        source: The source, of which the first 8 KiB are looked at.
-        match: What `match_signature` found in it.
+        source: The source, of which the first 8 KiB are examined.
+        match: Match that `vmvisor_image.volumes.magics.match_signature` found in it, or None.
     """
     if match is not None:
         return match.name
@@ -264,7 +264,7 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
 
 
 def _machine(head: bytes) -> str | None:
-    """What the settings of a virtual machine are, and what reads its disks; None of any other text."""
+    """Description of the settings of a virtual machine, with the names of its disks; None for any other content."""
     found = {key.lower(): value for key, value in _SETTING.findall(head)}
     if not {b"config.version", b"virtualhw.version"} <= found.keys():
         return None
@@ -274,12 +274,12 @@ def _machine(head: bytes) -> str | None:
 
 
 _SETTING: Final = re.compile(rb'^[ \t]*([.:\w]+)[ \t]*=[ \t]*"([^"\r\n]*)"', re.MULTILINE)
-"""A line of a .vmx: a key without regard to case, and a value in quotes."""
+"""Line of a .vmx file: a key without regard to case, and a value in quotes."""
 _MOST_DISKS: Final = 4
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether it decodes as UTF-8, or as UTF-16 with its mark, to letters, signs and spaces."""
+    """Whether bytes decode as UTF-8, or as UTF-16 with a byte order mark, to printable characters and white space."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = head.decode("utf-16", "replace")
     else:
@@ -293,6 +293,6 @@ def _is_text(head: bytes) -> bool:
 
 DOS_PROGRAM: Final = b"MZ"
 _EVEN: Final = 7.9
-"""Bits per byte; 8 KiB of random bytes have 7.97."""
+"""Entropy in bits per byte above which bytes are evenly spread; 8 KiB of random bytes have 7.97."""
 _HEAD: Final = 8192
-"""Bytes read at once; most magics are in them."""
+"""Bytes that are read at once from the start; most magics are in them."""

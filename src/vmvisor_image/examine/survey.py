@@ -1,4 +1,4 @@
-"""What bytes look like when nothing says what they are: entropy by block, zeros, printable strings."""
+"""Survey of bytes of unknown content: entropy by block, zeros, printable strings."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F))
 
 @dataclass(frozen=True, slots=True)
 class Survey(Shown):
-    """What a run of bytes looks like."""
+    """Entropy and zeros of a run of bytes, block by block."""
 
     size: int
-    """Bytes."""
+    """Number of bytes."""
     block_size: int
-    """Bytes in a block, but for the last one."""
+    """Bytes in each block; the last one may be shorter."""
     entropies: tuple[float | None, ...]
-    """Shannon entropy of what was sampled of each block, in bits per byte: 0 of one value repeated, 8 of random,
-    compressed or encrypted data; None of a block that can't be read."""
+    """Shannon entropy of the sample of each block, in bits per byte: 0 for one value repeated, 8 for random, compressed
+    or encrypted data; None for a block that can't be read."""
     zero_blocks: int
-    """Blocks of which all that was looked at is zeros."""
+    """Number of blocks of which all examined bytes are zeros."""
     sampled: int
-    """Bytes of each block whose entropy this is."""
+    """Bytes in the sample of each block."""
     exact: bool = True
-    """Whether each block was looked at as a whole, but for its entropy; else `zero_blocks` may be too many."""
+    """Whether each block was searched as a whole for bytes other than zero; otherwise `zero_blocks` may be too high."""
 
     @property
     def zero_ratio(self) -> float:
-        """Part of the blocks that are all zeros, 0 to 1."""
+        """Share of the blocks that are all zeros, 0 to 1."""
         return self.zero_blocks / len(self.entropies) if self.entropies else 0.0
 
 
 def entropy(data: bytes) -> float:
-    """Shannon entropy in bits per byte, 0 to 8; 0 of no bytes."""
+    """Shannon entropy in bits per byte, 0 to 8; 0 for no bytes."""
     total = len(data)
     if total == 0 or data.count(data[:1]) == total:
         return 0.0
@@ -51,14 +51,14 @@ def entropy(data: bytes) -> float:
 
 
 def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096, exact: bool = True) -> Survey:
-    """Look at `source` in at most `blocks` blocks of one size, a multiple of 512.
+    """Survey of `source` in at most `blocks` blocks of one size, a multiple of 512 bytes.
 
     Args:
-        source: What to look at.
-        blocks: The most blocks to tell apart.
+        source: Source to examine.
+        blocks: Largest number of blocks.
         sample: Bytes of each block to take the entropy of, from its first byte that is not zero; None for all of it.
-        exact: Look for that byte in the whole block, so that a block counts as zeros only where it is. Else nothing but
-            the sample, at the block's start, is read.
+        exact: Whether that byte is looked for in the whole block, so that a block counts as zeros only where all of it
+            is. Otherwise only the sample, at the block's start, is read.
 
     Raises:
         InvalidArgument: `blocks` or `sample` is below 1.
@@ -89,19 +89,19 @@ def survey(source: ReadAt, *, blocks: int = 256, sample: int | None = 4096, exac
 def find_strings(
     source: ReadAt, *, minimum: int = 6, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Runs of printable ASCII characters and tabs: offset of the first one, in bytes from the source's start, and text.
+    """Runs of printable ASCII characters and tabs: offset of the run, in bytes from the source's start, and its text.
 
     A run that is longer than 1 MiB is given in pieces.
 
     Args:
-        source: What to look through, from `start` up to `end` (exclusive; None for its end).
-        minimum: The shortest run to give, in characters.
-        start: First byte.
-        end: End, exclusive.
+        source: Source to search.
+        minimum: Length of the shortest run to give, in characters.
+        start: First byte to search.
+        end: End of the search, exclusive; None for the end of the source.
 
     Raises:
         InvalidArgument: `minimum` is below 1.
-        CorruptImage: The source is damaged there.
+        CorruptImage: The source is damaged in the searched range.
     """
     if minimum < 1:
         raise InvalidArgument("minimum must be at least 1")

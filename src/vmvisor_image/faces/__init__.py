@@ -1,1 +1,1 @@
-"""What people see: the command line, notebooks and terminals."""
+"""User interfaces: the command line, notebooks and terminals."""

@@ -1,6 +1,6 @@
-"""How images, partitions, trees, records and hexdumps look in a notebook: self-contained HTML and SVG, no script.
+"""Display of images, partitions, trees, records and hexdumps in a notebook: self-contained HTML and SVG, no script.
 
-Everything that comes from an image is escaped, and characters that can't be seen are shown by their codes. Colours
+Everything that comes from an image is escaped, and invisible characters are shown by their codes. Colours
 follow the notebook's theme, light or dark.
 """
 
@@ -30,10 +30,10 @@ _LINE: Final = 16
 """Bytes in a line of a hexdump."""
 _STRIP_BLOCKS: Final = 128
 _LARGEST_EXACT: Final = 8 << 30
-"""Bytes of a partition that is read whole to be shown."""
+"""Largest size in bytes of a partition that is read whole to be shown."""
 _WIDTH: Final = 960
 _RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-"""Entropy 0 to 8, dark to bright: told apart without colour vision, too."""
+"""Colours of entropy 0 to 8, dark to bright, which can be distinguished without colour vision."""
 _LIGHT: Final = (
     "--fg:#1b1b1b;--dim:#5f6368;--line:#d5d8dc;--head:#f3f4f6;--bad:#a50e0e;--free:#eceff1;"
     "--m0:#cfe3ff;--m1:#ffe2b8;--m2:#d3f2cf;--m3:#f6d0e6;--m4:#e3dafc;--m5:#cdeff0"
@@ -65,13 +65,13 @@ _RULES: Final = """.vmvi table{border-collapse:collapse;margin:.5em 0;font-size:
 
 @singledispatch
 def html(value: object) -> str:
-    """What a notebook shows of a value: by its type, else its repr."""
+    """HTML of a value by its type, or else of its repr."""
     return f"<pre>{_text(repr(value))}</pre>"
 
 
 @html.register
 def image_html(image: Image) -> str:
-    """An image: what wraps it, a map of the disk to scale, its partitions, and what is damaged."""
+    """HTML of an image: its layers, a map of the disk to scale, its partitions, and its problems."""
     around = "".join(f"{_text(layer.kind)} around " for layer in image.layers)
     size = _size(image.size) if image.size_is_known else "not decoded to its end yet"
     head = f"<b>{_text(image.path or 'Image')}</b> <span class='dim'>{around}a disk, {size}</span>"
@@ -80,13 +80,13 @@ def image_html(image: Image) -> str:
 
 @html.register
 def table_html(table: PartitionTable) -> str:
-    """A partition table: a map to scale, and a row for each partition."""
+    """HTML of a partition table: a map to scale, and a row for each partition."""
     return _wrap(_table_body(table, None))
 
 
 @html.register
 def partition_html(partition: Partition) -> str:
-    """A partition: what it is and why, its entropy, its structures."""
+    """HTML of a partition: its explanation, its entropy and its structures."""
     what = f"{partition.type}, {partition.kind}, {_size(partition.size)}"
     head = f"<b>Partition {partition.number}</b> {_text(partition.label or '')} <span class='dim'>{_text(what)}</span>"
     parts = [head, f"<p>{_text(partition.explain())}</p>"]
@@ -98,7 +98,7 @@ def partition_html(partition: Partition) -> str:
 
 @html.register
 def tree_html(tree: FileTree) -> str:
-    """What lies in a volume's root directory."""
+    """HTML of the entries in a volume's root directory."""
     rows = []
     entries = list(tree.root)
     for entry in entries[:MOST_ENTRIES]:
@@ -111,24 +111,24 @@ def tree_html(tree: FileTree) -> str:
 
 @html.register
 def record_html(record: Record) -> str:
-    """A structure: its fields, and its bytes with them marked."""
+    """HTML of a structure: its fields, and its bytes with the fields marked."""
     return _wrap(_record_table(type(record).__name__, record) + _hexdump_body(Hexdump.of(record)))
 
 
 @html.register
 def hexdump_html(dump: Hexdump) -> str:
-    """Bytes, and the fields in them marked and named."""
+    """HTML of bytes with the fields in them marked and named."""
     return _wrap(_hexdump_body(dump))
 
 
 @html.register
 def survey_html(found: Survey) -> str:
-    """Entropy by block."""
+    """HTML of the entropy by block."""
     return _wrap(survey_svg(found))
 
 
 def survey_svg(found: Survey) -> str:
-    """A strip of entropy by block, dark where bytes repeat, bright where they are random or compressed."""
+    """SVG strip of entropy by block, dark where bytes repeat, bright where they are random or compressed."""
     count = max(1, len(found.entropies))
     width = _WIDTH / count
     cells = []
@@ -173,7 +173,7 @@ def _table_body(table: PartitionTable, disk_size: int | None) -> str:
 
 
 def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
-    """The disk from left to right, to scale; what is too small to be seen gets two units."""
+    """SVG map of the disk from left to right, to scale; partitions too small to be seen get two units."""
     end = map_end(partitions, disk_size)
     if end == 0:
         return ""
@@ -216,7 +216,7 @@ def _record_table(name: str, record: Record) -> str:
 
 
 def _more(rows: Sequence[object]) -> str:
-    """A line that says how many rows are not shown; empty where all are."""
+    """Line with the number of rows that are not shown; empty where all are shown."""
     text = more(rows)
     return f"<p class='dim'>{text}</p>" if text else ""
 
@@ -244,7 +244,7 @@ def _hexdump_body(dump: Hexdump) -> str:
 
 
 def _runs(dump: Hexdump, numbers: Sequence[int | None], cells: Sequence[str]) -> str:
-    """Cells of one line; neighbours of one field share their mark."""
+    """HTML of the cells of one line; neighbours of one field share their mark."""
     out = []
     at = 0
     while at < len(cells):
@@ -291,7 +291,7 @@ def _wrap(body: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text from an image: escaped, and what can't be seen shown by its code."""
+    """Text from an image, escaped, with invisible characters shown by their codes."""
     shown = "\n".join(map(printable, text.split("\n")))
     return escape(shown, quote=True)
 
@@ -306,7 +306,7 @@ def _size(size: int) -> str:
 
 
 def _ramp(part: float) -> str:
-    """A colour of the ramp, `part` from 0 to 1."""
+    """Colour of the ramp at `part`, from 0 to 1."""
     place = min(max(part, 0.0), 1.0) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     mixed = (round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))

@@ -1,4 +1,4 @@
-"""What the faces share: the map of a disk in cells, the colours of roles, a partition's row, and where tables end."""
+"""Parts shared by the faces: the map of a disk in cells, the colours of roles, a partition's row, the end of tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.volumes.role import Role
 
 MAP_CELLS: Final = 72
-"""Characters of a map, or of a strip of entropy, in text."""
+"""Characters in a map, or in a strip of entropy, as text."""
 MOST_ENTRIES: Final = 200
-"""Files or fields in a table."""
+"""Most files or fields in a table."""
 PARTITION_COLUMNS: Final = ("#", "Label", "Start", "Size", "Type", "Kind", "Role")
-"""What `partition_row` has."""
+"""Headings of the cells of `partition_row`."""
 
 
 class RoleColor(NamedTuple):
@@ -23,7 +23,7 @@ class RoleColor(NamedTuple):
 
     css: str
     terminal: str | None
-    """As rich names it; None for that of other text."""
+    """Name of the colour in rich; None for the colour of other text."""
 
 
 ROLE_COLORS: Final = MappingProxyType(
@@ -42,15 +42,15 @@ ROLE_COLORS: Final = MappingProxyType(
         Role.UNKNOWN: RoleColor("#757575", None),
     }
 )
-"""Of each role whose partitions are drawn."""
+"""Colour of each role whose partitions are drawn."""
 
 
 class Drawn(Protocol):
-    """A partition, or what a report says of one."""
+    """A partition, or the report of one."""
 
     @property
     def number(self) -> int:
-        """Its number."""
+        """Number of the partition."""
         ...
 
     @property
@@ -60,12 +60,12 @@ class Drawn(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         ...
 
     @property
     def role(self) -> Role:
-        """What it is for."""
+        """Purpose of the partition."""
         ...
 
 
@@ -74,11 +74,11 @@ D = TypeVar("D", bound=Drawn)
 
 @dataclass(frozen=True, slots=True)
 class Cell(Generic[D]):
-    """A cell of the map that a partition takes."""
+    """A cell of the map that a partition occupies."""
 
     partition: D
     is_first: bool
-    """Whether it is the partition's first one."""
+    """Whether it is the partition's first cell."""
 
 
 def map_end(partitions: Sequence[Drawn], disk_size: int | None) -> int:
@@ -87,11 +87,11 @@ def map_end(partitions: Sequence[Drawn], disk_size: int | None) -> int:
 
 
 def map_cells(partitions: Sequence[D], disk_size: int | None = None) -> list[Cell[D] | None]:
-    """The disk from left to right, to scale, one cell at least for each partition; None for what none takes."""
+    """Cells of the disk from left to right, to scale, at least one for each partition; None outside of partitions."""
     end = max(1, map_end(partitions, disk_size))
     cells: list[Cell[D] | None] = [None] * MAP_CELLS
     drawn = [partition for partition in partitions if partition.role is not Role.CONTAINER]
-    # The large ones first, so that the small ones, of which one cell is all there is, are seen.
+    # The large ones first, so that small ones with a single cell stay visible.
     for partition in sorted(drawn, key=lambda partition: -partition.size):
         first = min(partition.start * MAP_CELLS // end, MAP_CELLS - 1)
         last = max(first + 1, (partition.start + partition.size) * MAP_CELLS // end)
@@ -100,7 +100,7 @@ def map_cells(partitions: Sequence[D], disk_size: int | None = None) -> list[Cel
 
 
 def partition_row(partition: Partition, size: str) -> tuple[str, ...]:
-    """The cells of a partition's row, its size as the face writes it."""
+    """Cells of a partition's row, its size as the face writes it."""
     return (
         f"{partition.number}{'*' if partition.active else ''}",
         partition.label or "",
@@ -113,5 +113,5 @@ def partition_row(partition: Partition, size: str) -> tuple[str, ...]:
 
 
 def more(rows: Sequence[object]) -> str:
-    """What stands in the place of the rows that a table leaves out; empty where it has all."""
+    """Text in place of the rows that a table leaves out; empty where it has all."""
     return f"… and {len(rows) - MOST_ENTRIES:,} more" if len(rows) > MOST_ENTRIES else ""

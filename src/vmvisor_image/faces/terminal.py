@@ -1,4 +1,4 @@
-"""How images, partitions, trees, records and hexdumps look in a terminal, with rich; imported only when rich asks."""
+"""Display of images, partitions, trees, records and hexdumps in a terminal by rich; imported only when rich asks."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from vmvisor_image.volumes.role import Role
 
 @singledispatch
 def renderable(value: object) -> RenderableType:
-    """What rich shows of a value: by its type, else its repr."""
+    """Renderable of a value by its type, or else of its repr."""
     return Pretty(value)
 
 
 @renderable.register
 def image_table(image: Image) -> RenderableType:
-    """An image: a map of its disk, and its partitions."""
+    """Renderable of an image: a map of its disk, and its partitions."""
     around = "".join(f"{layer.kind} around " for layer in image.layers)
     return Group(_text(f"{image.path or 'image'}: {around}a disk"), partition_table(image.partitions))
 
 
 @renderable.register
 def partition_table(table: PartitionTable) -> RenderableType:
-    """A map of the disk, and a row for each partition."""
+    """Renderable of a partition table: a map of the disk, and a row for each partition."""
     partitions = list(table)
     shown = Table(*PARTITION_COLUMNS)
     for partition in partitions:
@@ -47,7 +47,7 @@ def partition_table(table: PartitionTable) -> RenderableType:
 
 
 def disk_map(partitions: Sequence[Partition]) -> Text:
-    """The disk from left to right, to scale, one cell at least for each partition."""
+    """Map of the disk from left to right, to scale, at least one cell for each partition."""
     text = Text()
     for cell in map_cells(partitions):
         if cell is None:
@@ -65,7 +65,7 @@ def _style(role: Role) -> str | None:
 
 @renderable.register
 def partition_text(partition: Partition) -> RenderableType:
-    """What a partition is, and why."""
+    """Renderable of a partition: its explanation and its structures."""
     return Group(
         _text(partition.explain()), *(record_table(record, name) for name, record in partition.records.items())
     )
@@ -73,7 +73,7 @@ def partition_text(partition: Partition) -> RenderableType:
 
 @renderable.register
 def tree_table(tree: FileTree) -> Table:
-    """What lies in a volume's root directory."""
+    """Table of the entries in a volume's root directory."""
     shown = Table("Name", "Bytes", "Modified")
     entries = list(tree.root)
     for entry in entries[:MOST_ENTRIES]:
@@ -87,7 +87,7 @@ def tree_table(tree: FileTree) -> Table:
 
 @renderable.register
 def record_table(record: Record, name: str | None = None) -> Table:
-    """The fields of a structure."""
+    """Table of the fields of a structure."""
     at = "" if record.source_offset is None else f" at byte {record.source_offset:#x}"
     shown = Table("Offset", "Field", "Value", title=_text(f"{name or type(record).__name__}{at}"), title_justify="left")
     dump = Hexdump.of(record)
@@ -97,7 +97,7 @@ def record_table(record: Record, name: str | None = None) -> Table:
 
 
 def _with_more(shown: Table, rows: Sequence[object]) -> Table:
-    """A table with a last row that says how many are not shown, where that are any."""
+    """Table with a last row for the number of rows that are not shown, if there are any."""
     if text := more(rows):
         shown.add_row(text)
     return shown
@@ -105,7 +105,7 @@ def _with_more(shown: Table, rows: Sequence[object]) -> Table:
 
 @renderable.register
 def hexdump_text(dump: Hexdump) -> Text:
-    """Bytes, with the fields in them in turns of two colours."""
+    """Hexdump with the fields in it in two alternating colours."""
     text = Text()
     for line in dump.lines():
         shown = Text(f"{line}\n")
@@ -119,5 +119,5 @@ def hexdump_text(dump: Hexdump) -> Text:
 
 
 def _text(text: str) -> Text:
-    """Text from an image: no markup, and no control characters."""
+    """Text from an image, without markup or control characters."""
     return Text(printable(text))

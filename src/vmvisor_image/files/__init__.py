@@ -1,1 +1,1 @@
-"""Files and directories, whatever holds them; writing them out, and checking them against checksum files."""
+"""Files and directories of volumes and archives, with their extraction and the check against checksum files."""

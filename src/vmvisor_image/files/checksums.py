@@ -1,4 +1,4 @@
-"""Checksum files, as md5sum and sha256sum write them, beside what they are of."""
+"""Checksum files, as md5sum and sha256sum write them, and the files beside them that they describe."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 
 _ALGORITHMS: Final = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
-"""Suffixes, which are hashlib's names, and hexadecimal digits of each."""
+"""Number of hexadecimal digits of each checksum, by suffix, which is also hashlib's name."""
 _LARGEST: Final = 1 << 20
-"""Bytes of a checksum file that is read: some ten thousand lines."""
+"""Largest checksum file that is read, in bytes: some ten thousand lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What a checksum file says of a file, and what the file has."""
+    """A checksum from a checksum file, and the one computed from the file."""
 
     path: str
-    """The file."""
+    """Path of the file."""
     listed_in: str
-    """The checksum file."""
+    """Path of the checksum file."""
     algorithm: str
     expected: str
-    """In hexadecimal, lower case."""
+    """Checksum from the checksum file, in lower-case hexadecimal."""
     found: str
 
     @property
     def is_right(self) -> bool:
-        """Whether the file is what it should be."""
+        """Whether the file has the expected checksum."""
         return self.expected == self.found
 
 
 def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
-    """Check a file against the checksum files beside it: those of its name, or its name without suffixes.
+    """Checks of a file against the checksum files beside it, named after the file with or without its suffixes.
 
-    A checksum file with one line is about the file that it lies beside, whatever name it gives: ``imagedd.md5`` names
-    the image as it was called before it was put on the CD.
+    A checksum file with a single line applies to the file beside it, whatever name the line has: ``imagedd.md5`` has
+    the name of the image from before it was put on the CD.
 
     Raises:
-        CorruptImage: A checksum file holds no checksum or is too large, or what is to be read is damaged.
+        CorruptImage: A checksum file holds no checksum or is too large, or one of the files is damaged.
     """
     folder = file.path[: -len(file.name)]
     stem = file.name.partition(".")[0]
@@ -73,7 +73,7 @@ def check_beside(file: File, files: FileTree) -> Iterator[Checksum]:
 
 
 def _lines(data: bytes, digits: int) -> list[re.Match[str]]:
-    """The lines that are a checksum and a name."""
+    """Matches of the lines that hold a checksum, with or without a file name after it."""
     rule = re.compile(rf"\\?([0-9a-fA-F]{{{digits}}})(?:\s+\*?(.+))?")
     return [match for line in data.decode("utf-8", "replace").splitlines() if (match := rule.fullmatch(line.strip()))]
 

@@ -1,4 +1,4 @@
-"""Writing files of an image to a folder, safely: names are checked first, files appear whole or not at all."""
+"""Safe extraction of files to a directory: names are checked first, files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmvisor_image.files.safe_names import check_names
 from vmvisor_image.streams.reading import prefetch
 
 
-def write_files(  # noqa: PLR0913  # each is one thing that is asked for
+def write_files(  # noqa: PLR0913  # the options are independent of each other
     files: Sequence[tuple[str, Extractable]],
     dest: str | os.PathLike[str],
     *,
@@ -29,38 +29,37 @@ def write_files(  # noqa: PLR0913  # each is one thing that is asked for
     refused: Sequence[tuple[str, CorruptImage]] = (),
     skip_unsafe: bool = False,
 ) -> tuple[Path, ...]:
-    """Write files of an image, and content of our own, below `dest`.
+    """Write files of an image, and generated files, below `dest`.
 
-    Each file appears whole or not at all, whenever this is ended. Directories below `dest` are opened one in the other,
-    and links in them are not followed. Runs of zeros become holes.
+    Each file appears whole or not at all, even if the call is interrupted. Directories below `dest` are opened one
+    within the other, and links in them are not followed. Runs of zeros become holes.
 
     Args:
-        files: Relative POSIX path and file of each.
-        dest: Directory to write to; made where it is missing.
-        made: Relative POSIX path of more files, and what makes the content of each, piece by piece; made and written
-            last, so that they stand only beside whole files and may depend on what the files hold.
+        files: Relative POSIX path of each file of the image, and the file.
+        dest: Directory to write to; created if it is missing.
+        made: Relative POSIX path of each generated file, and a function that returns its content in pieces; generated
+            and written last, so that they exist only beside whole files and may depend on what those files hold.
         overwrite: Replace files that are already there.
         replaced: Paths of files that are replaced in any case.
-        resume: Leave files as they are that are already there with the content of those to be written, and set their
-            times.
-        most_bytes: Bytes that all `files` may have together; None for any number.
+        resume: Leave files that are already there with the right content as they are, except for setting their times.
+        most_bytes: Largest total size of `files`, in bytes; None for no limit.
         refused: Path and reason of each file that can't be written and is not among `files`.
-        skip_unsafe: An unsafe name, or the second of two that collide, costs only its own file, unless there is no
-            other file.
+        skip_unsafe: Skip only the file with an unsafe name, or the second of two that collide, unless no other file is
+            left.
 
     Returns:
-        The paths written, and those that were there, in the order given.
+        The paths written, and those that were already there, in the order given.
 
     Raises:
         UnsafeName: A name can't be written safely, or two collide on a case-insensitive file system; nothing was
-            written. With `skip_unsafe` only where that is so of all files.
+            written. With `skip_unsafe`, only if this holds for all files.
         DestinationExists: Something is in the way.
         DestinationFull: There is no room left.
         DestinationFailed: The destination can't be written for another reason.
         SourceError: A file can't be read.
         LimitExceeded: The files have more bytes than `most_bytes`; nothing was written.
-        PartialExtraction: Some files are damaged, or their names longer than the system takes, or with `skip_unsafe`
-            unsafe; the others, and none of `made`, were written.
+        PartialExtraction: Some files are damaged, or have names that are longer than the system allows or, with
+            `skip_unsafe`, unsafe; the others were written, but none of `made`.
     """
     root = Path(dest)
     paths = [path for path, _ in files] + [path for path, _ in made]
@@ -99,7 +98,7 @@ def write_files(  # noqa: PLR0913  # each is one thing that is asked for
 def _in_disk_order(
     files: Iterable[tuple[str, Extractable]],
 ) -> tuple[list[tuple[str, Extractable]], list[tuple[str, CorruptImage]]]:
-    """The files by where they begin, so that a compressed image is decoded front to back; and the damaged ones."""
+    """Files in the order of their first bytes, so that a compressed image is decoded front to back; damaged files."""
     found: list[tuple[int, int, tuple[str, Extractable]]] = []
     failed: list[tuple[str, CorruptImage]] = []
     for number, (path, file) in enumerate(files):
@@ -113,7 +112,7 @@ def _in_disk_order(
 
 
 def _written(root: Path, files: Iterable[tuple[str, Extractable]]) -> frozenset[str]:
-    """The paths of those files that are there."""
+    """Paths of the files that are already there with the right content."""
     return frozenset(path for path, file in _in_disk_order(files)[0] if is_written(root / path, file))
 
 
@@ -130,11 +129,11 @@ def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptIma
 
 
 def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
-    """Refuse what is in the way of a folder, such as a link; gives the paths whose folder is there."""
+    """Paths whose directory exists; anything in the way of a directory, such as a link, is refused."""
     if os.path.lexists(root) and not root.is_dir():
-        raise DestinationExists(f"{root} is in the way: it is no directory")
+        raise DestinationExists(f"{root} is in the way: it is not a directory")
     folders: dict[tuple[int, str], int] = {}
-    """Numbers of the directories, by the number of the one they are in and their names; 0 of those that are missing."""
+    """Number of each directory, by the number of its parent and its name; 0 for a missing directory."""
     reachable: list[str] = []
     for path in paths:
         folder, start, end = 0, 0, path.find("/")
@@ -151,7 +150,7 @@ def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
 
 
 def _check_free(root: Path, paths: Sequence[str], *, overwrite: bool, replaced: Collection[str]) -> None:
-    """Refuse what is in the way of a file."""
+    """Refuse anything in the way of a file."""
     for path in paths:
         mode = _mode(root / path)
         if mode is not None and stat.S_ISDIR(mode):
@@ -165,12 +164,12 @@ def _is_folder(root: Path, path: str) -> bool:
     if mode is not None and stat.S_ISLNK(mode):
         raise DestinationExists(f"{root / path} is a symbolic link and could lead out of {root}")
     if mode is not None and not stat.S_ISDIR(mode):
-        raise DestinationExists(f"{root / path} is in the way: it is no directory")
+        raise DestinationExists(f"{root / path} is in the way: it is not a directory")
     return mode is not None
 
 
 def _mode(path: Path) -> int | None:
-    """What is at `path`, links not followed; None where nothing is, or the path is too long to tell."""
+    """Mode of the file at `path`, links not followed; None where there is no file, or the path is too long."""
     try:
         return path.lstat().st_mode
     except OSError as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
 
 _COPY_CHUNK = 1 << 20
 _WRITING = frozenset("wax+")
-"""What a mode that is not only to read has."""
+"""Characters of a mode that asks for more than reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class FileAttributes:
-    """What a file system of Unix's kind says of a file or directory."""
+    """Owner, permissions and times of a file or directory, as a file system of Unix's kind records them."""
 
     mode: int
     """Permissions, without the type."""
@@ -53,18 +53,19 @@ class FileAttributes:
     group: int
     """Group id."""
     created: datetime | None = None
-    """When it was made, in UTC."""
+    """Time of creation, in UTC."""
     accessed: datetime | None = None
-    """When it was last read, in UTC."""
+    """Time of the last access, in UTC."""
     type_bits: int = 0
-    """The type that the mode has above `mode`, such as 0o040000 of a directory and 0o100000 of a file (`stat.S_IFMT`);
-    0 where it says none, as VMFS does of most that are the system's own."""
+    """File type bits of the mode (`stat.S_IFMT`), such as 0o040000 for a directory and 0o100000 for a file; 0 where the
+    mode has none, as for most system files of VMFS."""
     descriptor_type: int | None = None
-    """Of VMFS the type that its descriptor has: 2 a directory, 3 a file, 5 either of them, of the system's own."""
+    """Type in the file's VMFS descriptor: 2 for a directory, 3 for a file, 5 for a system file or directory; None for
+    other file systems."""
 
 
 class FileHome(Protocol):
-    """What a file needs of the partition or archive it lies in."""
+    """The partition or archive that a file lies in, as far as the file needs it."""
 
     @property
     def disk(self) -> ReadAt:
@@ -72,7 +73,7 @@ class FileHome(Protocol):
         ...
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
-        """The extents of the file that the volume gave `token` for.
+        """Extents of the file to which the volume gave `token`.
 
         Raises:
             CorruptImage: They can't be found.
@@ -81,7 +82,7 @@ class FileHome(Protocol):
 
 
 class _Entry:
-    """What a file and a directory share."""
+    """Common base of files and directories."""
 
     __slots__ = ("_modified", "_path")
 
@@ -96,25 +97,25 @@ class _Entry:
 
     @property
     def modified(self) -> datetime | None:
-        """When it was last written; None where that is no date, and for the root.
+        """Time of the last modification; None where the recorded value is not a date, and for the root.
 
-        Always naive: of FAT in the local time of whoever wrote it, of all else in UTC.
+        Always naive: for FAT in the local time of the writer, for everything else in UTC.
         """
         known = self._modified
         return known if known is None or known.tzinfo is None else known.astimezone(UTC).replace(tzinfo=None)
 
     @property
     def timestamp(self) -> float | None:
-        """`modified` as seconds since 1970 in UTC; FAT's is taken for the local time of this machine.
+        """`modified` as seconds since 1970 in UTC; a time from FAT is taken as local time of this machine.
 
-        None where that is no date, or one that this system can't tell.
+        None where `modified` is None, or a date that this system can't convert.
         """
         try:
             return None if self._modified is None else self._modified.timestamp()
         except (OverflowError, OSError, ValueError):
             return None
 
-    if not TYPE_CHECKING:  # type checkers are to refuse it where a path is wanted: nothing comes of asking for one
+    if not TYPE_CHECKING:  # hidden, so that type checkers refuse a file where a path is wanted
 
         def __fspath__(self) -> NoReturn:
             """Refuse.
@@ -142,14 +143,14 @@ class File(_Entry, Pieced):
         token: Any,
         attributes: FileAttributes | None = None,
     ) -> None:
-        """Made by volumes and archives.
+        """Constructor for volumes and archives.
 
         Args:
-            home: What it lies in.
+            home: Partition or archive that the file lies in.
             path: POSIX path from the root.
-            size: Bytes.
-            modified: Naive where the zone of whoever wrote it is not known, else with its zone.
-            token: Whatever lets `home` find the file's extents, and picklable.
+            size: Length in bytes.
+            modified: Time of the last modification; naive where the writer's time zone is unknown, otherwise aware.
+            token: Picklable value by which `home` finds the file's extents.
             attributes: Owner and permissions, where the volume has them.
         """
         super().__init__(path, modified)
@@ -176,26 +177,26 @@ class File(_Entry, Pieced):
 
     @property
     def home(self) -> FileHome:
-        """The partition or archive that it lies in."""
+        """The partition or archive that the file lies in."""
         return self._home
 
     @property
     def meter(self) -> Meter | None:
-        """Counts what is decoded for the image that it lies in; None where nothing does."""
+        """Counter of the bytes decoded for the image that the file lies in; None where nothing is counted."""
         found: Meter | None = getattr(self._home, "meter", None)
         return found
 
     @property
     def token(self) -> Any:
-        """What its home finds it by."""
+        """Value by which `home` finds the file."""
         return self._token
 
     @property
     def extents(self) -> tuple[Extent, ...]:
-        """Where its bytes lie on the decoded disk, in file order, neighbours merged; holes of sparse files left out.
+        """Extents of the file on the decoded disk, in file order, adjacent ones merged; holes of sparse files left out.
 
         Raises:
-            CorruptImage: The chain that leads to them is damaged.
+            CorruptImage: The structures that list the extents are damaged.
         """
         if self._extents is None:
             extents = self._home.locate(self._token)
@@ -211,7 +212,7 @@ class File(_Entry, Pieced):
         """Source, first byte in it and number of bytes of each piece of a range of the file; see `Pieced.pieces`.
 
         Raises:
-            CorruptImage: The file's chain is damaged.
+            CorruptImage: The structures that list the file's extents are damaged.
         """
         content = self._content if self._is_asked else self._sparse_content()
         if content is not None:
@@ -240,14 +241,15 @@ class File(_Entry, Pieced):
         return self.read_at(0, self._size)
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
-        """The whole content, decoded: from UTF-8 and strictly unless told otherwise; line ends stay as they are."""
+        """The whole content as text: decoded strictly from UTF-8 by default; line ends stay as they are."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
     def chunks(self, size: int = _COPY_CHUNK) -> Iterator[bytes]:
-        """The content in pieces of at most `size` bytes, read one at a time; all that is healthy before damage.
+        """The content in pieces of at most `size` bytes, read one at a time; everything before damage is given first.
 
         Raises:
             CorruptImage: The next piece begins with damage.
+            InvalidArgument: `size` is less than 1.
         """
         if size < 1:
             raise InvalidArgument(f"size must be at least 1, not {size}")
@@ -258,7 +260,7 @@ class File(_Entry, Pieced):
             yield piece
             offset += len(piece)
 
-    # `Traversable.open()` gives text, this one bytes: only Any satisfies a type checker as to both.
+    # `Traversable.open()` gives text by default, this method bytes: only Any is compatible with both.
     @overload
     def open(
         self,
@@ -281,13 +283,13 @@ class File(_Entry, Pieced):
 
         Args:
             mode: "rb" for bytes, "r" or "rt" for text.
-            encoding: Of text; None for UTF-8.
-            errors: What is done about bytes that can't be decoded, as of the builtin `open`; None for "strict".
-            newline: How lines of text end, as of the builtin `open`; "" leaves their ends as they are, for `csv`.
+            encoding: Encoding of text; None for UTF-8.
+            errors: Handling of bytes that can't be decoded, as for the builtin `open`; None for "strict".
+            newline: Line ends of text, as for the builtin `open`; "" leaves them as they are, for `csv`.
 
         Raises:
-            InvalidArgument: Another mode than these; an encoding or ends of lines of bytes.
-            ReadOnly: A mode to write; it is also an OSError.
+            InvalidArgument: Any other mode; or `encoding`, `errors` or `newline` in mode "rb".
+            ReadOnly: A mode for writing; it is also an OSError.
         """
         if mode not in ("rb", "r", "rt"):
             error = ReadOnly if set(mode) & _WRITING else InvalidArgument
@@ -306,10 +308,10 @@ class File(_Entry, Pieced):
         return digest.hexdigest()
 
     def open_archive(self) -> Archive:
-        """What it holds, where it is an archive: tar, vmtar, zip, ar (VIB) or ISO 9660, however it is compressed.
+        """The archive that the file is: tar, vmtar, zip, ar (VIB) or ISO 9660, with any supported compression.
 
         Raises:
-            NotAnArchive: It is none.
+            NotAnArchive: The file is not an archive.
             CorruptImage: Its compression can't be opened.
         """
         from vmvisor_image.archives.archive import open_archive
@@ -317,7 +319,7 @@ class File(_Entry, Pieced):
         return open_archive(self)
 
     def open_module(self) -> Module:
-        """What it is to the boot loader: its compression, its signature, and the kernel or archive inside.
+        """The file as a boot module: its compression, its signature, and the kernel or archive inside.
 
         Raises:
             CorruptImage: Its compression can't be opened.
@@ -327,10 +329,10 @@ class File(_Entry, Pieced):
         return Module(self)
 
     def open_image(self, **options: Unpack[OpenOptions]) -> Image:
-        """The disk that it holds, wrapped in whatever `Image.open` takes off; see there for the options.
+        """The disk image in the file, inside any layers that `Image.open` supports; see `Image.open` for the options.
 
-        What is decoded counts for the image that the file lies in, whose limits hold. The extents that a VMDK
-        descriptor names are looked for beside it.
+        Decoded bytes count towards the limits of the image that the file lies in. The extents that a VMDK descriptor
+        names are looked up beside the file.
         """
         from vmvisor_image.disk.image import Image
 
@@ -350,13 +352,13 @@ class File(_Entry, Pieced):
         Raises:
             NotADirectory: Always.
         """
-        raise NotADirectory(f"file {self._path!r} is no directory")
+        raise NotADirectory(f"file {self._path!r} is not a directory")
 
     def joinpath(self, *parts: str | os.PathLike[str]) -> File:
         """The file itself.
 
         Raises:
-            PathNotFound: Any part is given: nothing is below a file.
+            PathNotFound: Any part is given; a file has nothing below it.
         """
         if any(_components(parts)):
             raise PathNotFound(f"nothing is below file {self._path!r}")
@@ -366,10 +368,10 @@ class File(_Entry, Pieced):
         return self.joinpath(part)
 
     def _sparse_content(self) -> Source | None:
-        """The content by another way than its extents, where the volume has one: files with holes need it."""
+        """Content from the volume's `open_content`, as files with holes need it; None where extents are enough."""
         opener = getattr(self._home, "open_content", None)
         content: ReadAt | None = None if opener is None else opener(self._token)
-        self._content = None if content is None else as_source(content)  # a plug-in's volume may give what it likes
+        self._content = None if content is None else as_source(content)  # a plug-in may give any ReadAt
         self._is_asked = True
         return self._content
 
@@ -381,9 +383,9 @@ class File(_Entry, Pieced):
 
 
 class Directory(_Entry):
-    """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read when first asked for.
+    """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read on first use.
 
-    Iterating gives the entries, and ``in`` takes one or its name.
+    Iterating gives the entries; ``in`` accepts an entry or a name.
     """
 
     __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names", "attributes")
@@ -397,7 +399,7 @@ class Directory(_Entry):
         fold_case: bool,
         attributes: FileAttributes | None = None,
     ) -> None:
-        """Made by volumes; `list_entries` is called once."""
+        """Constructor for volumes and archives; `list_entries` is called once."""
         super().__init__(path, modified)
         self.attributes = attributes
         """Owner and permissions; None where the volume has none or they are not read, and for the root."""
@@ -424,7 +426,7 @@ class Directory(_Entry):
     def iterdir(self) -> Iterator[File | Directory]:
         """The entries, in the order of the directory.
 
-        What can't be read of a damaged directory is left out and a `Problem` of the tree.
+        Entries of a damaged directory that can't be read are left out and reported as a `Problem` of the tree.
         """
         return iter(self._load())
 
@@ -436,9 +438,9 @@ class Directory(_Entry):
         return any(each is entry for each in self)
 
     def get(self, name: str) -> File | Directory | None:
-        """The entry of that name, or None; of two with one name, the first.
+        """The entry of that name, or None; the first one where two have the same name.
 
-        Where the volume does not tell case, it may be written otherwise, unless another entry is written so.
+        On a case-insensitive volume an exact match comes first, then one that differs only in case.
         """
         self._load()
         found = self._names.get(name)
@@ -471,7 +473,7 @@ class Directory(_Entry):
         """The file or directory at a path relative to this directory.
 
         Raises:
-            PathNotFound: There is none.
+            PathNotFound: There is no such file or directory.
         """
         here: File | Directory = self
         for part in _components(parts):

@@ -1,4 +1,4 @@
-"""A folder that files are written to one by one: each appears whole or not at all."""
+"""A destination directory to which files are written one by one: each appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vmvisor_image.streams.reading import prefetch
 from vmvisor_image.streams.source import ReadAt
 
 _HAS_DIRECTORY_DESCRIPTORS = {os.open, os.mkdir, os.link, os.rename, os.unlink} <= os.supports_dir_fd
-"""Whether files can be opened relative to a folder that is open: on all systems but Windows."""
+"""Whether files can be opened relative to an open directory: on all systems except Windows."""
 _HAS_UNNAMED_FILES = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")  # noqa: PTH112  # asked once
-"""Whether there may be files without a name that are given one when they are whole: on Linux."""
+"""Whether unnamed files can be made, and named once they are complete: on Linux."""
 _HAS_TIMES_OF_DESCRIPTORS = os.utime in os.supports_fd
-"""Whether the time of a file that is open can be set by its descriptor: on all systems but Windows."""
+"""Whether the time of an open file can be set by its descriptor: on all systems except Windows."""
 _FOLDER_ONLY: int = getattr(os, "O_DIRECTORY", 0)
 _NOT_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 _CHUNK = 1 << 20
-"""Bytes that are compared at once."""
+"""Number of bytes compared at a time."""
 _ZEROS = bytes(_CHUNK)
 
 
@@ -39,27 +39,27 @@ class Placed(Protocol):
 
 
 class Extractable(ReadAt, Protocol):
-    """What is needed of a file to be written."""
+    """A file that can be written to a destination."""
 
     @property
     def timestamp(self) -> float | None:
-        """When it was last written, in seconds since 1970."""
+        """Time of the last modification, in seconds since 1970."""
         ...
 
     @property
     def extents(self) -> Sequence[Placed]:
-        """Where its bytes lie."""
+        """Extents of the content on the disk."""
         ...
 
     def chunks(self) -> Iterator[bytes]:
-        """Its content, piece by piece."""
+        """The content, piece by piece."""
         ...
 
 
 def is_written(target: Path, file: Extractable) -> bool:
-    """Whether what is at `target` has the file's content; its time is set then.
+    """Whether the file at `target` has the content of `file`; if so, its time is set.
 
-    Size and time would not tell it from a file of another disk.
+    Size and time alone would not distinguish it from a file of another disk.
     """
     try:
         if not stat.S_ISREG(target.lstat().st_mode):
@@ -79,16 +79,16 @@ def is_written(target: Path, file: Extractable) -> bool:
 
 
 def _open_file(path: str, flags: int) -> int:
-    """Open without following a link, or waiting for the other end of a pipe."""
+    """Descriptor of a file, opened without following a link or waiting for the other end of a pipe."""
     return os.open(path, flags | _NOT_A_LINK | getattr(os, "O_NONBLOCK", 0))
 
 
 def _has_content(written: io.FileIO, file: Extractable) -> bool:
-    """Whether the rest of a file that is open is what the image's has.
+    """Whether an open file has, from its position on, the content of the image's file.
 
     Raises:
         CorruptImage: The image's file is damaged.
-        SourceError: It can't be read.
+        SourceError: The image's file can't be read.
     """
     if os.fstat(written.fileno()).st_size != file.size:
         return False
@@ -108,7 +108,7 @@ def _has_content(written: io.FileIO, file: Extractable) -> bool:
 
 
 class DestinationFolder:
-    """A folder that is open, in which files are made one by one."""
+    """An open directory, in which files are made one by one."""
 
     def __init__(self, root: Path, *, overwrite: bool, replaced: Collection[str]) -> None:
         self._root = root
@@ -127,14 +127,14 @@ class DestinationFolder:
             os.close(self._fd)
 
     def write(self, path: str, chunks: Iterable[bytes], timestamp: float | None) -> None:
-        """Write one file under no name, or a temporary one beside its own, then give it its own.
+        """Write one file without a name, or with a temporary one in the same directory, then give it its own name.
 
         Raises:
             DestinationExists: Something is in the way.
             DestinationFull: There is no room left.
-            DestinationFailed: It can't be written for another reason.
+            DestinationFailed: The file can't be written for another reason.
             SourceError: The content can't be read.
-            UnsafeName: The name, or the path, is longer than the system takes.
+            UnsafeName: The name, or the path, is longer than the system allows.
         """
         try:
             with writing(self._root / path, f"; the {self._written} files written before are whole"):
@@ -148,7 +148,7 @@ class DestinationFolder:
         self._written += 1
 
     def _check_length(self, path: str) -> None:
-        """Refuse what could be written from folder to folder, but not be opened by its path afterwards."""
+        """Refuse a path that could be written directory by directory, but not be opened as a whole afterwards."""
         try:
             os.lstat(self._root / path)
         except OSError as error:
@@ -157,7 +157,7 @@ class DestinationFolder:
 
     @contextlib.contextmanager
     def _folder(self, path: str) -> Iterator[_Folder]:
-        """The folder that a file belongs in, made where it is missing."""
+        """The directory that a file belongs in, created if it is missing."""
         *above, name = path.split("/")
         if self._fd is None:
             target = self._root.joinpath(path)
@@ -173,7 +173,7 @@ class DestinationFolder:
             os.close(fd)
 
     def _step(self, fd: int, part: str, path: str) -> int:
-        """Open a folder in the one that is open as `fd`, which is closed; links are not followed."""
+        """Descriptor of the directory `part` of the one open as `fd`, which is closed; links are not followed."""
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, dir_fd=fd)
@@ -181,13 +181,13 @@ class DestinationFolder:
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is no directory") from error
+            raise DestinationExists(f"{self._root / path}: {part!r} is in the way: it is not a directory") from error
         os.close(fd)
         return below
 
 
 class _Folder:
-    """Where one file is made: a folder that is open, or on systems without such descriptors the path."""
+    """Destination of one file: a name in an open directory, or a path on systems without directory descriptors."""
 
     def __init__(self, target: Path, name: str, fd: int | None) -> None:
         self._target, self._name, self._fd = target, name, fd
@@ -224,7 +224,7 @@ class _Folder:
                 os.unlink(temporary, dir_fd=self._fd)
 
     def _open_unnamed(self) -> int | None:
-        """A file without a name, which is gone when this ends before it has one; None where there is no such thing."""
+        """Descriptor of an unnamed file, which vanishes unless it is named; None where such files are not available."""
         if self._fd is None or not _HAS_UNNAMED_FILES:
             return None
         try:
@@ -232,7 +232,7 @@ class _Folder:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                 raise
-            return None  # this file system has none
+            return None  # this file system has no unnamed files
 
     def _temporary(self) -> str:
         return os.path.join(os.path.dirname(self._name), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120  # a name
@@ -246,7 +246,7 @@ class _Folder:
             raise
 
     def _link(self, source: str) -> None:
-        """Give a file its own name, which fails where that exists, unlike a rename."""
+        """Give a file its own name; unlike a rename, this fails if the name exists."""
         is_unnamed = source.startswith("/proc/")
         try:
             if self._fd is None:
@@ -264,7 +264,7 @@ class _Folder:
 
 
 def _fill(output: io.FileIO, chunks: Iterable[bytes]) -> None:
-    """Write the content, zeros as holes."""
+    """Write the content, with chunks of zeros as holes."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
@@ -278,7 +278,7 @@ def _fill(output: io.FileIO, chunks: Iterable[bytes]) -> None:
 
 
 def _set_time(file: int | str, timestamp: float | None, folder: int | None = None) -> None:
-    """Set when a file, by descriptor or path, was written last; a date that the file system can't hold is left out."""
+    """Set the modification time of a file, by descriptor or path; dates that the file system can't hold are skipped."""
     if timestamp is not None:
         with contextlib.suppress(OverflowError, OSError, ValueError):
             os.utime(file, (timestamp, timestamp), dir_fd=folder)

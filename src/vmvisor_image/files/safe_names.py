@@ -1,4 +1,4 @@
-"""Which names of an image's files can be written safely, on every system and beside each other."""
+"""Check of file names: whether they can be written safely, on every system and beside each other."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _DEVICE_NAMES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{name}{digit}" for name in ("com", "lpt") for digit in "123456789¹²³"]  # two kinds of names
 )
-"""Names that Windows takes for devices, with any extension."""
+"""Names that Windows treats as devices, with any extension."""
 _FOLDS_FULLY = sys.platform == "darwin"
-"""Whether the system's file systems take ``straße`` and ``strasse`` for one name, which Windows' and FAT do not."""
+"""Whether the system's file systems treat ``straße`` and ``strasse`` as one name; those of Windows and FAT do not."""
 _FORBIDDEN = frozenset('/\\:*?"<>|') | {chr(code) for code in range(32)} | {"\x7f"}
 
 
@@ -27,7 +27,8 @@ def check_name(path: str, name: str) -> None:
         name: One component of it.
 
     Raises:
-        UnsafeName: It is empty, a dot name, a device name, or holds a separator, a colon or a control character.
+        UnsafeName: The name is empty, a dot name or a device name, ends in a dot or a space, is not valid Unicode, or
+            holds a separator, a control character or one of ``: * ? " < > |``.
     """
     reason = None
     if name in ("", ".", ".."):
@@ -47,15 +48,15 @@ def check_name(path: str, name: str) -> None:
 
 
 def check_names(paths: Sequence[str]) -> dict[int, UnsafeName]:
-    """Unsafe names, and each second of two that a case-insensitive or normalising file system takes for one.
+    """Unsafe names, and the second of each two that are the same on a case-insensitive or normalising file system.
 
     Returns:
-        What is wrong with each of `paths` that is not safe, by its place among them.
+        Error for each unsafe path, by its index in `paths`.
     """
     folders: dict[tuple[int, str], int] = {}
-    """Numbers of the directories, by the number of the one they are in and their names."""
+    """Number of each directory, by the number of its parent and its name."""
     spellings: dict[tuple[int, str], str] = {}
-    """Names as they are spelled, by the number of the directory they are in and how such a file system takes them."""
+    """Spelling of each name, by the number of its directory and the name folded as such a file system does."""
     unsafe: dict[int, UnsafeName] = {}
     for place, path in enumerate(paths):
         parts = path.split("/")
@@ -75,7 +76,7 @@ def check_names(paths: Sequence[str]) -> dict[int, UnsafeName]:
 
 
 def _claim_name(spellings: dict[tuple[int, str], str], folder: int, parts: list[str], depth: int) -> None:
-    """Note the spelling of the path component before `depth`; refuse one that another spelling has taken."""
+    """Record the spelling of the path component before `depth`; refuse it if another spelling was recorded before."""
     part = parts[depth - 1]
     folded = unicodedata.normalize("NFC", part).casefold() if _FOLDS_FULLY else fold_name(part)
     key = folder, unicodedata.normalize("NFC", folded)

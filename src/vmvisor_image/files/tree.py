@@ -1,4 +1,4 @@
-"""All files of a volume or archive by their paths."""
+"""All files of a volume or archive, by path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmvisor_image.files.file import Directory, File, FileHome
 
 
 class _Files(ValuesView[File]):
-    """Those of a tree, which is walked once for each iteration, before its first one."""
+    """Files of a tree, which is walked once at the start of each iteration."""
 
     _mapping: FileTree
 
@@ -31,7 +31,7 @@ class _Files(ValuesView[File]):
 
 
 class _PathsAndFiles(ItemsView[str, File]):
-    """As `_Files`, each with its path."""
+    """Paths and files of a tree, as `_Files`."""
 
     _mapping: FileTree
 
@@ -42,11 +42,11 @@ class _PathsAndFiles(ItemsView[str, File]):
 class FileTree(Shown, Mapping[str, File]):
     """Every regular file of a volume by its POSIX path from the root, such as ``"packages/tools.iso"``.
 
-    Looking a path up reads only the directories on the way; iterating reads them all.
+    Looking up a path reads only the directories along it; iterating reads all directories.
     """
 
     _SKIPS_UNSAFE: ClassVar[bool] = True
-    """Whether a name that can't be written costs only its own file when all are extracted."""
+    """Whether extraction skips only the file whose name can't be written, and does not refuse all files."""
 
     def __init__(
         self,
@@ -56,30 +56,30 @@ class FileTree(Shown, Mapping[str, File]):
         fold_case: bool,
         home: FileHome | None = None,
     ) -> None:
-        """Made by volumes.
+        """Constructor for volumes and archives.
 
         Args:
             root: The root directory.
-            problems: Gives what was found damaged so far.
-            fold_case: Names differ in more than case, as on FAT.
-            home: What the volume lies in, for its limits.
+            problems: Returns the damage found so far.
+            fold_case: Whether names are case-insensitive, as on FAT.
+            home: Partition or archive that the volume lies in, for its limits.
         """
         self.root = root
         """The root directory."""
         meter: Meter | None = getattr(home, "meter", None)
         self.limits = DEFAULT_LIMITS if meter is None else meter.limits
-        """What a walk may cost; those of the image."""
+        """Limits of a walk, which are those of the image."""
         self._problems = problems
         self._fold_case = fold_case
 
     @property
     def crc32s(self) -> Mapping[str, int | None]:
-        """CRC-32 of each file's content as its container says, by path; empty for one that says none."""
+        """CRC-32 of each file's content as its container records it, by path; empty for containers without CRCs."""
         return {}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is damaged in the directories read so far."""
+        """Damage in the directories read so far."""
         return self._problems()
 
     def __getitem__(self, path: str) -> File:
@@ -96,7 +96,7 @@ class FileTree(Shown, Mapping[str, File]):
             found = None
         if isinstance(found, File):
             return found
-        # A damaged or hostile name can hold a slash, be empty or a dot, or be that of a directory beside it, too.
+        # A damaged or hostile name can also hold a slash, be empty or a dot, or equal that of a directory beside it.
         key, folded = self._key(path), None
         for file in self.values():
             if file.path == path:
@@ -118,7 +118,7 @@ class FileTree(Shown, Mapping[str, File]):
             return sum(1 for _ in self._walk())
 
     def _walk(self) -> Iterator[File]:
-        """Each path once: of two files in one directory with one name, the first."""
+        """Files with distinct paths: of two files with the same name in a directory, only the first."""
         seen: set[str] = set()
         for file in self.all_files():
             if file.path not in seen:
@@ -126,15 +126,15 @@ class FileTree(Shown, Mapping[str, File]):
                 yield file
 
     def all_files(self) -> Iterator[File]:
-        """Every file, in the order of the directories: those that another one of the same path hides, too.
+        """Every file, in the order of the directories, including those hidden by another one with the same path.
 
         Raises:
-            LimitExceeded: There are too many, or directories too deep in each other.
+            LimitExceeded: There are too many files and directories, or directories are nested too deeply.
         """
         return (file for file, _ in self._walk_all())
 
     def _walk_all(self) -> Iterator[tuple[File, bool]]:
-        """As `all_files`, each with whether its path has as many names as it has parts: a name may hold a slash."""
+        """Files as in `all_files`, each with whether no name in its path holds a slash."""
         pending = [("", True, iter(self.root))]
         count, limits = 0, self.limits
         while pending:
@@ -159,16 +159,16 @@ class FileTree(Shown, Mapping[str, File]):
         return _Files(self)
 
     def items(self) -> ItemsView[str, File]:
-        """Path and file of each."""
+        """Paths and files, in the order of the directories."""
         return _PathsAndFiles(self)
 
     def glob(self, pattern: str) -> Iterator[File]:
-        """Files whose path matches `pattern`, each component by shell rules; ``**`` stands for any directories.
+        """Files whose path matches `pattern`, each component by shell rules; ``**`` matches any number of directories.
 
         Only directories that can match are read.
 
         Raises:
-            InvalidArgument: An empty pattern.
+            InvalidArgument: The pattern is empty.
         """
         parts = [part for part in pattern.split("/") if part not in ("", ".")]
         if not parts:
@@ -177,7 +177,7 @@ class FileTree(Shown, Mapping[str, File]):
         return self._glob(rules)
 
     def _rule(self, part: str) -> Callable[[str], bool]:
-        """Whether a name matches one component of a pattern."""
+        """Predicate that tells whether a name matches one component of a pattern."""
         exact = re.compile(fnmatch.translate(part))
         if not self._fold_case:
             return lambda name: exact.match(name) is not None
@@ -185,7 +185,7 @@ class FileTree(Shown, Mapping[str, File]):
         return lambda name: exact.match(name) is not None or folded.match(fold_name(name)) is not None
 
     def _glob(self, rules: tuple[Callable[[str], bool] | None, ...]) -> Iterator[File]:
-        # A directory is taken with the set of rules that may come next in it, so none is listed twice.
+        # Each directory carries the set of rules that may come next in it, so that no directory is listed twice.
         pending: list[tuple[Directory, frozenset[int]]] = [(self.root, self._reachable(rules, {0}))]
         while pending:
             directory, states = pending.pop()
@@ -207,7 +207,7 @@ class FileTree(Shown, Mapping[str, File]):
 
     @staticmethod
     def _reachable(rules: tuple[Callable[[str], bool] | None, ...], states: set[int]) -> frozenset[int]:
-        """`states` and those reached by letting ``**`` stand for no directory."""
+        """`states`, and those reached when ``**`` matches no directory."""
         closed = set(states)
         for state in range(len(rules)):
             if state in closed and rules[state] is None:
@@ -219,24 +219,24 @@ class FileTree(Shown, Mapping[str, File]):
     ) -> tuple[Path, ...]:
         """Write every file below `dest`, with its name and time, and return the paths written.
 
-        All names are checked before anything is written; files appear whole or not at all. A name that can't be written
-        safely, or the second of two that a case-insensitive file system takes for one, costs only its own file; of an
-        archive, whose names are chosen freely, all are refused then.
+        All names are checked before anything is written; files appear whole or not at all. In a volume, only the files
+        with unsafe names are skipped: a name that can't be written safely, or the second of two that are the same on a
+        case-insensitive file system. In an archive, whose names are chosen freely, one such name refuses all files.
 
         Args:
-            dest: Directory to write to; made where it is missing.
+            dest: Directory to write to; created if it is missing.
             overwrite: Replace files that are already there.
-            resume: Go on with an extraction that was ended: files that are already there with the right content are
-                left as they are. To know, they and the image are read; size and time would not tell disks apart.
+            resume: Continue an interrupted extraction: files that are already there with the right content are left as
+                they are. Both they and the image are read to compare; size and time would not distinguish disks.
 
         Raises:
-            UnsafeName: A name would leave `dest`, is a device name, or collides with another one: of a volume's files
-                all of them, of an archive's any.
+            UnsafeName: A name would leave `dest`, is a device name, or collides with another one: every name for a
+                volume, any name for an archive.
             DestinationExists: A file is already there and `overwrite` is False.
             DestinationFull: There is no room left; what was written is whole.
             DestinationFailed: The destination can't be written for another reason; what was written is whole.
             PartialExtraction: Some files are damaged, or have unsafe names; the others were written.
-            LimitExceeded: There is too much of it; what was written before is whole.
+            LimitExceeded: The files are too large or too many; anything written before is whole.
         """
         with self.limits.operation():
             files: list[tuple[str, File]] = []

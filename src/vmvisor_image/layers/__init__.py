@@ -1,5 +1,5 @@
-"""What may wrap a disk image: one module each, which recognises its wrapping and opens what is inside.
+"""Layers around a disk image; each kind has a module that recognises it and opens its content.
 
-Compressions (bzip2, gzip, xz, zstd), virtual disks (qcow2, VMDK, VHD, VHDX), and containers that hold other files, too
-(ISO 9660, tar, zip), of which `vmvisor_image.layers.containers` picks the one that is the disk.
+The kinds are compressions (bzip2, gzip, xz, zstd), virtual disks (qcow2, VMDK, VHD, VHDX), and containers that may also
+hold other files (ISO 9660, tar, zip), in which `vmvisor_image.layers.containers` finds the disk.
 """

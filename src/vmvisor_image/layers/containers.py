@@ -1,7 +1,7 @@
-"""Containers around a disk: installer CDs, tar and zip archives, and which of their files is the disk.
+"""Containers around a disk (installer CDs, tar and zip archives), and the search for the disk among their files.
 
-Where the installers of ESX 3i 3.5 and ESXi 4 keep the image is known; see docs/media.md. Of anything else it is the one
-file whose name says that it is a disk, or the only file.
+The installers of ESX 3i 3.5 and ESXi 4 keep the image in known places; see docs/media.md. In any other container, the
+disk is the one file with the name of a disk image, or the only file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vmvisor_image.streams.source import ReadAt
 
 
 def _one_of(suffixes: Iterable[str]) -> str:
-    """The pattern of a name's end."""
+    """Pattern that matches any of the suffixes."""
     return f"({'|'.join(map(re.escape, suffixes))})"
 
 
@@ -38,9 +38,9 @@ INSTALLER_IMAGES: Final = (
     re.compile(rf"usr/lib/vmware/installer/[^/]+\.dd{_COMPRESSED}?", re.IGNORECASE),
     re.compile(r"imagedd\.bz2", re.IGNORECASE),
 )
-"""Where installers keep the image: in ``install.tgz`` (3.5) or ``image.tgz`` (4.0), or in the CD's root (4.1)."""
+"""Paths of the image of an installer: in ``install.tgz`` (3.5) or ``image.tgz`` (4.0), or in the CD's root (4.1)."""
 INSTALLER_ARCHIVES: Final = ("image.tgz", "install.tgz")
-"""Archives of an installer CD that hold the image; 4.0 has both, and it is in the first."""
+"""Archives of an installer CD that hold the image; 4.0 has both, with the image in the first."""
 
 CD_SUFFIXES: Final = iso9660.SUFFIXES
 _DISK_SUFFIXES: Final = (
@@ -55,13 +55,13 @@ _ARCHIVE_SUFFIXES: Final = (
 _DISK: Final = re.compile(rf"(?!.*(^|/)efiboot\.img$).*{_one_of(_DISK_SUFFIXES)}{_COMPRESSED}?", re.IGNORECASE)
 _ARCHIVE: Final = re.compile(rf".*({_one_of(_ARCHIVE_SUFFIXES)}|\.tar{_COMPRESSED})", re.IGNORECASE)
 _EXTENT: Final = re.compile(r"(.*)-(flat|delta|sesparse|[sf]\d{3,})\.vmdk", re.IGNORECASE)
-"""A part of a VMDK whose descriptor is another file."""
+"""Names of VMDK extents whose descriptor is a separate file; the first group is the descriptor's name."""
 _MOST_ARCHIVES: Final = 8
-"""Archives in a container that are looked into."""
+"""Largest number of archives in a container that are searched."""
 _DEEPEST: Final = 3
 _MOST_NAMES: Final = 20
 _MOST_REMARKS: Final = 3
-"""Problems that an error tells of."""
+"""Largest number of problems listed in an error."""
 
 Report = Callable[[Problem], None]
 
@@ -71,23 +71,23 @@ class _Candidate:
     """A file that may be the disk."""
 
     name: str
-    """Its path; where it lies in an archive of the container, behind that one's path."""
+    """Path of the file; in an archive of the container, the archive's path followed by the file's."""
     layers: tuple[Layer, ...]
-    """From the container to the file."""
+    """Layers from the container to the file."""
 
 
 def open_container(
     source: ReadAt, name: str | None, options: LayerOptions, *, looks_at_end: bool = True
 ) -> tuple[Layer, ...]:
-    """The container that `source` is, and those in it, up to the disk; empty where it is none.
+    """The layers of the container in `source` and of those nested in it, up to the disk; empty for anything else.
 
-    An ISO 9660 volume that holds no disk is none: it is the disk itself. For `looks_at_end` see
-    `vmvisor_image.archives.archive.find_reader`.
+    An ISO 9660 volume that holds no disk does not count as a container: it is the disk itself. See
+    `vmvisor_image.archives.archive.find_reader` for `looks_at_end`.
 
     Raises:
-        NoDiskImage: An archive holds no disk, or is a file of a host that is known to hold none.
-        SeveralImages: It holds more than one, and `options.member` names none.
-        MemberNotFound: It holds no `options.member`.
+        NoDiskImage: An archive holds no disk, or is a known file of a host that never holds one.
+        SeveralImages: The container holds more than one disk, and `options.member` is None.
+        MemberNotFound: The container holds no file `options.member`.
     """
     opened = _open(source, looks_at_end=looks_at_end)
     if opened is None:
@@ -98,7 +98,7 @@ def open_container(
     structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
     if (known := recognise(kind, files)) is not None:
         known_one = NoDiskImage(
-            f"it is {known.name}, and no disk image: `{known.command}` reads it", structure=structure
+            f"it is {known.name}, not a disk image: `{known.command}` reads it", structure=structure
         )
         known_one.members = tuple(list(files)[:_MOST_NAMES])
         raise known_one
@@ -135,9 +135,9 @@ def _open(source: ReadAt, *, looks_at_end: bool = True) -> tuple[str, FileTree] 
     try:
         archive = ArchiveHome(source, looks_at_end=looks_at_end).files
     except CorruptImage:
-        return None  # a source that is damaged where containers are known by says so when it is read as a disk
+        return None  # the damage is reported when the source is read as a disk
     if archive.kind == "tar" and not any(read_up_to(source, 0, HEAD)):
-        return None  # zeros are an empty disk here, and a tar without members only where an archive is expected
+        return None  # zeros are an empty disk here, but a tar without members where an archive is expected
     return archive.kind, archive
 
 
@@ -151,7 +151,7 @@ def _candidates(kind: str, name: str | None, files: FileTree, depth: int, report
                 yield from inside
                 return
         if kind == "iso9660" and _get(files, "boot.cfg") is not None:
-            return  # an installer of ESXi 5 or later, which makes its partitions from its modules
+            return  # an installer of ESXi 5 or later, which creates the partitions from its modules
         found = _disks(files)
     if not found and kind != "iso9660":
         whole = list(files.values())
@@ -167,11 +167,11 @@ def _candidates(kind: str, name: str | None, files: FileTree, depth: int, report
         yield from _inside(kind, name, files, file, depth, report)
     if len(archives) > most:
         where = f"after the first {most}" if most else f"more than {_DEEPEST} deep in each other"
-        report(Problem("container", f"archives {where} are not looked into: {len(archives) - most}"))
+        report(Problem("container", f"archives {where} are not opened: {len(archives) - most}"))
 
 
 def _disks(files: FileTree) -> list[File]:
-    """Files whose name says that they are disks, without the parts of disks in several files."""
+    """Files with the name of a disk image, without the extents of a VMDK whose descriptor is also there."""
     found = [file for file in files.values() if _DISK.fullmatch(file.path)]
     paths = {fold_name(file.path) for file in found}
 
@@ -185,10 +185,10 @@ def _disks(files: FileTree) -> list[File]:
 def _inside(
     kind: str, name: str | None, files: FileTree, file: File, depth: int, report: Report
 ) -> Iterator[_Candidate]:
-    """The candidates in an archive of the container; `report` is told why it can't be looked into."""
+    """Candidates in an archive of the container; an archive that can't be opened is passed to `report`."""
     way = _way_into(kind, name, files, file)
     if way is None:
-        report(Problem("container", f"{file.path!r} is no archive that can be opened, and is passed over"))
+        report(Problem("container", f"{file.path!r} is not an archive that can be opened, and is skipped"))
         return
     layers, inner_kind, inner_name, inner = way
 
@@ -196,7 +196,7 @@ def _inside(
         report(Problem(problem.structure, f"in {file.path!r}: {problem.message}", problem.offset))
 
     found = list(_candidates(inner_kind, inner_name, inner, depth + 1, report_inside))
-    if not found:  # of an archive on the way to the disk its layers tell
+    if not found:  # the layers of an archive that holds the disk report their own problems
         for problems in (*(layer.source.problems for layer in layers[1:]), inner.problems):
             for problem in problems:
                 report_inside(problem)
@@ -207,12 +207,12 @@ def _inside(
 def _way_into(
     kind: str, name: str | None, files: FileTree, file: File
 ) -> tuple[tuple[Layer, ...], str, str | None, FileTree] | None:
-    """The layers up to the archive in `file`, and that one's kind, name and files; None where it is no archive."""
+    """Layers up to the archive in `file`, with its kind, name and files; None where there is no readable archive."""
     try:
         compressions = peel(file, file.path, LayerOptions(meter=meter_of(file)))
         opened = _open(compressions[-1].source if compressions else file)
     except CorruptImage:
-        return None  # another one may be whole
+        return None  # another archive may be intact
     if opened is None:
         return None
     inner_kind, inner = opened
@@ -221,7 +221,11 @@ def _way_into(
 
 
 def _named(kind: str, name: str | None, files: FileTree, member: str) -> tuple[Layer, ...]:
-    """The layers up to the file that `member` names: its path, or that of an archive and its path in there."""
+    """Layers up to the file `member`: its path, or an archive's path followed by the file's path within it.
+
+    Raises:
+        MemberNotFound: There is no such file.
+    """
     found = _get(files, member)
     if found is not None:
         return (Layer(kind, name, found, files),)
@@ -243,7 +247,7 @@ def _get(files: FileTree, path: str) -> File | None:
 
 
 def _remarks(problems: Iterable[Problem]) -> str:
-    """What was not looked at, or is damaged there, behind a message."""
+    """Text about problems, to be appended to a message."""
     shown = [str(problem) for problem in problems]
     more = f"; and {len(shown) - _MOST_REMARKS} more problems" if len(shown) > _MOST_REMARKS else ""
     return "".join(f"; {remark}" for remark in shown[:_MOST_REMARKS]) + more

@@ -1,6 +1,6 @@
-"""Files of hosts and installers that hold files and no disk: what they are, by what is in them, and what reads them.
+"""Archives of hosts and installers that hold files but no disk, recognised by their contents.
 
-Sources: VIBs and offline bundles as they are published, of 5.1 to 9.0, and the scripts of ESXi 6.7 that write the saved
+Sources: published VIBs and offline bundles of 5.1 to 9.0, and the scripts of ESXi 6.7 that write the saved
 configuration and support bundles, read for the facts.
 """
 
@@ -14,7 +14,7 @@ from vmvisor_image.errors import CorruptImage, PathNotFound, SourceError
 from vmvisor_image.files.tree import FileTree
 
 _HEAD: Final = 4096
-"""Bytes of a member that are looked at."""
+"""Number of bytes at the start of a member that are examined."""
 _VIB: Final = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<vib[\s>]", re.DOTALL)
 _BUNDLE: Final = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<vendorList[\s/>]", re.DOTALL)
 _MANIFEST: Final = re.compile(rb"^(RELEASELEVEL|UUID|KERNELOPTS|USEROPTS)=", re.MULTILINE)
@@ -24,20 +24,20 @@ _SUPPORT: Final = re.compile(r"([^/]+)/commands/[^/]+")
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What a file is that holds no disk."""
+    """A known kind of file that holds no disk."""
 
     name: str
-    """In words."""
+    """Description of the kind, in words."""
     command: str
-    """What reads it, with SRC for the file."""
+    """Command that reads the file, with SRC for its path."""
 
 
 def recognise(kind: str, files: FileTree) -> KnownFile | None:
-    """What an archive is; None where it may hold a disk as well as anything else.
+    """Known kind of an archive that holds no disk; None for any other archive, which may hold one.
 
     Args:
-        kind: As `Archive.kind`.
-        files: What is in it.
+        kind: Format of the archive, as `Archive.kind`.
+        files: Files in the archive.
     """
     if kind == "ar":
         if _VIB.match(_head(files, "descriptor.xml")):

@@ -39,18 +39,18 @@ MAGICS: Final = (
 REFERENCES: Final = ("QEMU, docs/interop/qcow2.rst",)
 _KNOWN_FEATURES: Final = DIRTY | CORRUPT | COMPRESSION_TYPE | EXTENDED_L2
 _ADDRESS: Final = 0x00FF_FFFF_FFFF_FE00
-"""Bits 9 to 55 of an entry of either table."""
+"""Bits 9 to 55, the address, of an entry of either table."""
 _COMPRESSED: Final = 1 << 62
 _RESERVED_L1: Final = 0x7F00_0000_0000_01FF
 _RESERVED_L2: Final = 0x3F00_0000_0000_01FE
-"""Bits of an entry of either table that are 0; of the second one's, where the cluster is not compressed."""
+"""Bits of an entry that must be 0: in the L1 table, and in the L2 table where the cluster is not compressed."""
 _LEAST_HEADER: Final = 104
-"""Bytes of a header of version 3."""
+"""Smallest length of a version 3 header, in bytes."""
 _ZERO: Final = 1
 _SUBCLUSTERS: Final = 32
 _LONGEST_NAME: Final = 1023
 _MOST_L1_ENTRIES: Final = 1 << 22
-"""QEMU's limit of 32 MiB for the first table; looking for data in an empty disk passes each entry."""
+"""QEMU's limit of 32 MiB for the L1 table; a search for data in an empty disk passes each entry."""
 _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
 
@@ -61,10 +61,10 @@ def probe(head: bytes) -> bool:
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
-    """The disk.
+    """The disk in a qcow2 image.
 
     Raises:
-        CorruptImage: The header is damaged, or asks for what this library does not read.
+        CorruptImage: The header is damaged, or needs features that are not supported.
     """
     reader = _Reader(source)
     return MappedDisk(KIND, source, reader.header.size, reader.locate, reader.problems)
@@ -106,14 +106,14 @@ class _Reader:
             raise _refused("encryption", "the disk is encrypted, which is not read", 32)
         if header.backing_file_offset > 1 << header.cluster_bits:
             raise _refused("backing_file_offset", "the name that it leads to is not in the first cluster", 8)
-        if header.backing_file_offset and header.backing_file_size:  # to QEMU, too, a name without a byte is none
+        if header.backing_file_offset and header.backing_file_size:  # for QEMU also, an empty name means no file
             length = min(header.backing_file_size, _LONGEST_NAME)
             name = read_up_to(self._source, header.backing_file_offset, length).decode("utf-8", "replace")
             raise _refused("backing_file_offset", f"the disk rests on another file, {name!r}, which is not read", 8)
         if features & EXTERNAL_DATA:
             raise _refused("incompatible_features", "the data is in another file, which is not read", 72)
         if features & ~_KNOWN_FEATURES:
-            raise _refused("incompatible_features", f"{features:#x} has bits that are not known", 72)
+            raise _refused("incompatible_features", f"{features:#x} has unknown bits set", 72)
         if header.l1_size > _MOST_L1_ENTRIES:
             raise _refused("l1_size", f"{header.l1_size} entries, more than the {_MOST_L1_ENTRIES} of QEMU", 36)
         needed = -(-header.size // ((1 << header.cluster_bits) * ((1 << header.cluster_bits) // 8)))
@@ -124,7 +124,7 @@ class _Reader:
         if features & CORRUPT:
             self.problems.note("qcow2 header", "QEMU found the file damaged and marked it so", 72)
         if header.l1_table_offset % (1 << header.cluster_bits):
-            message = f"{header.l1_table_offset:#x} is no multiple of the cluster size"
+            message = f"{header.l1_table_offset:#x} is not a multiple of the cluster size"
             self.problems.note("qcow2 header", f"l1_table_offset: {message}", 40)
 
     def locate(self, offset: int) -> Run:
@@ -134,7 +134,7 @@ class _Reader:
         at = self.header.l1_table_offset + 8 * number
         entry = self._tables.number(at, 8, "L1 table")
         if entry & _RESERVED_L1:
-            self.problems.note("qcow2 L1 table", f"entry {entry:#x} has bits that are reserved", at)
+            self.problems.note("qcow2 L1 table", f"entry {entry:#x} has reserved bits set", at)
         table = entry & _ADDRESS
         if not table:
             return Run((self._per_table - index) * self._cluster - within)
@@ -146,7 +146,7 @@ class _Reader:
         if entry & _COMPRESSED:
             return Run(left, packed=self._packed(entry, within))
         if entry & _RESERVED_L2:
-            self.problems.note("qcow2 L2 table", f"entry {entry:#x} has bits that are reserved", at)
+            self.problems.note("qcow2 L2 table", f"entry {entry:#x} has reserved bits set", at)
         start = entry & _ADDRESS
         if start % self._cluster:
             raise _damaged("L2 table", at, start)
@@ -160,13 +160,13 @@ class _Reader:
         return Run(left, start + within)
 
     def _locate_subcluster(self, start: int, within: int, at: int) -> Run:
-        """With extended entries a bit for each 32nd of a cluster says whether it is there."""
+        """See `MappedDisk`; with extended entries, a bit for each 32nd of a cluster says whether it is allocated."""
         bitmap = self._tables.number(at + 8, 8, "L2 table")
         size = self._cluster // _SUBCLUSTERS
         number, skip = divmod(within, size)
         there, zeros = bitmap & 0xFFFFFFFF, bitmap >> 32
         if there & zeros or (there and not start):
-            message = "subclusters are there and zeros, or there and nowhere"
+            message = "subclusters are allocated and also zeros, or allocated without a cluster"
             raise CorruptImage(message, structure="qcow2 L2 table", offset=at + 8, field="bitmap", found=f"{bitmap:#x}")
         return Run(size - skip, start + within if there >> number & 1 else None)
 
@@ -200,7 +200,7 @@ def _refused(field: str, message: str, at: int) -> CorruptImage:
 
 def _damaged(table: str, at: int, found: int) -> CorruptImage:
     return CorruptImage(
-        "it is no multiple of the cluster size",
+        "it is not a multiple of the cluster size",
         structure=f"qcow2 {table}",
         offset=at,
         field="entry",

@@ -1,4 +1,4 @@
-"""Layers around a disk, taken off one after the other."""
+"""Removal of the layers around a disk, one after the other."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import KeptBeside
 
 _FIRST_OF_DMG = (b"BZh", b"\xfd7zXZ\0")
-"""How compressed data of an Apple disk image may begin that is read as a compression by itself."""
+"""First bytes of Apple disk images that begin with compressed data, and would be read as only that."""
 _WAY_DIGITS = 16
-"""Hexadecimal digits of the name by which a member of a container is kept."""
+"""Number of hexadecimal digits in the name under which a member of a container is kept."""
 
 
 def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
     """The layers around the disk in `source`, outermost first; empty for a bare disk.
 
     Raises:
-        CorruptImage: A layer is recognised and can't be opened.
+        CorruptImage: A layer is recognised but can't be opened.
+        LimitExceeded: There are too many layers.
         NoDiskImage: A container holds no disk.
-        SeveralImages: A container holds more than one.
+        SeveralImages: A container holds more than one disk.
         MemberNotFound: A container holds no file `options.member`, or there is no container.
     """
     way = _Way(as_source(source), source, name, options)
@@ -42,38 +43,38 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
 
 @dataclass(slots=True)
 class _Way:
-    """The way to a disk, as far as it is known."""
+    """The path through the layers to a disk, as far as it is known."""
 
     outermost: Source
     inner: ReadAt
-    """Content of the innermost layer so far."""
+    """Content of the innermost layer found so far."""
     name: str | None
-    """Its name."""
+    """Name of that content, or None."""
     options: LayerOptions
-    """What may be used for the next layer."""
+    """Options for the next layer."""
     layers: list[Layer] = field(default_factory=list)
-    """Outermost first."""
+    """Layers found so far, outermost first."""
 
     def next_layers(self) -> tuple[Layer, ...]:
-        """The layers that `inner` begins with; of a container, those up to the file that is the disk."""
+        """The next layers in `inner`, up to the disk for a container; empty where `inner` is the disk."""
         inner, name, options = self.inner, self.name, self.options
         try:
             head = read_up_to(inner, 0, HEAD)
         except CorruptImage:
             if not self.layers or options.member is not None:
                 raise
-            return ()  # what is behind the damage can be read
-        if head.startswith(_FIRST_OF_DMG):  # before it is taken for a compressed disk
+            return ()  # the data behind the damage can be read
+        if head.startswith(_FIRST_OF_DMG):  # otherwise it would be read as a compressed disk
             virtual.refuse_unread(inner, name, head)
         found = peel_from(inner, name, options, head) or virtual.open_disk(inner, name, options, head)
         is_named_cd = name is not None and name.casefold().endswith(containers.CD_SUFFIXES)
         if not found and (options.member is not None or is_named_cd or not _has_table(head)):
-            # The end of what is decoded may cost much to read, and a disk without a table is a disk.
+            # Reading the end of decoded data can be slow, and a disk without a table is still a disk.
             return containers.open_container(inner, name, options, looks_at_end=not self.layers)
         return found
 
     def go_into(self, found: tuple[Layer, ...]) -> None:
-        """Go on with what the last one of these layers holds; what was meant for them is used up."""
+        """Continue with the content of the last of these layers, without the options that applied to them."""
         self.layers += found
         check_depth(self.layers[1:], self.options)
         self.inner, self.name = found[-1].source, inner_name_of(found[-1])
@@ -87,9 +88,9 @@ class _Way:
             self.inner = self._kept(self.inner)
 
     def _kept(self, member: File) -> KeptBeside:
-        """A file of a container, kept beside the outermost source by all the way in.
+        """A file of a container, kept beside the outermost source under a name made from the whole path to the file.
 
-        The container may hold others of that name, in other folders or archives.
+        The container may hold other files with that name, in other directories or archives.
         """
         sources = [(layer.kind, layer.source) for layer in self.layers]
         way = repr([(kind, source.path if isinstance(source, File) else None) for kind, source in sources])
@@ -100,7 +101,7 @@ class _Way:
 
 
 def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:
-    """What opens files beside one of a volume or archive."""
+    """Function that opens a file in the same directory as `file` by name; None where its home has no file tree."""
     files: FileTree | None = getattr(file.home, "files", None)
     if files is None:
         return None
@@ -109,5 +110,5 @@ def neighbour_of(file: File) -> Callable[[str], ReadAt] | None:
 
 
 def _has_table(head: bytes) -> bool:
-    """Whether a source begins as a partition table or boot sector does; so do CDs that also boot from a stick."""
+    """Whether a source begins as a partition table or boot sector does, as do CDs that also boot from a USB stick."""
     return head[510:512] == b"\x55\xaa"

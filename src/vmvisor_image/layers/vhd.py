@@ -30,7 +30,7 @@ NAME: Final = "VHD"
 KIND: Final = "vhd"
 SUFFIXES: Final = (".vhd",)
 FIXED_SUFFIXES: Final = (".vhd", ".vpc")
-"""By which one is looked for that begins as any disk does."""
+"""Suffixes of files that may be fixed VHDs, which begin as any disk does."""
 MAGICS: Final = (Signature("vhd", "Virtual PC disk image (VHD)", 0, b"conectix", content="disk"),)
 REFERENCES: Final = ("Microsoft, Virtual Hard Disk Image Format Specification 1.0",)
 FOOTER: Final = 512
@@ -39,7 +39,8 @@ _SECTOR: Final = 512
 _VERSION: Final = 0x10000
 _LARGEST_BLOCK: Final = 256 << 20
 _MOST_BLOCKS: Final = 1 << 22
-"""Enough for 2,040 GB, the most a VHD has, in the smallest blocks in use; looking for data passes each one."""
+"""Largest number of blocks, since a search for data passes each one; enough for 2,040 GB, the largest VHD, in the
+smallest blocks in use."""
 
 
 def probe(head: bytes) -> bool:
@@ -58,7 +59,7 @@ def probe_end(tail: bytes) -> bool:
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> Source:  # noqa: ARG001  # as every layer
-    """The disk.
+    """The disk in a VHD.
 
     Raises:
         CorruptImage: Both footers, or the header, are damaged, or it is a differencing disk.
@@ -82,7 +83,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> Source:  # noqa: ARG001
 
 
 def _check_copy(source: ReadAt, footer: VhdFooter, findings: ProblemList) -> None:
-    """Hold the footer of a dynamic disk against its copy at the start."""
+    """Compare the footer of a dynamic disk with its copy at the start."""
     if footer.source_offset:
         copy = read_up_to(source, 0, FOOTER)
         if copy != read_up_to(source, footer.source_offset, FOOTER):
@@ -91,10 +92,10 @@ def _check_copy(source: ReadAt, footer: VhdFooter, findings: ProblemList) -> Non
 
 
 class FixedDisk(Slice):
-    """A fixed disk: the data, then the footer."""
+    """A fixed disk: the data, followed by the footer."""
 
     def __init__(self, source: ReadAt, footer: VhdFooter, problems: tuple[Problem, ...]) -> None:
-        """Take what lies before the footer."""
+        """Take the data before the footer."""
         at = source.size - FOOTER
         super().__init__(source, 0, min(footer.current_size, at), "vhd disk")
         if footer.current_size > at:
@@ -107,12 +108,16 @@ class FixedDisk(Slice):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged when it was opened."""
+        """Damage found when the disk was opened."""
         return self._problems
 
 
 def _read_footer(source: ReadAt) -> tuple[VhdFooter, tuple[Problem, ...]]:
-    """The footer, from the end, or its copy at the start."""
+    """The footer at the end, or its copy at the start if that is damaged, and the problems found.
+
+    Raises:
+        CorruptImage: Both are damaged.
+    """
     found = []
     for at in (max(source.size - FOOTER, 0), 0):
         data = read_up_to(source, at, FOOTER)
@@ -140,7 +145,10 @@ class _Reader:
         size = header.block_size
         if not _SECTOR <= size <= _LARGEST_BLOCK or size & (size - 1):
             raise CorruptImage(
-                f"{size} bytes are no size of a block", structure="VHD dynamic header", offset=at, field="block_size"
+                f"{size} bytes are not a valid block size",
+                structure="VHD dynamic header",
+                offset=at,
+                field="block_size",
             )
         if footer.current_size > _MOST_BLOCKS * size:
             raise CorruptImage(
@@ -165,7 +173,7 @@ class _Reader:
         self._tables = Tables(KIND, source, "big")
 
     def locate(self, offset: int) -> Run:
-        """See `MappedDisk`: of a block that is there, a bit for each sector says whether it was written."""
+        """See `MappedDisk`; in an allocated block, a bit for each sector says whether it was written."""
         number, within = divmod(offset, self._header.block_size)
         entry = self._tables.number(self._header.table_offset + 4 * number, 4, "block allocation table")
         if entry == UNALLOCATED:

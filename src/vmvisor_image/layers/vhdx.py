@@ -1,6 +1,6 @@
 """VHDX, fixed and dynamic. Source: Microsoft, [MS-VHDX] 8.0.
 
-Differencing disks are recognised and refused. The log is not replayed: where it is not empty, that is a problem.
+Differencing disks are recognised and refused. The log is not replayed; a log that is not empty is a problem.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ MAGICS: Final = (Signature("vhdx", "Hyper-V disk image (VHDX)", 0, b"vhdxfile", 
 REFERENCES: Final = ("Microsoft, [MS-VHDX] 8.0",)
 _MIB: Final = 1 << 20
 _MOST_ENTRIES: Final = 2047
-"""Entries for which a region table or a metadata table has room ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
+"""Largest number of entries in a region table or a metadata table ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
 _LARGEST_DISK: Final = 64 << 40
-"""Bytes ([MS-VHDX] 2.6.2.2)."""
+"""Largest size of a disk in bytes ([MS-VHDX] 2.6.2.2)."""
 _STATE: Final = 0x7
 _RESERVED_STATES: Final = (4, 5)
-"""Of a payload block ([MS-VHDX] 2.5.1.1)."""
+"""Reserved states of a payload block ([MS-VHDX] 2.5.1.1)."""
 _IS_REQUIRED: Final = 0x4
-"""Flag of a metadata item ([MS-VHDX] 2.6.1.2)."""
+"""Flag of a required metadata item ([MS-VHDX] 2.6.1.2)."""
 _KNOWN_ITEMS: Final = (FILE_PARAMETERS, DISK_SIZE, SECTOR_SIZE, PHYSICAL_SECTOR_SIZE, DISK_ID, PARENT_LOCATOR)
 _BITMAP_BITS: Final = 1 << 23
-"""Sectors that one block of a sector bitmap is for."""
+"""Number of sectors that one block of a sector bitmap covers."""
 
 
 def probe(head: bytes) -> bool:
@@ -67,10 +67,10 @@ def probe(head: bytes) -> bool:
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
-    """The disk.
+    """The disk in a VHDX.
 
     Raises:
-        CorruptImage: Both headers or both region tables are damaged, or the metadata; or it is a differencing disk.
+        CorruptImage: Both headers, both region tables or the metadata are damaged, or it is a differencing disk.
     """
     reader = _Reader(source)
     return MappedDisk(KIND, source, reader.size, reader.locate, reader.problems)
@@ -101,20 +101,20 @@ class _Reader:
         self.size = int.from_bytes(self._item(items, DISK_SIZE, 8), "little")
         sector = int.from_bytes(self._item(items, SECTOR_SIZE, 4), "little")
         if not _MIB <= self._block <= 256 * _MIB or self._block & (self._block - 1):
-            raise self._bad(f"{self._block} bytes are no size of a block")
+            raise self._bad(f"{self._block} bytes are not a valid block size")
         if sector not in (512, 4096):
-            raise self._bad(f"{sector} bytes are no size of a sector")
+            raise self._bad(f"{sector} bytes are not a valid sector size")
         if self.size > _LARGEST_DISK:
-            raise self._bad(f"a disk of {self.size} bytes is larger than any may be, {_LARGEST_DISK}")
+            raise self._bad(f"a disk of {self.size} bytes is larger than the largest allowed, {_LARGEST_DISK}")
         for item_id, name in ((DISK_ID, "identifier"), (PHYSICAL_SECTOR_SIZE, "physical sectors")):
             if item_id not in items:
                 self.problems.note("VHDX metadata", f"the item of the disk's {name} is missing", self._metadata)
         if not self.size:
             self.problems.note("VHDX metadata", "the disk has no bytes", self._metadata)
         if self.size % sector:
-            self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are no whole sectors", self._metadata)
+            self.problems.note("VHDX metadata", f"the disk's {self.size} bytes are not whole sectors", self._metadata)
         self._ratio = _BITMAP_BITS * sector // self._block
-        """Payload blocks before each entry for a sector bitmap."""
+        """Number of payload blocks before each sector bitmap block in the block allocation table."""
         blocks = -(-self.size // self._block)
         if blocks and blocks + (blocks - 1) // self._ratio > self._table_entries:
             raise self._bad(f"the block allocation table is too short for {self.size} bytes")
@@ -131,11 +131,11 @@ class _Reader:
         if not found:
             raise CorruptImage("both headers are damaged", structure="VHDX header", offset=HEADERS[0])
         if found[0].sequence_number == found[-1].sequence_number and found[0].raw != found[-1].raw:
-            self.problems.note("VHDX header", "both have one sequence number, and differ", HEADERS[1])
+            self.problems.note("VHDX header", "both have the same sequence number, but differ", HEADERS[1])
         return max(found, key=lambda header: header.sequence_number)
 
     def _check_places(self, header: VhdxHeader, regions: dict[bytes, RegionTableEntry]) -> None:
-        """Tell of versions that are not known ([MS-VHDX] 2.2.2), and of regions and a log that overlap (2.2.3)."""
+        """Report unknown versions ([MS-VHDX] 2.2.2), and regions and a log that are misplaced or overlap (2.2.3)."""
         at = header.source_offset or 0
         if header.version != 1 or header.log_version:
             self.problems.note(
@@ -147,7 +147,7 @@ class _Reader:
         for start, length, told_at in sorted(places):
             if start < end or start % _MIB or length % _MIB or start + length > self._source.size:
                 self.problems.note(
-                    "VHDX region", "it overlaps another one, passes the end, or is no whole MiB", told_at
+                    "VHDX region", "it overlaps another one, passes the end, or is not a whole number of MiB", told_at
                 )
             end = max(end, start + length)
 
@@ -188,7 +188,7 @@ class _Reader:
                 raise self._bad("an item that a reader has to know is not known")
             if entry.reserved:
                 at = entry.source_offset or self._metadata
-                self.problems.note("VHDX metadata", "bits of an item that have to be 0 are not", at)
+                self.problems.note("VHDX metadata", "bits of an item that must be 0 are not 0", at)
         return {entry.item_id: entry for entry in found}
 
     def _item(self, items: dict[bytes, MetadataTableEntry], item_id: bytes, length: int) -> bytes:
@@ -212,7 +212,7 @@ class _Reader:
         state = entry & _STATE
         if state in _RESERVED_STATES:
             raise CorruptImage(
-                f"its state is {state}, which there is not", structure="VHDX block allocation table", offset=offset
+                f"its state is {state}, which is not defined", structure="VHDX block allocation table", offset=offset
             )
         if state == PARTIALLY_PRESENT:
             raise CorruptImage(

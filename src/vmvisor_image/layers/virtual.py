@@ -1,4 +1,4 @@
-"""Virtual disks around a disk: which of the formats one has; those that are not read are refused by name."""
+"""Virtual disks around a disk: detection of their format; unsupported formats are refused by name."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ class VirtualDisk(Format, Protocol):
     """A module that reads a format of virtual disks."""
 
     def probe(self, head: bytes, /) -> bool:
-        """Whether a source that begins with the 512 bytes `head` is one."""
+        """Whether a source that begins with the 512 bytes `head` is a virtual disk of this format."""
         ...
 
     def open_layer(self, source: ReadAt, options: LayerOptions, /) -> Source:
-        """The disk in it.
+        """The disk in the virtual disk.
 
         Raises:
-            CorruptImage: It can't be opened.
+            CorruptImage: The virtual disk can't be opened.
         """
         ...
 
 
 VIRTUAL_DISKS: Final[tuple[VirtualDisk, ...]] = (vmdk, qcow2, vhd, vhdx)
-"""The formats of virtual disks that are read."""
+"""The supported formats of virtual disks."""
 _MAGICS: Final = in_order(VIRTUAL_DISKS)
 _DMG_SUFFIXES: Final = (".dmg", ".cdr", ".img")
 _WRITERS: Final = {"ewf": "ewfexport", "ewf2": "ewfexport", "lvf": "ewfexport", "aff": "affconvert"}
-"""Programs that make raw disks of evidence files; qemu-img does of all others."""
+"""Programs that convert evidence files to raw disks, by kind; qemu-img converts all other formats."""
 
 
 def open_disk(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
-    """The virtual disk that `source` is, which begins with `head`; empty where it is none.
+    """The layer of the virtual disk in `source`, which begins with `head`; empty where it is not a virtual disk.
 
-    A fixed VHD is told by its end. It is looked for only where that needs no decoding.
+    A fixed VHD is recognised by its end, which is examined only where that needs no decoding.
 
     Raises:
-        CorruptImage: It is one, and can't be opened.
+        CorruptImage: It is a virtual disk, but can't be opened.
     """
     for each in VIRTUAL_DISKS:
         if each.probe(head):
@@ -55,19 +55,19 @@ def open_disk(source: ReadAt, name: str | None, options: LayerOptions, head: byt
 
 
 def refuse_unread(source: ReadAt, name: str | None, head: bytes) -> None:
-    """Refuse a virtual disk or evidence file of a format that is not read: its bytes are not those of the disk.
+    """Refuse a virtual disk or evidence file of an unsupported format, since its bytes are not those of the disk.
 
-    The end is looked at only where that needs no decoding and the name may be that of an Apple disk image.
+    The end is examined only where that needs no decoding and the name may be that of an Apple disk image.
 
     Raises:
-        CorruptImage: It is one.
+        CorruptImage: The source is of such a format.
     """
 
     def read_end(length: int) -> bytes:
         try:
             return read_up_to(source, max(0, source.size - length), length)
         except CorruptImage:
-            return b""  # what can't be read says nothing
+            return b""  # unreadable bytes match no format
 
     has_end = (name or "").casefold().endswith(_DMG_SUFFIXES) and knows_size(source)
     found = match_disk(_MAGICS, head, read_end if has_end else None)

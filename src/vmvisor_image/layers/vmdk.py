@@ -1,7 +1,7 @@
 """VMDK: sparse and streamOptimized extents, and descriptors that put extents together.
 
-Source: VMware, Virtual Disk Format 5.0. Differences to other disks, and sparse extents of ESX (COWD, SESPARSE), are
-known and refused.
+Source: VMware, Virtual Disk Format 5.0. Disks that have a parent, and sparse extents of ESX (COWD, SESPARSE), are
+recognised and refused.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ MAGICS: Final = (Signature("vmdk", "VMware sparse disk extent (VMDK)", 0, b"KDMV
 REFERENCES: Final = ("VMware, Virtual Disk Format 5.0",)
 _SECTOR: Final = 512
 _LARGEST_DESCRIPTOR: Final = 1 << 24
-"""Bytes: as many extents as are read, with names of 200 characters."""
+"""Largest descriptor in bytes: room for the largest number of extents, with names of 200 characters."""
 _LARGEST_GRAIN: Final = 1 << 14
-"""Sectors: 8 MiB. The specification's default is 128."""
+"""Largest grain in sectors: 8 MiB. The specification's default is 128 sectors."""
 _ENTRIES: Final = 512
-"""Entries of a grain table, always (Virtual Disk Format 5.0, "Hosted Sparse Extent Header")."""
+"""Number of entries in every grain table (Virtual Disk Format 5.0, "Hosted Sparse Extent Header")."""
 _LAST_VERSION: Final = 3
 _MOST_TABLES: Final = 1 << 22
-"""Grain tables of an extent; looking for data in an empty one passes each."""
+"""Largest number of grain tables of an extent; a search for data in an empty extent passes each one."""
 _NOT_READ: Final = {
     COWD_MAGIC: "a sparse extent of ESX (COWD)",
     SESPARSE_MAGIC: "a space-efficient sparse extent of ESXi (seSparse)",
 }
 _MOST_EXTENTS: Final = 1 << 16
-"""Extents of 2 GB as hosted products write them are 128 TB then."""
+"""Largest number of extents of a disk: 128 TB in extents of 2 GB, as hosted products write them."""
 _DESCRIPTOR: Final = "VMDK descriptor"
 _MOST_PROBLEMS: Final = 100
-"""Of one descriptor."""
+"""Largest number of problems reported for one descriptor."""
 _CREATE_TYPES: Final = frozenset(
     (
         *("monolithicsparse", "monolithicflat", "twogbmaxextentsparse", "twogbmaxextentflat", "streamoptimized"),
@@ -67,33 +67,33 @@ _CREATE_TYPES: Final = frozenset(
         *("vmfspassthroughrawdevicemap", "sesparse", "vsansparse"),
     )
 )
-"""`createType` in lower case (Virtual Disk Format 5.0, "The Header"), and those of later products."""
+"""Values of `createType` in lower case (Virtual Disk Format 5.0, "The Header"), and those of later products."""
 _STREAM_OPTIMIZED: Final = "streamoptimized"
 _NO_PARENT: Final = 0xFFFFFFFF
 _ACCESS: Final = re.compile(r"\s*(RW|RDONLY|NOACCESS)\b(?!\s*=)", re.IGNORECASE)
-"""What a line about an extent begins with."""
+"""Start of a line that describes an extent."""
 _EXTENT: Final = re.compile(
     r'(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+(\w+)(?:\s+"([^"]*)")?(?:\s+(\d{1,18})(?:\s+[A-Za-z].*)?)?', re.ASCII
 )
-"""All of such a line; behind the offset hosted products name the device of a disk that is one."""
+"""A whole line that describes an extent; for a physical disk, hosted products add its device after the offset."""
 _EXTENT_BYTES: Final = re.compile(rb"(RW|RDONLY|NOACCESS)\s+\d", re.IGNORECASE)
 _SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedExtent:
-    """One line of a descriptor that says where a part of the disk is."""
+    """One line of a descriptor, which describes an extent of the disk."""
 
     access: str
-    """"RW", "RDONLY" or "NOACCESS"."""
+    """Access to the extent: "RW", "RDONLY" or "NOACCESS"."""
     sectors: int
-    """Sectors of 512 bytes."""
+    """Length in sectors of 512 bytes."""
     kind: str
-    """"FLAT", "SPARSE", "ZERO", "VMFS" and others."""
+    """Type of the extent: "FLAT", "SPARSE", "ZERO", "VMFS" and others."""
     name: str | None
-    """File name, beside the descriptor."""
+    """Name of the extent's file, in the directory of the descriptor."""
     offset: int
-    """First sector in that file, of flat extents."""
+    """First sector of a flat extent in that file; 0 where the line has no offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +101,17 @@ class Descriptor:
     """A VMDK descriptor."""
 
     create_type: str | None
-    """"monolithicSparse", "vmfs" and others."""
+    """Type of the disk: "monolithicSparse", "vmfs" and others."""
     content_id: int | None
-    """Changes with the content."""
+    """Content id, which changes with the content."""
     parent_content_id: int | None
-    """Content id of the disk that this one is a difference to; None where it stands alone."""
+    """Content id of the parent disk; None for a disk without a parent."""
     extents: tuple[DescribedExtent, ...]
-    """In the order of the disk."""
+    """Extents in the order of the disk."""
     unread: tuple[str, ...] = ()
-    """Lines about extents that make no sense: where they lie in the disk is not known."""
+    """Lines about extents that can't be parsed, so that their place in the disk is unknown."""
     problems: tuple[Problem, ...] = ()
-    """Other lines that are none of a descriptor, and settings that are missing or not known."""
+    """Problems of other invalid lines, and of missing or unknown settings."""
 
 
 def probe(head: bytes) -> bool:
@@ -120,10 +120,11 @@ def probe(head: bytes) -> bool:
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> Source:
-    """The disk.
+    """The disk in a VMDK.
 
     Raises:
-        CorruptImage: A header, a table or the descriptor is damaged, or asks for what this library does not read.
+        CorruptImage: The header or the descriptor is damaged, or needs features that are not supported.
+        UnsafeName: The name of an extent would lead to another directory.
     """
     head = read_up_to(source, 0, _SECTOR)
     if head.startswith(DESCRIPTOR_MAGIC):
@@ -131,26 +132,26 @@ def open_layer(source: ReadAt, options: LayerOptions) -> Source:
         if not is_whole:
             raise _refused(f"it has more than the {_LARGEST_DESCRIPTOR} bytes that are read")
         rest = read_up_to(source, len(text), _LARGEST_DESCRIPTOR)
-        padding = -len(text) % _SECTOR  # in which qemu-img leaves what its memory held
+        padding = -len(text) % _SECTOR  # qemu-img leaves old memory contents here
         if rest[padding:].strip(b"\0") or _EXTENT_BYTES.search(
             rest[:padding]
-        ):  # QEMU stops there, too; but extents may be behind it
+        ):  # QEMU also stops there, but extents may follow
             raise _refused(f"its text goes on behind a NUL at byte {len(text):#x}")
         return join_extents(parse_descriptor(text), options.neighbour)
     return open_sparse(source)
 
 
 def _read_descriptor(source: ReadAt, offset: int, length: int) -> tuple[bytes, bool]:
-    """The text there, which ends after `length` bytes or before the first NUL, and whether that is all of it."""
+    """Text from byte `offset` on, ending after `length` bytes or before the first NUL, and whether it is complete."""
     text = read_up_to(source, offset, min(length, _LARGEST_DESCRIPTOR)).partition(b"\0")[0]
     return text, len(text) < _LARGEST_DESCRIPTOR or length <= _LARGEST_DESCRIPTOR
 
 
 def parse_descriptor(data: bytes) -> Descriptor:
-    """Read the text of a descriptor; lines that are not known are passed over.
+    """Parsed text of a descriptor; unknown lines are skipped and reported in its `problems`.
 
     Raises:
-        CorruptImage: It has more extents than are read.
+        CorruptImage: The descriptor has more extents than are read.
     """
     settings: dict[str, str] = {}
     extents = []
@@ -171,7 +172,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
         elif match := _SETTING.fullmatch(line):
             settings[match.group(1).casefold()] = match.group(2)
         else:
-            problems.note(_DESCRIPTOR, f"a line that is none of a descriptor, {line[:80]!r}")
+            problems.note(_DESCRIPTOR, f"a line that does not belong in a descriptor, {line[:80]!r}")
     absent = [name for name in ("version", "createType") if name.casefold() not in settings]
     absent += [name for name in ("CID", "parentCID") if _hexadecimal(settings.get(name.casefold())) is None]
     if absent:
@@ -196,11 +197,12 @@ def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | No
 
     Args:
         descriptor: The descriptor.
-        neighbour: Opens a file beside it; None where that can't be.
+        neighbour: Opens a file in the directory of the descriptor by name; None where that is impossible.
 
     Raises:
-        CorruptImage: An extent is of a kind that is not read, or is not there, or a line about one makes no sense.
-        UnsafeName: An extent's name would lead elsewhere.
+        CorruptImage: The disk has a parent, an extent is of an unsupported kind or missing, or a line about an extent
+            can't be parsed.
+        UnsafeName: The name of an extent would lead to another directory.
     """
     if descriptor.parent_content_id is not None:
         raise _refused("the disk is the difference to another one, which is not read")
@@ -229,7 +231,9 @@ def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt
     if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
         raise UnsafeName(f"the extent {name!r} would lie elsewhere", structure=_DESCRIPTOR)
     if neighbour is None:
-        raise _refused(f"its extent {name!r} is another file, and where that is is not known: open it by its path")
+        raise _refused(
+            f"its extent {name!r} is another file, whose folder is not known: open the descriptor by its path"
+        )
     try:
         return neighbour(name)
     except (OSError, KeyError) as error:
@@ -242,7 +246,7 @@ class JoinedExtents(Pieced):
     _structure = "vmdk disk"
 
     def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...], problems: tuple[Problem, ...] = ()) -> None:
-        """Take bytes, source (None for zeros) and first byte in the source of each extent; and what else is wrong."""
+        """Take length in bytes, source (None for zeros) and first byte in it of each extent; and earlier problems."""
         self._parts = [(None if source is None else as_source(source), first) for _, source, first in parts]
         self._problems = problems
         self._starts = [0]
@@ -251,13 +255,13 @@ class JoinedExtents(Pieced):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged in the descriptor, and in the extents as far as they were read."""
+        """Damage found in the descriptor, and in the extents as far as they were read."""
         of_extents = (problem for source, _ in self._parts if source is not None for problem in source.problems)
         return tuple(dict.fromkeys([*self._problems, *of_extents]))
 
     @property
     def size(self) -> int:
-        """Bytes of the disk."""
+        """Size of the disk in bytes."""
         return self._starts[-1]
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
@@ -274,10 +278,10 @@ class JoinedExtents(Pieced):
 
 
 def open_sparse(source: ReadAt) -> MappedDisk:
-    """A sparse or streamOptimized extent.
+    """The data of a sparse or streamOptimized extent.
 
     Raises:
-        CorruptImage: Its header is damaged, or asks for what this library does not read.
+        CorruptImage: The header is damaged, or needs features that are not supported.
     """
     reader = _SparseReader(source)
     return MappedDisk(KIND, source, reader.header.capacity * _SECTOR, reader.locate, reader.problems)
@@ -294,7 +298,7 @@ class _SparseReader:
         first, second = self.header.directory, self.header.redundant_directory
         is_twice = self.header.flags & GRAIN_TABLE_USES_REDUNDANT and second and second != first
         self._other = second if is_twice and self._directory == first else None
-        """The directory that the one in use is held against."""
+        """Sector of the redundant directory to compare with the one in use; None where there is nothing to compare."""
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
@@ -315,7 +319,7 @@ class _SparseReader:
                 self.problems.note("VMDK extent", "the header and the footer differ in more than the directory", at)
         grain = header.grain_size
         if not 1 <= grain <= _LARGEST_GRAIN or grain & (grain - 1):
-            raise _bad("grain_size", f"{grain} sectors are no size of a grain", at + 20)
+            raise _bad("grain_size", f"{grain} sectors are not a valid grain size", at + 20)
         if not 1 <= header.entries_per_table <= 1 << 16:
             raise _bad("entries_per_table", f"{header.entries_per_table} are too few or too many", at + 44)
         if header.flags & COMPRESSED and header.compression != 1:
@@ -330,7 +334,7 @@ class _SparseReader:
         return header
 
     def _check_header(self, header: SparseExtentHeader, at: int) -> None:
-        """Tell of fields that can't be right; the header lies at `at`."""
+        """Report invalid fields of the header at byte `at`."""
         if not 1 <= header.version <= _LAST_VERSION:
             self.problems.note("VMDK extent header", f"version {header.version} is not known", at + 4)
         if header.entries_per_table != _ENTRIES:
@@ -341,12 +345,16 @@ class _SparseReader:
             self._check_embedded(header, header.descriptor_offset * _SECTOR)
 
     def _check_embedded(self, header: SparseExtentHeader, at: int) -> None:
-        """Whether the descriptor in the extent says that it is all of a disk, and the same of it as the header."""
+        """Report contradictions between the header and the embedded descriptor at byte `at`.
+
+        Raises:
+            CorruptImage: The disk has a parent, or the descriptor has more extents than are read.
+        """
         text, is_whole = _read_descriptor(self._source, at, header.descriptor_size * _SECTOR)
         if not text:
             if any(read_up_to(self._source, at, min(header.descriptor_size * _SECTOR, _SECTOR))):
                 self.problems.note(_DESCRIPTOR, "it does not begin as one", at)
-            return  # room for one, in one extent of several
+            return  # empty, in one of several extents
         if not is_whole:
             self.problems.note(_DESCRIPTOR, f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read", at)
         embedded = parse_descriptor(text)
@@ -357,14 +365,14 @@ class _SparseReader:
         if embedded.unread:
             self.problems.note(_DESCRIPTOR, f"a line that makes no sense, {embedded.unread[0]!r:.200}", at)
         if (embedded.create_type or "").casefold() == _STREAM_OPTIMIZED and not header.flags & COMPRESSED:
-            self.problems.note("VMDK extent header", "its grains are not compressed, by the descriptor they are", 8)
+            self.problems.note("VMDK extent header", "its grains are not compressed, but by the descriptor they are", 8)
         sectors = sum(extent.sectors for extent in embedded.extents)
         if embedded.extents and sectors != header.capacity:
             message = f"its {len(embedded.extents)} extents have {sectors} sectors, this one {header.capacity}"
             self.problems.note(_DESCRIPTOR, message, at)
 
     def _usable_directory(self) -> int:
-        """Sector of the grain directory: the first one's, or that of the second where the first leads nowhere."""
+        """Sector of the first grain directory, or of the second one where only that is usable."""
         first, second = self.header.directory, self.header.redundant_directory
         for sector in (first, second):
             table = self._entry_of(sector, 0) if sector else None
@@ -376,7 +384,7 @@ class _SparseReader:
         return first
 
     def _entry_of(self, table: int, index: int) -> int | None:
-        """An entry of the directory or table at a sector; None where the source ends before it."""
+        """Entry of the directory or table at sector `table`; None where the source ends before it."""
         try:
             return self._tables.number(table * _SECTOR + 4 * index, 4, "grain directory")
         except CorruptImage:
@@ -406,7 +414,7 @@ class _SparseReader:
         return Run(left, start + within)
 
     def _compare(self, number: int, index: int) -> None:
-        """Hold an entry against that of the second directory's table; where that can't be read, it can't be used."""
+        """Report a difference between an entry of both directories' tables; a second one that can't be read differs."""
         found = []
         for directory in (self._directory, self._other or 0):
             table = self._entry_of(directory, number)

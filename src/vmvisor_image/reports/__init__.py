@@ -1,1 +1,1 @@
-"""Reports of a whole image: what is in it, and whether it is sound."""
+"""Reports on a whole image: its content, and whether it is sound."""

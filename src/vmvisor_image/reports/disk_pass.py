@@ -1,6 +1,6 @@
-"""One pass over a disk that gives every part of it to all who want it, so that no byte is read twice.
+"""One pass over a disk that gives every part of it to all consumers, so that no byte is read twice.
 
-What wants a part says so by a `Feed` before the pass comes there; one byte may have several.
+A consumer requests a part by a `Feed` before the pass reaches it; one byte may have several consumers.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from vmvisor_image.streams.source import ReadAt
 
 _CHUNK: Final = 1 << 20
 _UNIT: Final = 4096
-"""Bytes of a damaged place that are given up at once."""
+"""Smallest number of bytes that are skipped at damage."""
 _PARTS: Final = 256
-"""Of long damage this part of what was given up before is given up at once: a disk may claim any size."""
+"""Divisor of the bytes skipped so far that gives the next skip in long damage: a disk may claim any size."""
 _AHEAD: Final = 128 << 20
-"""Bytes that are announced to a source that decodes."""
+"""Bytes that are announced to a source for decoding ahead."""
 _ZEROS: Final = bytes(_CHUNK)
 
 
 class Sink(Protocol):
-    """What takes bytes in order."""
+    """Consumer of bytes in order."""
 
     def update(self, data: memoryview) -> None:
         """Take the next bytes."""
         ...
 
     def miss(self, damage: int, count: int) -> None:
-        """Be told that the next `count` bytes, or all where it is 0, are left out, for the `Damage` of that number."""
+        """Skip the next `count` bytes, or all where it is 0, for the `Damage` of that number."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A part of the disk that a sink wants."""
+    """A part of the disk and the sink that takes it."""
 
     start: int
     """First byte, from the start of the disk."""
     end: int
-    """Exclusive."""
+    """End of the part, exclusive, in bytes from the start of the disk."""
     sink: Sink
 
 
@@ -56,22 +56,22 @@ class Damage:
     offset: int
     """First byte, from the start of the disk; exact to 4096 bytes."""
     length: int | None
-    """Bytes; None where it is not known how far the disk goes on."""
+    """Bytes; None where the disk's end is not known."""
     message: str
-    """What was said of its first bytes."""
+    """Error message of its first bytes."""
     structure: str
-    """What could not be read."""
+    """Structure that could not be read."""
 
 
 @dataclass(slots=True)
 class Digests:
-    """Hashes of what comes in, by their names in hashlib."""
+    """Hashes of the incoming bytes, by their names in hashlib."""
 
     algorithms: Sequence[str]
     received: int = 0
-    """Bytes so far."""
+    """Bytes received so far."""
     missed: list[int] = field(default_factory=list)
-    """Numbers of the damages in it."""
+    """Numbers of the damages in the incoming bytes."""
     _hashes: tuple[hashlib._Hash, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Digests:
 
     @property
     def values(self) -> tuple[tuple[str, str], ...]:
-        """Name and value in hexadecimal of each; none where something is missing."""
+        """Name and value in hexadecimal of each; empty where bytes are missing."""
         if self.missed:
             return ()
         return tuple((name, each.hexdigest()) for name, each in zip(self.algorithms, self._hashes, strict=True))
@@ -98,7 +98,7 @@ class Digests:
 
 @dataclass(slots=True)
 class NonZero:
-    """Counts bytes, and those that are not zero."""
+    """Counter of bytes, and of those that are not zero."""
 
     bytes: int = 0
     nonzero: int = 0
@@ -111,14 +111,14 @@ class NonZero:
             self.nonzero += len(content.translate(None, b"\0"))
 
     def miss(self, damage: int, count: int) -> None:
-        """See `Sink`: what can't be read is not counted."""
+        """See `Sink`: unreadable bytes are not counted."""
 
 
 class NonZeroIn(NonZero):
-    """Counts only what lies in some of the runs of what comes in."""
+    """Counter of only those incoming bytes that lie in given runs."""
 
     def __init__(self, start: int, runs: Iterator[tuple[int, int]]) -> None:
-        """Take the place of the first byte that comes in, and offset and bytes of each run, by place."""
+        """A counter by the offset of the first incoming byte, and offset and bytes of each run, by place."""
         super().__init__()
         self._at = start
         self._runs = runs
@@ -142,26 +142,26 @@ class NonZeroIn(NonZero):
 
 
 class DiskPass:
-    """Reads a disk from its start to its end once."""
+    """Reader of a disk once from its start to its end."""
 
     def __init__(self, disk: ReadAt, everything: Sink) -> None:
-        """Take the disk, and what is to get all of it."""
+        """A pass over `disk`; the sink `everything` gets all of it."""
         self._disk = disk
         self._everything = everything
         self.position = 0
-        """Up to where it was read."""
+        """End of the bytes read so far, exclusive, from the start of the disk."""
         self.damages: list[Damage] = []
-        """What could not be read, by place."""
+        """Damage so far, by place."""
         self.has_ended = False
-        """The disk's end was reached, or damage that hides it."""
+        """Whether the disk's end was reached, or damage that hides it."""
         self._announced = 0
         self._length = _CHUNK
-        """Bytes to try next: fewer while in a damaged place."""
+        """Bytes to read next: fewer near damage."""
 
     def advance(self, end: int | None, feeds: Iterable[Feed] = ()) -> None:
-        """Read on up to byte `end` (exclusive; None for the disk's end), and give the feeds their parts.
+        """Continue reading to byte `end` (exclusive; None for the disk's end), and give the feeds their parts.
 
-        What a feed wants of the disk before `position` is read again: only of partitions that overlap.
+        Parts of a feed before `position` are read again, which happens only where partitions overlap.
         """
         ahead = []
         for feed in feeds:
@@ -188,7 +188,7 @@ class DiskPass:
                 feed.sink.miss(len(self.damages) - 1, 0)
 
     def _give(self, piece: memoryview | int, at: int, feeds: Iterable[Feed]) -> None:
-        """Give a piece of the disk that begins at byte `at`, or the word that it is damaged, to all who want it."""
+        """Give a piece of the disk from byte `at`, or the length of damage there, to the feeds that include it."""
         for feed in feeds:
             if isinstance(piece, int):
                 feed.sink.miss(len(self.damages) - 1, min(feed.end, at + piece) - max(feed.start, at))
@@ -206,7 +206,7 @@ class DiskPass:
                 feed.sink.update(memoryview(data))
 
     def _next(self, at: int, end: int | None) -> memoryview | int:
-        """The next bytes, empty at the end; or how many are damaged."""
+        """Next bytes, empty at the end; or the number of damaged ones."""
         most = _CHUNK if end is None else min(_CHUNK, end - at)
         known_zeros = skip_zeros(self._disk, at, at + most) - at
         if known_zeros:
@@ -235,9 +235,9 @@ class DiskPass:
             return None
 
     def _give_up(self, at: int, end: int | None, error: CorruptImage) -> int:
-        """Note a damaged place, and tell its length; it goes to the end where nobody knows how far the disk goes on.
+        """Length of the damage at byte `at`, which is noted; it reaches to the end where the disk's end is not known.
 
-        Places that follow each other are one, although each may be told of in other words: a disk may claim any size.
+        Adjacent places are merged, even if their messages differ: a disk may claim any size.
         """
         size = self._size()
         self.has_ended = size is None
@@ -254,9 +254,9 @@ class DiskPass:
         return length
 
     def _find_damaged(self, at: int, end: int, before: int) -> int:
-        """How many bytes from the damaged ones at byte `at` on to give up, with `before` damaged bytes before them.
+        """Number of bytes to skip from the damage at byte `at` on, with `before` damaged bytes before it.
 
-        A unit; of long damage a part of it, where its last unit can't be read either, else up to one that can.
+        One unit, or in long damage a fraction of it; fewer, up to a readable unit, where the last unit is readable.
         """
         length = min(max(_UNIT, before // _PARTS // _UNIT * _UNIT), end - at)
         bad, good = 0, (length - 1) // _UNIT

@@ -1,4 +1,4 @@
-"""`inspect`: everything about an image that can be said in a table, as plain frozen values."""
+"""`inspect`: the facts about an image that fit in a table, as plain frozen values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FileReport:
     size: int
     """Bytes."""
     modified: datetime | None
-    """Naive, in the writer's local time."""
+    """Time of the last change, naive, in the writer's local time; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,17 @@ class PartitionReport:
     size: int
     """Bytes."""
     sector_size: int
-    """Bytes in a sector, as the table counts them."""
+    """Bytes in a sector, the unit in which the table counts."""
     name: str | None
-    """Its name in the table."""
+    """Name in the table; None without one."""
     guid: str | None
-    """Its own identifier in the table."""
+    """Unique identifier in the table; GPT only."""
     evidence: tuple[Evidence, ...]
-    """What on the disk says what it is."""
+    """Statements of the disk about its content and its purpose."""
     facts: tuple[tuple[str, str], ...]
-    """What its headers say, by name."""
+    """Statements of its volume's headers, by name."""
     core_dump: CoreDumpUsage | None
-    """What a used diagnostic partition holds; None for an unused one and for any other partition."""
+    """Amount of the dump in a used diagnostic partition; None for an unused one and for any other partition."""
     explanation: str
     files: tuple[FileReport, ...]
     problems: tuple[Problem, ...]
@@ -71,20 +71,20 @@ class ImageReport:
     size: int | None
     """Bytes of the decoded disk, or None where damage hides its end."""
     layers: tuple[tuple[str, str | None], ...]
-    """Kind and name of each wrapping, outermost first."""
+    """Kind and name of each layer, outermost first."""
     scheme: str
-    """"mbr", "gpt" or "none"."""
+    """Kind of the partition table: "mbr", "gpt" or "none"."""
     layout: Generation | None
-    """Whose layout its partition table has exactly."""
+    """Generation whose layout its partition table matches exactly; None where it matches none."""
     generation: Generation | None
-    """Whose disk it is, by its boot banks first."""
+    """Generation of the disk, by its boot banks first; None where nothing says so."""
     active_bank: int | None
-    """Number of the partition that the boot loader starts."""
+    """Number of the partition that the boot loader starts; None where it would start none."""
     partitions: tuple[PartitionReport, ...]
     problems: tuple[Problem, ...]
-    """Everything that is damaged, those of the partitions included."""
+    """Problems of the whole image, including those of the partitions."""
     table_facts: tuple[tuple[str, str], ...] = ()
-    """What is to be told of the partition table that is nothing wrong, by name."""
+    """Remarks on the partition table that are not problems, by name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; times in ISO 8601."""
@@ -107,9 +107,9 @@ def _plain(value: Any) -> Any:
 
 
 def inspect(source: SourceLike, **options: Unpack[OpenOptions]) -> ImageReport:
-    """Read everything that tells what an image is: its tables, labels and directories, not its files' content.
+    """Report on an image by its tables, labels and directories, without its files' content.
 
-    A core dump partition is read whole, but for what is known to be zeros, to tell whether it holds a dump.
+    A core dump partition is read whole, except for known zeros, to find whether it holds a dump.
 
     Args:
         source: See `Image.open`.
@@ -117,7 +117,7 @@ def inspect(source: SourceLike, **options: Unpack[OpenOptions]) -> ImageReport:
 
     Raises:
         OSError: The file can't be opened.
-        CorruptImage: A wrapping is recognised and can't be opened.
+        CorruptImage: A layer is recognised and can't be opened.
         LimitExceeded: It took too long, or there was too much to decode.
     """
     with Image.open(source, **options) as image:
@@ -125,7 +125,7 @@ def inspect(source: SourceLike, **options: Unpack[OpenOptions]) -> ImageReport:
 
 
 def report(image: Image) -> ImageReport:
-    """The report of an image that is open."""
+    """Report on an open image."""
     with image.limits.operation():
         return _report(image)
 
@@ -162,7 +162,7 @@ def _partition_report(partition: Partition) -> PartitionReport:
     try:
         files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
     except NotAFileSystem:
-        pass  # and what it is stands in its kind
+        pass  # its kind says what it is
     except CorruptImage as error:
         problems = (Problem.of(error),)
     except LimitExceeded as error:

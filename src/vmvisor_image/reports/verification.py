@@ -1,7 +1,7 @@
-"""`verify`: read everything once, and say of all that can be checked whether it is sound.
+"""`verify`: reading everything once and checking everything that can be checked.
 
-The decoded disk is passed from its start to its end; each partition's headers and directories are read when the pass
-comes to it, and tell which bytes behind them belong to which file.
+The decoded disk is read from its start to its end; each partition's headers and directories are read when the pass
+reaches it, and say which of the following bytes belong to which file.
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.volume import Volume, VolumeCheck, complete, has_files
 
 ALGORITHMS: Final = ("sha256", "sha1", "md5")
-"""What files may be hashed with, beside SHA-256 to be found in older lists."""
+"""Names of the hash algorithms; those other than SHA-256 allow comparison with older lists."""
 _CHUNK: Final = 1 << 20
 
 
 def verify(
     source: SourceLike, *, algorithms: Sequence[str] = ("sha256",), **options: Unpack[ReadOptions]
 ) -> VerificationReport:
-    """Read all of an image once, and check everything that can be checked.
+    """Report of reading a whole image once and checking everything that can be checked.
 
-    A saved index or cache is not used: all is read from the image itself. What wraps a disk is read twice: as it is, to
-    be hashed, and to be decoded. So are files whose bytes do not lie on the disk in order, or not as they are.
+    A saved index or cache is not used: everything is read from the image itself. Two things are read twice: the layers
+    of a disk, to be hashed and to be decoded, and files whose bytes are not on the disk in order or unchanged.
 
     Args:
         source: See `Image.open`; also a pipe, see `vmvisor_image.streams.pipes.PipeSource`.
-        algorithms: What to hash with: "sha256", which the manifest needs, "sha1", "md5".
+        algorithms: Hash algorithms: "sha256", which the manifest needs, "sha1", "md5".
         **options: `threads`, `progress`, `member`, `storage_options` and `limits` of `Image.open`; the report does not
             depend on `threads`.
 
     Raises:
         OSError: The file can't be opened.
-        CorruptImage: A wrapping is recognised and can't be opened.
-        LimitExceeded: It would cost too much.
-        InvalidArgument: Another algorithm.
+        CorruptImage: A layer is recognised and can't be opened.
+        LimitExceeded: Reading the image exceeds one of `limits`.
+        InvalidArgument: An algorithm is not one of these, or an option is not one of those named.
     """
     check_options("verify", options, ReadOptions.__optional_keys__)
     unknown = [name for name in algorithms if name not in ALGORITHMS]
@@ -84,13 +84,13 @@ def verify(
 
 
 class _FileSink:
-    """Takes a file's bytes."""
+    """Sink for a file's bytes."""
 
     def __init__(self, algorithms: Sequence[str], meter: Meter) -> None:
         self.digests = Digests(algorithms)
         self.end = ModuleEnd(meter)
         self.crc32: int | None = None
-        """CRC-32 so far; None where none is wanted."""
+        """CRC-32 so far; None where it is not needed."""
 
     def update(self, data: memoryview) -> None:
         if self.crc32 is not None:
@@ -105,20 +105,20 @@ class _FileSink:
 
 @dataclass(slots=True)
 class _PlannedFile:
-    """A file, and what becomes known of it."""
+    """A file that is to be checked."""
 
     file: File
     place: int
-    """First byte on the disk; 0 for one that has none."""
+    """First byte on the disk; 0 for a file without bytes there."""
     sink: _FileSink | None
-    """None where it can't be read at all."""
+    """Sink for its bytes; None where it can't be read at all."""
     error: str | None = None
     reads_itself: bool = False
-    """Whether its bytes are not on the disk as they are, or not in order."""
+    """Whether it has to be read by itself: its bytes are not on the disk in order or unchanged."""
 
 
 class _Verification:
-    """One run."""
+    """One run of `verify`."""
 
     def __init__(self, image: Image, algorithms: tuple[str, ...]) -> None:
         self._image = image
@@ -127,7 +127,7 @@ class _Verification:
         self._pass = DiskPass(image.disk, self._everything)
         self._gaps: list[tuple[int, NonZero]] = []
         self._touched: dict[int, list[str]] = {}
-        """Files that each damage touches."""
+        """Paths of the files that each damage affects, by its number."""
 
     def run(self) -> VerificationReport:
         table_problems: tuple[Problem, ...] = ()
@@ -148,7 +148,7 @@ class _Verification:
             table_facts = tuple(table.facts.items())
         except CorruptImage as error:
             table_problems = (Problem.of(error),)
-            self._count_gap(self._pass.position, None)  # what is behind the damage, as far as it can be read
+            self._count_gap(self._pass.position, None)  # the bytes after the damage, as far as they can be read
         layers = tuple(self._check_layer(layer) for layer in self._image.layers)
         found = [*table_problems, *_bad_copies(gpt)]
         found += itertools.chain.from_iterable(each.problems for each in layers)
@@ -185,7 +185,7 @@ class _Verification:
         )
 
     def _check_layer(self, layer: Layer) -> LayerCheck:
-        """A layer, read to its end."""
+        """Result of reading a layer to its end."""
         source = layer.source
         size: int | None
         try:
@@ -203,7 +203,7 @@ class _Verification:
         return LayerCheck(layer.kind, layer.name, size, counts, files, found)
 
     def _check_members(self, tree: FileTree) -> tuple[FileCheck, ...]:
-        """The files of a container; those of a zip are held against the CRCs of its directory."""
+        """Results for the files of a container; those of a zip are compared with the CRCs in its directory."""
         crcs = tree.crc32s
         found = []
         for planned in self._plan_tree(tree):
@@ -219,7 +219,7 @@ class _Verification:
         return tuple(found)
 
     def _without_folder(self, problems: Iterable[Problem]) -> Iterator[Problem]:
-        """The problems, with the image's name in the place of its path: the same wherever it lies."""
+        """Problems with the image's name in place of its path, so that they are the same in any directory."""
         path = self._image.path
         name = None if path is None else os.path.basename(path)  # noqa: PTH119  # it may be a URL
         for each in problems:
@@ -240,7 +240,7 @@ class _Verification:
         return digests.values
 
     def _pass_gap(self, end: int | None) -> None:
-        """Pass over what lies before a partition, or behind the last one; the tables in it are no part of it."""
+        """Read the gap before byte `end`, or after the last partition for None; tables in it are not counted as gap."""
         at = self._pass.position
         for start, length in sorted(self._image.partitions.areas):
             if start + length <= at or (end is not None and start >= end):
@@ -298,7 +298,7 @@ class _Verification:
         )
 
     def _missing_modules(self, partition: Partition) -> Iterator[Problem]:
-        """What the boot configuration of a bank, or of a CD, names and is not there; the boot loader stops at each."""
+        """Problems of missing modules that the boot configuration of a bank or CD names; the loader stops at each."""
         volume = partition.volume
         medium = complete(volume).boot_medium if has_files(volume) else None
         if medium is None:
@@ -314,11 +314,11 @@ class _Verification:
                 if bootable.find_module(module.name) is None:
                     yield Problem(BANK_CONFIGURATION, f"{module.name!r}, which it names, is not there", offset)
         except CorruptImage as error:
-            if error.structure == CONFIGURATION:  # else it is told of its file, or of its directory
+            if error.structure == CONFIGURATION:  # otherwise it is reported for the file or directory
                 yield Problem.of(error)
 
     def _kind(self, partition: Partition, content: NonZero) -> str:
-        """`Partition.kind`, without reading the partition once more to tell whether it is empty."""
+        """Kind as in `Partition.kind`, without reading the partition again to find whether it is empty."""
         if partition.volume is not None:
             return partition.kind
         match = match_signature(self._image.disk, partition.start, partition.size)
@@ -327,7 +327,7 @@ class _Verification:
         return "unknown" if content.nonzero or content.bytes < partition.size else "empty"
 
     def _plan_files(self, partition: Partition) -> tuple[list[_PlannedFile], list[Problem]]:
-        """The files of a partition by their places."""
+        """Files of a partition by their places, and the problem that they can't be listed."""
         try:
             files = partition.files
         except NotAFileSystem:
@@ -351,7 +351,7 @@ class _Verification:
         return sorted(planned, key=lambda each: each.place)
 
     def _finish(self, planned: _PlannedFile, note_damage: Callable[[int], None]) -> FileCheck:
-        """What is known of a file when its bytes have passed; `note_damage` is told of each damage it touches."""
+        """Result for a file after its bytes were read; `note_damage` gets the number of each damage in it."""
         file, sink = planned.file, planned.sink
         offset = None if sink is None or not file.size else planned.place or None
         if sink is None:
@@ -383,14 +383,14 @@ class _Verification:
         self._touched.setdefault(damage, []).append(path)
 
     def _read_by_itself(self, file: File, sink: _FileSink) -> str | None:
-        """Hash a file whose bytes are not on the disk in order; gives what is wrong.
+        """Error message of hashing a file whose bytes are not on the disk in order or unchanged; None without an error.
 
         Raises:
             LimitExceeded: A sparse file, which may claim any size, has more bytes than may be decoded.
         """
         meter = self._image.meter
         try:
-            file.read_at(max(file.size - 1, 0), min(file.size, 1))  # a size that nothing leads to fails at once
+            file.read_at(max(file.size - 1, 0), min(file.size, 1))  # a size without data behind it fails at once
             for chunk in file.chunks():
                 meter.add(len(chunk))
                 meter.check()
@@ -410,7 +410,7 @@ def _feeds(planned: _PlannedFile) -> Iterator[Feed]:
 
 
 def _slack(planned: Iterable[_PlannedFile], cluster_size: int, sink: NonZero) -> Iterator[Feed]:
-    """What lies behind each file's end in its last cluster; of files that share a cluster, once."""
+    """Feeds of the bytes after each file's end in its last cluster, once for files that share a cluster."""
     ends = {
         (last.offset + last.length, -planned.file.size % cluster_size)
         for planned in planned
@@ -435,7 +435,7 @@ def _file_problems(files: Iterable[FileCheck]) -> Iterator[Problem]:
 
 
 def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Each once, by place; those without one first."""
+    """Problems by place, each once, those without a place first."""
     return tuple(sorted(dict.fromkeys(problems), key=_place))
 
 

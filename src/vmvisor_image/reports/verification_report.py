@@ -1,4 +1,4 @@
-"""What a verification found, as values and in words, line by line: the same input gives the same report."""
+"""The report of a verification, as values and as lines of text: the same input gives the same report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.volumes.figures import FatFigures, VmfsFigures
 
 _TOLD_ONCE = {"told once": True}
-"""Metadata of a field that is left out of `VerificationReport.to_dict`, as the report has it in another place."""
+"""Metadata of a field that `VerificationReport.to_dict` leaves out, as the report has it in another place."""
 
 Hashes = tuple[tuple[str, str], ...]
 """Name and value in hexadecimal of each; empty where not all bytes could be read."""
@@ -23,14 +23,14 @@ Hashes = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Bytes of the disk that belong to no partition and are no partition table."""
+    """Bytes of the disk that belong neither to a partition nor to the partition table."""
 
     offset: int
     """First byte, from the start of the decoded disk."""
     length: int
     """Bytes."""
     nonzero: int
-    """How many of them are not zero."""
+    """Number of them that are not zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Unused:
 
     bytes: int
     nonzero: int
-    """How many of them are not zero."""
+    """Number of them that are not zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ class SignatureTrailer:
 
     schema: int
     key_id: str | None
-    """Which key it was made with; None where it does not say."""
+    """Identifier of the key that it was made with; None where the trailer does not name it."""
     offset: int
-    """First byte of the trailer in the module, of a gzip module in what it decodes to."""
+    """First byte of the trailer, from the start of the module, or of the decoded data of a gzip module."""
     length: int
     """Bytes of the trailer."""
 
     @classmethod
     def of(cls, found: ModuleSignature) -> SignatureTrailer:
-        """What to tell of a trailer."""
+        """Values of a trailer for a report."""
         return cls(found.schema, found.key_id, found.offset, found.length)
 
 
@@ -69,30 +69,30 @@ class FileCheck:
     size: int
     """Bytes."""
     offset: int | None
-    """Its first byte, from the start of the decoded disk; None of an empty one, or where it can't be found."""
+    """First byte, from the start of the decoded disk; None for an empty file, or where it can't be found."""
     hashes: Hashes
     is_gzip: bool
-    """Whether it is gzip, whose CRC and length were checked then."""
+    """Whether it is gzip; its CRC and length were then checked."""
     signature: SignatureTrailer | None
     error: str | None
-    """What is wrong with it."""
+    """Description of its damage; None where it is sound."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCheck:
-    """One wrapping, read to its end."""
+    """One layer, read to its end."""
 
     kind: str
     name: str | None
-    """Name of the wrapped file."""
+    """Name of the file in it; None where it is not known."""
     size: int | None
-    """Bytes it decodes to; None where damage hides the end."""
+    """Decoded bytes; None where damage hides the end."""
     counts: tuple[tuple[str, int], ...]
-    """Parts whose checks were right, such as "blocks" and "streams"; also what was found behind damage."""
+    """Number of parts whose checks were right, such as "blocks" and "streams"; includes those found after damage."""
     files: tuple[FileCheck, ...]
-    """Of a container (a CD, a tar, a zip), all its files, by their places in it."""
+    """All files of a container (a CD, a tar, a zip), by their places in it; empty for other layers."""
     problems: tuple[Problem, ...]
-    """Checks that failed, and what else is wrong; offsets count in what the layer wraps its content with."""
+    """Failed checks and other problems; offsets count in the encoded data of the layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +107,20 @@ class PartitionCheck:
     size: int
     """Bytes."""
     files: tuple[FileCheck, ...]
-    """In the order of their places on the disk, then of the tree."""
+    """Files in the order of their places on the disk, then of the tree."""
     slack: Unused | None
-    """Bytes behind the files' ends in their last clusters, of FAT."""
+    """Bytes after the files' ends in their last clusters; FAT only."""
     free: Unused | None
-    """Bytes in free clusters, of FAT."""
+    """Bytes in free clusters; FAT only."""
     tail: Unused | None
-    """Bytes behind the last cluster, of FAT."""
+    """Bytes after the last cluster; FAT only."""
     content: Unused | None
-    """All its bytes, of a partition whose files are not read."""
+    """All bytes of a partition whose files are not read; None for any other."""
     fat: FatFigures | None
     vmfs: VmfsFigures | None
     problems: tuple[Problem, ...]
     not_checked: tuple[str, ...] | None = field(default=None, repr=False, metadata=_TOLD_ONCE)
-    """Parts of the volume that its check leaves out, in words; None for a volume without check sums of its files."""
+    """Parts of the volume that its check leaves out, in words; None for a volume without checksums of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,57 +130,57 @@ class BadRange:
     offset: int
     """First byte, from the start of the decoded disk; exact to 4096 bytes."""
     length: int | None
-    """Bytes, exact to 4096; None where damage hides how far the disk goes on: all from the offset on is lost then.
-    What can be read within it is shorter than 4096 bytes, or than a 256th part of what is damaged before it."""
+    """Bytes, exact to 4096; None where damage hides the disk's end: everything from the offset on is then lost.
+    Readable parts in it are shorter than 4096 bytes, or than a 256th of the damage before them."""
     message: str
     files: tuple[str, ...]
-    """The files it touches, as the manifest would name them, in the order of their places."""
+    """Paths of the affected files, as in the manifest, in the order of their places."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """What `verify` found; frozen, picklable, and with `to_dict` JSON-able.
+    """Result of `verify`; frozen, picklable, and with `to_dict` serialisable as JSON.
 
-    It holds no times of its own and no folder, so that the same input gives the same report anywhere.
+    It contains neither the time of the run nor a directory, so that the same input gives the same report anywhere.
     """
 
     name: str | None
-    """Name of the image without its folder."""
+    """Name of the image without its directory; None without one."""
     source_size: int
-    """Bytes of what was opened."""
+    """Bytes of the source."""
     source_hashes: Hashes
-    """Of what was opened, as it is."""
+    """Hashes of the source as it is."""
     layers: tuple[LayerCheck, ...]
-    """Outermost first."""
+    """Layers, outermost first."""
     checksums: tuple[Checksum, ...]
-    """What checksum files on a CD say of what was taken out of it."""
+    """Comparisons of members taken from a CD with the checksum files on it."""
     size: int | None
     """Bytes of the decoded disk; None where damage hides the end."""
     hashes: Hashes
-    """Of the decoded disk."""
+    """Hashes of the decoded disk."""
     scheme: str
-    """"mbr", "gpt" or "none"."""
+    """Kind of the partition table: "mbr", "gpt" or "none"."""
     gpt: tuple[GptCheck, ...]
-    """The CRCs of both copies of a GPT, the primary one first."""
+    """CRCs of both copies of a GPT, the primary one first; empty for any other table."""
     gaps: tuple[Gap, ...]
-    """In disk order."""
+    """Gaps outside of partitions, in disk order."""
     partitions: tuple[PartitionCheck, ...]
-    """In disk order; without extended ones, which only hold others."""
+    """Partitions in disk order, without extended ones, which only contain others."""
     bad_ranges: tuple[BadRange, ...]
-    """In disk order."""
+    """Unreadable ranges, in disk order."""
     problems: tuple[Problem, ...]
-    """Everything that is wrong, those of layers and partitions included, by place."""
+    """All problems, including those of layers and partitions, by place."""
     table_facts: tuple[tuple[str, str], ...] = ()
-    """What is to be told of the partition table that is nothing wrong, by name."""
+    """Remarks on the partition table that are not problems, by name."""
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong with what was checked; see `not_checked`."""
+        """Whether no problem was found in the checked parts; see `not_checked`."""
         return not self.problems
 
     @property
     def not_checked(self) -> tuple[str, ...]:
-        """What of the image can't be checked, or is not, in words: `is_sound` says nothing of it."""
+        """Parts of the image that can't be checked or are not, in words: `is_sound` says nothing about them."""
         found = [
             f"{layer.kind} around {layer.name or 'the disk'}: its reference counts and snapshots"
             for layer in self.layers
@@ -204,15 +204,15 @@ class VerificationReport:
         return {**plain, "is_sound": self.is_sound, "not_checked": list(self.not_checked)}
 
     def lines(self) -> Iterator[str]:
-        """The report in words; names in it are as they are in the image, control characters too."""
+        """Lines of the report in words; names are as they are in the image, including control characters."""
         return _lines(self)
 
     def manifest(self) -> bytes:
-        r"""The files as ``sha256sum`` would list them after each partition was extracted to a folder of its number.
+        r"""List of the files as by ``sha256sum`` after each partition was extracted to a directory named by its number.
 
-        One line each, in the order of the report: the hash, two spaces, ``<number>/<path>``, in UTF-8. A name that
-        holds a backslash, a newline or a carriage return is escaped as GNU coreutils does. Files that can't be read are
-        left out: extraction leaves them out, too.
+        One line for each, in the order of the report: the hash, two spaces, ``<number>/<path>``, in UTF-8. A name with
+        a backslash, a newline or a carriage return is escaped as in GNU coreutils. Files that can't be read are left
+        out, as in extraction.
         """
         lines = []
         for partition in self.partitions:

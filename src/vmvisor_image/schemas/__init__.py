@@ -1,1 +1,1 @@
-"""On-disk structures, declared once each with `@record`; declarations only, no reading."""
+"""On-disk structures, each declared once with `@record`; declarations only, without reading."""

@@ -1,4 +1,4 @@
-"""The header of a member of an ar archive. Source: ar(5) of FreeBSD."""
+"""Header of a member of an ar archive. Source: ar(5) of FreeBSD."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Annotated, Final
 from vmvisor_image.record import Bytes, Record, record
 
 MAGIC: Final = b"!<arch>\n"
-"""What the archive begins with."""
+"""First bytes of the archive."""
 MEMBER_END: Final = b"`\n"
-"""What each header ends with."""
+"""Last bytes of each header."""
 
 
 @record
 class MemberHeader(Record):
-    """The header of a member; all fields are text, padded with spaces."""
+    """Header of a member; all fields are text, padded with spaces."""
 
     name: Annotated[bytes, Bytes(16)]
     """Name; GNU ends it with a slash."""
     modified: Annotated[bytes, Bytes(12)]
-    """Seconds since 1970, decimal."""
+    """Time of the last write, in seconds since 1970, decimal."""
     owner: Annotated[bytes, Bytes(6)]
     """User id, decimal."""
     group: Annotated[bytes, Bytes(6)]

@@ -1,9 +1,8 @@
-"""``boot.cfg``: what a boot bank loads, in which order, and the state of the bank.
+"""``boot.cfg``: the files that a boot bank loads, their order, and the state of the bank.
 
 Source of the rules: vmware/esx-boot, mboot/config.c, safeboot/config.c and bootlib/parse.c, read for the facts: a
 setting is a line ``KEY=VALUE``; spaces at its ends and around ``=`` do not count, nor does the case of the key; a
-line that begins with ``#`` is a comment; keys that are not known are passed over; a number is all digits, and an
-empty value is 0.
+line that begins with ``#`` is a comment; unknown keys are ignored; a number has only digits, and an empty value is 0.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class BootModule:
     name: str
     """File name, as the configuration spells it."""
     arguments: str = ""
-    """What follows the name."""
+    """Arguments that follow the name."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The first word of `text` is the name, the rest are arguments."""
+        """Module in `text`, of which the first word is the name and the rest are the arguments."""
         name, *arguments = text.split(maxsplit=1) or ("",)
         return cls(name, "".join(arguments).strip())
 
@@ -50,16 +49,16 @@ class BootModule:
 
 @dataclass(frozen=True, slots=True)
 class BootConfig:
-    """The settings of a ``boot.cfg``, with the text that they are in."""
+    """Settings of a ``boot.cfg``, with the text of the file."""
 
     values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Every setting, keys in lower case; of a key that is there twice, the last one."""
+    """Settings by key in lower case; for a repeated key, the last value."""
     raw: bytes = field(default=b"", repr=False)
-    """The file as it was read."""
+    """Content of the file as it was read."""
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a configuration; lines that are no setting are passed over, as the boot loader does."""
+        """Read a configuration; lines that are not settings are ignored, as the boot loader does."""
         values: dict[str, str] = {}
         for line, _ in _lines(data):
             key, value = _setting(line)
@@ -68,20 +67,20 @@ class BootConfig:
         return cls(MappingProxyType(values), data)
 
     def to_bytes(self) -> bytes:
-        """The file: byte for byte as it was read, but for what `replace` changed."""
+        """Content of the file: byte for byte as it was read, except for the changes of `replace`."""
         return self.raw
 
     def replace(self, changes: Mapping[str, object]) -> Self:
-        """A configuration with other values for some keys; every other line stays as it is.
+        """Configuration with other values for some keys; every other line stays as it is.
 
-        A key that is there more than once is changed in its last line, the one that counts; one that is not there
-        gets a line at the end.
+        A repeated key is changed in its last line, the one that counts; a missing key gets a line at the end.
 
         Args:
             changes: Values by key, without regard to case.
 
         Raises:
-            InvalidArgument: A key is no word, or a value has a line break or is no number where it has to be one.
+            InvalidArgument: A key is not a word, or a value has a line break or spaces at its ends, or is not a number
+                where the key needs one.
         """
         wanted = {key.casefold(): _checked(key.casefold(), str(value)) for key, value in changes.items()}
         lines = _lines(self.raw)
@@ -100,24 +99,24 @@ class BootConfig:
 
     @property
     def kernel(self) -> BootModule | None:
-        """The kernel with its options, or None where none is named."""
+        """Kernel with its options, or None where the configuration names no kernel."""
         name = self.values.get("kernel", "")
         return BootModule(name, self.values.get("kernelopt", "")) if name else None
 
     @property
     def modules(self) -> tuple[BootModule, ...]:
-        """The modules in load order."""
+        """Modules in load order."""
         items = (item.strip() for item in self.values.get("modules", "").split("---"))
         return tuple(BootModule.parse(item) for item in items if item)
 
     @property
     def title(self) -> str | None:
-        """What the loader shows, or None."""
+        """Title that the loader shows, or None."""
         return self.values.get("title") or None
 
     @property
     def prefix(self) -> str | None:
-        """The folder that relative names are in, or None for the one of the file itself."""
+        """Directory of relative names, or None for that of the configuration itself."""
         return self.values.get("prefix") or None
 
     @property
@@ -127,14 +126,14 @@ class BootConfig:
 
     @property
     def unknown(self) -> Mapping[str, str]:
-        """Settings that neither loader knows; they are kept."""
+        """Settings that neither loader knows, by key; they are kept."""
         return {key: value for key, value in self.values.items() if key not in NUMBER_KEYS | TEXT_KEYS}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Settings that the loader would not accept: no kernel, or a number that is none."""
+        """Settings that the loader would not accept: a missing kernel, or text where a number is needed."""
         found = [
-            Problem("boot.cfg", f"{key}: {self.values[key]!r} is no number")
+            Problem("boot.cfg", f"{key}: {self.values[key]!r} is not a number")
             for key in self.values
             if key in NUMBER_KEYS and self.number(key) is None
         ]
@@ -143,7 +142,7 @@ class BootConfig:
         return tuple(found)
 
     def number(self, key: str) -> int | None:
-        """The number that a setting has: 0 for an empty value, None where it is missing or has anything but digits."""
+        """Number of a setting: 0 for an empty value, None for a missing one and for one that is not all digits."""
         text = self.values.get(key.casefold())
         if text is None:
             return None
@@ -151,11 +150,11 @@ class BootConfig:
         return int(text) if is_number else None if text else 0
 
     def resolve(self, name: str, directory: str = "") -> str:
-        """Where the loader looks for a file: an absolute name as it is, another one below the prefix.
+        """Path at which the loader looks for a file: an absolute name itself, any other name below the prefix.
 
         Args:
-            name: As the configuration spells it.
-            directory: The folder that the configuration is in, which is the prefix where it sets none.
+            name: File name, as the configuration spells it.
+            directory: Directory of the configuration, which is used where the configuration sets no prefix.
         """
         folder = self.prefix or directory
         if name.startswith("/") or not folder:
@@ -164,13 +163,13 @@ class BootConfig:
 
 
 def _lines(data: bytes) -> list[tuple[str, str]]:
-    """Each line and its end."""
-    text = data.decode("utf-8", "surrogateescape")  # whatever is no UTF-8 is written back as it was
+    """Text and line end of each line."""
+    text = data.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 are written back unchanged
     return [(match.group(1), match.group(2)) for match in _LINE.finditer(text) if match.group()]
 
 
 def _setting(line: str) -> tuple[str | None, str]:
-    """Key and value of a line; None for one that is no setting."""
+    """Key and value of a line; the key is None where the line is not a setting."""
     key, separator, value = line.replace("\0", "").partition("=")
     if not separator or line.lstrip().startswith("#"):
         return None, ""

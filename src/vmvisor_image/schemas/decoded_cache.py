@@ -1,7 +1,7 @@
-"""The map of a decoded cache's segment: the content of a skippable zstd frame before the seek table.
+"""Map of a segment of a decoded cache: the content of a skippable zstd frame before the seek table.
 
 Source: this library's own format. A segment is a seekable zstd file whose frames hold parts of the decoded data in the
-order in which they were decoded; the map tells where each belongs. A run of zeros is in the map alone.
+order in which they were decoded; the map gives the place of each part. A run of zeros is in the map only.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from vmvisor_image.record import U32, U64, Bytes, Record, record
 MAGIC = b"VMVDATA\n"
 VERSION = 1
 MAP_FRAME_MAGIC = 0x184D2A5B
-"""Begins the skippable frame that holds the map; the header and the entries follow."""
+"""Magic of the skippable frame that holds the map; the header and the entries follow."""
 
 
 @record
 class DecodedMapHeader(Record):
-    """What a map begins with."""
+    """Header at the start of a map."""
 
     magic: Annotated[bytes, Bytes(8)]
     """`MAGIC`."""
     version: U32
-    """`VERSION`; any other one is refused."""
+    """`VERSION`; any other version is refused."""
     entries: U32
     """Number of entries."""
     fingerprint: Annotated[bytes, Bytes(32)]
-    """Of the source whose decoded data this is."""
+    """Fingerprint of the source whose decoded data is cached."""
     digest: Annotated[bytes, Bytes(32)]
-    """SHA-256 of this header, with zeros here, and of the entries."""
+    """SHA-256 of this header, with this field as zeros, and of the entries."""
 
 
 @record
 class DecodedMapEntry(Record):
-    """One frame, or one run of zeros."""
+    """Place of one frame, or of one run of zeros."""
 
     decoded_start: U64
-    """Where it belongs, in bytes from the start of the decoded data."""
+    """Bytes from the start of the decoded data to this part."""
     size: U64
-    """Decoded bytes."""
+    """Decoded bytes in this part."""
     frame_start: U64
-    """Where its frame is, in bytes from the segment's start; 0 for zeros."""
+    """Bytes from the segment's start to the frame; 0 for zeros."""
     frame_length: U64
-    """Bytes of its frame; 0 for zeros."""
+    """Bytes in the frame; 0 for zeros."""

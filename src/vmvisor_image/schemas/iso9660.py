@@ -1,4 +1,4 @@
-"""ISO 9660 volumes: volume descriptors, directory records, and the entries of Rock Ridge.
+"""ISO 9660 volumes: volume descriptors, directory records, and entries of Rock Ridge.
 
 Sources: ECMA-119, 4th edition (identical with ISO 9660), sections 8 and 9; "El Torito" Bootable CD-ROM Format 1.0,
 figure 7; IEEE P1281 (SUSP 1.12) and P1282 (Rock Ridge 1.12); Joliet Specification, 22 May 1995. Numbers that the
@@ -20,7 +20,7 @@ MAGIC: Final = b"CD001"
 BOOT_RECORD, PRIMARY, SUPPLEMENTARY, TERMINATOR = 0, 1, 2, 255
 """Types of volume descriptors (8.1.1)."""
 JOLIET_ESCAPES: Final = (b"%/@", b"%/C", b"%/E")
-"""Escape sequences by which a supplementary descriptor says that names are in UCS-2."""
+"""Escape sequences of a supplementary descriptor whose names are in UCS-2."""
 EL_TORITO: Final = b"EL TORITO SPECIFICATION"
 """System identifier of a boot record of El Torito."""
 
@@ -39,11 +39,11 @@ class VolumeDescriptor(Record):
     version: U8
     """1."""
     flags: U8
-    """Of a supplementary descriptor."""
+    """Flags of a supplementary descriptor."""
     system_identifier: Annotated[bytes, Bytes(32)]
-    """System that knows what to do with the first 16 sectors."""
+    """Name of the system that can use the first 16 sectors."""
     volume_identifier: Annotated[bytes, Bytes(32)]
-    """Label."""
+    """Label of the volume."""
     unused: Annotated[bytes, Bytes(8)]
     """Zeros."""
     block_count: U32
@@ -57,7 +57,7 @@ class VolumeDescriptor(Record):
     set_size_big: Annotated[bytes, Bytes(2)]
     """The same, big-endian."""
     sequence_number: U16
-    """Which of them this one is, from 1."""
+    """Number of this volume in the set, from 1."""
     sequence_number_big: Annotated[bytes, Bytes(2)]
     """The same, big-endian."""
     block_size: U16
@@ -71,24 +71,24 @@ class VolumeDescriptor(Record):
     path_tables: Annotated[bytes, Bytes(16)]
     """Logical blocks of four path tables, which this library does not use."""
     root_directory: Annotated[bytes, Bytes(34)]
-    """The root's directory record."""
+    """Directory record of the root."""
     volume_set_identifier: Annotated[bytes, Bytes(128)]
     """Name of the set."""
     publisher: Annotated[bytes, Bytes(128)]
-    """Who published it."""
+    """Name of the publisher."""
     preparer: Annotated[bytes, Bytes(128)]
-    """Who, or which program, prepared the data."""
+    """Name of the person or program that prepared the data."""
     application: Annotated[bytes, Bytes(128)]
-    """Which program made the volume."""
+    """Name of the program that made the volume."""
     identifier_files: Annotated[bytes, Bytes(111)]
     """Names of files with the copyright, an abstract and a bibliography."""
     created: Annotated[bytes, Bytes(17)]
-    """When it was made: 16 digits, and the zone in quarters of an hour."""
+    """Time of creation of the volume: 16 digits, and the zone in quarters of an hour."""
 
 
 @record
 class BootRecord(Record):
-    """A boot record of El Torito."""
+    """Boot record of El Torito."""
 
     type_code: U8
     """`BOOT_RECORD`."""
@@ -106,14 +106,14 @@ class BootRecord(Record):
 
 @record
 class DirectoryRecord(Record):
-    """The first part of a directory record; the name and the system use area follow (9.1)."""
+    """First part of a directory record; the name and the system use area follow (9.1)."""
 
     record_length: U8
-    """Bytes in the whole record; 0 where no more begins in this sector."""
+    """Bytes in the whole record; 0 where no further record begins in this sector."""
     attribute_length: U8
     """Logical blocks of an extended attribute record, before the data."""
     extent: U32
-    """First logical block, of the attribute record where there is one."""
+    """First logical block of the data, or of the extended attribute record where there is one."""
     extent_big: Annotated[bytes, Bytes(4)]
     """The same, big-endian."""
     data_length: U32
@@ -121,27 +121,27 @@ class DirectoryRecord(Record):
     data_length_big: Annotated[bytes, Bytes(4)]
     """The same, big-endian."""
     recorded: Annotated[bytes, Bytes(7)]
-    """When it was recorded: years since 1900, month, day, hour, minute, second, zone in quarters of an hour."""
+    """Time of recording: years since 1900, month, day, hour, minute, second, zone in quarters of an hour."""
     flags: U8
-    """`DIRECTORY` and others."""
+    """File flags: `DIRECTORY` and others."""
     unit_size: U8
-    """Logical blocks in a unit of an interleaved file, else 0."""
+    """Logical blocks in a unit of an interleaved file, otherwise 0."""
     gap_size: U8
     """Logical blocks between such units."""
     sequence_number: U16
-    """Volume of the set that holds it."""
+    """Number of the volume that holds the data in the set."""
     sequence_number_big: Annotated[bytes, Bytes(2)]
     """The same, big-endian."""
     name_length: U8
-    """Bytes of the name."""
+    """Bytes in the name."""
 
 
 @record
 class SystemUseEntry(Record):
-    """The head of an entry of a system use area (SUSP, 4.1)."""
+    """Head of an entry of a system use area (SUSP, 4.1)."""
 
     signature: Annotated[bytes, Bytes(2)]
-    """What it is, two letters."""
+    """Kind of the entry, two letters."""
     entry_length: U8
     """Bytes in the whole entry."""
     version: U8
@@ -150,17 +150,17 @@ class SystemUseEntry(Record):
 
 @record
 class ContinuationArea(Record):
-    """The data of a CE entry: where the system use area goes on (SUSP, 5.1)."""
+    """Data of a CE entry: place of the continuation of a system use area (SUSP, 5.1)."""
 
     block: U32
-    """Logical block."""
+    """Logical block of the continuation."""
     block_big: Annotated[bytes, Bytes(4)]
     """The same, big-endian."""
     offset: U32
-    """First byte in the block."""
+    """First byte of the continuation in the block."""
     offset_big: Annotated[bytes, Bytes(4)]
     """The same, big-endian."""
     length_of_area: U32
-    """Bytes."""
+    """Bytes in the continuation."""
     length_of_area_big: Annotated[bytes, Bytes(4)]
     """The same, big-endian."""

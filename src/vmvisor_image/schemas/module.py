@@ -1,8 +1,8 @@
-"""What boot modules have around and in them: a signature's trailer, ELF, Multiboot, the envelope of a configuration.
+"""Structures in and around boot modules: trailer of a signature, ELF, Multiboot, envelope of a configuration.
 
 Sources: vmware/esx-boot, include/ and mboot/secure.c, read for the facts (trailer, ESXBootInfo); System V ABI, gABI 4,
-"ELF Header" and "Program Header"; Multiboot Specification 0.6.96, 3.1. The envelope is described nowhere by VMware:
-docs/modules.md says where its facts are from.
+"ELF Header" and "Program Header"; Multiboot Specification 0.6.96, 3.1. VMware documents the envelope nowhere;
+docs/modules.md names the sources of its facts.
 """
 
 from __future__ import annotations
@@ -15,106 +15,106 @@ SIGNATURE_MAGIC: Final = 0x1ABE11ED
 """Last four bytes of a signed module."""
 ELF_MAGIC: Final = b"\x7fELF"
 MULTIBOOT_MAGIC: Final = 0x1BADB002
-"""Magic of a Multiboot header, which lies in the first 8192 bytes of the file at a multiple of 4."""
+"""Magic of a Multiboot header, which lies in the first 8192 bytes of the file at a multiple of 4 bytes."""
 ESX_BOOT_INFO_MAGIC: Final = 0x1BADB005
-"""Magic of an ESXBootInfo header, in the first 8192 bytes of the lowest segment at a multiple of 8."""
+"""Magic of an ESXBootInfo header, in the first 8192 bytes of the lowest segment at a multiple of 8 bytes."""
 HEADER_SEARCH: Final = 8192
-"""Bytes in which these headers are looked for."""
+"""Bytes that are searched for these headers."""
 ENVELOPE_MAGIC: Final = b"DataTransformEnvelope"
 ENVELOPE_FOOTER_MAGIC: Final = b"DataTransformAeadFooter"
 ENVELOPE_PADDING_MAGIC: Final = b"DataTransformCryptoFooter"
 ENVELOPE_BLOCK: Final = 4096
+"""Bytes in the envelope's header, and in its footer."""
 ENVELOPE_ATTRIBUTES: Final = ENVELOPE_BLOCK - 512
 """Bytes of the header that attributes may take."""
-"""Bytes of the envelope's header, and of its footer."""
 
 
 @record
 class SignatureTail(Record):
-    """The end of a signed module; before it comes the signature, and before that its schema, a 32-bit number."""
+    """End of a signed module; before it comes the signature, and before that its schema, a 32-bit number."""
 
     signature_length: U32
-    """Bytes of the signature."""
+    """Bytes in the signature."""
     magic: U32
     """`SIGNATURE_MAGIC`."""
 
 
 @record
 class ElfIdentification(Record):
-    """The first 20 bytes of an ELF file, the same for 32 and 64 bits."""
+    """First 20 bytes of an ELF file, the same for 32 and 64 bits."""
 
     magic: Annotated[bytes, Bytes(4)]
     """`ELF_MAGIC`."""
     bits: U8
-    """1 for 32 bits, 2 for 64."""
+    """Class of the file: 1 for 32 bits, 2 for 64."""
     data_encoding: U8
-    """1 for little-endian."""
+    """Byte order: 1 for little-endian."""
     version: U8
     """1."""
     padding: Annotated[bytes, Bytes(9)]
-    """System and unused."""
+    """Identification of the operating system, and unused bytes."""
     object_type: U16
-    """2 for a program, 3 for a shared object."""
+    """Type of the file: 2 for a program, 3 for a shared object."""
     machine: U16
-    """3 for x86, 62 for x86-64, 183 for AArch64."""
+    """Processor: 3 for x86, 62 for x86-64, 183 for AArch64."""
 
 
 @record
 class Elf32Rest(Record):
-    """The rest of an ELF header of 32 bits."""
+    """Rest of an ELF header of 32 bits."""
 
     version: U32
     """1."""
     entry: U32
     """Address at which the program starts."""
     program_headers: U32
-    """Where the program headers lie, in bytes from the file's start."""
+    """Bytes from the file's start to the program headers."""
     section_headers: U32
-    """Where the section headers lie."""
+    """Bytes from the file's start to the section headers."""
     flags: U32
-    """Of the processor."""
+    """Flags of the processor."""
     header_size: U16
     """Bytes in the ELF header."""
     program_header_size: U16
     """Bytes in a program header."""
     program_header_count: U16
-    """Number of them."""
+    """Number of program headers."""
 
 
 @record
 class Elf64Rest(Record):
-    """The rest of an ELF header of 64 bits."""
+    """Rest of an ELF header of 64 bits."""
 
     version: U32
     """1."""
     entry: U64
     """Address at which the program starts."""
     program_headers: U64
-    """Where the program headers lie, in bytes from the file's start."""
+    """Bytes from the file's start to the program headers."""
     section_headers: U64
-    """Where the section headers lie."""
+    """Bytes from the file's start to the section headers."""
     flags: U32
-    """Of the processor."""
+    """Flags of the processor."""
     header_size: U16
     """Bytes in the ELF header."""
     program_header_size: U16
     """Bytes in a program header."""
     program_header_count: U16
-    """Number of them."""
+    """Number of program headers."""
 
 
 @record
 class Elf32ProgramHeader(Record):
-    """A segment of a program of 32 bits."""
+    """Header of a segment of a program of 32 bits."""
 
     segment_type: U32
-    """1 for one that is loaded."""
+    """Type of the segment: 1 for one that is loaded."""
     offset: U32
-    """First byte in the file."""
+    """First byte of the segment in the file."""
     virtual_address: U32
-    """Where it is mapped."""
+    """Virtual address of the segment."""
     physical_address: U32
-    """Where it is loaded."""
+    """Physical address at which the segment is loaded."""
     file_size: U32
     """Bytes in the file."""
     memory_size: U32
@@ -122,72 +122,72 @@ class Elf32ProgramHeader(Record):
     flags: U32
     """Permissions."""
     alignment: U32
-    """Of its addresses."""
+    """Alignment of the segment's addresses."""
 
 
 @record
 class Elf64ProgramHeader(Record):
-    """A segment of a program of 64 bits."""
+    """Header of a segment of a program of 64 bits."""
 
     segment_type: U32
-    """1 for one that is loaded."""
+    """Type of the segment: 1 for one that is loaded."""
     flags: U32
     """Permissions."""
     offset: U64
-    """First byte in the file."""
+    """First byte of the segment in the file."""
     virtual_address: U64
-    """Where it is mapped."""
+    """Virtual address of the segment."""
     physical_address: U64
-    """Where it is loaded."""
+    """Physical address at which the segment is loaded."""
     file_size: U64
     """Bytes in the file."""
     memory_size: U64
     """Bytes in memory."""
     alignment: U64
-    """Of its addresses."""
+    """Alignment of the segment's addresses."""
 
 
 @record
 class MultibootHeader(Record):
-    """By which a boot loader knows a kernel; the three numbers add up to 0 modulo 2^32."""
+    """Header by which a boot loader recognises a kernel; its three numbers add up to 0 modulo 2^32."""
 
     magic: U32
     """`MULTIBOOT_MAGIC`."""
     flags: U32
-    """What the kernel asks for."""
+    """Bits of the services that the kernel asks for."""
     checksum: U32
-    """Makes the sum 0."""
+    """Number that makes the sum 0."""
 
 
 @record
 class EnvelopeHeader(Record):
-    """The beginning of an encrypted ``local.tgz.ve``; attributes follow."""
+    """Beginning of an encrypted ``local.tgz.ve``; attributes follow."""
 
     magic: Annotated[bytes, Bytes(21)]
     """`ENVELOPE_MAGIC`."""
     padding: Annotated[bytes, Bytes(483)]
     """Zeros."""
     size: U32
-    """Bytes of the area of attributes, which follows: `ENVELOPE_ATTRIBUTES`."""
+    """Bytes in the area of attributes, which follows: `ENVELOPE_ATTRIBUTES`."""
     version: U32
     """2."""
 
 
 @record
 class EnvelopeFooter(Record):
-    """The beginning of the last 4096 bytes of the envelope, which end in the tag's length, 16, and version 1."""
+    """Beginning of the last 4096 bytes of the envelope, which end in the tag's length, 16, and version 1."""
 
     magic: Annotated[bytes, Bytes(23)]
     """`ENVELOPE_FOOTER_MAGIC`."""
     padding: Annotated[bytes, Bytes(9)]
     """Zeros."""
     digest: Annotated[bytes, Bytes(16)]
-    """The tag of the encryption."""
+    """Tag of the encryption."""
 
 
 @record
 class EnvelopePadding(Record):
-    """The last 512 bytes of the decrypted data; what is before it in the last block is random."""
+    """Last 512 bytes of the decrypted data; the bytes before it in the last block are random."""
 
     magic: Annotated[bytes, Bytes(25)]
     """`ENVELOPE_PADDING_MAGIC`."""

@@ -1,6 +1,6 @@
-"""Names of partition types: MBR codes and GPT GUIDs, those of every ESX and ESXi generation among them.
+"""Names of partition types: MBR codes and GPT GUIDs, including those of every ESX and ESXi generation.
 
-Names as util-linux gives them (include/pt-mbr-partnames.h, pt-gpt-partnames.h); those it does not know from
+The names are util-linux's (include/pt-mbr-partnames.h, pt-gpt-partnames.h), or for types that it does not know those of
 VMware's partedUtil. Sources of VMware's types: the ESXi installer's partition tables, partedUtil ``showGuids``.
 """
 
@@ -27,14 +27,14 @@ MBR_GPT: Final = 0xEE
 
 @dataclass(frozen=True, slots=True)
 class PartitionType:
-    """A partition's type as its table gives it."""
+    """Type of a partition, as its table gives it."""
 
     code: int | None
     """MBR type code, or None in a GPT."""
     guid: UUID | None
     """GPT type, or None in an MBR."""
     name: str
-    """What the type is called."""
+    """Name of the type; "Unknown" where it has none."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.guid if self.code is None else f'{self.code:#04x}'})"
@@ -96,10 +96,10 @@ PARTITION_TYPES: Final[Mapping[int | UUID, str]] = MappingProxyType(
         UUID("7c3457ef-0000-11aa-aa11-00306543ecac"): "Apple APFS",
     }
 )
-"""What each type is called: an MBR code (int) or a GPT GUID."""
+"""Name of each type, by MBR code (int) or GPT GUID."""
 
 
 def partition_type(key: int | UUID) -> PartitionType:
-    """The type of that MBR code or GPT GUID."""
+    """Type with that MBR code or GPT GUID."""
     name = PARTITION_TYPES.get(key, "Unknown")
     return PartitionType(key, None, name) if isinstance(key, int) else PartitionType(None, key, name)

@@ -1,7 +1,7 @@
-"""``isolinux.cfg``, ``syslinux.cfg`` and ``pxelinux.cfg/default``: which kernel is loaded, with what.
+"""``isolinux.cfg``, ``syslinux.cfg`` and ``pxelinux.cfg/default``: kernels that can be booted, and their arguments.
 
-Source: SYSLINUX's documentation, doc/syslinux.txt of 3.86: a keyword, spaces, and a value up to the end of the line;
-keywords without regard to case; ``#`` begins a comment; what is before the first LABEL counts for all.
+Source: SYSLINUX's documentation, doc/syslinux.txt of 3.86: a line has a keyword, spaces, and a value up to its end;
+the case of keywords does not count; ``#`` begins a comment; settings before the first LABEL apply to all.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ _OF_ENTRY: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class BootEntry:
-    """What one LABEL stands for."""
+    """Settings of one LABEL."""
 
     label: str
     kernel: str
-    """What SYSLINUX loads."""
+    """File that SYSLINUX loads."""
     append: str
-    """What it passes on, or "" for nothing."""
+    """Arguments that SYSLINUX passes to it, or "" for none."""
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The items of `append`, where a multiboot loader is loaded: file names, each with its arguments."""
+        """Items of `append`, for an entry that loads a multiboot loader: file names, each with its arguments."""
         return tuple(filter(None, (item.strip() for item in self.append.split("---"))))
 
 
 @dataclass(frozen=True, slots=True)
 class SyslinuxConfig:
-    """The parts of a configuration that say what can be booted; menus and messages are passed over."""
+    """Entries of a configuration that can be booted; menus and messages are ignored."""
 
     default: str | None
     """Label, or command, that is booted when nobody chooses."""
     entries: tuple[BootEntry, ...]
-    """In the order of the file."""
+    """Entries in the order of the file."""
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a configuration; what is no setting is passed over."""
+        """Read a configuration; lines that are not settings are ignored."""
         default: str | None = None
         append_for_all = ""
         found: list[dict[str, str]] = []
@@ -69,30 +69,33 @@ class SyslinuxConfig:
 
     @property
     def default_entry(self) -> BootEntry | None:
-        """What is booted when nobody chooses: the default's, else the first that loads anything."""
+        """Entry with the label of `default`, which is booted when nobody chooses; None where there is none."""
         wanted = (self.default or "").casefold()
         return next((entry for entry in self.entries if entry.label.casefold() == wanted), None)
 
     def multiboot_entry(self) -> BootEntry | None:
-        """The entry that loads a hypervisor: the default one where it does, else the first that does."""
+        """Entry that loads a hypervisor: the default entry where it does, otherwise the first that does, or None."""
         ordered = [entry for entry in (self.default_entry, *self.entries) if entry is not None]
         return next((entry for entry in ordered if "mboot" in entry.kernel.casefold() and entry.append), None)
 
 
 def add_entry(data: bytes, label: str, lines: Sequence[str]) -> bytes:
-    """A configuration with one more entry, or with another one in the place of that of the same label.
+    """Configuration with an entry added, in the place of an entry with the same label where there is one.
 
-    All else stays as it is, byte for byte. A configuration without any entry becomes one whose default it is.
+    All other lines stay as they are, byte for byte. In a configuration without entries it becomes the default one, in
+    the place of a ``DEFAULT`` that names an entry that is not there.
 
     Args:
         data: The configuration; empty for a new one.
-        label: Of the entry, without regard to case.
-        lines: The entry's settings.
+        label: Label of the entry, without regard to case.
+        lines: Settings of the entry, one a line.
     """
     added = "".join((f"label {label}\n", *(f"  {line}\n" for line in lines))).encode("utf-8", "surrogateescape")
-    if not SyslinuxConfig.parse(data).entries:
-        return f"default {label}\n".encode() + added
     kept: list[bytes] = []
+    if not SyslinuxConfig.parse(data).entries:
+        settings = data.splitlines(keepends=True)
+        data = b"".join(line for line in settings if line.lower().split()[:1] != [b"default"])
+        kept.append(f"default {label}\n".encode("utf-8", "surrogateescape"))
     place: int | None = None
     is_replaced = False
     for line in data.splitlines(keepends=True):
@@ -100,7 +103,7 @@ def add_entry(data: bytes, label: str, lines: Sequence[str]) -> bytes:
         if keyword.casefold() == "label":
             is_replaced = value.strip().casefold() == label.casefold()
             place = len(kept) if is_replaced and place is None else place
-        elif is_replaced:  # what is not indented may begin what counts for all
+        elif is_replaced:  # a line that is not indented may be a setting that applies to all
             is_replaced = line[:1].isspace() or keyword.casefold() in _OF_ENTRY
         if not is_replaced:
             kept.append(line)

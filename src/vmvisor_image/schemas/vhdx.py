@@ -12,13 +12,13 @@ HEADER_MAGIC: Final = b"head"
 REGION_MAGIC: Final = b"regi"
 METADATA_MAGIC: Final = b"metadata"
 HEADERS: Final = (0x10000, 0x20000)
-"""Where the two headers are, in bytes from the file's start."""
+"""Offsets of the two headers, in bytes from the file's start."""
 REGION_TABLES: Final = (0x30000, 0x40000)
-"""Where the two region tables are."""
+"""Offsets of the two region tables, in bytes from the file's start."""
 HEADER_SIZE: Final = 0x1000
-"""Bytes that a header's checksum is of."""
+"""Bytes that a header's checksum covers."""
 TABLE_SIZE: Final = 0x10000
-"""Bytes of a region table and of the metadata table."""
+"""Bytes in a region table, and in the metadata table."""
 BAT_REGION: Final = UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
 METADATA_REGION: Final = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
 FILE_PARAMETERS: Final = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
@@ -28,90 +28,90 @@ PHYSICAL_SECTOR_SIZE: Final = UUID("cda348c7-445d-4471-9cc9-e9885251c556").bytes
 DISK_ID: Final = UUID("beca12ab-b2e6-4523-93ef-c309e000c746").bytes_le
 PARENT_LOCATOR: Final = UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
 HAS_PARENT: Final = 0x2
-"""Flag of the file parameters."""
+"""Flag of the file parameters for a disk with a parent."""
 FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
-"""States of a payload block; of all others nothing is in the file."""
+"""States of payload blocks with data in the file; blocks in other states have none."""
 
 
 @record
 class VhdxHeader(Record):
-    """One of the two headers; the one with the higher sequence number counts."""
+    """One of the two headers, of which the one with the higher sequence number counts."""
 
     magic: Annotated[bytes, Bytes(4)]
     """`HEADER_MAGIC`."""
     checksum: U32
     """CRC-32C of the header with this field as zeros."""
     sequence_number: U64
-    """Grows with each update."""
+    """Number that grows with each update."""
     file_write_id: Annotated[bytes, Bytes(16)]
-    """GUID, of the file's content."""
+    """GUID of the file's content."""
     data_write_id: Annotated[bytes, Bytes(16)]
-    """GUID, of the disk's content."""
+    """GUID of the disk's content."""
     log_id: Annotated[bytes, Bytes(16)]
-    """GUID, of the log; zeros where it is empty."""
+    """GUID of the log; zeros where the log is empty."""
     log_version: U16
     """0."""
     version: U16
     """1."""
     log_length: U32
-    """Bytes of the log."""
+    """Bytes in the log."""
     log_offset: U64
-    """Where it lies."""
+    """Bytes from the file's start to the log."""
 
 
 @record
 class RegionTableHeader(Record):
-    """The head of a region table."""
+    """Head of a region table."""
 
     magic: Annotated[bytes, Bytes(4)]
     """`REGION_MAGIC`."""
     checksum: U32
     """CRC-32C of the table with this field as zeros."""
     entry_count: U32
-    """Entries that follow."""
+    """Number of entries that follow."""
     reserved: U32
     """0."""
 
 
 @record
 class RegionTableEntry(Record):
-    """Where a region lies."""
+    """Entry of a region table: place of a region."""
 
     region_id: Annotated[bytes, Bytes(16)]
-    """GUID, as it is on disk: `BAT_REGION` or `METADATA_REGION`."""
+    """GUID of the region, as it is on disk: `BAT_REGION` or `METADATA_REGION`."""
     offset: U64
-    """Bytes from the file's start."""
+    """Bytes from the file's start to the region."""
     region_length: U32
-    """Bytes."""
+    """Bytes in the region."""
     required: U32
     """1 where a reader has to know the region."""
 
 
 @record
 class MetadataTableHeader(Record):
-    """The head of the metadata table, at the start of its region."""
+    """Head of the metadata table, at the start of its region."""
 
     magic: Annotated[bytes, Bytes(8)]
     """`METADATA_MAGIC`."""
     reserved: U16
     """0."""
     entry_count: U16
-    """Entries that follow."""
+    """Number of entries that follow."""
     unused: Annotated[bytes, Bytes(20)]
     """Zeros."""
 
 
 @record
 class MetadataTableEntry(Record):
-    """Where an item of metadata lies."""
+    """Entry of the metadata table: place of an item."""
 
     item_id: Annotated[bytes, Bytes(16)]
-    """GUID, as it is on disk."""
+    """GUID of the item, as it is on disk."""
     offset: U32
-    """Bytes from the start of the region."""
+    """Bytes from the start of the region to the item."""
     item_length: U32
-    """Bytes."""
+    """Bytes in the item."""
     flags: U32
-    """Bits."""
+    """Flags of the item."""
     reserved: U32
     """0."""

@@ -1,4 +1,4 @@
-"""The header of a sparse VMDK extent. Source: VMware, Virtual Disk Format 5.0, "Hosted Sparse Extents"."""
+"""Header of a sparse VMDK extent. Source: VMware, Virtual Disk Format 5.0, "Hosted Sparse Extents"."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SESPARSE_MAGIC: Final = b"\xbe\xba\xfe\xca\0\0\0\0"
 """Magic of space-efficient sparse extents of ESXi 6.5 and later: 0xCAFEBABE as 64 bits (QEMU's block/vmdk.c)."""
 DESCRIPTOR_MAGIC: Final = b"# Disk DescriptorFile"
 GRAIN_TABLE_USES_REDUNDANT, ZEROED_GRAINS, COMPRESSED, MARKERS = 0x2, 0x4, 0x10000, 0x20000
-"""Flags."""
+"""Bits of `SparseExtentHeader.flags`."""
 AT_END: Final = 0xFFFF_FFFF_FFFF_FFFF
-"""Place of the grain directory of a streamOptimized extent: its footer says it."""
+"""Value for the place of the grain directory in a streamOptimized extent, whose footer has the real one."""
 
 
 @record
 class SparseExtentHeader(Record):
-    """The first sector of a hosted sparse extent, and its footer; sectors have 512 bytes."""
+    """First sector of a hosted sparse extent, and its footer; sectors have 512 bytes."""
 
     magic: Annotated[bytes, Bytes(4)]
     """`MAGIC`."""
@@ -35,9 +35,9 @@ class SparseExtentHeader(Record):
     descriptor_offset: U64
     """Sector of the embedded descriptor; 0 for none."""
     descriptor_size: U64
-    """Sectors of it."""
+    """Sectors of the embedded descriptor."""
     entries_per_table: U32
-    """Entries in a grain table, 512."""
+    """Entries in a grain table: 512."""
     redundant_directory: U64
     """Sector of the second grain directory."""
     directory: U64
@@ -47,14 +47,14 @@ class SparseExtentHeader(Record):
     unclean_shutdown: U8
     """1 while the extent is in use."""
     line_ends: Annotated[bytes, Bytes(4)]
-    """A line feed, a space, a carriage return and a line feed: to tell transfers as text."""
+    """Line feed, space, carriage return and line feed, which show whether the file was transferred as text."""
     compression: U16
-    """1 for deflate."""
+    """Compression of grains: 1 for deflate."""
 
 
 @record
 class GrainMarker(Record):
-    """What lies before each grain of a compressed extent."""
+    """Marker before each grain of a compressed extent."""
 
     sector: U64
     """First sector of the disk that the grain holds."""

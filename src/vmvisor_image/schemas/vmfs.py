@@ -1,9 +1,9 @@
-"""VMFS: the structures of its volume manager (LVM) and of its file system (FS3), for VMFS 3, 5, 6 and VMFS-L.
+"""VMFS: structures of its volume manager (LVM) and of its file system (FS3), for VMFS 3, 5, 6 and VMFS-L.
 
 Sources: libblkid's magics; vmfs-tools, vmfs6-tools and dissect.vmfs, read about and run as black boxes, none of their
-code is here. Every field marked "seen" was found so on a real VMFS 3.31 volume; the others are as those programs show
-them. All offsets are in bytes: of an LVM structure from the partition's start, of the file system's from the
-volume's, whose first byte is `LvmDevice.data_offset` bytes into the partition. UUIDs are shown by `vmfs_uuid`.
+code is here. Every field marked "seen" had that value or meaning on a real VMFS 3.31 volume; the others are as those
+programs show them. All offsets are in bytes: those of LVM structures from the partition's start, and those of the file
+system from the volume's start, `LvmDevice.data_offset` bytes into the partition. `vmfs_uuid` gives UUIDs as text.
 """
 
 from __future__ import annotations
@@ -13,61 +13,62 @@ from typing import Annotated, Final
 from vmvisor_image.record import U8, U16, U32, U64, Bytes, Record, record
 
 LVM_OFFSET: Final = 0x100000
-"""Where `LvmDevice` lies (seen)."""
+"""Offset of `LvmDevice` in the partition (seen)."""
 LVM_MAGIC: Final = 0xC001D00D
 USUAL_DATA_OFFSET: Final = 0x1100000
-"""`LvmDevice.data_offset` of all devices that are known (seen)."""
+"""`LvmDevice.data_offset` of all known devices (seen)."""
 FILE_SYSTEM_OFFSET: Final = 0x200000
-"""Where `FileSystemDescriptor` lies in the volume (seen)."""
+"""Offset of `FileSystemDescriptor` in the volume (seen)."""
 FILE_SYSTEM_MAGIC: Final = 0x2FABF15E
-"""Of VMFS 3, 5 and 6."""
+"""Magic of VMFS 3, 5 and 6."""
 LOCAL_FILE_SYSTEM_MAGIC: Final = 0x2FABF15F
-"""Of VMFS-L."""
+"""Magic of VMFS-L."""
 FILE_SYSTEM_MAGICS: Final = (FILE_SYSTEM_MAGIC, 0x2FABF160)
-"""The second one, of VMFS 6 only, is known to dissect.vmfs."""
+"""Magics of VMFS 3, 5 and 6; the second one, of VMFS 6 only, is from dissect.vmfs."""
 LOCAL_FILE_SYSTEM_MAGICS: Final = (LOCAL_FILE_SYSTEM_MAGIC, 0x2FABF161)
-"""As `FILE_SYSTEM_MAGICS`, of VMFS-L."""
+"""Magics of VMFS-L, as in `FILE_SYSTEM_MAGICS`."""
 HEARTBEAT_OFFSET: Final = 0x300000
-"""Where the heartbeats begin in the volume (seen)."""
+"""Offset of the first heartbeat in the volume (seen)."""
 VMFS_6: Final = 24
-"""`FileSystemDescriptor.major_version` from which on a volume is laid out as VMFS 6."""
+"""Lowest `FileSystemDescriptor.major_version` of a volume with the layout of VMFS 6."""
 USUAL_ALIGNMENT: Final = 4096
-"""`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools have, in bytes."""
+"""`FileSystemDescriptor.metadata_alignment` of VMFS 6 that all tools assume, in bytes."""
 HEARTBEATS_6: Final = 1024
-"""Slots for heartbeats of VMFS 6."""
+"""Number of heartbeat slots of VMFS 6."""
 HEARTBEAT_FREE: Final = 0xABCDEF01
 HEARTBEAT_ACTIVE: Final = 0xABCDEF02
 VOLUME_TABLE_OFFSET: Final = 0x200
-"""Where the volume table lies behind `LvmDevice`, of LVM 3 and 5 (seen); of LVM 6 it is `metadata_alignment`."""
+"""Bytes from the start of `LvmDevice` to the volume table, in LVM 3 and 5 (seen); in LVM 6 they are at least this and
+`LvmDevice.metadata_alignment`."""
 EXTENT_BITMAP_OFFSET: Final = 0x80000
-"""Where the bitmap of used physical extents lies behind the volume table (seen of LVM 3).
+"""Bytes from the start of the volume table to the bitmap of used physical extents (seen in LVM 3).
 
-The table of extents follows it, and in LVM 6 further bitmaps and tables, `LvmDevice.extent_map_count` in all. That LVM
-6 lays them out so was seen in what dissect.vmfs reads.
+The table of extents follows it, and in LVM 6 further bitmaps and tables, `LvmDevice.extent_map_count` in all. That
+layout of LVM 6 is the one that dissect.vmfs reads.
 """
 EXTENT_BITMAP_LENGTH: Final = 1024
-"""Bytes, a bit for each extent of a table; in LVM 6 at least `LvmDevice.metadata_alignment` (seen of LVM 3)."""
+"""Bytes in the bitmap, a bit for each extent of a table; in LVM 6 at least `metadata_alignment` (seen in LVM 3)."""
 EXTENTS_PER_TABLE: Final = 8192
 EXTENT_SIZE: Final = 0x10000000
 """Bytes in a physical extent, unless its record says otherwise: 256 MiB."""
 
 NAA_DISK_ID: Final = 2
-"""`LvmDevice.disk_id_type` of an NAA identifier with the first letters of the disk's model behind it (seen)."""
+"""`LvmDevice.disk_id_type` of an NAA identifier followed by the first letters of the disk's model (seen)."""
 _NAA_LENGTHS: Final = {2: 8, 3: 8, 5: 8, 6: 16}
-"""Bytes of an NAA identifier by its first four bits (SPC-4, 7.8.6.6); of 16 bytes (seen)."""
+"""Bytes in an NAA identifier, by its first four bits (SPC-4, 7.8.6.6); 16 bytes (seen)."""
 
 
 def vmfs_uuid(raw: bytes) -> str:
-    """A UUID as ESX shows it: three little-endian numbers, the first of them a Unix time, and six bytes of a MAC."""
+    """Text of a UUID as ESX shows it: three little-endian numbers, the first a Unix time, and six bytes of a MAC."""
     first, second = (int.from_bytes(raw[at : at + 4], "little") for at in (0, 4))
     return f"{first:08x}-{second:08x}-{int.from_bytes(raw[8:10], 'little'):04x}-{raw[10:16].hex()}"
 
 
 def described_disk(found: LvmDevice | ScsiDiskId) -> str:
-    """Which disk it is, as ESX tells it: vendor, model, and the identifier; empty where nothing is said.
+    """Description of a disk from ESX's metadata: vendor, model and identifier; empty where all of them are empty.
 
-    An identifier of `NAA_DISK_ID` is shown as ``naa.`` and hexadecimal digits, with the model behind it and the LUN; of
-    any other type, and in every field, what is no printable ASCII is shown in hexadecimal digits.
+    An identifier of type `NAA_DISK_ID` is shown as ``naa.`` and hexadecimal digits, after the letters of the model that
+    follow it, and before the LUN. Any other identifier or field that is not printable ASCII is shown in hexadecimal.
     """
     used, kind = found.disk_id[: found.disk_id_length], found.disk_id[0] >> 4
     length = _NAA_LENGTHS.get(kind, len(found.disk_id) + 1)
@@ -79,241 +80,241 @@ def described_disk(found: LvmDevice | ScsiDiskId) -> str:
 
 
 def _text_or_hex(raw: bytes) -> str:
-    """A field of ASCII, padded with NUL or spaces, as SPC-4 (6.6.2) has them; its bytes where it is something else."""
+    """Text of an ASCII field padded with NUL or spaces (SPC-4, 6.6.2), or hexadecimal digits where it is not ASCII."""
     text = raw.rstrip(b"\0 ").lstrip(b" ")
     return text.decode("ascii") if all(0x20 <= byte < 0x7F for byte in text) else raw.rstrip(b"\0").hex()
 
 
 @record
 class LvmDevice(Record):
-    """One device of a volume: 0xD6 bytes at `LVM_OFFSET`."""
+    """Header of one device of a volume: 0xD6 bytes at `LVM_OFFSET`."""
 
     magic: U32
     """`LVM_MAGIC` (seen)."""
     major_version: U32
-    """3 (VMFS 3, seen), 5 or 6."""
+    """Version of LVM: 3 (VMFS 3, seen), 5 or 6."""
     minor_version: U32
-    """0x10 and 0x11 of LVM 3, 0x15 of LVM 5 (seen)."""
+    """Minor version: 0x10 and 0x11 in LVM 3, 0x15 in LVM 5 (seen)."""
     disk_id_type: U8
-    """Kind of `disk_id`: 0 (seen), `NAA_DISK_ID` (seen of VMFS 3.46 and of VMFS 5)."""
+    """Kind of `disk_id`: 0 (seen), `NAA_DISK_ID` (seen in VMFS 3.46 and VMFS 5)."""
     disk_id_length: U8
-    """Bytes of `disk_id` in use: 0x0F (seen), 0x16 of `NAA_DISK_ID` (seen)."""
+    """Bytes of `disk_id` in use: 0x0F (seen), 0x16 for `NAA_DISK_ID` (seen)."""
     lun: U16
     """SCSI logical unit; 0 and 5 (seen)."""
     device_type: U8
     """SCSI device type; 0 is a disk (seen)."""
     scsi_level: U8
-    """3 (seen)."""
+    """Version of SCSI; 3 (seen)."""
     vendor: Annotated[bytes, Bytes(8)]
-    """SCSI vendor, such as "Sun" (seen); with its model and revision zeros where `disk_id` is an NAA (seen)."""
+    """SCSI vendor, such as "Sun" (seen); like model and revision, zeros where `disk_id` is an NAA (seen)."""
     model: Annotated[bytes, Bytes(16)]
     """SCSI model (seen)."""
     revision: Annotated[bytes, Bytes(4)]
     """SCSI revision (seen)."""
     disk_id: Annotated[bytes, Bytes(44)]
-    """Such as "vmhba0:C0:T0:L0" (seen), or 16 bytes of NAA and 6 letters of the model, "COMSTA" (seen)."""
+    """Identifier such as "vmhba0:C0:T0:L0" (seen), or 16 bytes of NAA and 6 letters of the model, "COMSTA" (seen)."""
     disk_block_size: U32
-    """Bytes; 512 (seen)."""
+    """Bytes in a block of the disk; 512 (seen)."""
     total_bytes: U64
-    """Size of the partition (seen)."""
+    """Size of the partition, in bytes (seen)."""
     volume_count: U32
-    """1 (seen)."""
+    """Number of volumes; 1 (seen)."""
     extent_count: U32
-    """Number of physical extents on this device (seen of LVM 3)."""
+    """Number of physical extents on this device (seen in LVM 3)."""
     last_extent: U32
-    """Number of the last one (seen)."""
+    """Number of the last physical extent (seen)."""
     generation: U64
-    """Counts changes (seen)."""
+    """Counter of changes (seen)."""
     data_offset: U64
-    """Where the device's first extent begins in the partition; 0x1100000 (seen)."""
+    """Offset of the device's first extent in the partition; 0x1100000 (seen)."""
     device_uuid: Annotated[bytes, Bytes(16)]
-    """Of this device (seen)."""
+    """UUID of this device (seen)."""
     created_us: U64
-    """Microseconds since 1970 (seen)."""
+    """Time of creation, in microseconds since 1970 (seen)."""
     modified_us: U64
-    """Microseconds since 1970 (seen)."""
+    """Time of the last change, in microseconds since 1970 (seen)."""
     locked_by: Annotated[bytes, Bytes(16)]
-    """UUID of the host that changes it, else zeros (seen)."""
+    """UUID of the host that is changing the device, otherwise zeros (seen)."""
     locked_us: U64
-    """When it was locked; 0 (seen)."""
+    """Time of locking; 0 (seen)."""
     unknown: U32
-    """0 (seen); of one volume of VMFS 3.46 the bytes of an IPv4 address in network order, perhaps of the last host that
-    locked it (seen)."""
+    """0 (seen); in one volume of VMFS 3.46 the bytes of an IPv4 address in network order, perhaps that of the last host
+    that locked the device (seen)."""
     extent_map_count: U32
-    """Bitmaps and tables of extents behind this header, of LVM 6; 0 of LVM 3, 1 of LVM 5 (seen)."""
+    """Number of bitmaps and tables of extents behind this header, in LVM 6; 0 in LVM 3, 1 in LVM 5 (seen)."""
     extended_metadata_offset: U64
-    """Where `LvmExtendedMetadata` lies in the partition, of LVM 6; else 0 (seen)."""
+    """Offset of `LvmExtendedMetadata` in the partition, in LVM 6; otherwise 0 (seen)."""
     metadata_alignment: U32
-    """Bytes; of LVM 6, else 0 (seen)."""
+    """Alignment of metadata in bytes, in LVM 6; otherwise 0 (seen)."""
     extent_count_6: U32
-    """Number of physical extents, of LVM 6; else 0 (seen)."""
+    """Number of physical extents, in LVM 6; otherwise 0 (seen)."""
     flags: U32
-    """1: VMFS-L; of LVM 6, else 0 (seen)."""
+    """Flags in LVM 6: 1 for VMFS-L; otherwise 0 (seen)."""
 
 
 @record
 class LvmVolume(Record):
-    """The entry of the volume table: which volume the device belongs to."""
+    """Entry of the volume table: the volume that the device belongs to."""
 
     size: U64
-    """Bytes in the whole volume; 0x40000000 (seen)."""
+    """Size of the whole volume, in bytes; 0x40000000 (seen)."""
     generation: U64
-    """Counts changes."""
+    """Counter of changes."""
     state: U32
-    """1 normal, 2 resignature pending, 3 done."""
+    """State: 1 normal, 2 resignature pending, 3 done."""
     name: Annotated[bytes, Bytes(64)]
-    """The volume's UUID as text (seen)."""
+    """UUID of the volume as text (seen)."""
     uuid: Annotated[bytes, Bytes(16)]
-    """The volume's UUID (seen)."""
+    """UUID of the volume (seen)."""
     snapshot_id: U32
-    """1 (seen)."""
+    """Identifier of the snapshot; 1 (seen)."""
     created_us: U64
-    """Microseconds since 1970 (seen)."""
+    """Time of creation, in microseconds since 1970 (seen)."""
     volume_id: U32
     """Number of the volume."""
     extent_count: U32
-    """Physical extents of the volume on this device; 4 (seen)."""
+    """Number of the volume's physical extents on this device; 4 (seen)."""
     first_extent: U64
-    """The volume's first extent that is on this device; 0 (seen)."""
+    """Number in the volume of the first extent on this device; 0 (seen)."""
     last_extent: U64
-    """The volume's last one, inclusive; 3 (seen)."""
+    """Number in the volume of the last extent on this device, inclusive; 3 (seen)."""
     modified_us: U64
-    """Microseconds since 1970."""
+    """Time of the last change, in microseconds since 1970."""
     device_count: U32
-    """Devices that make up the volume; 1 (seen)."""
+    """Number of devices that make up the volume; 1 (seen)."""
     unknown: Annotated[bytes, Bytes(124)]
     """Not known."""
     consumed_extents: U32
-    """Extents in use."""
+    """Number of extents in use."""
     rest: Annotated[bytes, Bytes(236)]
     """Not known."""
 
 
 @record
 class LvmExtendedMetadata(Record):
-    """More bitmaps and tables of extents, of LVM 6: they lie behind it as those of `LvmDevice` do."""
+    """Header of more bitmaps and tables of extents, in LVM 6: they follow it as those of `LvmDevice` follow that."""
 
     magic: U32
     """`LVM_MAGIC`."""
     extent_map_count: U32
-    """Bitmaps and tables of extents here."""
+    """Number of bitmaps and tables of extents behind this header."""
     data_offset: U64
-    """Where the extents begin that they tell of."""
+    """Offset of the first extent in these tables."""
     next_offset: U64
-    """Where the next one lies in the partition; 0 for none."""
+    """Offset of the next `LvmExtendedMetadata` in the partition; 0 for none."""
 
 
 @record
 class PhysicalExtent(Record):
-    """An entry of the table of physical extents: where a piece of the volume lies on the device."""
+    """Entry of the table of physical extents: place of a part of the volume on the device."""
 
     is_used: U8
-    """1 where it belongs to a volume (seen)."""
+    """1 where the extent belongs to a volume (seen)."""
     number: U32
-    """Its number on the device (seen)."""
+    """Number of the extent on the device (seen)."""
     volume_id: U32
-    """The volume it belongs to."""
+    """Number of the volume that the extent belongs to."""
     physical_offset: U64
-    """Where it lies in the partition, in bytes; the first one at 0x1100000 (seen)."""
+    """Offset of the extent in the partition, in bytes; 0x1100000 for the first one (seen)."""
     logical_offset: U64
-    """Where it lies in the volume, in bytes (seen)."""
+    """Offset of the extent in the volume, in bytes (seen)."""
     size: U64
-    """Bytes; 0x10000000 (seen)."""
+    """Bytes in the extent; 0x10000000 (seen)."""
     version: U32
     """Not known."""
     rest: Annotated[bytes, Bytes(91)]
-    """Entries are 128 bytes apart."""
+    """Rest of the entry, which has 128 bytes."""
 
 
 @record
 class FileSystemDescriptor(Record):
-    """The file system: at `FILE_SYSTEM_OFFSET` in the volume."""
+    """Descriptor of the file system, at `FILE_SYSTEM_OFFSET` in the volume."""
 
     magic: U32
     """`FILE_SYSTEM_MAGIC` (seen) or `LOCAL_FILE_SYSTEM_MAGIC`."""
     major_version: U32
-    """4: VMFS 3 (seen); 14: VMFS 5; 24: VMFS 6."""
+    """Major version: 4 for VMFS 3 (seen), 14 for VMFS 5, 24 for VMFS 6."""
     minor_version: U8
-    """What stands behind the dot of the version: 31 of 3.31 (seen)."""
+    """Minor version, behind the dot: 31 for 3.31 (seen)."""
     uuid: Annotated[bytes, Bytes(16)]
-    """Of the file system (seen)."""
+    """UUID of the file system (seen)."""
     flags: U32
-    """4 dense sub-blocks, 8 maintenance, 0x100 local, 0x400 shared, 0x800 OSDATA, 0x1000 vSAN; 2 (seen)."""
+    """Flags: 4 dense sub-blocks, 8 maintenance, 0x100 local, 0x400 shared, 0x800 OSDATA, 0x1000 vSAN; 2 (seen)."""
     label: Annotated[bytes, Bytes(128)]
-    """The datastore's name, in UTF-8, ended by NUL (seen)."""
+    """Name of the datastore, in UTF-8, ended by NUL (seen)."""
     disk_block_size: U32
-    """Bytes; 512 (seen)."""
+    """Bytes in a block of the disk; 512 (seen)."""
     file_block_size: U64
-    """Bytes; 1, 2, 4 or 8 MiB (0x100000 seen)."""
+    """Bytes in a file block: 1, 2, 4 or 8 MiB (0x100000 seen)."""
     created: U32
-    """Seconds since 1970 (seen)."""
+    """Time of creation, in seconds since 1970 (seen)."""
     snapshot_id: U32
-    """1 (seen)."""
+    """Identifier of the snapshot; 1 (seen)."""
     volume_uuid: Annotated[bytes, Bytes(16)]
-    """UUID of the LVM volume that holds it; another one than `LvmVolume.uuid` marks a copy (seen)."""
+    """UUID of the LVM volume that holds the file system; if it differs from `LvmVolume.uuid`, this is a copy (seen)."""
     volume_snapshot_id: U32
-    """Of that volume (seen)."""
+    """Identifier of that volume's snapshot (seen)."""
     volume_rest: Annotated[bytes, Bytes(12)]
     """Not known."""
     descriptor_group_offset: U32
     """Bytes from a resource file's start to its first cluster group; 0x10000 (seen)."""
     clusters_per_group: U32
-    """Of file descriptors; 32 (seen)."""
+    """Clusters of file descriptors in a cluster group; 32 (seen)."""
     sub_block_size: U32
-    """Bytes; 0x10000 (seen); 8 KiB of VMFS 5."""
+    """Bytes in a sub-block; 0x10000 (seen), 8 KiB in VMFS 5."""
     most_journal_slots: U32
-    """Journal slots of a transaction; 0 (seen)."""
+    """Largest number of journal slots of a transaction; 0 (seen)."""
     pb2_volume_address: U64
-    """Of VMFS 5 and later; 0 (seen)."""
+    """Address of PB2 in the volume, in VMFS 5 and later; 0 (seen)."""
     pb2_descriptor: U32
-    """Of VMFS 5 and later; 0 (seen)."""
+    """Descriptor of PB2, in VMFS 5 and later; 0 (seen)."""
     unknown_1: Annotated[bytes, Bytes(24)]
     """Not known."""
     sdd_volume_address: U64
-    """Of VMFS 5 and later; 0 (seen)."""
+    """Address of SDD in the volume, in VMFS 5 and later; 0 (seen)."""
     sdd_descriptor: U32
-    """Of VMFS 5 and later; 0 (seen)."""
+    """Descriptor of SDD, in VMFS 5 and later; 0 (seen)."""
     checksum_type: U8
-    """From here on of VMFS 6; zeros (seen)."""
+    """Kind of `checksum`; this field and all that follow are of VMFS 6, otherwise zeros (seen)."""
     unmap_priority: U16
-    """How eagerly freed blocks are given back to the storage."""
+    """Priority with which freed blocks are given back to the storage."""
     unknown_2: Annotated[bytes, Bytes(4)]
     """Not known."""
     generation: U64
-    """Counts changes."""
+    """Counter of changes."""
     checksum: Annotated[bytes, Bytes(16)]
-    """Of this descriptor."""
+    """Checksum of this descriptor."""
     physical_block_size: U32
     """Bytes in a block of the disk."""
     metadata_alignment: U32
-    """Bytes."""
+    """Alignment of metadata, in bytes."""
     large_block_shift: U16
-    """A large file block is the file block's size shifted by this."""
+    """Number of bits by which the size of a file block is shifted to give that of a large file block."""
     unknown_3: Annotated[bytes, Bytes(4)]
     """Not known."""
     pointer_block_shift: U16
-    """Of the pointers in a pointer block."""
+    """Shift for the pointers in a pointer block."""
     small_block_address_bits: U16
-    """Of a small file block's address."""
+    """Bits in the address of a small file block."""
     unknown_4: Annotated[bytes, Bytes(2)]
     """Not known."""
     zeroing_granularity: U32
     """Bytes that are zeroed at once."""
     journal_block_size: U32
-    """Bytes."""
+    """Bytes in a journal block."""
     unknown_5: Annotated[bytes, Bytes(8)]
     """Not known."""
     stamp_us: U64
-    """Microseconds since 1970."""
+    """Time in microseconds since 1970."""
     mac: Annotated[bytes, Bytes(6)]
-    """Of the host that made it."""
+    """MAC address of the host that made the file system."""
     unmap_method: U8
-    """How freed blocks are given back."""
+    """Method by which freed blocks are given back to the storage."""
 
 
 @record
 class Heartbeat(Record):
-    """A slot in which a host that uses the volume shows that it is alive.
+    """Slot in which a host that uses the volume shows that it is alive.
 
     VMFS 3 and 5: 2048 slots of 512 bytes (seen); VMFS 6: 1024 of `FileSystemDescriptor.metadata_alignment`, 4096.
     """
@@ -321,65 +322,65 @@ class Heartbeat(Record):
     state: U32
     """`HEARTBEAT_FREE` (seen) or `HEARTBEAT_ACTIVE`."""
     volume_address: U64
-    """Its own place in the volume, in bytes (seen)."""
+    """Offset of the slot itself in the volume, in bytes (seen)."""
     generation: U64
-    """Counts the slot's users."""
+    """Counter of the slot's users."""
     stamp_us: U64
-    """Microseconds since the host started."""
+    """Time in microseconds since the host started."""
     owner: Annotated[bytes, Bytes(16)]
-    """UUID of the host; zeros where it is free."""
+    """UUID of the host; zeros where the slot is free."""
     journal_block: U32
-    """The host's journal."""
+    """Block of the host's journal."""
     driver_major: U32
-    """Version of the host's VMFS driver."""
+    """Major version of the host's VMFS driver."""
     driver_minor: U8
-    """As `driver_major`."""
+    """Minor version of the host's VMFS driver."""
     lock_method: U8
-    """How it locks."""
+    """Method by which the host locks."""
     address: Annotated[bytes, Bytes(46)]
-    """The host's IP address, as text."""
+    """IP address of the host, as text."""
     journal_volume_address: U64
-    """Where the journal lies in the volume."""
+    """Address of the host's journal in the volume."""
 
 
 DESCRIPTORS_OFFSET: Final = 0x400000
-"""Where the file descriptors' resource file lies in a volume of blocks of 1 MiB (seen)."""
+"""Offset of the file descriptors' resource file in a volume with blocks of 1 MiB (seen)."""
 MOST_POINTERS_6: Final = 320
-"""Pointers in a descriptor of VMFS 6 whose metadata are aligned to 4 KiB.
+"""Pointers in a file descriptor of VMFS 6 with metadata aligned to 4 KiB.
 
-Of a larger alignment there is one for each 16 bytes of it, as dissect.vmfs reads them and VMkatz (MIT) says.
+With a larger alignment there is one for each 16 bytes of it, as dissect.vmfs reads them and VMkatz (MIT) says.
 """
 
 
 def descriptors_offset_6(alignment: int) -> int:
-    """Where they lie in VMFS 6 whose metadata are aligned to so many bytes: in the whole MiB behind the heartbeats.
+    """Offset of the file descriptors in VMFS 6 with metadata aligned to that many bytes: the MiB after heartbeats.
 
-    Of the usual alignment that is 0x700000, where vmfs6-tools reads it; dissect.vmfs and VMkatz (MIT) have all of them.
+    With the usual alignment it is 0x700000, where vmfs6-tools reads it; dissect.vmfs and VMkatz (MIT) have all others.
     """
     return -(-(HEARTBEAT_OFFSET + HEARTBEATS_6 * alignment) >> 20) << 20
 
 
 RESOURCE_FILE_SIGNATURE: Final = 0x72666D64
-"""`ResourceFileMetadata.signature` of VMFS 6: "rfmd", without which dissect.vmfs refuses one."""
+"""`ResourceFileMetadata.signature` of VMFS 6: "rfmd", without which dissect.vmfs refuses a resource file."""
 
 
 @record
 class ResourceFileMetadata(Record):
-    """What a resource file begins with: how its clusters and resources lie.
+    """Header of a resource file: layout of its clusters and resources.
 
-    Seen of file descriptors (.fdc.sf), file blocks (.fbb.sf), pointer blocks (.pbc.sf) and sub-blocks (.sbc.sf). A
+    Seen for file descriptors (.fdc.sf), file blocks (.fbb.sf), pointer blocks (.pbc.sf) and sub-blocks (.sbc.sf). A
     cluster ``c`` lies in group ``g = c // clusters_per_group``, which begins at ``cluster_group_offset + g *
     cluster_group_size`` with the headers of all its clusters; the resources follow.
     """
 
     resources_per_cluster: U32
-    """32 of file descriptors, 200 of file blocks, 16 of the others (seen)."""
+    """Resources in a cluster: 32 file descriptors, 200 file blocks, 16 of the others (seen)."""
     clusters_per_group: U32
-    """32, or 1024 where a group is all there is (seen)."""
+    """Clusters in a group: 32, or 1024 where there is only one group (seen)."""
     cluster_group_offset: U32
-    """Where the first group begins, in bytes; 0x10000 (seen)."""
+    """Bytes from the file's start to the first group; 0x10000 (seen)."""
     resource_size: U32
-    """Bytes; 0 of file blocks, which lie elsewhere (seen)."""
+    """Bytes in a resource; 0 for file blocks, which lie elsewhere (seen)."""
     cluster_group_size: U32
     """Bytes from one group to the next (seen)."""
     resource_count: U32
@@ -389,192 +390,193 @@ class ResourceFileMetadata(Record):
     resource_count_high: U32
     """Upper half of the number of resources."""
     signature: U32
-    """`RESOURCE_FILE_SIGNATURE`; from here on of VMFS 6."""
+    """`RESOURCE_FILE_SIGNATURE`; this field and all that follow are of VMFS 6."""
     version: U32
-    """Of this structure."""
+    """Version of this structure."""
     flags: U32
-    """2: it has a parent."""
+    """Flags; 2: the file has a parent."""
     unknown: Annotated[bytes, Bytes(8)]
     """Not known."""
     child_metadata_offset: U32
-    """Of a parent: where its child's metadata lies in the file. In VMFS 6 file blocks are the large ones' child."""
+    """In a parent, offset of its child's metadata in the file. In VMFS 6, file blocks are the child of large ones."""
     parent_resources_per_cluster: U32
-    """Geometry of the parent."""
+    """Resources in a cluster of the parent."""
     parent_clusters_per_group: U32
-    """Geometry of the parent."""
+    """Clusters in a group of the parent."""
     parent_cluster_group_offset: U32
-    """Geometry of the parent."""
+    """Offset of the first group of the parent."""
 
 
 @record
 class DiskLock(Record):
-    """The lock of a file or a cluster: who may change it."""
+    """Lock of a file or a cluster: the host that may change it."""
 
     type: U32
-    """0x10C00001 file descriptor (seen), 2 file blocks, 3 sub-blocks, 4 pointer blocks, 5 descriptors (seen), 6 PB2."""
+    """Kind: 0x10C00001 file descriptor (seen), 2 file blocks, 3 sub-blocks, 4 pointer blocks, 5 descriptors (seen),
+    6 PB2."""
     volume_address: U64
-    """Its own place in the volume, in bytes (seen)."""
+    """Offset of the lock itself in the volume, in bytes (seen)."""
     heartbeat_address: U64
-    """Of the holder."""
+    """Address of the holder's heartbeat."""
     heartbeat_generation: U64
-    """Of the holder."""
+    """Generation of the holder's heartbeat."""
     token: U64
-    """Counts changes."""
+    """Counter of changes."""
     mode: U32
-    """0 is unlocked."""
+    """Mode; 0 is unlocked."""
     owner: Annotated[bytes, Bytes(16)]
-    """UUID of the host that holds it."""
+    """UUID of the host that holds the lock."""
     modified: U64
-    """When."""
+    """Time of the last change of the lock."""
 
 
 @record
 class ClusterMetadata(Record):
-    """What follows a cluster's lock in VMFS 3 and 5; behind it a bitmap in which 1 is a free resource (seen)."""
+    """Structure after a cluster's lock in VMFS 3 and 5; a bitmap follows in which 1 is a free resource (seen)."""
 
     number: U32
-    """Of the cluster, from 0 (seen)."""
+    """Number of the cluster, from 0 (seen)."""
     resource_count: U32
-    """Resources in it (seen)."""
+    """Number of resources in the cluster (seen)."""
     free_count: U32
-    """Those that are free (seen)."""
+    """Number of free resources in the cluster (seen)."""
     next_free: U32
-    """Where to look for one."""
+    """Place at which to look for a free resource."""
 
 
 @record
 class FileMetadata(Record):
-    """A file, directory or other object: what follows the lock of its file descriptor."""
+    """Metadata of a file, directory or other object, after the lock in its file descriptor."""
 
     address: U32
-    """Of this file descriptor (seen)."""
+    """Address of this file descriptor (seen)."""
     generation: U32
-    """Counts the descriptor's users."""
+    """Counter of the descriptor's users."""
     links: U32
     """Number of names."""
     type: U32
-    """2 directory, 3 file, 4 symbolic link, 5 system file, 6 raw device mapping (seen: 2, 3, 5)."""
+    """Type: 2 directory, 3 file, 4 symbolic link, 5 system file, 6 raw device mapping (seen: 2, 3, 5)."""
     flags: U32
-    """Not known in full."""
+    """Flags, not all of them known."""
     size: U64
-    """Bytes."""
+    """Size of the object, in bytes."""
     block_size: U64
     """Bytes in each of its blocks."""
     block_count: U64
     """Number of blocks in use."""
     modified: U32
-    """Seconds since 1970."""
+    """Time of the last write, in seconds since 1970."""
     created: U32
-    """Seconds since 1970; the tools show it as Unix's ctime, but it is older than `modified` where both were seen."""
+    """Time of creation, in seconds since 1970; tools show it as Unix's ctime, but it is before `modified` (seen)."""
     accessed: U32
-    """Seconds since 1970."""
+    """Time of the last access, in seconds since 1970."""
     user: U32
-    """Owner."""
+    """Id of the owner."""
     group: U32
-    """Owner's group."""
+    """Id of the owner's group."""
     mode: U32
-    """As Unix has it."""
+    """Mode, as in Unix."""
     pointer_type: U32
-    """What its addresses are: 1 file blocks, 2 sub-blocks, 3 blocks of pointers, 5 secondary ones, 0x10D0 double
-    indirect, 0x10D1 the data itself. In VMFS 6 blocks of pointers are sub-blocks, and so are the addresses to them."""
+    """Kind of its addresses: 1 file blocks, 2 sub-blocks, 3 pointer blocks, 5 secondary pointer blocks, 0x10D0 double
+    indirect, 0x10D1 the data itself. In VMFS 6, pointer blocks are sub-blocks, and so are the addresses to them."""
     blocks_to_zero: U32
-    """Blocks that read as zeros whatever they hold."""
+    """Number of blocks that read as zeros whatever they hold."""
     copied_on_write: U32
-    """Blocks that are shared."""
+    """Number of blocks that are shared."""
 
 
 @record
 class FileMetadataExtension(Record):
-    """What follows `FileMetadata` in VMFS 5 and later; in VMFS 3 it means nothing."""
+    """Structure after `FileMetadata` in VMFS 5 and later; without meaning in VMFS 3."""
 
     unknown_1: Annotated[bytes, Bytes(12)]
     """Not known."""
     pointer_block_count: U32
-    """Blocks of pointers in use."""
+    """Number of pointer blocks in use."""
     unknown_2: Annotated[bytes, Bytes(4)]
     """Not known."""
     signature: U32
-    """0x66646D64, "fdmd"; from here on of VMFS 6."""
+    """0x66646D64, "fdmd"; this field and all that follow are of VMFS 6."""
     affinity: U32
-    """File descriptor near which it is kept."""
+    """File descriptor near which this one is kept."""
     zeroing_shift: U32
-    """What is zeroed at once is 1 << this bytes; ``vmkfstools -D`` prints it as tbzGranularityShift."""
+    """Binary logarithm of the bytes zeroed at once; ``vmkfstools -D`` prints it as tbzGranularityShift."""
     parent: U32
     """File descriptor of its directory."""
     last_small_block_cluster: U32
-    """Where its last small file block lies."""
+    """Cluster of the file's last small file block."""
     unknown_3: Annotated[bytes, Bytes(17)]
     """Not known."""
     block_offset_shift: U8
-    """Each pointer stands for 1 << this bytes of the file; so dissect.vmfs reads it, of VMFS 5, too."""
+    """Binary logarithm of the bytes of the file for each pointer, which dissect.vmfs also reads in VMFS 5."""
     unknown_4: U16
     """Not known."""
     large_block_count: U32
-    """Large file blocks in use."""
+    """Number of large file blocks in use."""
 
 
 DENSE_SUB_BLOCKS: Final = 4
-"""Of `FileSystemDescriptor.flags`: a pointer to a sub-block has two more bits for the resource."""
+"""Bit of `FileSystemDescriptor.flags`: a pointer to a sub-block has two more bits for the resource."""
 DISK_BLOCK: Final = 512
-"""Bytes of a lock, and of what follows it, in VMFS 3 and 5."""
+"""Bytes of a lock, and of the structure after it, in VMFS 3 and 5."""
 LOCK_IS_FREE: Final = 0
-"""`DiskLock.mode` of what nobody holds."""
+"""`DiskLock.mode` of a lock that nobody holds."""
 DIRECTORY_ENTRIES_OFFSET: Final = 0x10000
-"""Where the first block of entries of a hashed directory lies, in bytes from the directory's start."""
+"""Bytes from the start of a hashed directory to its first block of entries."""
 DIRECTORY_VERSIONS: Final = (0xF50001, 0xFDC001)
-"""What a hashed directory of VMFS 6 begins with."""
+"""Values of `DirectoryHeader.version`."""
 
 
 @record
 class DirectoryHeader(Record):
-    """What a hashed directory of VMFS 6 begins with; a table of hashes follows, and blocks 64 KiB from the start."""
+    """Header of a hashed directory of VMFS 6; a table of hashes follows, and blocks from 64 KiB on."""
 
     version: U32
     """One of `DIRECTORY_VERSIONS`."""
     entry_count: U32
-    """Entries."""
+    """Number of entries."""
     block_count: U32
-    """Blocks in use."""
+    """Number of blocks in use."""
     map_count: U32
-    """Blocks that are maps of blocks."""
+    """Number of blocks that are maps of blocks."""
     map_blocks: Annotated[bytes, Bytes(512)]
-    """Their numbers, four bytes each."""
+    """Numbers of those blocks, four bytes each."""
 
 
 @record
 class DirectoryBlockHeader(Record):
-    """What each block of a hashed directory of VMFS 6 begins with."""
+    """Header of each block of a hashed directory of VMFS 6."""
 
     version: U16
-    """Of this structure."""
+    """Version of this structure."""
     type: U16
-    """`DIRECTORY_BLOCK_ENTRIES`, 2 for links, or `DIRECTORY_BLOCK_MAP`."""
+    """Kind of block: `DIRECTORY_BLOCK_ENTRIES`, 2 for links, or `DIRECTORY_BLOCK_MAP`."""
     slots: U16
-    """Entries that the block has room for."""
+    """Number of entries that the block has room for."""
     free_count: U16
-    """Those that are free."""
+    """Number of free slots."""
     free_slots: Annotated[bytes, Bytes(56)]
-    """Bitmap: 1 is a free slot."""
+    """Bitmap of the slots, in which 1 is a free one."""
 
 
 @record
 class HashedDirectoryEntry(Record):
-    """An entry of a directory of VMFS 6."""
+    """Entry of a directory of VMFS 6."""
 
     type: U32
-    """As `FileMetadata.type`."""
+    """Type, as in `FileMetadata.type`."""
     address: U32
-    """Of its file descriptor; 0 for none."""
+    """Address of the file descriptor; 0 for none."""
     generation: U32
-    """Of its file descriptor."""
+    """Generation of the file descriptor."""
     hash_index: U16
-    """Its place in the table of hashes."""
+    """Place of the entry in the table of hashes."""
     link_hash: U16
-    """Next one with the same hash."""
+    """Next entry with the same hash."""
     offset: U64
-    """Its own place in the directory."""
+    """Place of the entry itself in the directory."""
     name: Annotated[bytes, Bytes(256)]
-    """In UTF-8, ended by NUL."""
+    """Name in UTF-8, ended by NUL."""
     unused: Annotated[bytes, Bytes(8)]
     """Not known."""
 
@@ -582,13 +584,13 @@ class HashedDirectoryEntry(Record):
 DIRECTORY_BLOCK_ENTRIES: Final = 1
 """`DirectoryBlockHeader.type` of a block of entries."""
 DIRECTORY_BLOCK_MAP: Final = 3
-"""`DirectoryBlockHeader.type` of a map: four bits for each block, of two in a byte the high ones for the first, whose
-lower two are its type, 0 of a free one. So vmfs6-tools and dissect.vmfs read it."""
+"""`DirectoryBlockHeader.type` of a map, which has four bits for each block, the high ones of a byte for the first of
+two blocks; the lower two bits are the block's type, 0 for a free one. vmfs6-tools and dissect.vmfs read it so."""
 
 
 @record
 class ScsiDiskId(Record):
-    """Which disk of the storage a raw device mapping stands for; as in `LvmDevice`."""
+    """Identifier of the disk that a raw device mapping stands for; fields as in `LvmDevice`."""
 
     disk_id_type: U8
     """Kind of `disk_id`."""
@@ -607,18 +609,18 @@ class ScsiDiskId(Record):
     revision: Annotated[bytes, Bytes(4)]
     """SCSI revision."""
     disk_id: Annotated[bytes, Bytes(44)]
-    """Such as a serial number, or as in `LvmDevice`; see `described_disk`."""
+    """Identifier such as a serial number, or as in `LvmDevice`; see `described_disk`."""
 
 
 @record
 class VmfsDirectoryEntry(Record):
-    """An entry of a directory of VMFS 3 and 5 (seen)."""
+    """Entry of a directory of VMFS 3 and 5 (seen)."""
 
     type: U32
-    """As `FileMetadata.type`."""
+    """Type, as in `FileMetadata.type`."""
     address: U32
-    """Of its file descriptor; 0 for none."""
+    """Address of the file descriptor; 0 for none."""
     generation: U32
-    """Of its file descriptor."""
+    """Generation of the file descriptor."""
     name: Annotated[bytes, Bytes(128)]
-    """In UTF-8, ended by NUL."""
+    """Name in UTF-8, ended by NUL."""

@@ -1,4 +1,4 @@
-"""What lies around the data of a zstd file.
+"""Structures around the data of a zstd file.
 
 Sources: RFC 8878, section 3.1 (frames, skippable frames); "Zstandard Seekable Format" in zstd's own repository,
 contrib/seekable_format/zstd_seekable_compression_format.md, version 0.1.0 (the seek table).
@@ -9,22 +9,22 @@ from __future__ import annotations
 from vmvisor_image.record import U8, U32, Record, record
 
 FRAME_MAGIC = 0xFD2FB528
-"""Begins each frame of data."""
+"""Magic at the start of each frame of data."""
 SKIPPABLE_MAGIC = 0x184D2A50
-"""Begins a skippable frame; its last four bits may be anything."""
+"""Magic at the start of a skippable frame; its lowest four bits may have any value."""
 SEEK_TABLE_MAGIC = 0x184D2A5E
-"""Begins the skippable frame of a seek table, the last one of a file."""
+"""Magic of the skippable frame with a seek table, the last frame of a file."""
 SEEKABLE_MAGIC = 0x8F92EAB1
-"""Ends a seek table."""
+"""Magic at the end of a seek table."""
 HAS_CHECKSUMS = 0x80
-"""In the seek table's descriptor: each entry has a checksum of its decoded data."""
+"""Bit of the seek table's descriptor: each entry has a checksum of its decoded data."""
 RESERVED_BITS = 0x7C
-"""In the seek table's descriptor: must be zero."""
+"""Bits of the seek table's descriptor that must be zero."""
 
 
 @record
 class SkippableFrameHeader(Record):
-    """What a skippable frame begins with."""
+    """Header at the start of a skippable frame."""
 
     magic: U32
     """`SKIPPABLE_MAGIC` to `SKIPPABLE_MAGIC` + 15."""
@@ -34,7 +34,7 @@ class SkippableFrameHeader(Record):
 
 @record
 class SeekTableEntry(Record):
-    """One frame's sizes."""
+    """Sizes of one frame."""
 
     compressed: U32
     """Bytes of the frame."""
@@ -44,19 +44,19 @@ class SeekTableEntry(Record):
 
 @record
 class CheckedSeekTableEntry(SeekTableEntry):
-    """One frame's sizes and checksum."""
+    """Sizes and checksum of one frame."""
 
     checksum: U32
-    """The lower half of the decoded data's XXH64."""
+    """Lower half of the decoded data's XXH64."""
 
 
 @record
 class SeekTableFooter(Record):
-    """What a seek table ends with."""
+    """Footer at the end of a seek table."""
 
     frames: U32
-    """Number of entries before this."""
+    """Number of entries before the footer."""
     descriptor: U8
-    """`HAS_CHECKSUMS` or 0; two bits are unused."""
+    """`HAS_CHECKSUMS` or 0; two further bits are unused."""
     magic: U32
     """`SEEKABLE_MAGIC`."""

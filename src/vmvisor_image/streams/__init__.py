@@ -1,4 +1,4 @@
-"""Runs of bytes: where they come from, views of a part of them, and the way from what a caller gives to one of them."""
+"""Runs of bytes: sources of them, views of a part of a source, and the opening of a caller's path, file or object."""
 
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.reading import read_up_to

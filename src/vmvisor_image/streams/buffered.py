@@ -20,18 +20,18 @@ from vmvisor_image.streams.source import COPY_CHUNK, ReadAt
 
 _BUFFER = 1 << 16
 _FURTHEST = (1 << 63) - 1
-"""The largest position, in bytes: what `io.BufferedReader` counts in."""
+"""Largest position, in bytes, that `io.BufferedReader` can count to."""
 _LONGEST_CHARACTER = 8
-"""Bytes of a character in any encoding, and more than that."""
+"""Bytes that are enough for a character in any encoding."""
 _READ_AHEAD = 128 << 20
-"""Bytes announced to a source that is read in order: as a source that decodes bounds its work by itself, in blocks of
-which one may be 46 MB of zeros, this is only so that it need not stop at such ones."""
+"""Bytes announced to a source that is read in order: as a decoding source limits its work by itself, this need only be
+large enough that it does not stop at a block of zeros, which may have 46 MB."""
 
 
 class ReadAtStream(io.RawIOBase):
     """A read-only raw stream with a cursor over a `ReadAt`; closing it leaves the source open.
 
-    What is healthy before damage is given first; the read that begins at the damage raises.
+    Healthy bytes before damage are given first; the read that begins at the damage raises.
     """
 
     mode = "rb"
@@ -43,32 +43,32 @@ class ReadAtStream(io.RawIOBase):
         self._position = 0
         self._last_end = -1
         self._defers = False
-        """Whether `readinto` gives 0 bytes where it would raise, for a `BufferedStream`, which looks at `failure`."""
+        """Whether `readinto` gives 0 bytes instead of raising, for a `BufferedStream`, which checks `failure`."""
         self.failure: VmvisorImageError | None = None
-        """What the last `readinto` did not raise."""
+        """Error that the last `readinto` did not raise; None where there was none."""
 
     def readable(self) -> bool:
-        """True, while it is open."""
+        """True, while the stream is open."""
         self._check_open()
         return True
 
     def seekable(self) -> bool:
-        """True, while it is open."""
+        """True, while the stream is open."""
         self._check_open()
         return True
 
     def writable(self) -> bool:
-        """False, while it is open."""
+        """False, while the stream is open."""
         self._check_open()
         return False
 
     def write(self, data: object) -> NoReturn:  # noqa: ARG002  # io's signature
-        """Refuse, as any stream that is not open for writing."""
+        """Raise, as any stream that is not open for writing."""
         self._check_open()
         raise io.UnsupportedOperation("write")
 
     def tell(self) -> int:
-        """Position in bytes from the start."""
+        """Position of the cursor, in bytes from the start."""
         self._check_open()
         return self._position
 
@@ -76,7 +76,7 @@ class ReadAtStream(io.RawIOBase):
         """Move the cursor, also past the end, where there is nothing to read; `SEEK_END` needs the source's size.
 
         Raises:
-            InvalidArgument: The position is before the start, or past what 63 bits count; the cursor stays.
+            InvalidArgument: The position is negative, or has more than 63 bits; the cursor stays where it is.
         """
         self._check_open()
         offset, whence = operator.index(offset), operator.index(whence)
@@ -93,14 +93,14 @@ class ReadAtStream(io.RawIOBase):
         return self._position
 
     def read(self, size: SupportsIndex | None = -1, /) -> bytes:
-        """See `io.RawIOBase.read`; None is for all there is, as of a file."""
+        """See `io.RawIOBase.read`; a size of None means all bytes up to the end, as with a file."""
         return super().read(-1 if size is None else operator.index(size)) or b""
 
     def readinto(self, buffer: object) -> int:
-        """Fill `buffer` as far as the source goes, or up to damage; 0 at the source's end.
+        """Fill `buffer` up to the source's end or to damage; returns the number of bytes, 0 at the end.
 
         Raises:
-            CorruptImage: The source is damaged where the cursor is.
+            CorruptImage: The source is damaged at the cursor.
         """
         self._check_open()
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed hides the buffer protocol here
@@ -112,16 +112,16 @@ class ReadAtStream(io.RawIOBase):
         except (CorruptImage, SourceError) as error:
             if not self._defers:
                 raise
-            self.failure = error.with_traceback(None)  # which holds the data
+            self.failure = error.with_traceback(None)  # a traceback would keep the data in memory
             return 0
         view[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        """Everything from the cursor to the end.
+        """All bytes from the cursor to the end.
 
         Raises:
-            CorruptImage: Some of it is damaged; the cursor stays where it is.
+            CorruptImage: Some of them are damaged; the cursor stays where it is.
         """
         self._check_open()
         start = self._position
@@ -135,7 +135,7 @@ class ReadAtStream(io.RawIOBase):
         raise TypeError(f"a {type(self).__name__} can't be pickled or copied; what it reads from can, if it has a path")
 
     def healthy_ahead(self, most: int) -> int | None:
-        """How many bytes are healthy before damage, where that is within `most` bytes of the cursor; else None."""
+        """Number of healthy bytes from the cursor to damage within `most` bytes of it; None without damage there."""
         count = 0
         try:
             count = len(read_healthy(self._source, self._position, most))
@@ -159,10 +159,10 @@ class ReadAtStream(io.RawIOBase):
 
 
 class BufferedStream(io.BufferedReader):
-    """A buffered stream over a `ReadAt`: what is healthy before damage first, the error at the next read.
+    """A buffered stream over a `ReadAt`: healthy bytes before damage come first, and the next read raises.
 
-    A read without a size is for all there is: it raises where some of that is damaged, and moves nothing.
-    `io.BufferedReader` itself forgets what it has read where a later part of the same read fails.
+    A read without a size reads up to the end: it raises where any of that is damaged, and does not move the cursor.
+    `io.BufferedReader` itself loses the bytes that it has read where a later part of the same read fails.
     """
 
     raw: ReadAtStream
@@ -172,14 +172,14 @@ class BufferedStream(io.BufferedReader):
         self.raw._defers = True
 
     def detach(self) -> ReadAtStream:
-        """The raw stream, which this one is of no more use for."""
+        """Raw stream, separated from this one, which can't be used any more."""
         raw = self.raw
         super().detach()
         raw._defers = False
         return raw
 
     def writable(self) -> bool:
-        """False, while it is open, as of `io.BytesIO`; `io.BufferedReader` says it of a closed one, too."""
+        """False, while the stream is open, as with `io.BytesIO`; `io.BufferedReader` also gives it when closed."""
         return self.raw.writable()
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -215,7 +215,7 @@ class BufferedStream(io.BufferedReader):
         return super().readinto1(buffer) or len(self._nothing(memoryview(buffer).nbytes))
 
     def _nothing(self, size: int | None) -> bytes:
-        """No bytes, where that is the end and not damage."""
+        """No bytes at the source's end; raises the deferred error where there is damage instead."""
         failure = self.raw.failure
         if size == 0 or failure is None:
             return b""
@@ -223,14 +223,14 @@ class BufferedStream(io.BufferedReader):
 
 
 class _TextSource(BufferedStream):
-    """What a `TextStream` reads: damage looks like the end to it."""
+    """Byte stream below a `TextStream`, to which damage looks like the end."""
 
     def __init__(self, source: ReadAt, name: str | None, encoding: str) -> None:
         super().__init__(source, name)
         self._encoding = encoding
 
     def read1(self, size: int = -1, /) -> bytes:
-        """The next bytes; before damage without the part of a character that is cut there."""
+        """Next bytes; directly before damage, without a character that the damage cuts."""
         data = io.BufferedReader.read1(self, size)
         if data and self.tell() == self.raw.tell():
             ahead = self.raw.healthy_ahead(_LONGEST_CHARACTER)
@@ -243,7 +243,7 @@ class _TextSource(BufferedStream):
 
 
 class TextStream(io.TextIOWrapper):
-    """Text over a `ReadAt`: what is healthy before damage first, the error at the next read, as `BufferedStream`."""
+    """Text over a `ReadAt`: healthy text before damage comes first, and the next read raises; see `BufferedStream`."""
 
     mode = "r"
 
@@ -267,5 +267,5 @@ class TextStream(io.TextIOWrapper):
 
 
 def open_stream(source: ReadAt, name: str | None = None) -> BufferedStream:
-    """A buffered, seekable, read-only binary stream over `source`, with a cursor of its own; `name` is its own."""
+    """A buffered, seekable, read-only binary stream over `source`, with its own cursor; `name` is the stream's name."""
     return BufferedStream(source, name)

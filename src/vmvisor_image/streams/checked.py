@@ -1,4 +1,4 @@
-"""Sources of others: whatever has the two members of `ReadAt`, with its answers checked."""
+"""Sources made by others: any object with the two members of `ReadAt`, whose results are checked."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from vmvisor_image.streams.source import ReadAt, Source, check_range
 
 
 def as_source(given: ReadAt) -> Source:
-    """`given` where it is a `Source`, which is trusted; anything else in a `CheckedSource`."""
+    """`given` itself where it is a `Source`, which is trusted; any other object in a `CheckedSource`."""
     return given if isinstance(given, Source) else CheckedSource(given)
 
 
 class CheckedSource(Source):
-    """A source of someone else's: what it gives is what was asked for, or an error.
+    """A source made by others, which gives exactly the requested bytes or an error.
 
-    It need have only the two members of `ReadAt`; what else it has of `Source` is asked of it, and nothing but its
-    bytes is needed.
+    It needs only the two members of `ReadAt`; other members of `Source` are used where it has them.
     """
 
     def __init__(self, source: ReadAt) -> None:
-        """Take the source, which stays open."""
+        """Take the source, which `close` leaves open."""
         self._source = source
 
     @property
@@ -42,7 +41,7 @@ class CheckedSource(Source):
         """See `ReadAt.read_at`.
 
         Raises:
-            SourceError: It gives something else than so many bytes.
+            SourceError: The source gives something other than that many bytes.
         """
         check_deadline()
         data: object = self._source.read_at(offset, length)
@@ -54,7 +53,7 @@ class CheckedSource(Source):
         """See `Source.read_up_to`.
 
         Raises:
-            SourceError: It gives something else than bytes, or more of them.
+            SourceError: The source gives something other than bytes, or more of them than requested.
         """
         reader = self._told("read_up_to")
         if reader is None:
@@ -119,7 +118,7 @@ class CheckedSource(Source):
         return found
 
     def _told(self, name: str, default: Any = None) -> Any:
-        """A member of `Source` that the source may have; this is the one place where it is looked for."""
+        """Member of `Source` that the source may have; all of them are looked up here."""
         return getattr(self._source, name, default)
 
     def __reduce__(self) -> tuple[type[CheckedSource], tuple[ReadAt]]:

@@ -1,4 +1,4 @@
-"""Telling whether a source is still the one that something was derived from, without reading all of it."""
+"""Fingerprint of a source: whether it is still the one that something was derived from, without reading all of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LOOKED_AT = 1 << 16
 def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
     """32 bytes that differ when the size, the first or last 64 KiB, the modification time or version of a source do.
 
-    Of a member of a container they differ when those of the container do, too.
+    For a member of a container, they also differ when the fingerprint of the container does.
 
     Args:
         source: The source.
-        exact: They also differ for a file that was replaced by another one of the same modification time. A copy, or
+        exact: Whether they also differ for a file that was replaced by one of the same modification time. A copy, or
             the same file under another name, is then another source.
     """
     digest = hashlib.sha256()
@@ -36,9 +36,9 @@ def fingerprint(source: ReadAt, *, exact: bool = False) -> bytes:
 
 
 def is_identified(source: ReadAt) -> bool:
-    """Whether a source, or the container it is a member of, has a time or version.
+    """Whether a source has a modification time or version; for a member of a container, whether the container has.
 
-    Of any other one the fingerprint is the same when only its middle changes.
+    Without them, the fingerprint stays the same when only the middle of the source changes.
     """
     source = as_source(source)
     known = source if source.container is None else source.container

@@ -1,4 +1,4 @@
-"""What the formats of virtual disks have in common: a table says where each run of the disk's bytes lies."""
+"""Common base of the virtual disk formats: tables give the place of each run of the disk's bytes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
-"""4 MiB of tables."""
+"""Pages of tables that are kept: 4 MiB."""
 _CACHE_BYTES: Final = 16 << 20
-"""Decoded clusters that are kept; the last one always is."""
+"""Bytes of decoded clusters that are kept; the last cluster always is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where the bytes of a virtual disk from some place on lie."""
+    """Place of consecutive bytes of a virtual disk."""
 
     length: int
-    """How many of them, at least 1."""
+    """Number of bytes, at least 1."""
     start: int | None = None
-    """First byte in the source; None for zeros, unless it is packed."""
+    """First byte in the source; None for compressed data, and for zeros."""
     packed: Packed | None = None
-    """What they are in compressed form."""
+    """Compressed cluster that holds the bytes; None where they are not compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A compressed cluster, and which of its bytes begin a run."""
+    """A compressed cluster, and the place in it where a run begins."""
 
     start: int
-    """First byte in the source, by which it is known."""
+    """First byte in the source, which identifies the cluster."""
     decode: Callable[[], bytes]
     skip: int
     """Bytes of the decoded cluster before the run."""
@@ -47,7 +47,7 @@ class MappedDisk(Source):
     """A virtual disk as a `ReadAt`; any number of threads may read."""
 
     size: int = 0
-    """Bytes of the disk."""
+    """Size of the disk, in bytes."""
 
     def __init__(
         self,
@@ -61,26 +61,26 @@ class MappedDisk(Source):
 
         Args:
             kind: The format's name, for messages.
-            source: What the runs lie in.
-            size: Bytes of the disk.
-            locate: Gives the run that begins at an offset of the disk, and may pass its end. It raises CorruptImage
-                where a table is damaged.
-            problems: What was found damaged when it was opened; `locate` may add to it.
+            source: The file that the runs lie in.
+            size: Size of the disk, in bytes.
+            locate: Function that gives the run beginning at an offset of the disk, which may pass the disk's end. It
+                raises CorruptImage where a table is damaged.
+            problems: Damage found when the disk was opened; `locate` may add to it.
         """
         self._kind = kind
         self._source = as_source(source)
         self.size = size
         self.locate = locate
-        """Gives the run that begins at an offset."""
+        """Function that gives the run beginning at an offset of the disk."""
         self._problems = problems
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
-        """Compressed clusters decoded so far, those decoded again included."""
+        """Compressed clusters decoded so far, including those decoded again."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged when it was opened, and in the tables for what was read since."""
+        """Damage found when the disk was opened, and in the tables that were read since."""
         return () if self._problems is None else self._problems.found
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -107,16 +107,16 @@ class MappedDisk(Source):
             length -= count
         return found[0] if len(found) == 1 else b"".join(found)
 
-    # No prefetch: where the runs that follow lie is known only by reading tables, which a hint should not.
+    # No prefetch: the place of the following runs is known only by reading tables, which a hint should not do.
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `Source.skip_zeros`: what the tables have no data for, and the zeros of the source itself."""
+        """See `Source.skip_zeros`: ranges without data in the tables, and the zeros of the source itself."""
         end = min(end, self.size)
         while offset < end:
             try:
                 run = self.locate(offset)
             except CorruptImage:
-                return offset  # reading it says what is wrong
+                return offset  # reading it reports what is wrong
             if run.packed is not None:
                 return offset
             count = min(run.length, end - offset)
@@ -140,7 +140,7 @@ class MappedDisk(Source):
 
 
 class Tables:
-    """Numbers in tables of any size, of which the pages that were used last are kept."""
+    """Reader of numbers in tables of any size; it keeps the pages that were used last."""
 
     def __init__(self, kind: str, source: ReadAt, byte_order: Literal["little", "big"]) -> None:
         """Read numbers of `source`; `kind` is the format's name, for messages."""
@@ -150,10 +150,10 @@ class Tables:
         self._pages: LruCache[int, bytes] = LruCache(_MOST_PAGES)
 
     def number(self, offset: int, width: int, table: str) -> int:
-        """The number of `width` bytes at `offset`, which is a multiple of them.
+        """Number of `width` bytes at `offset`, which is a multiple of `width`.
 
         Raises:
-            CorruptImage: The source ends before it.
+            CorruptImage: The source ends before the end of the number.
         """
         page, within = divmod(offset, _PAGE)
         data = self._page(page)[within : within + width]

@@ -1,4 +1,4 @@
-"""What a function may be given as a source, and the one way in which it is opened."""
+"""Types that functions accept as a source, and the one function that opens them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSou
 from vmvisor_image.streams.urls import is_url
 
 SourceLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ReadAt
-"""What every function takes that takes a source: a path or URL, the bytes themselves, a seekable binary file object, or
-any `ReadAt`, such as a `File` of an image. What is opened for it is closed with what was made of it; what the caller
-opened stays open."""
+"""A source as every function accepts it: a path or URL, the bytes themselves, a seekable binary file object, or any
+`ReadAt`, such as a `File` of an image. A file that is opened for a path or URL is closed with the object made from it;
+objects that the caller opened stay open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +26,43 @@ class OpenedSource(Closing):
 
     source: Source
     name: str | None = None
-    """Its file's name, without the folder; None for what has none."""
+    """Name of the source's file, without its directory; None for a source without a name."""
     is_own: bool = False
-    """Whether it was opened here, and is closed by `close`."""
+    """Whether the source was opened here, so that `close` closes it."""
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the source, where it was opened here."""
         if self.is_own:
             self.source.close()
 
 
 def path_of(source: object) -> str | None:
-    """The path or URL that a source is; None of anything else."""
-    # Files of images are asked about first: they have an `__fspath__`, which refuses.
+    """Path or URL that was given as a source; None for anything else."""
+    # Files of images are checked for first: they have an `__fspath__`, which raises.
     if hasattr(source, "read_at") or not isinstance(source, str | os.PathLike):
         return None
     return os.fspath(source)
 
 
 def is_source(given: object) -> TypeGuard[SourceLike]:
-    """Whether something is one source, and not several."""
+    """Whether an object is one source, rather than several of them."""
     if isinstance(given, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(given, "read_at"):
         return True
     return hasattr(given, "read")
 
 
 def open_source(given: SourceLike, storage_options: Mapping[str, Any] | None = None) -> OpenedSource:
-    """The bytes of a source as they are, with nothing taken off.
+    """Source opened as it is, with no layer taken off.
 
     Args:
         given: See `SourceLike`.
-        storage_options: What `fsspec.open` takes beside a URL; a path with any is a URL.
+        storage_options: Arguments of `fsspec.open` in addition to a URL; a path given with them is taken as a URL.
 
     Raises:
         OSError: The file can't be opened.
-        RemoteError: What the URL leads to can't be read.
-        DependencyMissing: The source is a URL, and fsspec or what it needs for it is not installed.
-        InvalidArgument: It is none of these.
+        RemoteError: The object at the URL can't be read.
+        DependencyMissing: The source is a URL, and fsspec, or a package that fsspec needs for it, is not installed.
+        InvalidArgument: `given` is not a source.
     """
     path = path_of(given)
     if path is not None:

@@ -1,4 +1,4 @@
-"""Sources that come out of a pipe: copied to a temporary file, and read from there like any file."""
+"""Sources that are pipes: copied to a temporary file, and read from there like any file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from vmvisor_image.streams.sources import FileObjectSource, descriptor_of, is_pi
 _Given = TypeVar("_Given")
 _CHUNK: Final = 1 << 20
 _PATIENCE: Final = 0.2
-"""Seconds after which a pipe that gives nothing is asked again, so that limits and Ctrl-C are heard."""
+"""Seconds between checks of a pipe that gives nothing, so that limits and Ctrl-C take effect."""
 
 
 class PipeSource(Source):
-    """What comes out of a pipe, as a `ReadAt`: all of it is copied to a temporary file when it is first asked for.
+    """The data of a pipe, as a `ReadAt`: all of it is copied to a temporary file at the first access.
 
-    Neither the beginning nor the end of an image can be told without both, and a pipe gives each byte once. The file
-    has no name, lies in Python's `tempfile.gettempdir`, and takes the room of what comes, which is not decoded.
+    An image is read at its beginning and at its end, and a pipe gives each byte once. The temporary file has no name,
+    lies in Python's `tempfile.gettempdir`, and takes as much room as the data of the pipe, which is not decoded.
     """
 
     def __init__(self, pipe: str | os.PathLike[str] | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -37,10 +37,10 @@ class PipeSource(Source):
         Args:
             pipe: A binary file object that is read to its end and left open, or the path of a descriptor that is open:
                 ``/dev/stdin``, ``/dev/fd/3``.
-            limits: No more than its `decoded_bytes` are taken.
+            limits: Limits of which `decoded_bytes` is the most that is taken from the pipe.
 
         Raises:
-            InvalidArgument: It is neither.
+            InvalidArgument: `pipe` is neither of these.
         """
         self._descriptor = descriptor_of(pipe)
         if self._descriptor is None and not hasattr(pipe, "read"):
@@ -51,7 +51,7 @@ class PipeSource(Source):
         self._stack = contextlib.ExitStack()
         self._kept: FileObjectSource | None = None
         self._failure: Exception | None = None
-        """What ended the copy: what has come is lost."""
+        """Error that ended the copy: the bytes read until then are lost."""
 
     @property
     def size(self) -> int:
@@ -63,13 +63,13 @@ class PipeSource(Source):
 
         Raises:
             SourceError: The pipe can't be read.
-            DestinationFull: There is no room for what comes out of it.
-            LimitExceeded: Too much comes, or it takes too long.
+            DestinationFull: There is no room for the data of the pipe.
+            LimitExceeded: The pipe gives too much, or takes too long.
         """
         return self._copied().read_at(offset, length)
 
     def close(self) -> None:
-        """Remove the temporary file; a file object of the caller's stays open, later reads raise `ClosedError`."""
+        """Remove the temporary file; the caller's file object stays open, later reads raise `ClosedError`."""
         with self._lock:
             self._failure = ClosedError("pipe: read after close")
             self._kept = None
@@ -94,7 +94,7 @@ class PipeSource(Source):
 
     def _copy(self) -> FileObjectSource:
         file = self._stack.enter_context(tempfile.TemporaryFile(prefix="vmvisor-image-"))  # noqa: SIM115  # it is one
-        # Not of the caller's objects: what they have in a buffer, their descriptor does not tell of.
+        # Not for the caller's objects: their descriptor gives no sign of data in their buffer.
         waits = self._descriptor is not None and is_pipe(self._pipe) and sys.platform != "win32"
         with self._opened() as pipe:
             count = 0
@@ -116,7 +116,7 @@ class PipeSource(Source):
 
 @contextlib.contextmanager
 def taking_pipes(source: _Given, limits: Limits | None = None) -> Iterator[_Given | PipeSource]:
-    """A `PipeSource` until the end of the block where `source` is a pipe that is open already; else `source` itself."""
+    """Block with a `PipeSource` where `source` is a pipe that is already open, and otherwise with `source` itself."""
     if not is_pipe(source):
         yield source
         return
@@ -125,13 +125,13 @@ def taking_pipes(source: _Given, limits: Limits | None = None) -> Iterator[_Give
 
 
 def _next(pipe: BinaryIO, *, waits: bool) -> bytes:
-    """What comes next, nothing at the end; with `waits` the operation's time is looked at while nothing comes."""
+    """Next bytes, none at the end; with `waits`, the operation's deadline is checked while the pipe gives nothing."""
     check_deadline()
     try:
         if waits:
             _wait(pipe)
         data: Any = pipe.read(_CHUNK)
-        while data is None and waits:  # another process took what there was
+        while data is None and waits:  # another process took the data
             _wait(pipe)
             data = pipe.read(_CHUNK)
     except OSError as error:

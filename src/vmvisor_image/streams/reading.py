@@ -1,4 +1,4 @@
-"""Reading any `ReadAt`: up to its end or up to damage, past zeros, and what it tells of itself."""
+"""Functions that read any `ReadAt`: up to its end or up to damage, past zeros, and its meter and size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ZEROS = bytes(COPY_CHUNK)
 
 
 def meter_of(source: object) -> Meter:
-    """The meter of a source: that of the image it belongs to, else a new one with the usual limits."""
+    """Meter of the image that a source belongs to, or a new one with the default limits."""
     found = as_source(cast("ReadAt", source)).meter if hasattr(source, "read_at") else None
     return Meter() if found is None else found
 
 
 def prefetch(source: ReadAt, offset: int, length: int) -> None:
-    """Announce to `source` that a range will be read soon; only a hint, and most sources ignore it.
+    """Announce to `source` that a range will be read soon; this is only a hint, and most sources ignore it.
 
     Layers that decode (bzip2) work ahead up to the end of the range and no further.
     """
@@ -35,26 +35,25 @@ def prefetch(source: ReadAt, offset: int, length: int) -> None:
 def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
     """At most `length` bytes from `offset`; fewer only where the source ends.
 
-    Unlike `ReadAt.read_at` this needs no size beforehand, which a compressed source would have to decode to
-    its end to find.
+    Unlike `ReadAt.read_at`, this needs no size beforehand, which a compressed source finds only by decoding to its end.
     """
     return (source if isinstance(source, Source) else CheckedSource(source)).read_up_to(offset, length)
 
 
 def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
-    """The bytes from `offset` up to damage, at most `length`; fewer only there, and where the source ends.
+    """At most `length` bytes from `offset`; fewer only before damage, and where the source ends.
 
     Raises:
         CorruptImage: The source is damaged at `offset` itself.
-        SourceError: It can't be read there.
+        SourceError: The source can't be read at `offset`.
     """
     try:
         return read_up_to(source, offset, length)
-    except (RemoteError, SourceChanged):  # not a place in the data: nothing is asked again
+    except (RemoteError, SourceChanged):  # not damage at one place: trying again does not help
         raise
     except (CorruptImage, SourceError):
         parts: list[bytes] = []
-        while length > 1:  # the damage lies in so many bytes from `offset`
+        while length > 1:  # the damage lies within `length` bytes from `offset`
             half = length // 2
             try:
                 parts.append(read_up_to(source, offset, half))
@@ -68,23 +67,23 @@ def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
 
 
 def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
-    """From where on `source` may hold anything but zeros: `offset`, or a later byte up to `end`, found without reading.
+    """Offset of the first byte from `offset` up to `end` that may not be zero, found without reading; `end` for none.
 
-    Sparse files and bzip2 sources know where nothing but zeros is; of any other one it is `offset`.
+    Sparse files and bzip2 sources know their runs of zeros; for any other source it is `offset`.
     """
     if offset >= end:
         return offset
     found = (source if isinstance(source, Source) else CheckedSource(source)).skip_zeros(offset, end)
-    if found <= offset:  # behind its own end a source may name an earlier byte
+    if found <= offset:  # past its own end, a source may give an earlier byte
         return offset
     return min(found, end)
 
 
 def find_data(source: ReadAt, offset: int, end: int) -> int | None:
-    """The first byte from `offset` up to `end` (exclusive) that is not zero; None where all are.
+    """Offset of the first byte from `offset` up to `end` (exclusive) that is not zero; None where all are zeros.
 
     Raises:
-        CorruptImage: The source is damaged there.
+        CorruptImage: The source is damaged in that range.
         TruncatedImage: The source ends before `end`.
     """
     while (offset := skip_zeros(source, offset, end)) < end:
@@ -96,5 +95,5 @@ def find_data(source: ReadAt, offset: int, end: int) -> int | None:
 
 
 def knows_size(source: ReadAt) -> bool:
-    """Whether the size of a source can be had without decoding it; see `Source.size_is_known`."""
+    """Whether the size of a source is known without decoding; see `Source.size_is_known`."""
     return as_source(source).size_is_known

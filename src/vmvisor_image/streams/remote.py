@@ -1,7 +1,7 @@
-"""Sources behind a URL, read through fsspec: only the ranges that are needed, in few requests.
+"""Sources at a URL, read through fsspec: only the ranges that are needed, in few requests.
 
-fsspec is optional and is imported when the first URL is opened. What fsspec has as a local file anyway (``file://``,
-``simplecache::``, ``filecache::``) is read as one.
+fsspec is optional and is imported when the first URL is opened. An object that fsspec has as a local file anyway
+(``file://``, ``simplecache::``, ``filecache::``) is read as one.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from vmvisor_image.streams.views import KeptBeside
 CHUNK: Final = 1 << 16
 """Bytes that are requested, kept and dropped together; requests start and end at multiples of it."""
 MOST_AHEAD: Final = 1 << 22
-"""Bytes of a request past what is needed, at most."""
+"""Most bytes of a request past the needed ones."""
 LARGEST_REQUEST: Final = 1 << 24
-"""Bytes of one request: more are read by several, so that none takes so long that it times out."""
+"""Most bytes of one request: longer ranges take several, so that none takes so long that it times out."""
 CACHE_BYTES: Final = 1 << 25
-"""Bytes that are kept of one source."""
+"""Bytes that are kept for each source."""
 _VALIDATORS: Final = ("ETag", "Last-Modified")
-"""Headers that tell an object from what it was before, the surer one first (RFC 9110, 8.8)."""
+"""Headers that distinguish versions of an object, the more reliable one first (RFC 9110, 8.8)."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:([0-9]{1,19})|\*)", re.IGNORECASE)
-"""RFC 9110, 14.4."""
+"""Value of the header Content-Range (RFC 9110, 14.4)."""
 _NOTHING_AHEAD: Final = (0, 0)
 _HASHED: Final = 1 << 20
 
@@ -55,32 +55,32 @@ _HASHED: Final = 1 << 20
 class RemoteSource(Source):
     """One object of an fsspec file system as a `ReadAt`; any number of threads may read.
 
-    Chunks are kept, the least recently used dropped first. Where reading goes on at the end of what was requested last,
-    more is requested than is needed: up to the end of what `prefetch` announced and no further, else twice as much each
-    time; at most `MOST_AHEAD`.
+    Chunks are kept, and the least recently used dropped first. Where reading continues at the end of the last request,
+    the next one asks for more than is needed: up to the end of the range announced by `prefetch` and no further, or
+    without one twice as much each time; at most `MOST_AHEAD`.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None) -> None:
         """Ask for the object's size and version.
 
         Args:
-            url: Any URL that fsspec takes, chained ones too.
-            options: What `fsspec.open` takes beside it, such as credentials; ``protocol`` overrides the URL's own.
-            neighbour: Name of an object beside the one that `url` leads to, which is meant instead.
+            url: Any URL that fsspec takes, including chained ones.
+            options: Further arguments of `fsspec.open`, such as credentials; ``protocol`` overrides the URL's own.
+            neighbour: Name of an object beside the one at `url`, to be opened instead of it.
 
         Raises:
-            DependencyMissing: fsspec, or what it needs for this protocol, is not installed.
+            DependencyMissing: fsspec, or a package that it needs for this protocol, is not installed.
             InvalidArgument: The protocol is not known.
             FileNotFoundError: There is no such object.
-            IsADirectoryError: It is a folder.
-            RemoteError: It can't be reached, or its size is not told.
+            IsADirectoryError: The object is a directory.
+            RemoteError: The object can't be reached, or its size is not reported.
         """
         self.url = url
         self._options = dict(options or {})
         self._neighbour = neighbour
         fs, self.path = resolve(url, self._options, neighbour)
         self._opened_fs: Any = fs
-        # fsspec's own client for browsers has no sessions, and is read as any other file system.
+        # fsspec's own client for browsers has no sessions, and is read like any other file system.
         self._is_http = "http" in protocols(fs) and hasattr(fs, "set_session")
         self._address = address_of(fs, url if neighbour is None else self.path)
         info = tried(self._info, asks_to_wait)
@@ -88,7 +88,7 @@ class RemoteSource(Source):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address)
         size = info.get("size")
         if not isinstance(size, int) or size < 0:
-            raise RemoteError(f"{self._address}: the server does not tell its size; {self._whole}")
+            raise RemoteError(f"{self._address}: the server does not report its size; {self._whole}")
         if info.get("partial") is False:
             raise self._without_ranges()
         self._size = size
@@ -97,16 +97,16 @@ class RemoteSource(Source):
         # RFC 9110, 13.1.1: If-Match compares strongly, so that a weak validator never matches.
         self._strong_etag = etag if self._is_http and isinstance(etag, str) and etag.startswith('"') else None
         self._validators = _validators(info)
-        """What the server said of the object's version, against which each answer is held."""
+        """Version of the object as the server reported it, by header; each answer is compared with it."""
         self._chunks: LruCache[int, bytes] = LruCache(CACHE_BYTES, len)
         self._next = -1
-        """Chunk behind the last request."""
+        """Number of the chunk behind the last request."""
         self._ahead = 0
-        """Chunks that the last request asked for past what was needed."""
+        """Chunks that the last request asked for past the needed ones."""
         self._announced = _NOTHING_AHEAD
         self._closed = False
         self._requesting = threading.Lock()
-        """Held during a request, so that two threads do not request the same."""
+        """Lock held during a request, so that two threads do not request the same."""
         restart_in_child(self)
 
     @property
@@ -116,17 +116,17 @@ class RemoteSource(Source):
 
     @property
     def name(self) -> str:
-        """The last component of its path."""
+        """Last component of the object's path."""
         return name_of(self._fs, self.path)
 
     @property
     def version(self) -> str | None:
-        """What the file system says that differs when the content does, such as an ETag; None where it says nothing."""
+        """Text from the file system that differs when the content does, such as an ETag; None where there is none."""
         return self._version
 
     @property
     def kept_beside(self) -> str:
-        """See `FileSource.kept_beside`; a URL, so that things are kept in the user's cache folder."""
+        """See `Source.kept_beside`; a URL, so that data is kept in the user's cache directory."""
         return self._address
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -134,7 +134,7 @@ class RemoteSource(Source):
 
         Raises:
             RemoteError: The range could not be read.
-            SourceChanged: The object is another one by now.
+            SourceChanged: The object has changed since it was opened.
         """
         check_range(offset, length)
         if offset + length > self._size:
@@ -160,14 +160,14 @@ class RemoteSource(Source):
         self._announced = (offset, offset + length)
 
     def close(self) -> None:
-        """Drop what is kept; later reads raise `ClosedError`. Connections are fsspec's, which shares them."""
+        """Drop the kept chunks; later reads raise `ClosedError`. Connections belong to fsspec, which shares them."""
         self._closed = True
         self._chunks.clear()
 
     def start_in_child(self) -> None:
-        """After a fork: connections and their thread are the parent's."""
+        """Forget connections after a fork: they and their thread belong to the parent."""
         self._requesting = threading.Lock()
-        self._opened_fs = None  # made anew when it is needed: fsspec has its own work to do after a fork
+        self._opened_fs = None  # made again when it is needed: fsspec does its own work after a fork
 
     @property
     def _fs(self) -> Any:
@@ -176,7 +176,7 @@ class RemoteSource(Source):
         return self._opened_fs
 
     def _kept(self, first: int, last: int) -> list[bytes]:
-        """The chunks from `first` on as far as they are kept without a gap."""
+        """Chunks from `first` on that are kept without a gap, up to `last`."""
         found = []
         for number in range(first, last + 1):
             chunk = self._chunks.get(number)
@@ -186,7 +186,7 @@ class RemoteSource(Source):
         return found
 
     def _request(self, first: int, last: int) -> list[bytes]:
-        """The chunks from `first` to `last` as far as one request goes, which keeps them and those ahead."""
+        """Chunks from `first` to `last` that one request can give; it keeps these and the ones ahead of them."""
         check_deadline()
         gap = next((number for number in range(first, last + 1) if number in self._chunks), last + 1)
         needed = min(gap, first + LARGEST_REQUEST // CHUNK)
@@ -201,7 +201,7 @@ class RemoteSource(Source):
         return chunks[: needed - first]
 
     def _reach(self, first: int, needed: int) -> int:
-        """The chunk up to which a request from `first` that has to reach `needed` should go."""
+        """Number of the chunk up to which (exclusive) a request from `first` should go; at least `needed`."""
         start, stop = self._announced
         most = MOST_AHEAD // CHUNK
         is_next = first == self._next
@@ -210,7 +210,7 @@ class RemoteSource(Source):
         return needed + min(max(2 * self._ahead, needed - first), most) if is_next else needed
 
     def _fetch(self, start: int, end: int) -> bytes:
-        """Exactly the bytes from `start` to `end` (exclusive), by one request or, where that fails, a few."""
+        """Exactly the bytes from `start` to `end` (exclusive), by one request, retried a few times where it fails."""
         return tried(lambda: self._fetch_once(start, end), may_pass)
 
     def _fetch_once(self, start: int, end: int) -> bytes:
@@ -242,9 +242,9 @@ class RemoteSource(Source):
         return data
 
     async def _fetch_by_http(self, start: int, end: int) -> tuple[bytes, Mapping[str, str], bool]:
-        """What came for a range, at most one byte more than it; the answer's validators, and whether they are enough.
+        """Bytes received for a range, at most one too many; the answer's validators, and whether they are enough.
 
-        fsspec's own files take any answer of 206, and any that is no longer than the range, for the range.
+        fsspec's own files take any answer with status 206, or no longer than the range, as the range.
         """
         options = dict(self._fs.kwargs)
         headers = {**options.pop("headers", {}), "Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
@@ -254,7 +254,7 @@ class RemoteSource(Source):
         async with session.get(self._fs.encode_url(self.path), headers=headers, **options) as response:
             response.raise_for_status()
             is_certain = self._check_answer(response.status, response.headers, start, end)
-            # Of the whole object its beginning is enough.
+            # The beginning of an answer with the whole object is enough.
             left = end - start + (response.status == HTTPStatus.PARTIAL_CONTENT or end == self._size)
             found = []
             while left and (piece := await response.content.read(left)):
@@ -263,21 +263,21 @@ class RemoteSource(Source):
             return b"".join(found), _validators(response.headers), is_certain
 
     def _check_answer(self, status: int, headers: Any, start: int, end: int) -> bool:
-        """Hold an answer against the question; whether it tells that it is of the object that was opened.
+        """Compare an answer with its request; returns whether it surely comes from the object that was opened.
 
         Raises:
-            RemoteError: It is not the range that was asked for.
-            SourceChanged: It is of another object.
+            RemoteError: The answer is not the requested range.
+            SourceChanged: The answer comes from another object or version.
         """
         place = f"{self._address}: bytes {start} to {end} (exclusive) were asked for"
         if status == HTTPStatus.PARTIAL_CONTENT:
             ranges = headers.getall("Content-Range", [])
             match = _CONTENT_RANGE.fullmatch(ranges[0].strip()) if len(ranges) == 1 else None
-            if match is None:  # such as of several ranges in one body (RFC 9110, 15.3.7.2)
-                raise wrong_answer(f"{place}, and the answer does not tell which came")
+            if match is None:  # such as for several ranges in one body (RFC 9110, 15.3.7.2)
+                raise wrong_answer(f"{place}, and the answer does not say which bytes it has")
             first, last = int(match[1]), int(match[2])
             total = match[3]
-        elif status == HTTPStatus.OK:  # the whole object (RFC 9110, 15.3.1), which may begin with what was asked for
+        elif status == HTTPStatus.OK:  # the whole object (RFC 9110, 15.3.1), which may begin with the requested range
             first, last = 0, end - 1
             length = NUMBER.fullmatch(headers.get("Content-Length", ""))
             total = None if length is None else length[0]
@@ -321,7 +321,7 @@ class RemoteSource(Source):
         return SourceChanged(f"{self._address}: it is no longer what was opened: {how}")
 
     def _without_ranges(self) -> RemoteError:
-        return RemoteError(f"{self._address}: the server gives no ranges of bytes; {self._whole}")
+        return RemoteError(f"{self._address}: the server does not serve byte ranges; {self._whole}")
 
     @property
     def _whole(self) -> str:
@@ -332,9 +332,9 @@ class RemoteSource(Source):
 
 
 def _validators(headers: Mapping[str, Any]) -> dict[str, str]:
-    """What headers tell of the version; of an ETag what it compares by, weak or not (RFC 9110, 8.8.3.2).
+    """Validators in headers; of an ETag the part that is compared, whether it is weak or not (RFC 9110, 8.8.3.2).
 
-    Servers give a weak one for a file that was written in the last second, and a strong one with the same text later.
+    Servers give a weak ETag for a file written in the last second, and later a strong one with the same text.
     """
     return {name: str(headers[name]).removeprefix("W/") for name in _VALIDATORS if headers.get(name)}
 
@@ -346,7 +346,7 @@ def _counted(found: int, wanted: int) -> str:
 def open_url(
     url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None
 ) -> tuple[FileSource | RemoteSource | CachedSource, str]:
-    """What a URL leads to, which the caller closes, and its name; see `RemoteSource` for the arguments and errors."""
+    """Source at a URL, which the caller closes, and its name; see `RemoteSource` for the arguments and errors."""
     fs, path = resolve(url, options or {}, neighbour)
     if not getattr(fs, "local_file", False):
         source = RemoteSource(url, options, neighbour=neighbour)
@@ -360,16 +360,16 @@ def open_url(
 
 
 class CachedSource(KeptBeside):
-    """A local copy of a remote object: what is kept about it is kept by its URL."""
+    """A local copy of a remote object, about which data is kept under the object's URL."""
 
     def __init__(self, copy: FileSource, url: str) -> None:
-        """Take the copy, which `close` closes, and the URL."""
+        """Take the copy, which `close` closes, and the object's URL."""
         super().__init__(copy, url)
         self._copy = copy
 
     @functools.cached_property
     def version(self) -> str:
-        """What differs when the copy does: its SHA-256. Its time is that of the copying, which may be done anew."""
+        """SHA-256 of the copy, in hexadecimal digits. The copy's time is only that of the copying."""
         digest = hashlib.sha256()
         for offset in range(0, self.size, _HASHED):
             digest.update(self.read_at(offset, min(_HASHED, self.size - offset)))

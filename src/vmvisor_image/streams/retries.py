@@ -1,4 +1,4 @@
-"""Which requests that failed are made again, and after what pause."""
+"""Retries of failed requests: conditions and pauses."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from vmvisor_image.base.limits import wait
 from vmvisor_image.errors import RemoteError
 
 NUMBER: Final = re.compile(r"[0-9]{1,19}")
-"""A number in a header field."""
+"""Number in a header field."""
 _PAUSES: Final = (0.1, 0.4)
-"""Seconds before a request that failed is made again, at least: a server may ask for more."""
+"""Least seconds before each retry of a failed request; a server may ask for more."""
 _LONGEST_PAUSE: Final = 30
-"""Seconds that a server may ask for (Retry-After); where it asks for more, that is an error at once."""
+"""Most seconds that a server may ask for (Retry-After); where it asks for more, the request fails at once."""
 
 _Answer = TypeVar("_Answer")
 
 
 class WrongAnswer(Exception):
-    """Why an answer is not what was asked for: the server has understood, and would say the same again."""
+    """Cause of the error for an answer that does not fit its request; the server would give the same answer again."""
 
 
 def wrong_answer(message: str) -> RemoteError:
-    """The error of an answer that is not what was asked for; the same would come again."""
+    """Error for an answer that does not fit its request, caused by `WrongAnswer` so that it is not retried."""
     error = RemoteError(message)
     error.__cause__ = WrongAnswer()
     return error
 
 
 def tried(attempt: Callable[[], _Answer], is_worth_it: Callable[[RemoteError], bool]) -> _Answer:
-    """What an attempt gives, made again after a pause where it fails and that is worth it; the last error else."""
+    """Result of an attempt, retried after a pause where it fails and `is_worth_it`; raises the last error otherwise."""
     for pause in _PAUSES:
         try:
             return attempt()
@@ -47,9 +47,9 @@ def tried(attempt: Callable[[], _Answer], is_worth_it: Callable[[RemoteError], b
 
 
 def _answered(error: BaseException) -> BaseException | None:
-    """The answer of a server that made an error; None where there was none.
+    """Server's answer that led to an error, as aiohttp's exception; None where the server did not answer.
 
-    aiohttp gives what can't be parsed a status of its own, and the parser's error as its cause.
+    aiohttp gives an answer that can't be parsed its own status, and the parser's error as the cause.
     """
     cause = error.__cause__
     while cause is not None and not isinstance(getattr(cause, "status", None), int):
@@ -58,13 +58,13 @@ def _answered(error: BaseException) -> BaseException | None:
 
 
 def asks_to_wait(error: RemoteError) -> bool:
-    """Whether the server itself says that it can't answer now."""
+    """Whether the server itself reports that it can't answer now."""
     status: int = getattr(_answered(error), "status", 0)
     return status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def may_pass(error: RemoteError) -> bool:
-    """Whether the same request may succeed: the server is in trouble, or there was none at the other end."""
+    """Whether the same request may succeed later: the server has a fault, or did not answer."""
     if isinstance(error.__cause__, WrongAnswer):
         return False
     status: int = getattr(_answered(error), "status", HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -72,7 +72,7 @@ def may_pass(error: RemoteError) -> bool:
 
 
 def _asked_pause(error: RemoteError) -> float:
-    """Seconds after which a server wants to be asked again (RFC 9110, 10.2.3); 0 where it does not say."""
+    """Seconds that a server asks to wait before a retry (RFC 9110, 10.2.3); 0 where it names no time."""
     headers = getattr(_answered(error), "headers", None)
     text = (headers or {}).get("Retry-After", "").strip()
     if NUMBER.fullmatch(text):

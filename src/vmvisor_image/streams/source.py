@@ -1,9 +1,9 @@
-"""`ReadAt`, the protocol that everything rests on, and `Source`, the base of all that satisfies it here.
+"""`ReadAt`, the protocol that all reading is built on, and `Source`, the base of its implementations here.
 
 A `ReadAt` has a size and gives exact byte ranges. It has no cursor, so any number of threads may read one.
-A slice of a `ReadAt` is a `ReadAt`; so is a decoded bzip2 stream and a file inside a FAT volume.
-All of these are a `Source`, which may know more than the two members of a `ReadAt` tell: where zeros are, what to
-decode ahead, what tells it from another one. What others give is made one at the door, by `as_source`.
+A slice of a `ReadAt` is a `ReadAt`; so are a decoded bzip2 stream and a file inside a FAT volume.
+All of these are a `Source`, which may have more than the two members of a `ReadAt`: where zeros are, what to decode
+ahead, a version that identifies its content. Objects of other types become a `Source` by `as_source`.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class ReadAt(Protocol):
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`, both in bytes, `offset` from this object's start.
+        """Exactly `length` bytes from `offset`, which counts in bytes from this object's start.
 
         Raises:
             TruncatedImage: The range passes the end.
-            InvalidArgument: A negative offset or length.
+            InvalidArgument: The offset or the length is negative.
         """
         ...
 
 
 class Source:
-    """Random access to a run of bytes, and all that may be asked of what gives it; the base of every reader here.
+    """Random access to a run of bytes, with optional facts about them; the base of every reader here.
 
-    `size` and `read_at` are what a source has to have; the other members have defaults that suit bytes about which
-    nothing else is known. A subclass that keeps one of them as an attribute of its own names it in its class body.
+    A source has to have `size` and `read_at`; the other members have defaults for bytes about which nothing else is
+    known. A subclass that keeps one of these members as an attribute declares it in its class body.
     """
 
-    # Without ABCMeta, by which `isinstance` takes ten times as long; type checkers know abstract methods without it.
+    # Without ABCMeta, which makes `isinstance` ten times slower; type checkers know abstract methods without it.
     __slots__ = ()
 
     @property
@@ -64,16 +64,16 @@ class Source:
 
     @property
     def size_is_known(self) -> bool:
-        """Whether `size` costs no decoding; True unless the size is found by decoding."""
+        """Whether `size` needs no decoding; True by default."""
         return True
 
     def read_up_to(self, offset: int, length: int) -> bytes:
         """At most `length` bytes from `offset`; fewer only where the source ends.
 
-        By default that is `read_at` up to `size`. What finds its size by decoding has a way of its own.
+        By default that is `read_at` up to `size`; sources that find their size by decoding override this.
 
         Raises:
-            InvalidArgument: A negative offset or length.
+            InvalidArgument: The offset or the length is negative.
         """
         size = self.size
         if 0 <= offset < size:
@@ -82,43 +82,43 @@ class Source:
         return b""
 
     def prefetch(self, offset: int, length: int) -> None:
-        """Take note that `length` bytes from `offset` will be read soon; may pass the end. Nothing by default."""
+        """Take a hint that `length` bytes from `offset` will be read soon; may pass the end. Ignored by default."""
 
     def skip_zeros(self, offset: int, end: int) -> int:  # noqa: ARG002  # the default knows nothing
-        """The first byte from `offset` up to `end` (exclusive) that may be anything but zero, found without reading.
+        """Offset of the first byte from `offset` up to `end` (exclusive) that may not be zero, found without reading.
 
-        `end` where all of them are known to be zeros. By default `offset`: nothing is known.
+        `end` where all bytes are known to be zeros; by default `offset`, as nothing is known.
         """
         return offset
 
     @property
     def meter(self) -> Meter | None:
-        """Counter of the bytes decoded for the image that it belongs to; None where nothing counts."""
+        """Counter of the bytes decoded for the image that the source belongs to; None, by default, for no counter."""
         return None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Damage found so far in what it is read from; empty by default."""
+        """Damage found so far in the data that the source is read from; empty by default."""
         return ()
 
     @property
     def kept_beside(self) -> str | None:
-        """Path or URL beside which is kept what was found out about it; None, by default, where there is no place."""
+        """Path or URL beside which data about the source, such as an index, may be kept; None, by default, for none."""
         return None
 
     @property
     def container(self) -> Source | None:
-        """The source that it is a member of; None by default."""
+        """Source of the container that this source is a member of; None by default."""
         return None
 
     @property
     def version(self) -> str | None:
-        """A text that differs when the bytes do; None, by default, where nothing tells."""
+        """Text that differs when the bytes do; None, by default, where no such text is known."""
         return None
 
     @property
     def modified_ns(self) -> int | None:
-        """Time of the last write in nanoseconds since 1970; None, by default, where there is none that tells."""
+        """Time of the last write in nanoseconds since 1970; None, by default, where no reliable time is known."""
         return None
 
     @property
@@ -127,21 +127,21 @@ class Source:
         return None
 
     def close(self) -> None:
-        """Close what was opened for it, after which reads raise `ClosedError`. By default there is nothing to close."""
+        """Close the files that the source opened, after which reads raise `ClosedError`; by default there are none."""
 
 
 def check_range(offset: int, length: int) -> None:
     """Refuse a negative offset or length.
 
     Raises:
-        InvalidArgument: Either of the two is negative.
+        InvalidArgument: The offset or the length is negative.
     """
     if offset < 0 or length < 0:
         raise InvalidArgument(f"offset and length must not be negative (offset {offset}, length {length})")
 
 
 def past_end(structure: str, offset: int, length: int, size: int) -> TruncatedImage:
-    """The error for a range that passes the end of `structure`, which is `size` bytes long."""
+    """Error for a range that passes the end of `structure`, which is `size` bytes long."""
     return TruncatedImage(
         f"{length} bytes wanted, but it ends at byte {size:#x}",
         structure=structure,
@@ -152,12 +152,12 @@ def past_end(structure: str, offset: int, length: int, size: int) -> TruncatedIm
 
 
 class Closing:
-    """What has a `close`, and is closed at the end of a ``with`` block."""
+    """Base of objects that have a `close`, which the end of a ``with`` block calls."""
 
     __slots__ = ()
 
     def close(self) -> None:
-        """Close what was opened for it."""
+        """Close the files that the object opened."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

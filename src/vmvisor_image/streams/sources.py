@@ -1,4 +1,4 @@
-"""Sources: bytes, files and file objects, each opened read-only and read by position."""
+"""Sources over bytes, files and file objects, each opened read-only and read by position."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vmvisor_image.streams.source import Source, check_range, past_end
 
 _ATTEMPTS = 3
 _TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
-"""Errors of a read after which it is tried again: failing media often gives a sector at a later try."""
+"""Error numbers after which a read is retried: failing media often give a sector at a later attempt."""
 _PIPES = (stat.S_IFIFO, stat.S_IFSOCK)
 _DESCRIPTOR = re.compile(r"/dev/stdin|/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})")
 _NOT_OPENED = frozenset(getattr(errno, name) for name in ("ENXIO", "EOPNOTSUPP") if hasattr(errno, name))
-"""What systems say when a socket is opened by its path."""
+"""Error numbers that systems give when a socket is opened by its path."""
 
 
 class BytesSource(Source):
@@ -43,7 +43,7 @@ class BytesSource(Source):
 
     @property
     def version(self) -> str:
-        """What differs when the bytes do: their SHA-256."""
+        """SHA-256 of the bytes, in hexadecimal digits."""
         return hashlib.sha256(self._data).hexdigest()
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -56,7 +56,7 @@ class BytesSource(Source):
 
 
 def descriptor_of(source: object) -> int | None:
-    """The open descriptor that a path such as ``/dev/stdin`` or ``/dev/fd/3`` names; None of any other source."""
+    """Open descriptor named by a path such as ``/dev/stdin`` or ``/dev/fd/3``; None for any other source."""
     if hasattr(source, "read_at") or not isinstance(source, str | os.PathLike):  # files of images have no path
         return None
     found = _DESCRIPTOR.fullmatch(os.fspath(source))
@@ -64,12 +64,12 @@ def descriptor_of(source: object) -> int | None:
 
 
 def is_pipe(source: object) -> bool:
-    """Whether a source is open already and gives each byte once: a file object that can't seek, a pipe's descriptor."""
+    """Whether a source is already open and gives each byte once: a file object without seek, or a pipe's descriptor."""
     number = descriptor_of(source)
     if number is not None:
         try:
             return stat.S_IFMT(os.fstat(number).st_mode) in _PIPES
-        except OSError:  # it is not open: who reads it says so
+        except OSError:  # it is not open, which reading it reports
             return False
     if hasattr(source, "read_at") or not isinstance(source, _Seekable) or source.closed:
         return False
@@ -85,7 +85,7 @@ class _Seekable(Protocol):
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe, as which a path may turn out."""
+    """Open a path without waiting for the other end, as the path may be a pipe."""
     number = descriptor_of(path)
     if number is None:
         try:
@@ -110,7 +110,7 @@ def _no_positions(path: str, what: str) -> SourceError:
 
 
 def _has_end(file: io.FileIO) -> bool:
-    """Whether a character device has positions up to an end, as disks are on some systems."""
+    """Whether a character device has positions up to an end, as disks have on some systems."""
     try:
         return file.seek(0, os.SEEK_END) > 0
     except OSError:
@@ -125,7 +125,7 @@ class FileSource(Source):
 
         Raises:
             OSError: The file can't be opened.
-            SourceError: It is a pipe, a socket, or a device without positions, such as a terminal.
+            SourceError: The path is a pipe, a socket, or a device without positions, such as a terminal.
         """
         self.path = os.fspath(path)
         # Unbuffered and never writable: nothing here can change what is being examined.
@@ -136,9 +136,9 @@ class FileSource(Source):
             raise _no_positions(self.path, "a character device" if kind == stat.S_IFCHR else "a pipe or socket")
         self._lock = ForkSafeLock()
         self._readers = 0
-        """Reads that are going on, for which the descriptor has to stay what it is."""
+        """Number of reads in progress, during which the descriptor has to stay open."""
         self._closed = False
-        # A block device's stat says 0 bytes; the end of the file is right for both.
+        # A block device's stat reports 0 bytes; the end of the file is right for both.
         self._size = self._file.seek(0, os.SEEK_END)
         self._state = self._find_state()
 
@@ -149,7 +149,7 @@ class FileSource(Source):
 
     @property
     def modified_ns(self) -> int | None:
-        """When the file was last written, in nanoseconds since 1970; None of a device, whose time does not tell."""
+        """Time of the file's last write, in nanoseconds since 1970; None for a device, whose time means nothing."""
         self._enter()
         try:
             return None if self._state is None else os.fstat(self._file.fileno()).st_mtime_ns
@@ -158,7 +158,7 @@ class FileSource(Source):
 
     @property
     def changed_ns(self) -> int:
-        """When its content, name or owner last changed, in nanoseconds since 1970; on Windows, when it was made."""
+        """Time of the last change of content, name or owner (on Windows: of creation), in nanoseconds since 1970."""
         self._enter()
         try:
             return os.fstat(self._file.fileno()).st_ctime_ns
@@ -190,21 +190,21 @@ class FileSource(Source):
         return data
 
     def skip_zeros(self, offset: int, end: int) -> int:
-        """See `Source.skip_zeros`: holes of a sparse file are zeros."""
-        if not hasattr(os, "SEEK_DATA") or offset >= self._size:  # nor where no file can have an end
+        """See `Source.skip_zeros`; holes of a sparse file are zeros."""
+        if not hasattr(os, "SEEK_DATA") or offset >= self._size:  # past the end, the system may refuse a position
             return offset
         self._enter()
         try:
             with self._lock:
                 return min(end, self._file.seek(offset, os.SEEK_DATA))
         except OSError as error:
-            # ENXIO: no data from there to the end; any other one: the file system does not say.
+            # ENXIO: there is no data up to the end; any other error: the file system can't say.
             return min(end, self._size) if error.errno == errno.ENXIO else offset
         finally:
             self._leave()
 
     def _enter(self) -> None:
-        """Keep the descriptor open until `_leave`: once it is closed, another file may get its number."""
+        """Keep the descriptor open until `_leave`: after closing it, another file may get its number."""
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.path}: read after close")
@@ -217,7 +217,7 @@ class FileSource(Source):
                 self._file.close()
 
     def _read_rest(self, data: bytes, offset: int, length: int) -> bytes:
-        """What is read in several pieces, as far as the file goes."""
+        """`data` with the bytes that follow it, read in pieces up to `length` or the end of the file."""
         parts, done = [data], len(data)
         while data and done < length:
             data = self._read(offset + done, length - done)
@@ -244,12 +244,12 @@ class FileSource(Source):
         raise AssertionError("the last attempt returns or raises")
 
     def _find_state(self) -> tuple[int, int] | None:
-        """Size and time of a regular file, which tell whether it was written to; None of a device."""
+        """Size and modification time of a regular file, which show whether it was written to; None for a device."""
         found = os.fstat(self._file.fileno())
         return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
     def close(self) -> None:
-        """Close the file, when the reads that are going on are done; later ones raise `ClosedError`."""
+        """Close the file once the reads in progress are done; later reads raise `ClosedError`."""
         with self._lock:
             self._closed = True
             if not self._readers:
@@ -257,7 +257,7 @@ class FileSource(Source):
 
     @property
     def kept_beside(self) -> str:
-        """Path of the file beside which is kept what was found out about it."""
+        """Path of the file; see `Source.kept_beside`."""
         return self.path
 
     def __reduce__(self) -> tuple[type[FileSource], tuple[str]]:
@@ -265,7 +265,7 @@ class FileSource(Source):
 
 
 class FileObjectSource(Source):
-    """A seekable binary file object of the caller's; reads take turns, the caller keeps and closes it."""
+    """A seekable binary file object of the caller, who also closes it; reads take turns."""
 
     def __init__(self, file: BinaryIO) -> None:
         """Take `file`, whose position this object moves from now on.
@@ -280,7 +280,7 @@ class FileObjectSource(Source):
         self._file = file
         self._lock = ForkSafeLock()
         self._process = os.getpid() if _has_descriptor(file) else None
-        """The process that its position is moved by; None where a forked child has a position of its own."""
+        """Id of the process that may move the position; None where a forked child has its own position."""
         self._size = file.seek(0, os.SEEK_END)
 
     @property
@@ -290,7 +290,7 @@ class FileObjectSource(Source):
 
     @property
     def modified_ns(self) -> int | None:
-        """When its file was last written, in nanoseconds since 1970; None where it is no file."""
+        """Time of the last write to its file, in nanoseconds since 1970; None where there is no regular file."""
         try:
             found = os.fstat(self._file.fileno())
         except (AttributeError, OSError, TypeError, ValueError):
@@ -323,7 +323,7 @@ class FileObjectSource(Source):
         return b"".join(parts)
 
     def close(self) -> None:
-        """Leave the file object open: it is the caller's."""
+        """Leave the file object open, as it belongs to the caller."""
 
 
 def _has_descriptor(file: BinaryIO) -> bool:

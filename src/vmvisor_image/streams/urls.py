@@ -1,4 +1,4 @@
-"""URLs as fsspec resolves them: file system, path, name and version of an object, and what its errors mean."""
+"""URLs as fsspec resolves them: file system, path, name and version of an object, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _VERSION_KEYS: Final = (
     "generation",
     "md5Hash",
 )
-"""What file systems say of an object and that differs when its content does."""
+"""Keys under which file systems report values that differ when the content of an object does."""
 _GONE: Final = (404, 410)
 
 
 def is_url(text: str) -> bool:
-    """Whether a source is a URL, chained or not, and no path."""
+    """Whether a text is a URL, chained or not, rather than a path."""
     return "://" in text
 
 
 def resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tuple[Any, str]:
-    """The file system and the path in it."""
+    """File system of a URL and path in it, or of the object with the name `neighbour` beside it."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
@@ -52,7 +52,7 @@ def resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tupl
 
 
 def name_of(fs: Any, path: str) -> str:
-    """Name of an object without its folder; of HTTP as it is unquoted, without query and fragment."""
+    """Name of an object without its directory; for HTTP, without query and fragment and unquoted."""
     last = path.rstrip("/").rpartition("/")[2]
     return unquote(last.partition("?")[0].partition("#")[0]) if "http" in protocols(behind_cache(fs)) else last
 
@@ -64,7 +64,7 @@ def protocols(fs: Any) -> tuple[str, ...]:
 
 
 def behind_cache(fs: Any) -> Any:
-    """What a file system of fsspec's that caches blocks reads from: it tells nothing of an object itself."""
+    """File system behind one of fsspec's that caches blocks, which itself reports nothing about an object."""
     from fsspec.implementations.cached import CachingFileSystem
 
     return fs.fs if isinstance(fs, CachingFileSystem) else fs
@@ -76,7 +76,7 @@ def address_of(fs: Any, path: str) -> str:
 
 
 def version_of(info: Mapping[str, Any]) -> str | None:
-    """Whatever is known of an object that differs when its content does; None where nothing is."""
+    """Text of all values in `info` that differ when the object's content does; None where there are none."""
     found = [f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key) is not None]
     return "; ".join(found) or None
 
@@ -86,12 +86,12 @@ def failure_of(error: BaseException) -> str:
     status = getattr(error, "status", None)
     if status is None:
         return str(error) or type(error).__name__
-    # aiohttp's errors: 0 where it never came to an answer, as when redirects lead in a circle.
+    # aiohttp's errors have status 0 where there was no final answer, as when redirects form a loop.
     return f"the server answered {status} {getattr(error, 'message', '')}".rstrip() if status else type(error).__name__
 
 
 def reason_of(fs: Any, path: str, error: Exception) -> Exception:
-    """Why it can't be opened: fsspec's caches say of every failure that the file is not there."""
+    """Error that explains why a path can't be opened: fsspec's caches report every failure as a missing file."""
     if isinstance(error, FileNotFoundError):
         try:
             behind_cache(fs).info(path)
@@ -101,11 +101,11 @@ def reason_of(fs: Any, path: str, error: Exception) -> Exception:
 
 
 def refuse(url: str, error: Exception) -> NoReturn:
-    """Raise what an object that can't be opened means."""
+    """Raise the error for an object that can't be opened."""
     if isinstance(error, VmvisorImageError):
         raise error
     cause = error.__cause__
-    # fsspec says of every failure of HTTP that the file is not there, and what happened in the cause.
+    # fsspec reports every failure of HTTP as a missing file; the cause of its error has the reason.
     if isinstance(error, FileNotFoundError) and (cause is None or getattr(cause, "status", None) in _GONE):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
     if isinstance(error, IsADirectoryError | PermissionError):

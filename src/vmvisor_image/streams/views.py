@@ -1,4 +1,4 @@
-"""Views: a part of another source, several of them in a row, or one about which more is known."""
+"""Views of other sources: a part of one, pieces of several in a row, or one with further facts about it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 
 
 class View(Source):
-    """Another source, or a part of it: offsets are mapped here, and what is asked is passed on here.
+    """Another source, or a part of it: maps offsets, and passes on the members of `Source`.
 
-    Of a part, what tells the whole from others (`version`, the times), where things are kept about it, and its problems
-    are not passed on: two parts of one source share them and differ. `close` leaves the other source open.
+    A part does not pass on the version, times, container, problems and `kept_beside` of the whole: two parts of one
+    source would share them and yet differ. `close` leaves the other source open.
     """
 
     def __init__(self, source: ReadAt, start: int = 0, size: int | None = None, structure: str = "view") -> None:
         """Show `source`.
 
         Args:
-            source: What is shown; not read yet.
+            source: The other source; it is not read yet.
             start: First byte that is shown.
-            size: Bytes from there on, which `source` may turn out to lack when they are read; None for all of it.
-            structure: What it is, for messages.
+            size: Number of bytes that are shown; whether `source` has them is found when they are read. None for all
+                of `source`.
+            structure: Name of the view, for messages.
 
         Raises:
-            InvalidArgument: A negative start or size.
+            InvalidArgument: The start or the size is negative.
         """
         check_range(start, size or 0)
         self._source = as_source(source)
@@ -49,7 +50,7 @@ class View(Source):
 
     @property
     def size_is_known(self) -> bool:
-        """See `Source.size_is_known`; a part has the size that it was given."""
+        """See `Source.size_is_known`; the size of a part is given."""
         return self._size is not None or self._source.size_is_known
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -62,7 +63,7 @@ class View(Source):
         return self._source.read_at(self.start + offset, length)
 
     def read_up_to(self, offset: int, length: int) -> bytes:
-        """See `Source.read_up_to`; of a part that the other source does not have to its end, the rest is an error."""
+        """See `Source.read_up_to`; a part that passes the end of the other source raises where it is read past it."""
         size = self._size
         if size is None:
             return self._source.read_up_to(offset, length)
@@ -79,7 +80,7 @@ class View(Source):
         return skip_zeros(self._source, start + offset, start + end) - start
 
     def prefetch(self, offset: int, length: int) -> None:
-        """See `Source.prefetch`; a range that passes a part's end is cut there."""
+        """See `Source.prefetch`; a range that passes the end of a part is cut there."""
         if self._size is not None:
             length = min(length, self._size - offset)
         prefetch(self._source, self.start + offset, length)
@@ -129,7 +130,7 @@ class Slice(View):
 
 
 class KeptBeside(View):
-    """A source about which things may be kept: a member of a container, beside that where it has a path."""
+    """A source about which data may be kept, such as a member of a container: beside the container's path."""
 
     def __init__(
         self, source: ReadAt, path: str | None, *, container: Source | None = None, version: str | None = None
@@ -138,9 +139,9 @@ class KeptBeside(View):
 
         Args:
             source: The source.
-            path: Where things may be kept, with a suffix behind it; None where there is no such place.
-            container: What the source is a member of.
-            version: What tells it from all others, in that container or at all; None where nothing does.
+            path: Path to which a suffix is added for the data that is kept; None where there is no such place.
+            container: Container that the source is a member of.
+            version: Text that distinguishes it from all other sources, or members of the container; None for no text.
         """
         super().__init__(source)
         self._path, self._container, self._version = path, container, version
@@ -157,23 +158,23 @@ class KeptBeside(View):
 
     @property
     def version(self) -> str | None:
-        """A text that tells it from all others; None where nothing does."""
+        """Text that distinguishes it from all other sources, or members of its container; None for no text."""
         return self._version
 
-    # Its times are those of a copy, or of the container, which tells them itself.
+    # Its times are those of a copy, or of the container, which gives them itself.
     @property
     def modified_ns(self) -> int | None:
-        """None."""
+        """None: the source has no time of its own."""
         return None
 
     @property
     def changed_ns(self) -> int | None:
-        """None."""
+        """None: the source has no time of its own."""
         return None
 
 
 class Pieced(Source):
-    """A source whose bytes lie in pieces in others, or nowhere, which is zeros."""
+    """A source whose bytes are pieces of other sources, or zeros that are stored nowhere."""
 
     __slots__ = ()
 
@@ -181,7 +182,7 @@ class Pieced(Source):
     def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
         """Source (None for zeros), first byte in it and number of bytes of each piece of a range, in order.
 
-        The range is within the size.
+        The range lies within the size.
 
         Raises:
             CorruptImage: A piece can't be found.
@@ -190,16 +191,16 @@ class Pieced(Source):
 
     @property
     def _structure(self) -> str:
-        """What it is, for messages."""
+        """Name of the source, for messages."""
         return "source"
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `offset`.
 
         Raises:
-            TruncatedImage: The range passes the end, or a source that a piece lies in ends before that.
+            TruncatedImage: The range passes the end, or the source of a piece ends before the piece does.
             CorruptImage: A piece can't be found, or is damaged.
-            InvalidArgument: A negative offset or length.
+            InvalidArgument: The offset or the length is negative.
         """
         if offset < 0 or length < 0:
             check_range(offset, length)
@@ -209,7 +210,7 @@ class Pieced(Source):
         found = []
         for source, start, count in self.pieces(offset, length):
             piece = bytes(count) if source is None else source.read_at(start, count)
-            if count == length:  # as of most reads
+            if count == length:  # as in most reads
                 return piece
             found.append(piece)
         return b"".join(found)
@@ -223,12 +224,12 @@ class Pieced(Source):
                 if skipped < count:
                     break
         except CorruptImage:
-            pass  # reading it says what is wrong
+            pass  # reading it reports what is wrong
         return offset
 
     def prefetch(self, offset: int, length: int) -> None:
         """See `Source.prefetch`."""
-        with contextlib.suppress(CorruptImage):  # reading it says what is wrong
+        with contextlib.suppress(CorruptImage):  # reading it reports what is wrong
             for source, start, count in self.pieces(offset, max(0, min(length, self.size - offset))):
                 if source is not None:
                     prefetch(source, start, count)

@@ -14,18 +14,18 @@ from vmvisor_image.schemas.zstd import (
 
 
 def compress_frame(data: bytes, level: int) -> bytes:
-    """A frame with its size and a checksum."""
+    """Frame of compressed `data`, with the decoded size and a checksum."""
     import zstandard
 
     return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
 
 
 def decode_frame(frame: bytes, size: int) -> bytes | None:
-    """The `size` bytes that a frame made by `compress_frame` holds; None when it holds anything else."""
+    """Decoded content of a frame made by `compress_frame`; None where that is not `size` undamaged bytes."""
     import zstandard
 
     try:
-        # libzstd would allocate whatever a damaged header says.
+        # libzstd would allocate any size that a damaged header gives.
         if zstandard.get_frame_parameters(frame).content_size != size:
             return None
         return zstandard.ZstdDecompressor().decompress(frame)
@@ -34,6 +34,6 @@ def decode_frame(frame: bytes, size: int) -> bytes | None:
 
 
 def seek_table(entries: Sequence[SeekTableEntry]) -> bytes:
-    """The skippable frame that ends a seekable file: one entry for each frame before it."""
+    """Skippable frame that ends a seekable file, with one entry for each frame before it."""
     table = b"".join(entry.build() for entry in entries) + SeekTableFooter(len(entries), 0, SEEKABLE_MAGIC).build()
     return SkippableFrameHeader(SEEK_TABLE_MAGIC, len(table)).build() + table

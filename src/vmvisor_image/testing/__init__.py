@@ -1,6 +1,6 @@
-"""For tests, ours and those of programs that embed this library: images built from folders, and strategies.
+"""Tools for tests of this library and of programs that embed it: images built from directories, and strategies.
 
-`vmvisor_image.testing.source_tests` has the tests that every source passes, to be inherited.
-`vmvisor_image.testing.forge` builds disk images; `vmvisor_image.testing.strategies` (what is valid) and
-`vmvisor_image.testing.damage` (what is done to it) need hypothesis.
+`vmvisor_image.testing.source_tests` has tests for every source, to be inherited.
+`vmvisor_image.testing.forge` builds disk images; `vmvisor_image.testing.strategies` (valid data) and
+`vmvisor_image.testing.damage` (damage to it) need hypothesis.
 """

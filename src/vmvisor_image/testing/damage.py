@@ -1,10 +1,10 @@
-"""Hypothesis strategies that damage what is valid: bytes, fields, truncation and splices.
+"""Hypothesis strategies that damage valid data: bytes, fields, truncation and splices.
 
     @given(damaged(esx7_disk(boot={}, bank={})))
     def test_is_read_or_refused(source): ...
 
-Damage is laid over the source as it is read, so an image of a terabyte is damaged as cheaply as one of a kilobyte, and
-where it says what it is made of (`SparseImage.pieces`) only what is not zero is hit. Needs hypothesis.
+Damage is laid over the source as it is read, so an image of a terabyte is damaged as cheaply as one of a kilobyte.
+Where the source lists its data (`SparseImage.pieces`), only bytes in it are damaged. Needs hypothesis.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vmvisor_image.testing.forge import SparseImage
 
 _MOST_CHANGES = 4
 _LONGEST = 64
-"""Bytes in one change."""
+"""Most bytes in one change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Bytes that lie over others."""
+    """Bytes that replace others."""
 
     offset: int
     """First byte, from the start of the source."""
@@ -36,15 +36,15 @@ class Change:
 
 
 class DamagedSource(View):
-    """A source with some bytes changed, and cut short; a `ReadAt`."""
+    """A source with some bytes changed, or cut short; a `ReadAt`."""
 
     def __init__(self, source: ReadAt, changes: Sequence[Change] = (), size: int | None = None) -> None:
-        """Lay `changes` over `source`; of two in one place the later one counts.
+        """A source with `changes`, of which the later one counts where two overlap.
 
         Args:
-            source: What is damaged.
-            changes: What lies over it; what passes its end is ignored.
-            size: Bytes that are left of it; None for all.
+            source: Source that is damaged.
+            changes: Changes to its bytes; parts after its end are ignored.
+            size: Bytes of it that remain; None for all.
 
         Raises:
             InvalidArgument: `size` is more than the source has.
@@ -53,7 +53,7 @@ class DamagedSource(View):
             raise InvalidArgument(f"{size} bytes can't be left of {source.size}")
         super().__init__(source, 0, source.size if size is None else size, "damaged source")
         self.changes = tuple(changes)
-        """What lies over it."""
+        """Changes to its bytes."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `vmvisor_image.streams.source.ReadAt.read_at`."""
@@ -82,7 +82,7 @@ def _source_of(valid: bytes | ReadAt) -> ReadAt:
 
 
 def _places(source: ReadAt) -> st.SearchStrategy[int]:
-    """Offsets of bytes that say something: of a sparse image, those that are not in a hole."""
+    """Offsets of bytes to damage: for a sparse image, those that are not in a hole."""
     if isinstance(source, SparseImage) and source.pieces:
         starts = [range(offset, offset + len(data)) for offset, data in source.pieces]
         return st.sampled_from(starts).flatmap(lambda piece: st.integers(piece.start, piece.stop - 1))
@@ -101,15 +101,15 @@ def byte_changes(draw: st.DrawFn, valid: bytes | ReadAt) -> Change:
 
 @st.composite
 def field_changes(draw: st.DrawFn, record: Record | type[Record], at: int | None = None) -> Change:
-    """A field of a record set to an extreme: 0, 1, the most it holds and its neighbour, half of that, or its own place.
+    """A field of a record set to an extreme: 0, 1, its maximum and its neighbour, half of that, or its own place.
 
     Args:
         draw: Given by hypothesis.
         record: A record, or the type of one.
-        at: Where it lies in bytes from the start of the source; None for where the record says it was read.
+        at: Bytes from the start of the source to it; None for the place where the record was read.
 
     Raises:
-        InvalidArgument: Neither `at` nor the record says where it lies.
+        InvalidArgument: Neither `at` nor the record gives its place.
     """
     kind = record if isinstance(record, type) else type(record)
     base = record.source_offset if at is None and isinstance(record, Record) else at
@@ -124,7 +124,7 @@ def field_changes(draw: st.DrawFn, record: Record | type[Record], at: int | None
 
 
 def _leaves(record: type[Record], base: int) -> Iterator[tuple[int, int, ByteOrder | None]]:
-    """Place, bytes and byte order (None where it is no number) of each field, those of records in it included."""
+    """Place, bytes and byte order (None if it is not a number) of each field, including those of inner records."""
     for field in record.layout():
         at = base + field.offset
         if field.element is not None:
@@ -147,13 +147,13 @@ def splices(draw: st.DrawFn, valid: bytes | ReadAt) -> Change:
 def damaged(
     draw: st.DrawFn, valid: bytes | ReadAt, *, records: Sequence[Record] = (), truncate: bool = True
 ) -> DamagedSource:
-    """A valid source with up to four changes, cut short at times.
+    """A valid source with up to four changes, sometimes cut short.
 
     Args:
         draw: Given by hypothesis.
-        valid: What is damaged.
-        records: Records read from it, whose fields are set to extremes; each knows where it lies.
-        truncate: Also cut it.
+        valid: Bytes or source to be damaged.
+        records: Records read from it, whose fields are set to extremes; each knows its place.
+        truncate: Whether to cut it also.
     """
     source = _source_of(valid)
     kinds = [byte_changes(source), splices(source), *map(field_changes, records)]

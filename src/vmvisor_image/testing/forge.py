@@ -1,12 +1,12 @@
-"""Builds disk images deterministically: the same input gives the same bytes, with no clock and no chance in it.
+"""Deterministic disk images: the same input gives the same bytes, without clock or chance.
 
 For example::
 
     disk = esx35_disk(boot=Path("boot"), bank={"vmkernel.gz": b"..."})
     disk.write_bz2(Path("image.dd.bz2"))
 
-Everything on disk is made of the same records that the library reads with (`vmvisor_image.schemas`). Images are
-sparse: only what is not zero takes memory.
+Everything on disk is made of the records that the library reads with (`vmvisor_image.schemas`). Images are sparse:
+only data that is not zero takes memory.
 
 What vouches for what each function makes is in its docstring.
 """
@@ -50,17 +50,17 @@ from vmvisor_image.streams.source import Source, check_range, past_end
 from vmvisor_image.testing.forge_modules import kernel_elf, tar_archive
 
 DEFAULT_TIME: Final = datetime(2008, 1, 15, 12, 0, 0)  # noqa: DTZ001  # FAT has no time zone
-"""When a file of plain bytes was written."""
+"""Time of writing for a file of plain bytes."""
 
 _CLUSTERS: Final = {12: (1, 4084), 16: (4085, 65524), 32: (1, 0x0FFFFFF5)}
 """Fewest and most clusters of each kind of FAT (fatgen103); small FAT32 volumes are made, as mkfs.fat makes them."""
 _CHUNK: Final = 1 << 20
 _STORED, _STORED_HEAD = 0xFFFF, 5
-"""Bytes in a block of deflate that is stored as it is, at most, and before each."""
+"""Most bytes in a stored block of deflate, and bytes of the header before each."""
 _GZIP_ENDS: Final = 12 + 8
 """Bytes of a gzip header with an extra field, and of a trailer."""
 _EXTRA_FIELD: Final = 4
-"""In the flags of a gzip header."""
+"""Bit for an extra field in the flags of a gzip header."""
 _ENTRY: Final = 32
 _HEADS, _SECTORS_PER_TRACK = 64, 32
 _ARCHIVE, _DIRECTORY, _LABEL, _LONG_NAME = 0x20, 0x10, 0x08, 0x0F
@@ -73,20 +73,20 @@ class ForgedFile:
 
     data: bytes
     modified: datetime = DEFAULT_TIME
-    """Naive; FAT keeps it to two seconds."""
+    """Time of the last change, naive; FAT keeps it to two seconds."""
     fragmented: bool = False
-    """Leave a free cluster between each two of its clusters."""
+    """Whether to leave a free cluster between each two of its clusters."""
 
 
 Tree = Mapping[str, "bytes | ForgedFile"] | Path
-"""Files by POSIX path (a path that ends in "/" is an empty directory), or a folder to read them from."""
+"""Files by POSIX path (a path that ends in "/" is an empty directory), or a directory to read them from."""
 
 
 class SparseImage(Source):
     """An image of given pieces with zeros between them; a `ReadAt`."""
 
     def __init__(self, size: int, pieces: Sequence[tuple[int, bytes]] = ()) -> None:
-        """Lay `pieces` (offset and bytes, in bytes from the start) into `size` zero bytes.
+        """An image of `size` zero bytes with `pieces` in it, each an offset from the start in bytes, and bytes.
 
         Raises:
             InvalidArgument: Pieces overlap or pass the end.
@@ -109,7 +109,7 @@ class SparseImage(Source):
 
     @property
     def pieces(self) -> tuple[tuple[int, bytes], ...]:
-        """Offset and bytes of what is not zero, ascending."""
+        """Offset and bytes of each piece, ascending by offset."""
         return tuple(self._pieces)
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -142,7 +142,7 @@ class SparseImage(Source):
         return end
 
     def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
-        """The whole content in pieces of `size` bytes."""
+        """Whole content in pieces of `size` bytes."""
         zeros = bytes(size)
         for offset in range(0, self._size, size):
             length = min(size, self._size - offset)
@@ -189,19 +189,19 @@ def fat_volume(  # each is one field of the boot sector
     Vouched for by ``fsck.fat`` and ``mcopy``: ``tests/test_forge.py``.
 
     Args:
-        tree: What it holds; files lie in this order.
-        sectors: Its size in logical sectors.
-        label: Written to the root directory and the boot sector as it is, at most 11 characters.
-        fat_bits: 12, 16 or 32; by default 12 where there are few enough clusters, else 16.
+        tree: Files and directories, placed in this order.
+        sectors: Size in logical sectors.
+        label: Label, at most 11 characters, written unchanged to the root directory and the boot sector.
+        fat_bits: 12, 16 or 32; by default 12 where there are few enough clusters, otherwise 16.
         sectors_per_cluster: A power of two; by default the smallest that fits FAT16.
         bytes_per_sector: 512, 1024, 2048 or 4096.
         reserved_sectors: Logical sectors before the first FAT; by default 1, 2 with a marker, 32 on FAT32.
         root_entries: Entries of the root directory of FAT12 and FAT16.
-        hidden_sectors: What the boot sector says lies before the volume, in 512-byte sectors.
+        hidden_sectors: Number of 512-byte sectors before the volume, as in the boot sector.
         marker: A boot bank's 16-byte UUID, for VMware's marker in the second logical sector.
 
     Raises:
-        InvalidArgument: The tree does not fit, a name is none, or the geometry does not work out.
+        InvalidArgument: The tree does not fit, a name is not valid in FAT, or the geometry is impossible.
     """
     if label is not None and not 0 < len(label.encode("ibm437", "replace")) <= 11:
         raise InvalidArgument(f"a label has 1 to 11 characters, not {label!r}")
@@ -259,7 +259,7 @@ class _Shape:
         return self.sectors_per_cluster * self.sector
 
     def with_room_for_fat(self) -> _Shape:
-        """This geometry with FATs that have an entry for each cluster."""
+        """Same geometry with FATs that have an entry for each cluster."""
         shape = self
         while (needed := -(-(shape.clusters + 2) * shape.bits // (8 * shape.sector))) > shape.per_fat:
             shape = replace(shape, per_fat=needed)
@@ -298,7 +298,7 @@ def _read_tree(tree: Tree) -> _Node:
 
 
 class _FatWriter:
-    """Lays a tree out on a volume."""
+    """Writer of a tree to a volume."""
 
     def __init__(self, shape: _Shape, label: str | None, hidden_sectors: int, marker: bytes | None) -> None:
         self._shape = shape
@@ -312,7 +312,7 @@ class _FatWriter:
         self._pieces: list[tuple[int, bytes]] = []
 
     def write(self, root: _Node) -> SparseImage:
-        """The volume that holds `root`."""
+        """Volume with the tree of `root`."""
         shape = self._shape
         content = self._directory(root, root, parent=0)
         if shape.bits != 32:
@@ -331,7 +331,7 @@ class _FatWriter:
         return SparseImage(shape.sectors * shape.sector, pieces)
 
     def _directory(self, node: _Node, root: _Node, parent: int) -> bytes:
-        """The bytes of a directory, after all that lies in it was placed; written unless it is a fixed root."""
+        """Bytes of a directory, after its content was placed; written unless it is a fixed root."""
         is_root = node is root
         if not is_root or self._shape.bits == 32:
             count = max(1, -(-self._entry_count(node, is_root=is_root) * _ENTRY // self._shape.cluster_size))
@@ -444,20 +444,20 @@ class _FatWriter:
         ).build()
 
     def _information_sector(self) -> bytes:
-        """FSInfo (fatgen103): how many clusters are free, and where to look for the next one."""
+        """FSInfo (fatgen103): number of free clusters, and the cluster at which to look for the next one."""
         free = sum(value == 0 for value in self._fat[2:])
         counts = free.to_bytes(4, "little") + self._next.to_bytes(4, "little")
         return b"RRaA" + bytes(480) + b"rrAa" + counts + bytes(14) + SIGNATURE
 
 
 class _Names:
-    """Gives the names of one directory their entries."""
+    """Names of one directory, which gives each its entries."""
 
     def __init__(self) -> None:
         self._taken: set[bytes] = set()
 
     def entries(self, name: str, attributes: int, modified: datetime, cluster: int, size: int) -> list[bytes]:
-        """The long-name parts, where the name needs any, and the entry itself."""
+        """Parts of the long name, where the name needs one, and the entry itself."""
         base, dot, extension = name.rpartition(".")
         if not dot or not base:
             base, extension = name, ""
@@ -465,7 +465,7 @@ class _Names:
             0x10 if extension == extension.lower() != extension.upper() else 0
         )
         plain = (
-            name.isascii()  # "\u0131" is no letter of a short name, but its capital is
+            name.isascii()  # "\u0131" is not a letter of a short name, but its capital is
             and 0 < len(base) <= 8
             and len(extension) <= 3
             and set(base.upper() + extension.upper()) <= _SHORT_CHARACTERS
@@ -545,12 +545,12 @@ class ForgedPartition:
     """A partition to put on a disk."""
 
     number: int
-    """1-4 by slot of the table; logical ones from 5 in the order of the chain."""
+    """Number: 1-4 by slot of the table; logical ones from 5 in the order of the chain."""
     type_code: int
     first_lba: int
-    """In 512-byte sectors from the disk's start."""
+    """First sector, in 512-byte sectors from the disk's start."""
     sectors: int
-    """In 512-byte sectors."""
+    """Size in 512-byte sectors."""
     active: bool = False
     content: SparseImage | None = None
 
@@ -568,15 +568,15 @@ def mbr_disk(
     Vouched for by ``sfdisk``: ``tests/test_forge.py``.
 
     Args:
-        partitions: In any order; logical ones need an extended one among them.
+        partitions: Partitions in any order; logical ones need an extended one among them.
         sectors: Size of the disk.
-        disk_signature: The identifier that fdisk prints.
-        boot_code: At most 440 bytes.
+        disk_signature: Identifier that fdisk prints.
+        boot_code: Boot code, at most 440 bytes.
         ebr_gap: Sectors between an extended boot record and its partition; the first one is at the extended
             partition's start.
 
     Raises:
-        InvalidArgument: A number is taken twice, or content does not fit its partition.
+        InvalidArgument: A number is used twice, or content does not fit its partition.
     """
     by_number = {partition.number: partition for partition in partitions}
     if len(by_number) != len(partitions) or len(boot_code) > 440:
@@ -637,7 +637,7 @@ def _chs(lba: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A generation's partition table; first sector and number of 512-byte sectors of each partition."""
+    """Partition table of a generation: first sector and number of 512-byte sectors of each partition."""
 
     sectors: int
     extended: tuple[int, int]
@@ -658,11 +658,11 @@ ESX_35 = Layout(
 ESX_40 = Layout(
     1843200, (8192, 1835008), (32, 8160), (8224, 511968), (520224, 511968), (1032224, 225248), (1257504, 585696)
 )
-"""ESXi 4.0 and 4.1: 900 MiB, as the installer's constants and a real fdisk listing have it."""
+"""ESXi 4.0 and 4.1: 900 MiB, as in the installer's constants and a real fdisk listing."""
 
 
 ESX_50_MBR = replace(ESX_40, boot_type=0xEF)
-"""ESXi 5 and 6 in MBR mode: as 4.x but for the type of the boot partition.
+"""ESXi 5 and 6 in MBR mode: as 4.x except for the type of the boot partition.
 
 Vouched for by the head of a dd image (``ddpartimg``, ``extpart1`` to ``4``) that the installer of ESXi 6.7 ships.
 """
@@ -716,10 +716,10 @@ def esx67_boot_partition(tree: Tree, *, sector_size: int = SECTOR) -> SparseImag
 
     Vouched for by ``fsck.fat``, ``blkid`` and ``mtype``: ``tests/test_purpose.py``. Sizes, sectors, kinds of FAT and
     markers (of their UUIDs the first four bytes) are those of that installer's bootpart and bootpart4kn, and of the
-    first one the label and what is reserved and hidden; the marker says FAT16 of both.
+    first one also label, reserved and hidden sectors; the marker says FAT16 in both.
 
     Args:
-        tree: What it holds.
+        tree: Files and directories in it.
         sector_size: 512 or 4096 bytes.
     """
     sectors, bits, uuid = (8128, 16, "5db638ec") if sector_size == SECTOR else (1016, 12, "5e06d82b")
@@ -741,20 +741,20 @@ def incompressible(name: str, size: int) -> bytes:
 
 
 def module(name: str, size: int, text: bytes = b"") -> bytes:
-    """A stand-in for a boot module: gzip of `size` bytes in all, most of them incompressible.
+    """A stand-in for a boot module: gzip of `size` bytes in total, most of them incompressible.
 
     Vouched for by ``gzip``: ``tests/test_vouchers.py``.
 
-    It holds a kernel where its name begins with "vmkernel", else a tar with one file, or none where there is no
-    room for one. Nothing is deflated, as not every zlib gives the same bytes.
+    It contains a kernel where its name begins with "vmkernel", otherwise a tar with one file, or without files where
+    there is no room for one. Nothing is deflated, as not every zlib gives the same bytes.
 
     Args:
-        name: Its file name.
-        size: At least 1,100 bytes; of a kernel 4,300.
-        text: What is in the kernel, too.
+        name: File name of the module.
+        size: Size in bytes, at least 1,100; at least 4,300 for a kernel.
+        text: Further text in the kernel.
 
     Raises:
-        InvalidArgument: It is smaller than that.
+        InvalidArgument: `size` is smaller than that.
     """
     is_kernel = name.startswith("vmkernel")
     room = size - _GZIP_ENDS - (size // _STORED + 1) * _STORED_HEAD
@@ -777,7 +777,7 @@ def module(name: str, size: int, text: bytes = b"") -> bytes:
 
 
 def esx35_boot_files() -> dict[str, ForgedFile]:
-    """Stand-ins for what Hypervisor0 of ESX 3i 3.5 holds, in realistic sizes."""
+    """Stand-ins for the files of Hypervisor0 of ESX 3i 3.5, in realistic sizes."""
     return {
         "ldlinux.sys": ForgedFile(incompressible("ldlinux.sys", 11_873)),
         "syslinux.cfg": ForgedFile(b"default safeboot.c32\n"),
@@ -787,7 +787,7 @@ def esx35_boot_files() -> dict[str, ForgedFile]:
 
 
 def esx35_bank_files(payload: int = 45_000_000) -> dict[str, ForgedFile]:
-    """Stand-ins for what Hypervisor1 of ESX 3i 3.5 holds, about `payload` bytes in all; boot.cfg is a real one."""
+    """Stand-ins for the files of Hypervisor1 of ESX 3i 3.5, about `payload` bytes in total; boot.cfg is a real one."""
     shares = {"vmkernel.gz": 6, "binmod.tgz": 40, "environ.tgz": 18, "cim.tgz": 36}
     text = b"VMware ESX Server 3i 3.5.0 build-67921"
     files = {name: ForgedFile(module(name, payload * share // 100, text)) for name, share in shares.items()}
@@ -802,7 +802,7 @@ def esx35_bank_files(payload: int = 45_000_000) -> dict[str, ForgedFile]:
 
 
 def esx35_store_files(payload: int = 110_000_000) -> dict[str, ForgedFile]:
-    """Stand-ins for VMware Tools and the client's installer in Hypervisor3, about `payload` bytes in all.
+    """Stand-ins for VMware Tools and the client's installer in Hypervisor3, about `payload` bytes in total.
 
     ESXi 4.1's compressed image has 212 MB, its modules about 100: the rest is in the store.
     """

@@ -20,10 +20,10 @@ from vmvisor_image.testing.forge import SparseImage, Tree, fat_volume
 from vmvisor_image.testing.forge_vmfs import vmfs_headers
 
 _NAMESPACE: Final = UUID("6f1d2a6c-7c52-4f2e-9a1b-7d3a5e0c4b11")
-"""Identifiers are made of this and a name, so that the same disk comes out each time."""
+"""Namespace of identifiers, which are made of it and a name, so that the same disk results each time."""
 _ENTRIES: Final = 128
 _SHIPPED_FIRST: Final = 64
-"""First usable sector of the heads that are shipped."""
+"""First usable sector in shipped disk heads."""
 _UNUSED: Final = PartitionEntry(0, bytes(3), 0, bytes(3), 0, 0)
 
 
@@ -32,12 +32,12 @@ class GptPartition:
     """A partition to put on a disk."""
 
     number: int
-    """Its slot, from 1."""
+    """Number of its slot, from 1."""
     type_guid: UUID
     first_lba: int
-    """In sectors of the disk."""
+    """First sector, in sectors of the disk."""
     sectors: int
-    """In sectors of the disk."""
+    """Size in sectors of the disk."""
     name: str = ""
     attributes: int = 0
     content: SparseImage | None = field(default=None, compare=False)
@@ -54,7 +54,7 @@ def gpt_disk(
     """A disk with a protective master boot record and both copies of the table, of 128 entries each.
 
     Vouched for by ``sgdisk`` and ``sfdisk``: ``tests/test_gpt.py``. Of `as_shipped` by the head of a dd image
-    (``gptstart``) that the installer of ESXi 6.7 ships, whose fields were read and are told in the schema; sgdisk reads
+    (``gptstart``) that the installer of ESXi 6.7 ships, whose fields were read and are in the schema; sgdisk reads
     the same partitions from it.
 
     Args:

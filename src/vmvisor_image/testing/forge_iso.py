@@ -1,4 +1,4 @@
-"""Builds small ISO 9660 volumes, plain or with the names of Rock Ridge, deterministically.
+"""Deterministic small ISO 9660 volumes, plain or with the names of Rock Ridge.
 
 What vouches for what each function makes is in its docstring.
 """
@@ -24,9 +24,9 @@ from vmvisor_image.schemas.iso9660 import (
 _WHEN: Final = bytes((108, 1, 15, 12, 0, 0, 0))
 _FILE, _FOLDER, _LINK = 0o100644, 0o040755, 0o120777
 _STRUCTURE_VERSION: Final = 881
-"""Where the volume descriptor has the version of files' structure (8.4.30)."""
+"""Offset in the volume descriptor of the version of the files' structure (8.4.30)."""
 _ROCK_RIDGE: Final = b"ER" + bytes((18, 1, 10, 0, 0, 1)) + b"RRIP_1991A"
-"""That the entries are those of Rock Ridge (SUSP, 5.5)."""
+"""Entry that announces those of Rock Ridge (SUSP, 5.5)."""
 _SHARING_PROTOCOL: Final = b"SP\x07\x01\xbe\xef\x00"
 
 
@@ -78,7 +78,7 @@ class _Writer:
         self._rock_ridge = rock_ridge
         self._blocks: list[bytes] = []
         self._path_tables = (0, b"")
-        """Bytes of one path table, and where the two of them lie."""
+        """Bytes of one path table, and the places of the two tables."""
 
     def write(self, root: _Node, label: str) -> bytes:
         self._blocks = [bytes(SECTOR)] * (FIRST_DESCRIPTOR + 2)
@@ -91,7 +91,7 @@ class _Writer:
         return b"".join(self._blocks)
 
     def _take(self, data: bytes) -> int:
-        """The block at which `data` lies from now on."""
+        """Number of the block at which `data` was placed."""
         at = len(self._blocks)
         self._blocks += [data[start : start + SECTOR].ljust(SECTOR, b"\0") for start in range(0, len(data), SECTOR)]
         return at
@@ -128,7 +128,7 @@ class _Writer:
         return found
 
     def _plain_name(self, name: str, node: _Node) -> bytes:
-        """The name in the record itself, which with Rock Ridge nobody sees."""
+        """Name in the record itself, which Rock Ridge hides."""
         return b"%X" % node.block if self._rock_ridge else name.encode("utf-8", "surrogateescape")
 
     def _named(self, name: str, block: int, length: int, flags: int, mode: int, more: bytes = b"") -> bytes:

@@ -84,7 +84,7 @@ def vmtar_archive(
         files: Content by path.
         links: Targets by path.
         modified: Time of all members, in seconds since 1970.
-        inline: With the data behind each header as in a tar, instead of page by page behind all headers.
+        inline: Whether the data follows each header as in a tar, instead of page by page after all headers.
     """
     members = _members(files, links or {})
     if inline:
@@ -119,7 +119,7 @@ def _members(files: Mapping[str, bytes], links: Mapping[str, str]) -> list[tuple
 
 
 def _split(path: str, longest: int) -> tuple[bytes, bytes]:
-    """Prefix and name."""
+    """Prefix and name of a path."""
     raw = path.encode()
     if len(raw) <= 100:
         return b"", raw
@@ -171,7 +171,7 @@ def kernel_elf(text: bytes = b"", *, multiboot: bool = True, identity: tuple[str
     kernel of ESXi 6.7.0 build 8169922: three strings apart from each other, which stand together once.
 
     Args:
-        text: What is in it.
+        text: Text in it.
         multiboot: With a Multiboot header.
         identity: Product, version and build, written as ESXi 6.7 has them, such as "VMware ESXi", "6.7.0", "8169922".
     """
@@ -193,7 +193,7 @@ def kernel_elf(text: bytes = b"", *, multiboot: bool = True, identity: tuple[str
 
 
 def intel_microcode(processor: int, revision: int, *, released: int = 0x01022018, size: int = 2048) -> bytes:
-    """One of Intel's updates of a processor's microcode; what it does is noise.
+    """One of Intel's updates of a processor's microcode, whose code is noise.
 
     Vouched for by ``iucode_tool``, run by hand, and the sum that Intel's manual asks for: ``tests/test_modules.py``.
 
@@ -237,13 +237,13 @@ def amd_microcode(
 
 
 def sign(data: bytes, *, key_id: bytes = b"a forged key id.", schema: int = 2) -> bytes:
-    """A module's data with the trailer of a signed one; the signature is of nobody.
+    """A module's data with the trailer of a signed one; no key gives its signature.
 
     Vouched for by the trailers of five modules of ESXi 6.7, which have this layout and are not at hand; no program that
     reads one is (``find_signature`` is ours): ``tests/test_modules.py``.
 
     Args:
-        data: What is under the compression.
+        data: Content without the compression.
         key_id: 16 bytes.
         schema: Of the signature.
     """
@@ -253,7 +253,7 @@ def sign(data: bytes, *, key_id: bytes = b"a forged key id.", schema: int = 2) -
 
 
 def encryption_info(first: bytes, second: bytes, *, mode: str = "NONE") -> bytes:
-    """An ``encryption.info`` with what the key is derived from.
+    """An ``encryption.info`` with the data that the key is derived from.
 
     Vouched for by dissect.hypervisor (``dissect_envelope.py``): ``tests/test_modules.py``.
     """

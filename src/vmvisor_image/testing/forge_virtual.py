@@ -1,4 +1,4 @@
-"""Wraps a small disk into qcow2, VMDK, VHD and VHDX files, deterministically; every block of the disk is stored.
+"""Deterministic qcow2, VMDK, VHD and VHDX files of a small disk; every block of the disk is stored.
 
 What vouches for what each function makes is in its docstring.
 """
@@ -18,13 +18,13 @@ _SECTOR: Final = 512
 _CLUSTER_BITS: Final = 9
 _CLUSTER: Final = 1 << _CLUSTER_BITS
 _COPIED: Final = 1 << 63
-"""Of an entry that leads to what nothing else refers to."""
+"""Bit of an entry whose target has no other reference."""
 _GRAIN: Final = 8
-"""Sectors."""
+"""Sectors in a grain."""
 _MIB: Final = 1 << 20
 _PHYSICAL_SECTOR_SIZE: Final = UUID("cda348c7-445d-4471-9cc9-e9885251c556").bytes_le
 _PAGE_83: Final = UUID("beca12ab-b2e6-4523-93ef-c309e000c746").bytes_le
-"""Items of a VHDX that have to be there (MS-VHDX, 2.6.2), and of which nothing is read."""
+"""Items that a VHDX has to have (MS-VHDX, 2.6.2), and that are not read."""
 
 
 def _blocks(disk: bytes, size: int) -> list[bytes]:
@@ -73,7 +73,7 @@ def qcow2_disk(disk: bytes) -> bytes:
 
 
 def _refcounts(used: int) -> tuple[int, bytes]:
-    """How many clusters the table of reference counts has, and it and its blocks, behind `used` clusters: 1 each."""
+    """Clusters in the table of reference counts, and the table and its blocks, after `used` clusters: 1 each."""
     per_block, per_table = _CLUSTER // 2, _CLUSTER // 8
     blocks = tables = 0
     while blocks * per_block < used + tables + blocks:
@@ -91,7 +91,7 @@ def vmdk_disk(disk: bytes, *, compressed: bool = False) -> bytes:
 
     Args:
         disk: The disk.
-        compressed: Deflate each grain, behind its marker.
+        compressed: Whether to deflate each grain, after its marker.
     """
     grains = _blocks(disk, _GRAIN * _SECTOR)
     tables = -(-len(grains) // 512)
@@ -146,7 +146,7 @@ def vhd_disk(disk: bytes, *, fixed: bool = False) -> bytes:
 
     Args:
         disk: The disk.
-        fixed: The data as it is, with a footer behind it.
+        fixed: Whether to store the data unchanged, with a footer after it.
     """
     footer = vhd.VhdFooter(
         magic=vhd.FOOTER_MAGIC,

@@ -1,4 +1,4 @@
-"""Headers of VMFS volumes, as `vmvisor_image.testing.forge` makes everything else. There are no files in them.
+"""Headers of VMFS volumes, without files; see `vmvisor_image.testing.forge` for other images.
 
 What vouches for what each function makes is in its docstring.
 """
@@ -47,7 +47,7 @@ _Told = TypeVar("_Told", LvmDevice, ScsiDiskId)
 
 DEFAULT_CREATED: Final = datetime(2009, 4, 21, 16, 45, 56, tzinfo=UTC)
 DATA_OFFSET: Final = USUAL_DATA_OFFSET
-"""Where the volume begins on a device, in bytes from the partition's start."""
+"""Bytes from the partition's start to the volume on a device."""
 LOCAL_KINDS: Final = ("vmfs5-l", "vmfs-l")
 _VERSIONS: Final = {
     "vmfs3": (3, 4, 31),
@@ -58,7 +58,7 @@ _VERSIONS: Final = {
 }
 """Versions of the volume manager and of the file system."""
 _LVM_MINOR_VERSIONS: Final = {3: 0x10, 5: 0x15}
-"""As real headers have them; of LVM 6 none is known."""
+"""Minor versions in real headers; that of LVM 6 is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ class NaaDisk:
     """
 
     naa: bytes
-    """8 bytes, or 16 that begin with a 6."""
+    """Identifier: 8 bytes, or 16 that begin with a 6."""
     model: bytes = b"COMSTA"
-    """The first letters of the model."""
+    """First letters of the model."""
     lun: int = 0
     """SCSI logical unit."""
 
     def put_into(self, record: _Told) -> _Told:
-        """The same structure, which tells of this disk."""
+        """Same structure with the fields of this disk."""
         found = self.naa + self.model
         return replace(
             record,
@@ -111,10 +111,10 @@ def vmfs_headers(  # each is one thing that the headers say
     Args:
         kind: The generation.
         size: Bytes in the partition; as many extents of 256 MiB as fit are in use.
-        label: The datastore's name.
-        created: When the file system was made, with its time zone.
-        device: Which of the volume's devices this is, from 0; only the first one holds the file system's descriptor.
-        devices: How many devices the volume has, all of this size.
+        label: Name of the datastore.
+        created: Time at which the file system was made, with its time zone.
+        device: Number of this device in the volume, from 0; only the first one holds the file system's descriptor.
+        devices: Number of devices in the volume, all of this size.
         hosts: IP addresses of hosts that use the volume.
         alignment: Bytes that metadata of VMFS 6 are aligned to.
         disk: The disk, by its NAA identifier instead of where it is attached.

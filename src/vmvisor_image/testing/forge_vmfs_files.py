@@ -48,7 +48,7 @@ _GROUP_OFFSET: Final = 0x10000
 _JOURNAL_BLOCK: Final = 0x10000
 _CHILD_METADATA: Final = 0x1000
 _LARGE_BLOCK: Final = 512
-"""File blocks in a large one."""
+"""File blocks in a large block."""
 _ROOT, _FBB, _FDC, _PBC, _SBC, _VH, _PB2, _JBC = *range(7), 8
 _SYSTEM_FILES: Final = {
     ".fbb.sf": _FBB,
@@ -60,9 +60,9 @@ _SYSTEM_FILES: Final = {
     ".jbc.sf": _JBC,
 }
 _FIRST_FREE: Final = 16
-"""Descriptors before this one are for system files."""
+"""Number of the first descriptor that is not for system files."""
 _LOCKS: Final = {"fbb": 2, "sbc": 3, "pbc": 4, "fdc": 5, "pb2": 6, "jbc": 7}
-"""Of clusters, beside `_LOCK`."""
+"""Types of clusters' locks, besides `_LOCK`."""
 _LOCK: Final = 0x10C00000
 _DESCRIPTOR_LOCK: Final = _LOCK + 1
 _TYPES: Final[dict[Pointers | Literal["secondary pointer blocks"], int]] = {
@@ -81,13 +81,13 @@ class VmfsFile:
     """A file, which may have holes."""
 
     data: bytes = b""
-    """Its content, where that has no holes."""
+    """Content, where that has no holes."""
     pieces: tuple[tuple[int, bytes], ...] = ()
-    """Offset and bytes of what is not a hole; then `data` is empty and `size` counts."""
+    """Offset and bytes of each part that is not a hole; then `data` is empty and `size` is used."""
     size: int | None = None
-    """Bytes; None for those of `data`."""
+    """Size in bytes; None for that of `data`."""
     pointers: Pointers | None = None
-    """How its blocks are found; None for what VMFS would choose."""
+    """Kind of pointers to its blocks; None for the one that VMFS would choose."""
     to_zero: frozenset[int] = frozenset()
     """Blocks that are allocated and read as zeros."""
     modified: datetime = DEFAULT_CREATED
@@ -117,13 +117,13 @@ class VmfsRawDevice:
     size: int
     """Bytes of the disk."""
     vendor: str = "FORGED"
-    """At most 8 letters."""
+    """Vendor, at most 8 letters."""
     model: str = "LUN"
-    """At most 16 letters."""
+    """Model, at most 16 letters."""
     disk_id: str = ""
-    """At most 44 letters."""
+    """Identifier, at most 44 letters."""
     disk: NaaDisk | None = None
-    """By its NAA identifier, instead of vendor, model and `disk_id`."""
+    """Disk by its NAA identifier, instead of vendor, model and `disk_id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +131,10 @@ class VmfsDirectory:
     """An empty directory, for a path that ends in a slash."""
 
     mode: int = 0o755
-    """With or without the bits of the type."""
+    """Mode, with or without the bits of the type."""
     is_system: bool = False
     """Whether its descriptor says that it is the system's own, as that of ``.sdd.sf`` does on VMFS 5 and later: only
-    the mode tells that it is a directory then. Vouched for by debugvmfs, which lists it as one."""
+    the mode then says that it is a directory. Vouched for by debugvmfs, which lists it as one."""
 
 
 Content = bytes | VmfsFile | VmfsLink | VmfsRawDevice | VmfsDirectory
@@ -160,15 +160,15 @@ def vmfs_volume(
         tree: Content by path; a path that ends in a slash is an empty directory, of `VmfsDirectory` or of anything.
         kind: The generation.
         size: Bytes in each partition.
-        label: The datastore's name.
+        label: Name of the datastore.
         hosts: IP addresses of hosts that use it.
-        devices: How many devices the volume has; the files are laid out over all of them.
+        devices: Number of devices in the volume; the files are laid out over all of them.
         own_pointer_blocks: Of VMFS 6: keep blocks of pointers in ``.pbc.sf``, as dissect.vmfs knows to read them, and
             not among the sub-blocks, where real volumes have them.
         alignment: Bytes that metadata of VMFS 6 are aligned to: 4096 of all volumes that are known, or more.
 
     Raises:
-        InvalidArgument: The files do not fit, or one can't be laid out as it asks for.
+        InvalidArgument: The files do not fit, or one can't be laid out as requested.
     """
     heads = [
         vmfs_headers(
@@ -203,7 +203,7 @@ class _Node:
 
     number: int
     content: Content | None = None
-    """None, or what it is beside its entries, of a directory."""
+    """Content of a file; for a directory its further properties, or None."""
     children: dict[str, _Node] = field(default_factory=dict)
 
 
@@ -230,23 +230,23 @@ class _Writer:
         self._header = 2 * self._alignment
         self._descriptor_size = self._header if self._is_6 else 2048
         self._descriptors_in_cluster = 32 if self._is_3 else 128 if self._is_6 else 200
-        """Seen on real volumes of VMFS 3 and 5; so many of VMFS 6 that a reader may not want to read them at once."""
+        """Number as on real volumes of VMFS 3 and 5; for VMFS 6 too many for a reader to read at once."""
         self._width, self._pointers = (8, MOST_POINTERS_6) if self._is_6 else (4, 256)
         if self._alignment > USUAL_ALIGNMENT:
             self._pointers = self._alignment // 16
         self._is_5 = not self._is_3 and not self._is_6
         self._sub_block = 8192 if self._is_5 else 0x10000
         self._sub_blocks = 64 if self._is_5 else 16
-        """In a cluster; of VMFS 5 so many that pointers need the two bits of dense ones."""
+        """Sub-blocks in a cluster; in VMFS 5 enough that pointers need the two bits of dense ones."""
         self._pointer_block = 0x10000 if self._is_6 else 4096
         self._resident = 0 if self._is_3 else 1024
         if self._is_6:
-            self._resident = self._alignment - DISK_BLOCK - 8 * self._pointers  # which are behind it
+            self._resident = self._alignment - DISK_BLOCK - 8 * self._pointers  # which follow it
         self._blocks = blocks
         self._pages: dict[int, bytearray] = {}
         self._large: dict[tuple[int, int], int] = {}
         self._tables: dict[int, int] = {}
-        """Where each block of pointers lies, by the pointer to it."""
+        """Place of each block of pointers, by the pointer to it."""
         self._next = DESCRIPTORS_OFFSET // BLOCK
         if self._is_6:
             self._next = descriptors_offset_6(self._alignment) // BLOCK
@@ -325,7 +325,7 @@ class _Writer:
         return _Resources(name, metadata, self._take(-(-size // BLOCK)) * BLOCK, size)
 
     def _write_resource_file(self, resources: _Resources) -> None:
-        """Its metadata, and a lock and a bitmap for each cluster."""
+        """Write the metadata, and a lock and a bitmap for each cluster."""
         metadata = resources.metadata
         self._put(resources.base, metadata.build())
         if self._is_6 and resources is self._fbb:
@@ -351,7 +351,7 @@ class _Writer:
         return DiskLock(kind, at, 0x300000 if mode else 0, mode, 0, mode, owner, 0).build()
 
     def _take(self, count: int) -> int:
-        """The first of so many new file blocks."""
+        """Number of the first of `count` new file blocks."""
         self._next += count
         return self._next - count
 
@@ -365,7 +365,7 @@ class _Writer:
             offset += count
 
     def _resource_place(self, resources: _Resources, number: int) -> int:
-        """Where a resource lies in the volume."""
+        """Bytes from the volume's start to a resource."""
         metadata = resources.metadata
         cluster, resource = divmod(number, metadata.resources_per_cluster)
         group, own = divmod(cluster, _CLUSTERS_PER_GROUP)
@@ -403,7 +403,7 @@ class _Writer:
         self._root.children = {**own, **self._root.children}
 
     def _lay_out(self, node: _Node, parent: int) -> None:
-        """Write a directory, then what is in it: so the upper ones lie on the first device."""
+        """Write a directory, then its content, so that the upper ones are on the first device."""
         entries = [(".", node.number, DIRECTORY), ("..", parent, DIRECTORY)]
         entries += [(name, child.number, self._kind(child)) for name, child in node.children.items()]
         data = self._hashed(entries) if self._is_6 else self._listed(entries)
@@ -532,7 +532,7 @@ class _Writer:
         return "file blocks" if size <= self._pointers * BLOCK else "pointer blocks"
 
     def _block(self, chosen: Pointers, parts: list[tuple[int, bytes]], index: int, content: VmfsFile) -> int:
-        """Write what is in one block, each part at its offset there, and give the pointer to it."""
+        """Pointer to a block that is written with its parts, each at its offset there."""
         if chosen == "sub-blocks":
             number = self._new_resource(self._sbc)
             self._put_sparse(self._resource_place(self._sbc, number), parts)
@@ -560,7 +560,7 @@ class _Writer:
                 at, rest = at + len(piece), rest[len(piece) :]
 
     def _pointer_blocks(self, pointers: Mapping[int, int], resources: _Resources) -> dict[int, int]:
-        """Write blocks of pointers, and give the pointers to them."""
+        """Pointers to blocks of pointers, which are written."""
         per = self._pointer_block // self._width
         found: dict[int, int] = {}
         for index, pointer in pointers.items():

@@ -33,29 +33,29 @@ _READS = 50
 _HANGS = 60
 """Seconds after which a forked process that waits for a lock is ended."""
 _FAR = 1 << 64
-"""Bytes from the start: behind the end of all that is tested, and more than a file position has."""
+"""Bytes from the start: after the end of every tested source, and more than a file position can hold."""
 _LENGTHS = (0, 1, 2, 511, 512, 513, 4096)
 
 
 class SourceTests:
     """Conformance of a source to `vmvisor_image.streams.source.Source`; a subclass says how one is made.
 
-    What has but the two members of `ReadAt` is tested as it is used: in a `CheckedSource`. An empty range behind the
-    end may be no bytes or an error, as a source that finds its size by decoding would have to decode for it.
+    A source with only the two members of `ReadAt` is tested as it is used: in a `CheckedSource`. An empty range after
+    the end may be no bytes or an error, as a source that finds its size by decoding would have to decode for it.
     """
 
     reader: ClassVar[type[Any]] = object
-    """The class of the sources that are tested."""
+    """Class of the sources that are tested."""
     after_close: ClassVar[Literal["refuses", "reads"]] = "reads"
-    """Whether what is closed refuses to be read, by `ClosedError`, or has nothing to close."""
+    """Reading of a closed source: it refuses by `ClosedError`, or reads as it has nothing to close."""
     in_child: ClassVar[Literal["refuses", "reads"]] = "reads"
-    """What a forked process can do with it: read it, or be refused by an error of this library."""
+    """Reading in a forked process: it reads, or is refused by an error of this library."""
 
     cleanup: contextlib.ExitStack
-    """Closed after each test, as are the sources: for what `open_source` opens besides."""
+    """Stack that is closed after each test, like the sources: for other things that `open_source` opens."""
 
     def open_source(self) -> tuple[ReadAt, bytes]:
-        """A new source, of which nothing was read yet, and the bytes that it gives: some hundred at least."""
+        """New source, of which nothing was read yet, and the bytes that it gives: some hundred at least."""
         raise NotImplementedError
 
     def setup_method(self) -> None:
@@ -77,7 +77,7 @@ class SourceTests:
         assert type(source) is self.reader, f"{type(self).__name__}.reader is {self.reader.__name__}"
 
     def test_size(self) -> None:
-        """`size` is the number of bytes that there are."""
+        """`size` is the number of bytes in the source."""
         source, content = self._open()
         assert source.size == len(content)
 
@@ -92,7 +92,7 @@ class SourceTests:
                     assert found == content[offset : offset + length], f"{length} bytes from {offset}"
 
     def test_reads_backwards_are_exact(self) -> None:
-        """A read before the one before it gives the right bytes, too."""
+        """A read before the place of the previous one also gives the right bytes."""
         source, content = self._open()
         for offset in reversed(range(0, len(content), max(1, len(content) // 16))):
             assert source.read_at(offset, 1) == content[offset : offset + 1]
@@ -113,21 +113,21 @@ class SourceTests:
             _expect(InvalidArgument, read_up_to, source, offset, length)
 
     def test_read_up_to_ends_at_the_end(self) -> None:
-        """`read_up_to` gives less where the source ends, and nothing at and behind its end."""
+        """`read_up_to` gives less where the source ends, and nothing at or after its end."""
         source, content = self._open()
         for offset in (*_borders(len(content)), len(content) + 1, _FAR):
             for length in (*_LENGTHS, _FAR if offset + 4096 >= len(content) else 0):
                 assert read_up_to(source, offset, length) == content[offset : offset + length]
 
     def test_read_up_to_needs_no_size(self) -> None:
-        """`read_up_to` is right before anything else was asked."""
+        """`read_up_to` is right before any other member was used."""
         source, content = self._open()
         assert read_up_to(source, 0, 1) == content[:1]
 
     def test_zeros_that_are_skipped_are_zeros(self) -> None:
         """`skip_zeros` never skips data."""
         source, content = self._open()
-        for is_read in (False, True):  # what was read may be known better
+        for is_read in (False, True):  # after reading, more may be known
             if is_read:
                 source.read_at(0, len(content))
             for offset in (*_borders(len(content)), len(content) + 1, _FAR):
@@ -137,7 +137,7 @@ class SourceTests:
                     assert not content[offset:found].strip(b"\0"), f"data between {offset} and {found} is skipped"
 
     def test_prefetch_is_only_a_hint(self) -> None:
-        """`prefetch` takes any range, past the end too, and changes no byte."""
+        """`prefetch` takes any range, even past the end, and changes no byte."""
         source, content = self._open()
         size = len(content)
         for offset, length in ((0, size), (size // 2, 1), (0, 0), (size - 1, 100), (size, 1), (0, _FAR), (_FAR, 1)):
@@ -187,7 +187,7 @@ class SourceTests:
             assert time is None or isinstance(time, int)
 
     def test_a_stream_of_it_gives_all(self) -> None:
-        """A file object over it reads and seeks as one of any file."""
+        """A file object over it reads and seeks like that of any file."""
         source, content = self._open()
         with open_stream(source) as stream:
             assert stream.read() == content
@@ -195,7 +195,7 @@ class SourceTests:
             assert stream.read() == content[len(content) // 2 :]
 
     def test_close(self) -> None:
-        """What is closed refuses to be read, unless there is nothing to close; closing it twice is no error."""
+        """A closed source refuses to be read, unless it has nothing to close; closing it twice is not an error."""
         given, content = self._open()
         source = as_source(given)
         assert source.read_at(0, 1) == content[:1]
@@ -208,7 +208,7 @@ class SourceTests:
                 assert source.read_at(0, 1) == content[:1]
 
     def test_a_forked_process_reads_the_same(self) -> None:
-        """A forked process reads the right bytes, or is refused, and the parent reads on."""
+        """A forked process reads the right bytes, or is refused, and the parent continues to read."""
         if not hasattr(os, "fork"):
             return
         source, content = self._open()
@@ -222,7 +222,7 @@ class SourceTests:
 
 
 def _borders(size: int) -> list[int]:
-    """Offsets at which something may begin or end, up to `size`."""
+    """Offsets at which a part may begin or end, up to `size`."""
     near = {at + step for at in (0, 512, 4096, size // 3, size // 2, size) for step in (-1, 0, 1)}
     return sorted(at for at in near if 0 <= at <= size)
 

@@ -25,7 +25,7 @@ from vmvisor_image.testing.forge import ForgedFile, SparseImage, fat_volume
 R = TypeVar("R", bound=Record)
 
 _FORBIDDEN = '"*/:<>?\\|'
-"""What fatgen103 forbids in a long name, beside control characters."""
+"""Characters other than control characters that fatgen103 forbids in a long name."""
 _MOST_CLUSTERS = 3900
 _FIRST, _LAST = datetime(1980, 1, 1), datetime(2107, 12, 31, 23, 59, 58)  # noqa: DTZ001  # FAT has no time zone
 
@@ -97,14 +97,14 @@ def _times() -> st.SearchStrategy[datetime]:
 
 @dataclass(frozen=True, slots=True)
 class ForgedVolume:
-    """A FAT volume and what it is known to be."""
+    """A FAT volume and its known content."""
 
     image: SparseImage
     bits: int
-    """12, 16 or 32."""
+    """Bits in an entry of the FAT: 12, 16 or 32."""
     label: str | None
     files: Mapping[str, ForgedFile]
-    """By POSIX path from the volume's root."""
+    """Files by POSIX path from the volume's root."""
 
 
 @st.composite

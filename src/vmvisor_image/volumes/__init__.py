@@ -1,4 +1,4 @@
-"""What a partition may hold: one module each, which says whether it recognises the content and opens it."""
+"""Types of volumes in partitions: one module each, which recognises the volume's content and opens it."""
 
 from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.volume import (

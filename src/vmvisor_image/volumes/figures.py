@@ -1,4 +1,4 @@
-"""Figures of a volume that its check counts, as a report of `verify` holds them."""
+"""Figures from the check of a volume, as in a report of `verify`."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CrossLink:
-    """Two chains that go on together."""
+    """Two chains that share their clusters from some point on."""
 
     path: str
-    """The file or directory whose chain comes to the other one's."""
+    """Path of the file or directory whose chain joins the other one's."""
     other: str
-    """The one that counts as the owner: directories before files, then in the order of the tree."""
+    """Path of the one that counts as the owner: directories before files, then in the order of the tree."""
     offset: int
-    """First byte of the first cluster that both have, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the first cluster that both have."""
     clusters: int
     """Clusters from there to the end of the chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrongChain:
-    """A chain that is not as long as its file, or that does not end as chains do."""
+    """A chain that is not as long as its file, or that does not end with an end mark."""
 
     path: str
     offset: int
-    """The directory entry, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the directory entry."""
     clusters: int
     """Clusters in the chain."""
     needed: int | None
     """Clusters that the file's size takes; None for a directory."""
     end: str
-    """How the chain ends: "end mark", "free cluster", "bad cluster", "no such cluster" or "loop"."""
+    """End of the chain: "end mark", "free cluster", "bad cluster", "no such cluster" or "loop"."""
 
     @property
     def is_long(self) -> bool:
-        """Whether it is sound but for clusters behind the file's end."""
+        """Whether it is sound except for clusters after the file's end."""
         return self.end == "end mark" and self.needed is not None and self.clusters > self.needed
 
     def __str__(self) -> str:
@@ -50,69 +50,69 @@ class LostChain:
     """Clusters that are allocated and belong to no file or directory."""
 
     offset: int
-    """First byte of the first cluster, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the first cluster."""
     clusters: int
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What one copy of the FAT says otherwise than the first."""
+    """Differences of one copy of the FAT from the first."""
 
     number: int
-    """Of the copy, from 1: the second one is 2."""
+    """Number of the copy, from 1: the second one is 2."""
     offset: int
-    """The first byte that differs, in that copy, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the first byte that differs, in that copy."""
     bytes: int
     """Number of bytes that differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreeSummary:
-    """What FAT32's FSInfo sector says."""
+    """Content of FAT32's FSInfo sector."""
 
     offset: int
-    """The sector, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the sector."""
     is_valid: bool
     """Whether its signatures are right."""
     free_clusters: int | None
-    """Free clusters; None where it does not know."""
+    """Number of free clusters; None where the sector leaves it open."""
 
 
 @dataclass(frozen=True, slots=True)
 class FatFigures:
-    """What was counted in one FAT volume. Clusters are those of data, without the two that are none."""
+    """Counts of one FAT volume. Clusters are data clusters, without the two reserved numbers 0 and 1."""
 
     cluster_size: int
-    """Bytes."""
+    """Bytes in a cluster."""
     clusters: int
-    """Data clusters."""
+    """Number of data clusters."""
     used_clusters: int
-    """Those that a file or directory has."""
+    """Clusters of files and directories."""
     free_clusters: int
     bad_clusters: int
-    """Those marked bad."""
+    """Clusters marked bad."""
     lost_clusters: int
-    """Those that are allocated and no file or directory has."""
+    """Clusters that are allocated and belong to no file or directory."""
     lost_chains: int
-    """Chains that these make."""
+    """Number of chains that the lost clusters form."""
     lost: tuple[LostChain, ...]
-    """The first of them, by place."""
+    """The first of the lost chains, by place."""
     cross_links: tuple[CrossLink, ...]
     long_chains: tuple[WrongChain, ...]
-    """Those that are longer than their file, in the order of the tree."""
+    """Chains that are longer than their file, in the order of the tree."""
     short_chains: tuple[WrongChain, ...]
-    """Those that are shorter than their file or do not end with an end mark, in the order of the tree."""
+    """Chains that are shorter than their file or do not end with an end mark, in the order of the tree."""
     fat_copies: int
     fat_size: int
     """Bytes in each copy."""
     differences: tuple[Difference, ...]
-    """The copies that differ from the first."""
+    """Copies that differ from the first."""
     summary: FreeSummary | None
-    """FAT32's FSInfo; None where there is none."""
+    """Content of FAT32's FSInfo; None without one."""
 
     @property
     def summary_agrees(self) -> bool:
-        """Whether FSInfo says nothing else than the table; True where it does not know."""
+        """Whether FSInfo does not contradict the table; True where it leaves the number open."""
         known = None if self.summary is None else self.summary.free_clusters
         return (self.summary is None or self.summary.is_valid) and known in (None, self.free_clusters)
 
@@ -124,7 +124,7 @@ class HeldLock:
     path: str
     """POSIX path from the volume's root."""
     mode: int
-    """1 exclusive, 2 read-only, 3 by several writers."""
+    """Lock mode: 1 exclusive, 2 read-only, 3 several writers."""
     owner: str
     """UUID of the host."""
 
@@ -135,28 +135,28 @@ class ActiveHeartbeat:
 
     uuid: str
     address: str | None
-    """Its IP address, where it is given."""
+    """IP address of the host; None where it is not given."""
     offset: int
-    """Its heartbeat, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to its heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class VmfsFigures:
-    """What was counted in one VMFS volume."""
+    """Counts of one VMFS volume."""
 
     block_size: int
     """Bytes in a file block."""
     blocks: int | None
-    """File blocks that the bitmap tells of and the volume has; None of VMFS 6 and VMFS-L, whose bitmap is not read."""
+    """File blocks in the bitmap and in the volume; None for VMFS 6 and VMFS-L, whose bitmap is not read."""
     used: int | None
-    """Those that are marked used."""
+    """Blocks that are marked used."""
     reached: int
-    """Those that files, directories and the system's own files have."""
+    """Blocks of files, directories and the file system's own files."""
     lost: int | None
-    """Those that are marked used and nothing has."""
+    """Blocks that are marked used and belong to nothing."""
     reached_free: int | None
-    """Those that something has and that are marked free."""
+    """Blocks that belong to a file or directory and are marked free."""
     locks: tuple[HeldLock, ...]
-    """By path."""
+    """Held locks, by path."""
     hosts: tuple[ActiveHeartbeat, ...]
-    """By slot."""
+    """Active heartbeats, by slot."""

@@ -1,4 +1,4 @@
-"""Which volume a partition holds: the built-in types, in the order in which they are asked; and what else it may be."""
+"""Detection of the volume in a partition by the built-in types, and of other content by its magic."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vmvisor_image.volumes.volume import Hints, Volume
 def open_volume(
     disk: ReadAt, start: int, size: int, home: FileHome, *, type_key: int | UUID | None = None
 ) -> Volume | None:
-    """The volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
+    """Volume in the partition of `size` bytes from byte `start` of `disk`, or None when none is recognised.
 
-    Reads its first sector and, where that is no boot sector of FAT, a few bytes 32 KiB, 1 MiB and 2 MiB behind it.
+    Reads its first sector and, where that is not a FAT boot sector, a few bytes 32 KiB, 1 MiB and 2 MiB after it.
 
     Args:
         disk: The decoded disk.
         start: First byte of the partition.
-        size: Bytes in it.
-        home: What its files lie in.
+        size: Bytes in the partition.
+        home: Container of its files, usually the partition.
         type_key: MBR type code or GPT type of the partition; None for a disk without a table.
 
     Raises:
@@ -47,10 +47,10 @@ def _is_known(disk: ReadAt, start: int, size: int | None) -> bool:
 
 
 def recognise(disk: ReadAt, start: int, *, is_vmfs: bool = False) -> Match | None:
-    """What begins at byte `start` of `disk`, by its magic; None where nothing is recognised.
+    """Format of the content from byte `start` of `disk`, by its magic; None where nothing is recognised.
 
-    Opens nothing; tells FAT and VMFS without the detail that opening them gives. With `is_vmfs`
-    VMFS whose first headers are lost is looked for, 19 MiB behind the start.
+    Opens nothing, so that FAT and VMFS are recognised without their version. With `is_vmfs`, VMFS whose first
+    headers are lost is also recognised, 19 MiB after the start.
     """
     try:
         head = read_up_to(disk, start, fat.BOOT_SECTOR)

@@ -10,4 +10,4 @@ from vmvisor_image.volumes.vmfs import volume as vmfs
 from vmvisor_image.volumes.volume import VolumeFormat
 
 VOLUMES: Final[tuple[VolumeFormat, ...]] = (fat, iso9660, vmfs, vmkcore)
-"""The types of volumes that are read, in the order in which they are asked."""
+"""Types of volumes that are read, in the order in which they are tried."""

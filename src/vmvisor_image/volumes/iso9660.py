@@ -1,4 +1,4 @@
-"""ISO 9660 as the volume of a disk or of a partition: installer CDs, and sticks that were made of them."""
+"""ISO 9660 as the volume of a disk or of a partition: installer CDs, and USB sticks written from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIXES: Final = iso9660.SUFFIXES
 MAGICS: Final = iso9660.MAGICS
 REFERENCES: Final = iso9660.REFERENCES
 _INSTALLER_FILES: Final = ("boot.cfg", "imagedd.bz2", "image.tgz", "install.tgz", "isolinux.cfg")
-"""In the root directory of installer CDs, the surest first."""
+"""Files in the root directory of installer CDs, the most certain first."""
 
 
 class IsoVolume(iso9660.IsoFileSystem, BaseVolume):
@@ -27,7 +27,7 @@ class IsoVolume(iso9660.IsoFileSystem, BaseVolume):
     boot_medium: BootMedium | None = "cd"
 
     def evidence(self, _name: str | None, /) -> VolumeEvidence:
-        """See `BaseVolume.evidence`; it is an installer by its files, or nothing that is known."""
+        """See `BaseVolume.evidence`; its files show whether it is an installer, and its role is otherwise unknown."""
         said = [Evidence("it holds an ISO 9660 volume: the magic 'CD001'", self.primary.source_offset)]
         names = {fold_name(entry.name): entry for entry in self.files.root if isinstance(entry, File)}
         found = next((names[name] for name in _INSTALLER_FILES if name in names), None)
@@ -38,7 +38,7 @@ class IsoVolume(iso9660.IsoFileSystem, BaseVolume):
         return VolumeEvidence(tuple(said), Role.INSTALLER)
 
     def check(self) -> VolumeCheck:
-        """See `BaseVolume.check`: whether everything that is on it twice is the same; lists every directory."""
+        """See `BaseVolume.check`: compares everything that is on it twice; lists every directory."""
         return VolumeCheck(self.differences())
 
 
@@ -48,5 +48,5 @@ def probe(disk: ReadAt, start: int, size: int, _hints: Hints, /) -> bool:
 
 
 def open_volume(disk: ReadAt, start: int, _size: int, home: FileHome, /) -> IsoVolume:
-    """The volume at byte `start` of `disk`; see there for the errors."""
+    """Volume at byte `start` of `disk`; see `IsoVolume` for the errors."""
     return IsoVolume(disk, start, home)

@@ -1,4 +1,4 @@
-"""Magics of all formats, of those that are read and of those that are not."""
+"""Magics of all formats, including those that are not read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.formats import VOLUMES
 
 SIGNATURES: Final = in_order((*COMPRESSIONS, *ARCHIVES, *VIRTUAL_DISKS, *VOLUMES))
-"""All magics that are looked for, each once, in the order in which they are tried."""
+"""All known magics, each once, in the order in which they are tried."""
 
 
 def match_signature(source: ReadAt, start: int = 0, size: int | None = None) -> Match | None:
-    """The first of all magics that the content has, or None; see `vmvisor_image.examine.signatures.first_match`."""
+    """First of the magics that the content has, or None; see `vmvisor_image.examine.signatures.first_match`."""
     return first_match(SIGNATURES, source, start, size)
 
 
 def is_file(source: ReadAt) -> bool:
-    """Whether a source begins as a file does that is no disk: an archive, a program, a picture."""
+    """Whether a source begins like a file that is not a disk: an archive, a program, a picture."""
     match = match_signature(source)
     if match is None:
         return read_up_to(source, 0, len(DOS_PROGRAM)) == DOS_PROGRAM

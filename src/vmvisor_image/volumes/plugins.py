@@ -1,4 +1,4 @@
-"""Volume types of other packages, found by their entry points; asked only about what no built-in type recognises."""
+"""Volume types of other packages, found by their entry points; used only where no built-in type fits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.volume import Volume
 
 GROUP: Final = "vmvisor_image.volumes"
-"""The entry points' group."""
+"""Group of the entry points."""
 
 
 class VolumeType(Protocol):
-    """What an entry point names: a module, or any object, with these two functions."""
+    """Object of an entry point: a module, or any other object, with these two functions."""
 
     def probe(self, disk: ReadAt, start: int, size: int, /) -> bool:
         """Whether a volume of this type is in the partition of `size` bytes from byte `start` of `disk`.
 
-        Reads a few bytes at most; `vmvisor_image.streams.reading.read_up_to` does not mind the end of the disk.
+        Should read a few bytes at most; `vmvisor_image.streams.reading.read_up_to` raises no error at the disk's end.
         """
         ...
 
     def open_volume(self, disk: ReadAt, start: int, size: int, home: FileHome, /) -> Volume:
-        """The volume there; a `FileVolume` where it has files, each of them made with `home`.
+        """Volume in that partition; a `FileVolume` where it has files, each of them made with `home`.
 
         Raises:
             CorruptImage: It is damaged beyond opening.
@@ -36,9 +36,9 @@ class VolumeType(Protocol):
 def open_plugin_volume(
     disk: ReadAt, start: int, size: int, home: FileHome
 ) -> tuple[Volume | None, tuple[Problem, ...]]:
-    """The volume that the first plug-in recognises, and what was wrong with plug-ins and with what they looked at.
+    """Volume of the first plug-in that recognises one, and the problems of plug-ins and of the data they read.
 
-    Never raises: one plug-in's fault hides neither what another one reads nor the rest of the image.
+    Never raises: a fault in one plug-in hides neither the volumes of the others nor the rest of the image.
     """
     plugins, found = _load()
     problems = list(found)
@@ -48,7 +48,7 @@ def open_plugin_volume(
                 return plugin.open_volume(disk, start, size, home), tuple(problems)
         except CorruptImage as error:
             problems.append(Problem.of(error))
-        except Exception as error:  # noqa: BLE001  # whatever is wrong with it, it is another package's
+        except Exception as error:  # noqa: BLE001  # whatever the error, the fault is another package's
             problems.append(_fault(name, error, start))
     return None, tuple(problems)
 

@@ -1,4 +1,4 @@
-"""Roles of a hypervisor's partitions, and what says so."""
+"""Roles of a hypervisor's partitions, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 
 class Role(enum.Enum):
-    """What a partition is for on a hypervisor's disk."""
+    """Purpose of a partition on a hypervisor's disk."""
 
     BOOT = "boot"
     """Boot loader."""
     BOOTBANK = "bootbank"
-    """The hypervisor's modules: of two banks the one that the boot loader starts."""
+    """The hypervisor's modules: the one of two banks that the boot loader starts."""
     ALT_BOOTBANK = "alternate bootbank"
     """The other bank, to fall back to after a failed upgrade."""
     COREDUMP = "coredump"
-    """Where the vmkernel writes its memory when it crashes."""
+    """Dumps of the vmkernel's memory after a crash."""
     STORE = "store"
     """VMware Tools, the client installer; later called the locker."""
     SCRATCH = "scratch"
@@ -32,19 +32,19 @@ class Role(enum.Enum):
     INSTALLER = "installer"
     """A CD that installs the hypervisor."""
     CONTAINER = "container"
-    """An extended partition: it holds the logical ones."""
+    """An extended partition, which contains the logical ones."""
     UNKNOWN = "unknown"
-    """Nothing says what it is for."""
+    """No evidence of a purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One thing on the disk that says what a partition is."""
+    """A finding on the disk about a partition's content or purpose."""
 
     statement: str
-    """What was found."""
+    """Finding in words."""
     offset: int | None
-    """Where, in bytes from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the finding; None where it has no single place."""
 
     def __str__(self) -> str:
         return self.statement if self.offset is None else f"{self.statement} (at byte {self.offset:#x})"

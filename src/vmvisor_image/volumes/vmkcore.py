@@ -1,8 +1,8 @@
-"""The diagnostic partition, where the vmkernel writes its memory when it crashes.
+"""The diagnostic partition, to which the vmkernel writes its memory when it crashes.
 
-No public description of what it writes exists, so its content is opaque: what can be told is whether there is any,
-how much, and whether it looks compressed. ESXi's installer writes zeros over the whole partition, so all zeros means
-unused.
+No public description of the dump's format exists, so its content is opaque: only its presence, its amount and
+whether it looks compressed can be determined. ESXi's installer writes zeros over the whole partition, so all zeros
+means unused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAGICS: Final = ()
 REFERENCES: Final = ("none: its content is opaque, and only its partition's type tells it",)
 _PARTITION_TYPES: Final = (MBR_VMKCORE, VMKCORE)
 _BLOCK: Final = 1 << 16
-"""Bytes in a block whose entropy is looked at, and to which what is used is rounded."""
+"""Bytes in a block, the unit of entropy and of the used size."""
 _COMPRESSED: Final = 7.5
 """Bits per byte above which a block looks compressed or encrypted; programs and text have 4 to 6.5."""
 
@@ -48,7 +48,7 @@ class DiagnosticPartition(BaseVolume):
 
     @property
     def is_used(self) -> bool:
-        """Whether any byte is not zero. What a sparse file or a bzip2 index knows to be zero is not read.
+        """Whether any byte is not zero. Ranges that a sparse file or a bzip2 index knows to be zero are not read.
 
         Raises:
             CorruptImage: The image is damaged there.
@@ -56,7 +56,7 @@ class DiagnosticPartition(BaseVolume):
         return find_data(self._source, 0, self._source.size) is not None
 
     def usage(self) -> CoreDumpUsage | None:
-        """How much of it is used; reads all that may not be zero, once. None where it is unused.
+        """Amount of the dump in it, or None where it is unused; reads everything that may not be zero, once.
 
         Raises:
             CorruptImage: The image is damaged there.
@@ -67,7 +67,7 @@ class DiagnosticPartition(BaseVolume):
         return self._usage
 
     def describe(self) -> tuple[str, ...]:
-        """See `BaseVolume.describe`; reads all that may not be zero."""
+        """See `BaseVolume.describe`; reads everything that may not be zero."""
         usage = self.usage()
         if usage is None:
             return (_UNUSED,)
@@ -97,10 +97,10 @@ class DiagnosticPartition(BaseVolume):
 
 
 def probe(_disk: ReadAt, _start: int, _size: int, hints: Hints, /) -> bool:
-    """Whether the partition's type says that it is one."""
+    """Whether the partition's type is that of a diagnostic partition."""
     return hints.type_key in _PARTITION_TYPES
 
 
 def open_volume(disk: ReadAt, start: int, size: int, _home: FileHome, /) -> DiagnosticPartition:
-    """The diagnostic partition of `size` bytes from byte `start` of `disk`."""
+    """Diagnostic partition of `size` bytes from byte `start` of `disk`."""
     return DiagnosticPartition(disk, start, size)

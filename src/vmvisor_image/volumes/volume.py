@@ -1,4 +1,4 @@
-"""A partition's content, as every type of volume offers it."""
+"""The interface to a partition's content that every type of volume has."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Volume(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name in `Partition.kind`."""
+        """Name of the kind, as in `Partition.kind`."""
         ...
 
     @property
     def label(self) -> str | None:
-        """Its label, or None."""
+        """Label of the volume; None without one."""
         ...
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         ...
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """Its headers as they are on disk, by their names."""
+        """Headers of the volume as they are on disk, by their names."""
         ...
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What its headers say, in words."""
+        """Statements of its headers, in words, by name."""
         ...
 
 
@@ -52,7 +52,7 @@ class FileVolume(Volume, Protocol):
 
     @property
     def files(self) -> FileTree:
-        """Its files."""
+        """Files of the volume."""
         ...
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
@@ -61,18 +61,18 @@ class FileVolume(Volume, Protocol):
 
 
 def has_files(volume: Volume | None) -> TypeGuard[FileVolume]:
-    """Whether it is a `FileVolume`; asks for none of its properties, some of which read much."""
+    """Whether it is a `FileVolume`; uses none of its properties, some of which read much."""
     return hasattr(volume, "locate")
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeEvidence:
-    """A volume's own word on what it is."""
+    """A volume's own evidence of its content and role."""
 
     evidence: tuple[Evidence, ...] = ()
-    """Whatever in the volume says what it is."""
+    """Findings in the volume that identify it."""
     role: Role | None = None
-    """Its role; None where the volume alone does not tell it, `Role.UNKNOWN` where it rules out that others do."""
+    """Role of the partition; None where other evidence decides it, `Role.UNKNOWN` where no other evidence may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ class VolumeCheck:
     """Result of a volume's own check."""
 
     problems: tuple[Problem, ...] = ()
-    """Everything that is wrong with the volume's structures."""
+    """Problems of the volume's structures."""
     allocation: Allocation | None = None
-    """Bytes that belong to no file, for a volume that tells them."""
+    """Bytes that belong to no file; None for a volume that does not record them."""
     not_checked: tuple[str, ...] | None = None
-    """Parts of the volume that the check leaves out, in words; None for a volume without check sums of its files."""
+    """Parts of the volume that the check leaves out, in words; None for a volume without checksums of its files."""
     fat: FatFigures | None = None
     """Figures of a FAT volume."""
     vmfs: VmfsFigures | None = None
@@ -105,12 +105,12 @@ class VolumeCheck:
 
 @dataclass(frozen=True, slots=True)
 class CoreDumpUsage:
-    """What a used diagnostic partition holds."""
+    """Amount and nature of the data in a used diagnostic partition."""
 
     first: int
-    """First byte that is not zero, from the partition's start."""
+    """Bytes from the partition's start to the first byte that is not zero."""
     end: int
-    """End of the last block of 64 KiB that is not all zeros, exclusive."""
+    """Bytes from the partition's start to the end, exclusive, of the last block of 64 KiB that is not all zeros."""
     used: int
     """Bytes in blocks of 64 KiB that are not all zeros."""
     entropy: float
@@ -124,37 +124,37 @@ class OtherEntry:
     """An entry of a directory that is neither a file nor a directory, as a list of files shows it."""
 
     column: str
-    """Its kind in one word, or its size in bytes: shown where a file has its size."""
+    """Kind of the entry in one word, or its size in bytes: shown in the place of a file's size."""
     text: str
-    """Its POSIX path from the volume's root, and what it leads to."""
+    """POSIX path from the volume's root, and the entry's target."""
 
 
 BootMedium = Literal["disk", "cd"]
-"""What a boot loader starts from."""
+"""Medium from which a boot loader starts."""
 
 
 class BaseVolume:
-    """A volume with the usual answers to all that is asked of one; types of volumes inherit from it.
+    """A volume with default properties and methods; types of volumes inherit from it.
 
-    A subclass has a `kind`, and `files` and `locate` where its files are read; all else it may leave as it is here.
+    A subclass defines `kind`, and `files` and `locate` where its files are read; the rest may stay as it is here.
     """
 
     boot_medium: BootMedium | None = None
-    """A boot loader's view of it: "disk" for a volume of a disk that may be a boot bank, "cd" for a CD."""
+    """Medium for a boot loader: "disk" for a volume of a disk that may be a boot bank, "cd" for a CD."""
 
     @property
     def kind(self) -> str:
-        """Its name in `Partition.kind`."""
+        """Name of the kind, as in `Partition.kind`."""
         raise NotImplementedError
 
     @property
     def boot_uuid(self) -> bytes | None:
-        """UUID by which a boot loader names the bank in it; None without one."""
+        """UUID by which a boot loader identifies the bank in the volume; None without one."""
         return None
 
     @property
     def label(self) -> str | None:
-        """Its label, or None."""
+        """Label of the volume; None without one."""
         return None
 
     @property
@@ -164,7 +164,7 @@ class BaseVolume:
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """Its headers as they are on disk, by their names."""
+        """Headers of the volume as they are on disk, by their names."""
         return MappingProxyType({})
 
     @property
@@ -174,11 +174,11 @@ class BaseVolume:
 
     @property
     def others(self) -> tuple[OtherEntry, ...]:
-        """Entries beside files and directories, of the directories that were listed so far: links, for example."""
+        """Entries other than files and directories, such as links, of the directories that were listed so far."""
         return ()
 
     def evidence(self, name: str | None, /) -> VolumeEvidence:  # noqa: ARG002  # a subclass may need it
-        """Its own word on what it is and, where it can tell, which role it has.
+        """Evidence in the volume of its content and, where the volume determines it, of its role.
 
         Args:
             name: The partition's name in the partition table, where it has one.
@@ -186,7 +186,7 @@ class BaseVolume:
         return VolumeEvidence()
 
     def check(self) -> VolumeCheck:
-        """Result of holding its structures against each other; may list every directory, and reads no file's content.
+        """Result of comparing its structures with each other; may list every directory, and reads no file's content.
 
         Raises:
             LimitExceeded: There are too many files.
@@ -214,12 +214,12 @@ class BaseVolume:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """Knowledge of a partition that is not in its bytes."""
+    """Facts about a partition that are not in its bytes."""
 
     type_key: int | UUID | None
     """MBR type code or GPT type; None for a disk without a table."""
     is_other: Callable[[], bool]
-    """Tells whether it begins with the magic of any format, by reading it."""
+    """Whether it begins with the magic of any format; reads the disk."""
 
 
 class VolumeFormat(Format, Protocol):
@@ -230,7 +230,7 @@ class VolumeFormat(Format, Protocol):
         ...
 
     def open_volume(self, disk: ReadAt, start: int, size: int, home: FileHome, /) -> Volume:
-        """The volume there.
+        """Volume in that partition.
 
         Raises:
             CorruptImage: It is damaged beyond opening.
@@ -239,7 +239,7 @@ class VolumeFormat(Format, Protocol):
 
 
 class _PlainVolume(BaseVolume):
-    """A volume that has no more than `Volume` asks for."""
+    """A volume with only the properties of `Volume`."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
@@ -254,5 +254,5 @@ class _PlainVolume(BaseVolume):
 
 
 def complete(volume: Volume) -> BaseVolume:
-    """A volume itself, if it is a `BaseVolume`; for any other one, the usual answers."""
+    """The volume itself, if it is a `BaseVolume`; otherwise the volume with default properties and methods."""
     return volume if isinstance(volume, BaseVolume) else _PlainVolume(volume)

@@ -1,4 +1,4 @@
-"""Which partition table a disk has."""
+"""Detection of a disk's partition table."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from vmvisor_image.volumes.find import recognise
 from vmvisor_image.volumes.magics import is_file, match_signature
 
 TABLES: Final[tuple[Format, ...]] = (mbr, gpt)
-"""The partition tables that are read; `find_table` weighs them against each other and against volumes."""
+"""Partition tables that are read; `find_table` chooses between them and a volume without a table."""
 
 
 def find_table(disk: ReadAt) -> Table:
-    """The partition table of `disk`; of one that is whole it reads no more than the primary copy."""
+    """Partition table of `disk`; reads no more than the primary copy where that is whole."""
     sector = read_up_to(disk, 0, SECTOR)
     if len(sector) < SECTOR:
         what = likeness(disk, match_signature(disk))
         return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(what)}")
-    # A FAT boot sector ends in 55 AA too; mkfs.fat even puts a table with one entry from sector 0 into it.
+    # A FAT boot sector also ends in 55 AA; mkfs.fat even puts a table with one entry from sector 0 into it.
     label = foreign_label(disk, sector)
     is_mbr = label is None and is_plausible(sector)
-    # Without 55 AA the table of sections of a program, say, is as sound as one of partitions.
+    # Without 55 AA, the section table of a program, for example, is as plausible as a partition table.
     if is_mbr and not is_signed(sector) and not protects_gpt(sector) and is_file(disk):
         is_mbr = False
     if is_mbr and not protects_gpt(sector):
@@ -41,7 +41,7 @@ def find_table(disk: ReadAt) -> Table:
     if table is not None:
         return table
     if label is not None:
-        damaged = tuple(problem for problem in problems if problem.message != gpt.MISSING)  # no GPT is nothing to tell
+        damaged = tuple(problem for problem in problems if problem.message != gpt.MISSING)  # no GPT is no problem
         return NoTable(f"sector 0 holds {label}, whose partitions are not read", damaged)
     if is_mbr:
         return mbr.MbrTable(disk, sector, problems)

@@ -1,6 +1,6 @@
-"""Disk labels of other systems, which are told by name and not read.
+"""Disk labels of other systems, which are recognised by name and not read.
 
-Magics and check sums as util-linux's libblkid and libfdisk have them (read for the facts): Sun, SGI, Apple, BSD, AIX.
+Source of magics and checksums: util-linux, libblkid and libfdisk (read for the facts): Sun, SGI, Apple, BSD, AIX.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _BSD_PLACES: Final = (SECTOR, 0x40, 0x80)
 
 
 def foreign_label(disk: ReadAt, sector: bytes) -> str | None:
-    """The label in a disk's first `sector`, in words; None where there is none, or a master boot record beside it.
+    """Words for the label in a disk's first `sector`; None where there is none, or also a master boot record.
 
     Reads the second sector where the first has no 55 AA.
     """
-    # A Sun label ends in its check sum, which may be 55 AA as any other value: all words together are zero then.
+    # A Sun label ends in its checksum, which may happen to be 55 AA; the exclusive or of all words is then zero.
     has_check_sum = not _parity(sector)
     is_mbr = is_signed(sector)
     if sector[_SUN_AT:].startswith(_SUN) and (has_check_sum or not is_mbr):
@@ -51,7 +51,7 @@ def foreign_label(disk: ReadAt, sector: bytes) -> str | None:
 
 
 def _parity(sector: bytes) -> int:
-    """All 16-bit words together, by exclusive or."""
+    """Exclusive or of all big-endian 16-bit words."""
     found = 0
     for (word,) in struct.iter_unpack(">H", sector):
         found ^= word

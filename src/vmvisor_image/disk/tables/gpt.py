@@ -1,4 +1,4 @@
-"""The GUID partition table: two copies, of which the better one is used.
+"""The GUID partition table: two copies, of which the one with fewer faults is used.
 
 Numbers are those of gdisk and sfdisk: the slot of the entry, from 1. Source of the rules: UEFI Specification 2.10,
 section 5.3.2 ("GPT Header"): a copy is valid when its signature, its CRC and its own place are right and the CRC of
@@ -36,15 +36,15 @@ SUFFIXES: Final = ()
 MAGICS: Final = ()
 REFERENCES: Final = ("UEFI Specification 2.10, 5.3",)
 MISSING: Final = "it is missing: there is no 'EFI PART'"
-"""Message of the problem of a copy that is not there."""
+"""Message of the problem of a missing copy."""
 _UNUSED: Final = bytes(16)
 _LARGEST_ENTRIES: Final = 4 << 20
-"""Bytes of partition entries that are read; 128 entries, as all tools make, take 16,384."""
+"""Most bytes of partition entries that are read; the usual 128 entries take 16,384."""
 _LARGEST_ENTRY: Final = 4096
 _SHIPPED_ENTRIES_LBA: Final = 2
-"""Sector of the entries that both headers of a shipped head name."""
+"""First sector of the entries in both headers of a disk head as ESXi's installers ship it."""
 _CRC: Final = slice(16, 20)
-"""Where in a header its own CRC lies."""
+"""Bytes of a header that hold its own CRC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _Copy:
     header: GptHeader
     sector_size: int
     entries: bytes
-    """Whole entries; what lies past the disk's end is not among them."""
+    """Entries as they are on disk; shorter where the disk ends or they can't be read."""
     problems: tuple[Problem, ...]
 
     @property
@@ -80,7 +80,7 @@ class GptTable:
 
     @property
     def header(self) -> GptHeader:
-        """The header that is used, as it is on disk."""
+        """Header of the copy that is used, as it is on disk."""
         return self._copy.header
 
     @property
@@ -90,7 +90,7 @@ class GptTable:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         return self._first_problems + self._entry_problems + tuple(self._hybrid_problems())
 
     @property
@@ -100,7 +100,7 @@ class GptTable:
 
     @property
     def areas(self) -> tuple[tuple[int, int], ...]:
-        """See `Table.areas`: the backup's entries are taken to lie before its header, as all tools put them."""
+        """See `Table.areas`: the backup's entries are assumed to be before its header, where all tools put them."""
         header, unit = self.header, self.sector_size
         length = min(header.entry_count * header.entry_size, _LARGEST_ENTRIES)
         length = -(-length // unit) * unit
@@ -110,7 +110,7 @@ class GptTable:
 
     @cached_property
     def facts(self) -> Mapping[str, str]:
-        """See `Table.facts`: that the head is as ESXi's installers ship it; reads both headers, which are in it."""
+        """See `Table.facts`: whether the head is as ESXi's installers ship it; reads both headers, which are in it."""
         if SHIPPED_BACKUP_LBA not in (self.header.alternate_lba, self.header.my_lba):
             return {}
         copies = [_read_copy(self._disk, at, self.sector_size, which) for which, at in self._places()]
@@ -127,7 +127,7 @@ class GptTable:
         return primary, backup
 
     def _places(self) -> tuple[tuple[CopyName, int], tuple[CopyName, int]]:
-        """Where each copy's header lies, in bytes."""
+        """Name of each copy, and bytes from the start of the decoded disk to its header."""
         backup = self.header.alternate_lba if self._copy.which == "primary" else self.header.my_lba
         return ("primary", self.sector_size), ("backup", backup * self.sector_size)
 
@@ -152,7 +152,7 @@ class GptTable:
             yield Problem("backup GPT header", f"it is not in the disk's last sector, at byte {last:#x}", at)
 
     def _hybrid_problems(self) -> Iterator[Problem]:
-        """Partitions of a hybrid MBR that are none of the GPT's; where they are, they are the same partitions."""
+        """Problems of partitions in a hybrid MBR that the GPT does not have."""
         known = {(entry.start, entry.size) for entry in self._entries}
         for entry in self._mbr.entries:
             if is_used(entry) and entry.type_code != PROTECTIVE_TYPE:
@@ -160,13 +160,13 @@ class GptTable:
                 if place not in known:
                     yield Problem(
                         "hybrid MBR",
-                        f"its partition at sector {entry.first_lba} of {entry.sectors} sectors is none of the GPT's",
+                        f"its partition at sector {entry.first_lba} of {entry.sectors} sectors is not one of the GPT's",
                         entry.source_offset,
                     )
 
 
 def find_unprotected(disk: ReadAt) -> Iterator[Problem]:
-    """What to say of a whole primary copy that the master boot record does not announce."""
+    """Problem of a whole primary copy that the master boot record does not announce."""
     for sector_size in SECTOR_SIZES:
         copy = _read_copy(disk, sector_size, sector_size, "primary")
         if isinstance(copy, _Copy) and copy.is_whole:
@@ -175,7 +175,7 @@ def find_unprotected(disk: ReadAt) -> Iterator[Problem]:
 
 
 def find_gpt(disk: ReadAt, sector: bytes) -> tuple[GptTable | None, tuple[Problem, ...]]:
-    """The table, and what is wrong with it, or with what there is in place of one.
+    """The table, or None; and the problems of its copies.
 
     Args:
         disk: The decoded disk. Its end is read only where the primary copy is not whole.
@@ -212,7 +212,7 @@ def find_gpt(disk: ReadAt, sector: bytes) -> tuple[GptTable | None, tuple[Proble
 
 
 def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
-    """The backup copy, looked for where the primary says, at the disk's end, and where shipped heads have it."""
+    """Backup copies at the place in the primary, at the disk's end, and where ESXi's shipped heads have them."""
     places = []
     if primary is not None:
         places.append((primary.header.alternate_lba * primary.sector_size, primary.sector_size))
@@ -228,11 +228,11 @@ def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
     for at, sector_size in dict.fromkeys((*places, shipped)):
         copy = _read_copy(disk, at, sector_size, "backup")
         if (at, sector_size) not in places and not (isinstance(copy, _Copy) and _is_as_shipped(copy)):
-            continue  # most disks have something else there
+            continue  # most disks have other data there
         if isinstance(copy, _Copy):
             yield copy
             if copy.is_whole:
-                return  # else the place that a damaged primary tells may be wrong: the disk's end is looked at, too
+                return  # otherwise the place in a damaged primary may be wrong: the disk's end is also examined
             found = True
         missing = missing or (copy if isinstance(copy, Problem) else None)
     if missing is not None and not found:
@@ -240,7 +240,7 @@ def _backups(disk: ReadAt, primary: _Copy | None) -> Iterator[_Copy | Problem]:
 
 
 def _read_copy(disk: ReadAt, at: int, sector_size: int, which: CopyName) -> _Copy | Problem:
-    """The copy whose header is at byte `at`, or why there is none."""
+    """The copy whose header is at byte `at`, or the problem that it can't be used."""
     structure = f"{which} GPT header"
     try:
         raw = read_up_to(disk, at, sector_size)
@@ -271,7 +271,7 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: CopyName) -> _Cop
     if length > _LARGEST_ENTRIES:
         is_sound = not problems
         note("entry_count", f"{header.entry_count} entries of {size} bytes are more than the {_LARGEST_ENTRIES} read")
-        if not is_sound:  # the count is no more to be believed than the rest: partitions would be read from data
+        if not is_sound:  # the count is as untrustworthy as the rest: partitions would be read from data
             return Problem(structure, _join(problems), at)
     entries, damage = _read_raw(disk, header, sector_size, which)
     return _Copy(which, header, sector_size, entries, (*problems, *damage))
@@ -286,7 +286,7 @@ def _is_as_shipped(copy: _Copy) -> bool:
 
 
 def _read_raw(disk: ReadAt, header: GptHeader, unit: int, which: CopyName) -> tuple[bytes, tuple[Problem, ...]]:
-    """The entries, as far as they are there and are read, and what is damaged in them."""
+    """Bytes of the entries, as far as they exist and are read, and the problems with them."""
     at, whole = header.entries_lba * unit, header.entry_count * header.entry_size
     length = min(whole, _LARGEST_ENTRIES)
     try:
@@ -330,7 +330,7 @@ def _join(problems: list[Problem]) -> str:
 
 
 def _header_crc(header: GptHeader, raw: bytes) -> int | None:
-    """What the CRC of a header, which `raw` begins with, should be; None where its size makes no sense."""
+    """Computed CRC of the header at the start of `raw`; None where its size makes no sense."""
     if not GptHeader.length() <= header.header_size <= len(raw):
         return None
     cleared = bytearray(raw[: header.header_size])
@@ -339,7 +339,7 @@ def _header_crc(header: GptHeader, raw: bytes) -> int | None:
 
 
 def _read_entries(copy: _Copy) -> tuple[tuple[TableEntry, ...], tuple[Problem, ...]]:
-    """The partitions in slot order, and what is wrong with them."""
+    """Partitions in slot order, and their problems."""
     header, unit = copy.header, copy.sector_size
     found: list[TableEntry] = []
     problems: list[Problem] = []
@@ -378,7 +378,7 @@ def _read_entries(copy: _Copy) -> tuple[tuple[TableEntry, ...], tuple[Problem, .
 
 
 def _name(raw: bytes) -> str | None:
-    """The name, which ends at its first NUL: partedUtil leaves FFFF behind it."""
+    """Name up to its first NUL, after which partedUtil leaves FFFF; None for an empty one."""
     for at in range(0, len(raw), 2):
         if raw[at : at + 2] == b"\0\0":
             raw = raw[:at]

@@ -40,9 +40,9 @@ REFERENCES: Final = ("util-linux, libfdisk/src/dos.c", "UEFI Specification 2.10,
 _FIRST_LOGICAL: Final = 5
 _LARGE_SECTOR: Final = 4096
 _MOST_LOGICAL: Final = 1024
-"""A chain longer than any tool makes is damage; Linux stops at 256."""
+"""Most links of the chain that are read; a longer one, which no tool makes, is damage. Linux stops at 256."""
 _MOST_PROBLEMS: Final = 8 * _MOST_LOGICAL
-"""Kept; of what is more, the number is."""
+"""Most problems that are kept; further ones are only counted."""
 
 
 class MbrTable(Unchecked):
@@ -51,12 +51,12 @@ class MbrTable(Unchecked):
     scheme: Scheme = "mbr"
 
     def __init__(self, disk: ReadAt, sector: bytes, problems: tuple[Problem, ...]) -> None:
-        """Take the disk's first sector; extended boot records are read as `entries` reaches them.
+        """A table by the disk's first sector; extended boot records are read when `entries` reaches them.
 
         Args:
             disk: The decoded disk.
             sector: Its first 512 bytes.
-            problems: What was found wrong with the disk's tables before.
+            problems: Problems of the disk's tables that are already known.
         """
         self._disk = disk
         self.record = MasterBootRecord.parse(sector)
@@ -65,13 +65,13 @@ class MbrTable(Unchecked):
         for problem in problems:
             self._problems.add(problem)
         self._extended_at: set[int] = set()
-        """Where the extended boot records that were read lie."""
+        """Offsets of the extended boot records that were read, in bytes from the start of the decoded disk."""
         if self.record.signature != SIGNATURE:
             self._note(SECTOR - 2, "master boot record", "signature: 55 AA is missing")
 
     @cached_property
     def sector_size(self) -> int:
-        """Bytes in a sector: 512, or 4096 where only then something is found where the table says."""
+        """Bytes in a sector: 512, or 4096 where that leads to more known contents at the places in the table."""
         return _detect_sector_size(self._disk, self.record)
 
     @property
@@ -81,17 +81,17 @@ class MbrTable(Unchecked):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """None."""
+        """No remarks."""
         return {}
 
     def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
-        """See `Table.check`: looks for a GPT that the record does not announce."""
+        """See `Table.check`: searches for a GPT that the record does not announce."""
         if not any(entry.type_code == PROTECTIVE_TYPE for entry in self.record.entries):
             yield from find_unprotected(self._disk)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         return self._problems.found
 
     @property
@@ -101,7 +101,7 @@ class MbrTable(Unchecked):
 
     def entries(self) -> Iterator[TableEntry]:
         """See `Table.entries`."""
-        # What lies ahead on the disk: partitions, and (None) the next extended boot record to read.
+        # What comes next on the disk: partitions, and (None) the next extended boot record to read.
         ahead: list[tuple[int, int, TableEntry | None]] = []
         order = itertools.count()
         extended: TableEntry | None = None
@@ -162,14 +162,14 @@ class MbrTable(Unchecked):
 
 
 def _detect_sector_size(disk: ReadAt, record: MasterBootRecord) -> int:
-    """An MBR does not say in which sectors it counts: 4096 bytes only where that is where things are.
+    """Bytes in a sector, which an MBR does not say: 4096 only where that leads to known contents.
 
-    Not looked into where it would have to be decoded: no compressed image of such a disk is known.
+    512 without a check where the disk would have to be decoded: no compressed image of such a disk is known.
     """
     used = [entry for entry in record.entries if is_used(entry)]
     if not used or not knows_size(disk):
         return SECTOR
-    # What one of them leads to may be damaged, and one may by chance lead to where another one starts.
+    # The content of one of them may be damaged, and one may by chance lead to the start of another one.
     for entry in sorted(used, key=lambda entry: entry.type_code not in EXTENDED_TYPES):
         if _is_something(disk, entry, SECTOR):
             return SECTOR

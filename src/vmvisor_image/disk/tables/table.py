@@ -1,4 +1,4 @@
-"""A disk's partition table, as every scheme offers it, and what stands in the place of one."""
+"""The interface of a disk's partition table, and its stand-ins for a disk without one."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class TableEntry:
     """One partition as its table describes it."""
 
     number: int
-    """As fdisk and sfdisk number it."""
+    """Number of the partition, as in fdisk and sfdisk."""
     type_key: int | UUID | None
     """MBR type code or GPT type; None for a volume without a partition table."""
     start: int
     """First byte, from the start of the decoded disk."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     active: bool
-    """Marked for the BIOS to boot."""
+    """Whether it is marked for the BIOS to boot."""
     source_offset: int
-    """Where its entry lies, in bytes from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to its entry."""
     is_container: bool = False
-    """An extended partition: what it holds are other partitions."""
+    """Whether it is an extended partition, whose content is other partitions."""
     sector_size: int = SECTOR
     """Bytes in a sector of its table."""
     name: str | None = None
     """Name in the table; GPT only."""
     guid: UUID | None = None
-    """This partition's own identifier; GPT only."""
+    """Unique identifier of the partition; GPT only."""
     attributes: int = 0
     """Attribute bits; GPT only."""
     record: Record | None = None
-    """Its entry as it is on disk."""
+    """Entry as it is on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,19 @@ class GptCheck:
 
     which: CopyName
     offset: int
-    """Its header, in bytes from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to its header."""
     header_crc: int | None
-    """As the header says; None where there is none."""
+    """CRC of the header, as the header says; None where there is no header."""
     header_crc_found: int | None
-    """Of the header as it is; None where its size makes no sense."""
+    """CRC of the header, computed; None where its size makes no sense."""
     entries_crc: int | None
-    """As the header says."""
+    """CRC of the entries, as the header says; None where there is no header."""
     entries_crc_found: int | None
-    """Of the entries as they are; None where they can't be read."""
+    """CRC of the entries, computed; None where they can't be read."""
 
     @property
     def is_sound(self) -> bool:
-        """Whether both are right."""
+        """Whether both CRCs are right."""
         known = None not in (self.header_crc, self.entries_crc)
         return known and (self.header_crc, self.entries_crc) == (self.header_crc_found, self.entries_crc_found)
 
@@ -74,17 +74,17 @@ class Table(Protocol):
 
     @property
     def scheme(self) -> Scheme:
-        """Its kind."""
+        """Kind of the table."""
         ...
 
     @property
     def sector_size(self) -> int:
-        """Bytes in a sector, in which the table counts."""
+        """Bytes in a sector, the unit in which the table counts."""
         ...
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         ...
 
     @property
@@ -94,7 +94,7 @@ class Table(Protocol):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What is to be told of the table itself that is nothing wrong, by name, in words."""
+        """Remarks on the table itself that are not problems, in words, by name."""
         ...
 
     @property
@@ -105,29 +105,29 @@ class Table(Protocol):
     def entries(self) -> Iterator[TableEntry]:
         """The partitions, in the order in which they can be found by reading the disk from its start.
 
-        Nothing is read before it is needed, so that a caller who stops early costs a compressed image little.
+        Nothing is read before it is needed, so that of a compressed image little is decoded where a caller stops early.
         """
         ...
 
     def check(self, disk_size: int) -> Iterator[Problem]:
-        """What can be found wrong only by reading to the disk's end, which is at byte `disk_size`."""
+        """Problems that are found only by reading to the disk's end, which is at byte `disk_size`."""
         ...
 
     def check_copies(self) -> tuple[GptCheck, ...]:
-        """The check sums of each copy of the table, the primary one first; none for a table without any."""
+        """The checksums of each copy of the table, the primary one first; empty for a table without checksums."""
         ...
 
 
 class Unchecked:
-    """A table without check sums and without a second copy."""
+    """A table without checksums and without a second copy."""
 
     def check_copies(self) -> tuple[GptCheck, ...]:
-        """None."""
+        """An empty tuple."""
         return ()
 
 
 class WholeDisk(Unchecked):
-    """A disk without a partition table that is one volume from its first byte on."""
+    """A disk without a partition table, which is one volume from its first byte on."""
 
     scheme: Scheme = "none"
     sector_size = SECTOR
@@ -140,11 +140,11 @@ class WholeDisk(Unchecked):
         self.facts: Mapping[str, str] = {}
 
     def entries(self) -> Iterator[TableEntry]:
-        """The one volume, numbered 1."""
+        """The volume, with number 1."""
         yield TableEntry(1, None, 0, self._disk.size, active=False, source_offset=0)
 
     def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
-        """Nothing."""
+        """No problems."""
         return iter(())
 
 
@@ -161,9 +161,9 @@ class NoTable(Unchecked):
         self.facts: Mapping[str, str] = {}
 
     def entries(self) -> Iterator[TableEntry]:
-        """None."""
+        """No partitions."""
         return iter(())
 
     def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
-        """Nothing."""
+        """No problems."""
         return iter(())

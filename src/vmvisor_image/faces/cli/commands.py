@@ -1,4 +1,4 @@
-"""What each command does, one function for each; it gives the exit status."""
+"""Implementation of the commands, one function for each, which gives the exit status."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other comman
     from concurrent.futures import Executor
 
 DONE = 0
-"""Exit status of what was done."""
+"""Exit status of a successful command."""
 BAD_INPUT = 1
-"""Exit status of what was read and is wrong."""
+"""Exit status where the input is damaged or unsuitable."""
 MISUSE = 2
-"""Exit status of a command that asks for what can't be done."""
+"""Exit status of a command that can't be carried out as given."""
 _CHUNK = 1 << 20
 _OVERLAID = "oem.tgz"
-"""The module that is made for what others add."""
+"""Name of the module for additions by others."""
 
 
 def _limits(options: argparse.Namespace) -> Limits:
@@ -75,7 +75,7 @@ def _limits(options: argparse.Namespace) -> Limits:
 
 
 def _overlays(given: Sequence[str]) -> dict[str, str]:
-    """Folders by module."""
+    """Directories by module."""
     found = {}
     for text in given:
         module, separator, folder = text.partition("=")
@@ -104,7 +104,7 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
     ):
         try:
             yield image
-        except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # it may be gone by damage
+        except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
             _check_partitions(image, error)
             options.problems += image.known_problems
             raise
@@ -112,21 +112,21 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
 
 
 def _check_partitions(image: Image, cause: Exception | None = None) -> None:
-    """Raise what is wrong with an image that has no partitions, where anything is."""
+    """Raise the first problem of the table where an image has no partitions."""
     if not len(image.partitions):
         for problem in image.partitions.problems:
             raise problem.error() from cause
 
 
 def _partition(image: Image, text: str) -> Partition:
-    """The partition of that label, else of that number."""
+    """Partition with a number, or else with a label."""
     if text.isdecimal() and int(text) in image.partitions:
         return image.partitions[int(text)]
     return image.partitions[text]
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Print the report of an image, or all that is known of one partition."""
+    """Print the report of an image, or the details of one partition."""
     if options.partition is not None:
         if options.json:
             raise InvalidArgument("--json is for the whole image: leave the partition out")
@@ -159,7 +159,7 @@ def _check(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _holder(options: argparse.Namespace) -> Iterator[Partition | Datastore]:
-    """The partition that is meant, or the datastore that it is a device of."""
+    """Partition of the command, or the datastore that it is a device of."""
     with _image(options) as image:
         if not options.device:
             yield _partition(image, options.partition)
@@ -199,7 +199,7 @@ def run_cat(options: argparse.Namespace) -> int:
 
 
 def _file(files: FileTree, path: str) -> File:
-    """The file at a path; where there is none, the error names those of a name like it."""
+    """File at a path; where there is none, the error names files with a similar name."""
     try:
         return files[path]
     except PathNotFound as error:
@@ -211,7 +211,7 @@ def _file(files: FileTree, path: str) -> File:
 
 
 def run_extract(options: argparse.Namespace) -> int:
-    """Write the files of a partition to a folder."""
+    """Write the files of a partition to a directory."""
     with _holder(options) as holder:
         written = holder.files.extract(options.dest, overwrite=options.force, resume=options.resume)
     print(f"{counted(len(written), 'file')} written to {printable(options.dest)}")
@@ -219,7 +219,7 @@ def run_extract(options: argparse.Namespace) -> int:
 
 
 def run_pxe(options: argparse.Namespace) -> int:
-    """Write what a PXE server needs; bad input where a module that is named is missing."""
+    """Write the files that a PXE server needs; bad input where a module of the configuration is missing."""
     with _image(options) as image:
         export = export_pxe(
             image,
@@ -255,7 +255,7 @@ def _bank(text: str | None) -> int | str | None:
 
 
 def run_system(options: argparse.Namespace) -> int:
-    """Print what an image boots."""
+    """Print the system that an image boots."""
     with _image(options) as image:
         system = image.system(_bank(options.bank))
         options.problems += system.problems
@@ -289,7 +289,7 @@ def _state(bank: BootBank, partitions: PartitionTable) -> str:
 
 
 def run_archive(options: argparse.Namespace) -> int:
-    """Print what an archive holds, or write a file of it to standard output."""
+    """Print a list of an archive's files, or write one of them to standard output."""
     with taking_pipes(options.source) as given, open_archive(given) as whole:
         archive = whole
         for path in options.path[:-1]:
@@ -311,7 +311,7 @@ def _write_out(file: File) -> int:
 
 
 def run_module(options: argparse.Namespace) -> int:
-    """Print what a boot module is, or write a file of it to standard output."""
+    """Print the properties of a boot module, or write a file of it to standard output."""
     if options.path is not None:
         with _image(options) as image:
             file = _file(_partition(image, options.partition).files, options.path)
@@ -368,11 +368,11 @@ def run_index(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     """Write the decoded image as seekable zstd."""
-    if not options.force and os.path.lexists(options.dest):  # before a pipe is waited for
+    if not options.force and os.path.lexists(options.dest):  # before waiting for a pipe
         raise DestinationExists(f"{options.dest} is already there")
     with taking_pipes(options.source, _limits(options)) as options.source, _image(options) as image:
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
-        if find_table(image.disk).scheme != "none":  # of a disk that is cut, what is there was converted
+        if find_table(image.disk).scheme != "none":  # of a truncated disk, the existing part was converted
             options.problems += image.partitions.problems
     resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
     print(f"{printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
@@ -402,7 +402,7 @@ def run_hexdump(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Print what a verification found; bad input where anything is wrong."""
+    """Print the report of a verification; bad input where there is a problem."""
     if options.manifest is not None and not options.force and os.path.lexists(options.manifest):
         raise DestinationExists(f"{options.manifest} is already there")
     if options.manifest is not None and not is_url(options.source):
@@ -455,14 +455,14 @@ def run_scan(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
-    """What runs tasks on a dask cluster, and its number of threads."""
+    """Executor for tasks on a dask cluster, and its number of threads."""
     try:
         from distributed import Client
         from distributed.comm.addressing import resolve_address
     except ImportError as error:
         raise UsageError(f"{error}: pip install 'vmvisor-image[dask]'") from error
     try:
-        resolve_address(address)  # first: a client that was given what is no address complains when Python ends
+        resolve_address(address)  # first: a client with an invalid address complains when Python ends
         client = Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"no dask scheduler at {address!r}: {error}") from error

@@ -1,4 +1,4 @@
-"""The entry point of the command line: its arguments, its exit status, and what ends it early."""
+"""The entry point of the command line: its arguments, its exit status, and its errors."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _INTERRUPTED = 130
 _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
-"""What shtab completes in the place of an argument, by its name in the help."""
+"""Kind of completion by shtab for an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; errors are one line on standard error."""
+    """Exit status of running one command; errors are one line on standard error."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before this began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # open for as long as Python runs
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.problems:
             complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
             status = status or BAD_INPUT
-    except DestinationFailed as error:  # no misuse: the disk is full, or the folder is gone
+    except DestinationFailed as error:  # not misuse: the disk is full, or the directory is gone
         return _fail(error, BAD_INPUT)
     except (UsageError, *_MISUSED) as error:
         _fail(error, MISUSE)
@@ -87,18 +87,18 @@ def _fail(error: Exception, status: int) -> int:
 
 
 _Run = Callable[[argparse.Namespace], int]
-"""A command: it takes the options, and gives the exit status."""
+"""A command, which takes the options and gives the exit status."""
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
-"""Where commands are added."""
+"""Collection to which commands are added."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that says in one line what is wrong, as all errors are said, and takes options between arguments."""
+    """A parser that reports errors in one line, like all errors, and takes options between arguments."""
 
     _is_interleaving = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse a command's options first, as an argument that may be left out counts as left out at an option."""
+        """Parse a command's options first, as an optional argument would otherwise count as left out at an option."""
         if self._subparsers is not None or self._is_interleaving:
             return super().parse_known_args(args, namespace)
         self._is_interleaving = True
@@ -112,12 +112,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _suffixes(formats: Iterable[Format]) -> str:
-    """The usual suffix of each format."""
+    """Usual suffixes of formats, one for each, as text."""
     return ", ".join(each.SUFFIXES[0] for each in formats if each.SUFFIXES)
 
 
 def _what_is_opened() -> str:
-    """What may wrap a disk, by the usual suffixes."""
+    """Forms of a disk image, by their usual suffixes."""
     archives = _suffixes(each for each in ARCHIVES if each.HOLDS_DISKS)
     return (
         f"bare (.dd), compressed (.dd{_suffixes(COMPRESSIONS)}), on an installer CD ({', '.join(CD_SUFFIXES)}), in an"
@@ -126,7 +126,7 @@ def _what_is_opened() -> str:
 
 
 def _archive_names() -> str:
-    """The formats of archives."""
+    """Names of the formats of archives, as text."""
     *names, last = [each.NAME for each in ARCHIVES]
     return f"{', '.join(names)} or {last}"
 
@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     cat.add_argument("path", metavar="PATH", help="its path from the volume's root")
     extract = _add_command(commands, "extract", run_extract, "extract every file of a partition to a folder")
     _add_partition(extract)
-    resuming = "go on with an extraction that was ended: what is there with the right content stays"
+    resuming = "go on with an interrupted extraction: files that are there with the right content stay"
     extract.add_argument("--resume", action="store_true", help=resuming)
     _add_device_option(ls, cat, extract)
     pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
@@ -183,26 +183,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
-    """A command that opens an image, with the options that all of those have."""
+    """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
     _add_source(added, takes_pipes=name == "convert")
     added.add_argument(
         "--index",
         metavar="FILE",
         default="auto" if name == "index" else None,
-        help="keep in FILE where the blocks of a compressed image are, so that the next look decodes less;"
-        ' "auto" for beside the image, else in your cache folder' + (" (default: auto)" if name == "index" else ""),
+        help="keep the places of a compressed image's blocks in FILE, so that the next run decodes less;"
+        ' "auto": beside the image, otherwise in your cache folder' + (" (default: auto)" if name == "index" else ""),
     )
     added.add_argument(
         "--cache",
         metavar="FOLDER",
         type=lambda text: True if text == "auto" else text,
-        help='keep what is decoded in FOLDER, as zstd, for the next time; "auto" for beside the image, else in your'
+        help='keep the decoded data in FOLDER, as zstd, for the next run; "auto": beside the image, otherwise in your'
         " cache folder",
     )
     _add_member(added)
     added.add_argument(
-        "--salvage", action="store_true", help="place what is behind damage of bzip2 data by the disk's end"
+        "--salvage", action="store_true", help="read on after damaged bzip2 data: place what follows by the disk's end"
     )
     _add_limits(added)
     added.set_defaults(run=run)
@@ -234,7 +234,9 @@ def _add_archive(commands: _Commands) -> None:
         type=_source,
         help=f"path or URL of a {_archive_names()}; - for standard input{_ALSO_A_PIPE}",
     )
-    archive.add_argument("path", metavar="FILE", nargs="*", help="a file in it, then one in that, and so on")
+    archive.add_argument(
+        "path", metavar="FILE", nargs="*", help="a file in the archive, then a file in that file, and so on"
+    )
     archive.add_argument("--list", action="store_true", help="list what is in the last FILE")
     archive.set_defaults(run=run_archive)
 
@@ -258,7 +260,7 @@ def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool) -> None:
 
 
 def _source(text: str) -> str:
-    """A path or URL as it is given; that of standard input for "-"."""
+    """Path or URL as it is given; the path of standard input for "-"."""
     return "/dev/stdin" if text == "-" else text
 
 
@@ -270,14 +272,17 @@ def _add_member(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-seconds", type=float, metavar="N", help="give an image up that takes longer (default: any time)"
+        "--max-seconds",
+        type=float,
+        metavar="N",
+        help="give up an image that takes longer than this (default: no limit)",
     )
     parser.add_argument(
         "--max-decoded",
         type=_number,
         metavar="BYTES",
         default=DEFAULT_LIMITS.decoded_bytes,
-        help="give an image up of which more would have to be decoded (default: 16 TiB)",
+        help="give up an image of which more than this would have to be decoded (default: 16 TiB)",
     )
 
 
@@ -289,9 +294,9 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     indexing = _add_command(
-        commands, "index", run_index, "find out where the blocks of a compressed image are, and keep that in a file"
+        commands, "index", run_index, "find the blocks of a compressed image, and write their places to an index file"
     )
-    indexing.add_argument("--with-data", action="store_true", help="keep the decoded data, too: --cache auto")
+    indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data: --cache auto")
     hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk or of a partition")
     _add_partition(hexdump, "?")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
@@ -306,11 +311,11 @@ def _add_boot_commands(commands: _Commands) -> None:
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     system.add_argument("--bank", metavar="BANK", help='number or label of a boot bank, or "active"')
     module = _add_command(
-        commands, "module", run_module, "show what a boot module is, of an image or by itself, and what is in it"
+        commands, "module", run_module, "show the kind and content of a boot module, of an image or by itself"
     )
     _add_partition(module, "?")
     module.add_argument("path", metavar="PATH", nargs="?", help="its path from the volume's root")
-    inner = "a file in it, to write to standard output; where SRC is the module itself, only this one follows"
+    inner = "a file in the module, to write to standard output; the only argument after SRC where SRC is the module"
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
 
 
@@ -333,7 +338,7 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
         default=[],
         help="an option for the hypervisor's kernel, such as ks=http://…; may be given more than once",
     )
-    pxe.add_argument("--ipxe", action="store_true", help="write a script for iPXE, too")
+    pxe.add_argument("--ipxe", action="store_true", help="also write a script for iPXE")
     pxe.add_argument(
         "--overlay",
         metavar="[MODULE=]FOLDER",
@@ -388,7 +393,7 @@ def _add_verify(commands: _Commands) -> None:
         action="append",
         default=[],
         choices=("sha1", "md5"),
-        help="hash with this, too: sha1 or md5; may be given more than once",
+        help="also hash with this algorithm: sha1 or md5; may be given more than once",
     )
     _add_member(parser)
     _add_limits(parser)
@@ -399,7 +404,7 @@ def _number(text: str) -> int:
     with contextlib.suppress(ValueError):
         if (value := int(text, 0)) >= 0:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 512 or 0x200")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 512 or 0x200")
 
 
 def _completion(options: argparse.Namespace) -> int:

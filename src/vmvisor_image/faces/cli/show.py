@@ -1,4 +1,4 @@
-"""What the commands print: reports, maps, rows, lists of files, complaints, and how far they are."""
+"""Output of the commands: reports, maps, rows, lists of files, problems, and progress."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other comman
     from vmvisor_image.fleet import Row
 
 _STRIP = " .:-=+*%@"
-"""For entropy of 0 to 8 bits per byte."""
+"""Characters for an entropy of 0 to 8 bits per byte."""
 
 
 @contextlib.contextmanager
 def showing_progress(doing: str = "decoding", unit: str = "bytes") -> Iterator[Progress | None]:
-    """Shows how far it is while standard error is a terminal: with rich where it is installed."""
+    """Progress display while standard error is a terminal: with rich where it is installed."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -98,13 +98,13 @@ def print_report(report: ImageReport, *, explain: bool) -> None:
 
 
 def _map(report: ImageReport) -> str:
-    """The disk from left to right, to scale: a partition's number for what it takes, at least once."""
+    """Map of the disk from left to right, to scale: a partition's number in each of its cells, at least one."""
     cells = map_cells(report.partitions, report.size)
     return "".join("." if cell is None else str(cell.partition.number % 10) for cell in cells)
 
 
 def print_partition(partition: Partition) -> None:
-    """Print all that is known of a partition, a strip of its entropy, and the fields of its records."""
+    """Print the explanation of a partition, a strip of its entropy, and the fields of its records."""
     print(printable(partition.explain()))
     if partition.is_container:
         return
@@ -135,7 +135,7 @@ def _row(partition: PartitionReport) -> tuple[str, ...]:
 
 
 def list_others(holder: Partition | Datastore) -> None:
-    """Entries of a volume beside files and directories."""
+    """Print the entries of a volume other than files and directories, and the problems of a datastore."""
     volume = holder.volume
     for entry in () if volume is None else complete(volume).others:
         print(f"{entry.column:>12}  {'':19}  {printable(entry.text)}")
@@ -164,7 +164,7 @@ def complain(problems: Sequence[Problem], what: str = "") -> None:
 
 
 def print_rows(rows: Iterator[Row]) -> int:
-    """Print each row as it comes; gives the number of those that are not ok."""
+    """Number of rows that are not ok; prints each row as it comes."""
     layout = "{:8}  {:>14}  {:16}  {:>10}  {:>6}  {:>8}  {:12}  {}"
     print(layout.format("State", "Bytes", "Version", "Partitions", "Files", "Problems", "Layers", "Path"))
     bad = 0

@@ -1,4 +1,4 @@
-"""The allocation table of a FAT volume: chains of clusters, and where they lie."""
+"""The allocation table of a FAT volume, and its chains of clusters."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vmvisor_image.errors import CorruptImage
 from vmvisor_image.streams.source import ReadAt
 
 FIRST_CLUSTER: Final = 2
-"""Number of the first one of data."""
+"""Number of the first data cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the parts of a volume lie, in bytes from its start; checked to lie within it."""
+    """Places of a volume's parts, in bytes from its start; checked to be within it."""
 
     bits: int
-    """12, 16 or 32."""
+    """Bits in an entry of the FAT: 12, 16 or 32."""
     cluster_size: int
     """Bytes in a cluster."""
     cluster_count: int
-    """Data clusters, by the boot sector and as many as the FAT has entries for; they are numbered from 2."""
+    """Number of data clusters by the boot sector, at most as many as the FAT has entries for; numbered from 2."""
     present_count: int
-    """Those of them that lie within the partition as a whole: all, unless the volume's end is missing."""
+    """Number of data clusters that are whole within the partition: all, unless the volume's end is missing."""
     fat_offset: int
     """First byte of the FAT in use."""
     fat_size: int
-    """Bytes of it that hold entries of existing clusters."""
+    """Bytes of the FAT in use that hold entries of existing clusters."""
     root_offset: int
     """First byte of the root directory (FAT12, FAT16)."""
     root_size: int
@@ -45,10 +45,10 @@ class Geometry:
 
 
 class FileAllocationTable:
-    """Chains of clusters, read from the FAT page by page so that a huge one costs only what is looked at."""
+    """Chains of clusters, read from the FAT page by page so that of a huge one only the needed pages are read."""
 
     _PAGE: Final = 3 << 14
-    """Bytes; a multiple of 12, 16 and 32 bits."""
+    """Bytes in a page; a multiple of 12, 16 and 32 bits."""
     _PAGES_KEPT: Final = 64
 
     def __init__(self, source: ReadAt, start: int, geometry: Geometry) -> None:
@@ -63,12 +63,12 @@ class FileAllocationTable:
         self._lock = ForkSafeLock()
 
     def runs(self, first: int, needed: int | None, entry_offset: int) -> Iterator[tuple[int, int]]:
-        """First cluster and length of each run of consecutive clusters of a chain.
+        """First cluster and length, in clusters, of each run of consecutive clusters of a chain.
 
         Args:
             first: First cluster of the chain.
-            needed: Clusters to follow; None to follow it to its end.
-            entry_offset: Where the chain's start is written, on the disk, for the error.
+            needed: Number of clusters to follow; None to follow the chain to its end.
+            entry_offset: Bytes from the start of the decoded disk to the directory entry with `first`, for the error.
 
         Raises:
             CorruptImage: The chain loops, ends early, or names a cluster that does not exist.
@@ -88,7 +88,7 @@ class FileAllocationTable:
                 if following == checkpoint:  # Brent's cycle detection: constant memory, one comparison a step
                     raise self._broken(at, "the chain loops", "an end mark", f"cluster {following} again")
             except CorruptImage:
-                yield run_start, previous + 1 - run_start  # what is before the damage is there
+                yield run_start, previous + 1 - run_start  # the clusters before the damage can be read
                 raise
             steps += 1
             if steps == power:
@@ -101,7 +101,7 @@ class FileAllocationTable:
         yield run_start, previous + 1 - run_start
 
     def read_all(self) -> array[int]:
-        """The entries of all clusters, from number 0 on: 2 or 4 bytes of memory for each.
+        """Entries of all clusters, from number 0 on, with 2 or 4 bytes of memory for each.
 
         Raises:
             CorruptImage: The table can't be read.
@@ -114,7 +114,7 @@ class FileAllocationTable:
         return found[: geometry.cluster_count + FIRST_CLUSTER]
 
     def read_head(self) -> tuple[int, int]:
-        """The two entries before those of the clusters.
+        """Entries 0 and 1, before those of the clusters.
 
         Raises:
             CorruptImage: They can't be read.
@@ -140,7 +140,7 @@ class FileAllocationTable:
         return CorruptImage(message, structure="FAT cluster chain", offset=at, expected=expected, found=found)
 
     def _next(self, cluster: int) -> tuple[int, int]:
-        """The entry of `cluster`, and where it lies on the disk."""
+        """Entry of `cluster`, and bytes from the start of the decoded disk to it."""
         page, index = divmod(cluster, self._per_page)
         values = self._pages.get(page)
         if values is None:
@@ -156,7 +156,7 @@ class FileAllocationTable:
         return values
 
     def _read(self, offset: int) -> array[int]:
-        """The entries of the page at byte `offset` of the table."""
+        """Entries of the page at byte `offset` of the table."""
         length = min(self._PAGE, self._geometry.fat_size - offset)
         return _unpack(self._source.read_at(self._geometry.fat_offset + offset, length), self._geometry.bits)
 

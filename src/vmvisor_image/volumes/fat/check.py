@@ -1,7 +1,7 @@
-"""What a FAT volume's allocation table says, against what its files and directories say: the figures of `verify`.
+"""Comparison of a FAT volume's allocation table with its files and directories: the figures of `verify`.
 
 Everything is counted in one pass over the table: each cluster belongs to the first chain that reaches it, and a chain
-that comes to another one's cluster joins it there.
+that reaches a cluster of another chain joins it there.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from vmvisor_image.volumes.fat.chains import FIRST_CLUSTER
 from vmvisor_image.volumes.figures import CrossLink, FatFigures, LostChain, WrongChain
 
 MOST_CLUSTERS: Final = 1 << 24
-"""Clusters of a volume that is checked: they take up to 14 bytes of memory each. FAT16 has at most 65,524."""
+"""Most clusters of a volume that is checked, for up to 14 bytes of memory each. FAT16 has at most 65,524."""
 MOST_LISTED: Final = 1000
-"""Chains of each kind that are listed; all are counted."""
+"""Most chains of each kind that are listed; all are counted."""
 _DIFFERENCE_CHUNK: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ChainStart:
-    """A file or directory that is to have a chain."""
+    """Start of the chain of a file or directory."""
 
     path: str
     """POSIX path from the volume's root; empty for the root directory."""
     first_cluster: int
-    """As its directory entry says; 0 for none."""
+    """First cluster as in its directory entry; 0 for none."""
     needed: int | None
-    """Clusters that its size takes; None for a directory, whose chain is its size."""
+    """Clusters that its size takes; None for a directory, whose size is that of its chain."""
     offset: int
-    """Its directory entry, in bytes from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to its directory entry."""
 
 
 class ClusterMap:
-    """Which chain each cluster belongs to."""
+    """Owners of all clusters: the chain that each belongs to."""
 
     def __init__(self, table: array[int], bad: int, data_offset: int, cluster_size: int) -> None:
-        """Take the entries of all clusters, numbers 0 and 1 included.
+        """A map by the entries of all clusters, including numbers 0 and 1.
 
         Args:
-            table: The entries.
-            bad: The entry of a cluster that is marked bad; larger ones are end marks.
+            table: Entries, by number of the cluster.
+            bad: Entry of a cluster that is marked bad; larger entries are end marks.
             data_offset: First byte of cluster 2, from the start of the decoded disk.
             cluster_size: Bytes in a cluster.
         """
         self._table, self._bad = table, bad
         self._data, self._size = data_offset, cluster_size
         self._owner = array("I", bytes(4 * len(table)))
-        """Number of the chain that has each cluster, from 1; 0 for none."""
+        """Number of each cluster's chain, from 1; 0 for none."""
         self._position = array("I", bytes(4 * len(table)))
-        """Of each cluster in its chain, from 0."""
+        """Position of each cluster in its chain, from 0."""
         self._lengths = [0]
-        """Clusters in each chain to its end, those of another one that it joined included."""
+        """Clusters in each chain to its end, including those of another one that it joined."""
         self._ends = [""]
         self._starts: list[ChainStart] = []
         self.cross_links: list[CrossLink] = []
@@ -78,9 +78,9 @@ class ClusterMap:
             self.wrong.append(WrongChain(start.path, start.offset, length, start.needed, end))
 
     def _follow(self, cluster: int, number: int) -> tuple[int, int, str, int]:
-        """Clusters that only this chain has, all its clusters, how it ends, and where it joins another; 0 for nowhere.
+        """Own clusters of a chain, all its clusters, its end as in `WrongChain.end`, and the joined cluster, or 0.
 
-        Every cluster is passed once for all chains, so that many that join each other cost no more than one.
+        Every cluster is visited once for all chains, so that many chains that join each other take no longer than one.
         """
         count = 0
         table, owner, position = self._table, self._owner, self._position
@@ -99,7 +99,7 @@ class ClusterMap:
         return count, count, "end mark" if count and cluster > self._bad else "no such cluster", 0
 
     def lost(self) -> tuple[int, tuple[LostChain, ...]]:
-        """How many chains nobody has, and the first of them by place."""
+        """Number of lost chains, and the first of them by place."""
         table, owner, bad = self._table, self._owner, self._bad
         followed = bytearray(len(table))  # clusters that a lost one leads to
         taken = bytearray(len(table))
@@ -107,7 +107,7 @@ class ClusterMap:
             if FIRST_CLUSTER <= table[cluster] < len(table):
                 followed[table[cluster]] = 1
         count, listed = 0, []
-        # The heads, which no lost cluster leads to, come first; what is left then are loops.
+        # The heads, which no lost cluster leads to, come first; the remaining clusters are in loops.
         for not_first in (followed, taken):
             room = MOST_LISTED
             for first in self._lost_clusters(taken):
@@ -126,7 +126,7 @@ class ClusterMap:
         return count, tuple(sorted(listed, key=lambda chain: chain.offset)[:MOST_LISTED])
 
     def _lost_clusters(self, without: bytearray) -> Iterator[int]:
-        """Clusters that are allocated and belong to nobody, but for those marked in `without`."""
+        """Clusters that are allocated and belong to no chain, except for those marked in `without`."""
         table, owner, bad = self._table, self._owner, self._bad
         for cluster in range(FIRST_CLUSTER, len(table)):
             if not cluster & 0xFFFF:
@@ -135,7 +135,7 @@ class ClusterMap:
                 yield cluster
 
     def free_runs(self) -> Iterator[tuple[int, int]]:
-        """Offset and bytes of each run of free clusters."""
+        """Offset on the decoded disk and bytes of each run of free clusters, by place."""
         first = None
         for cluster in range(FIRST_CLUSTER, len(self._table) + 1):
             is_free = cluster < len(self._table) and not self._table[cluster]
@@ -146,7 +146,7 @@ class ClusterMap:
                 first = None
 
     def count(self) -> tuple[int, int, int]:
-        """Clusters that are used, free, and marked bad."""
+        """Numbers of clusters that are used, free, and marked bad."""
         data = self._table[FIRST_CLUSTER:]
         return len(self._owner) - self._owner.count(0), data.count(0), data.count(self._bad)
 
@@ -155,7 +155,7 @@ class ClusterMap:
 
 
 def compare(first: Iterable[bytes], second: Iterable[bytes]) -> tuple[int, int] | None:
-    """Where two runs of equal length first differ, and in how many bytes; None where they are the same."""
+    """Offset of the first difference of two runs of equal length, and number of differing bytes; None if equal."""
     at = count = 0
     place = None
     for one, other in zip(first, second, strict=True):
@@ -172,7 +172,7 @@ def compare(first: Iterable[bytes], second: Iterable[bytes]) -> tuple[int, int] 
 
 
 def problems_of(fat: FatFigures, start: int) -> Iterator[Problem]:
-    """Everything that is wrong with a FAT volume at byte `start` of the disk; slack and free space never are."""
+    """Problems of a FAT volume at byte `start` of the disk; slack and free space are never problems."""
     for link in fat.cross_links:
         message = f"{link.path or '/'!r} shares {link.clusters} clusters with {link.other or '/'!r}"
         yield Problem("FAT cross-link", message, link.offset)

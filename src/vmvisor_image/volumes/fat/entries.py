@@ -1,10 +1,10 @@
-"""Directory entries of FAT, decoded with pyfatfs: the one place that touches it.
+"""Directory entries of FAT, decoded with pyfatfs, which no other module uses.
 
-Only its decoders are used (`EightDotThree`, `FATLongDirectoryEntry`), and they are given bytes, never a handle:
-pyfatfs writes to what it can write to, closes what it is given, and follows chains without end. What its
-decoders leave open is closed here: long names are used only when their parts are complete, in order and carry
-the short name's checksum, Windows NT's lower-case bits are honoured, a date that is none is None, and names with
-characters that FAT does not have are told of.
+Only its decoders are used (`EightDotThree`, `FATLongDirectoryEntry`), and they get bytes, never a handle: pyfatfs
+writes to writable handles, closes those that it gets, and follows chains without end. This module adds the checks that
+the decoders lack: long names are used only when their parts are complete, in order and have the short name's checksum,
+Windows NT's lower-case bits are honoured, an invalid date is None, and names with characters that FAT does not allow
+are reported.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ _LONG_NAME: Final = 0x0F
 _ATTRIBUTE_MASK: Final = 0x3F
 _LAST_PART: Final = 0x40
 _MOST_PARTS: Final = 20
-"""255 characters of at most 13 a part."""
+"""Most parts of a long name: 255 characters, 13 in a part."""
 _LOWER_BASE: Final = 0x08
 _LOWER_EXTENSION: Final = 0x10
 _STANDS_FOR_E5: Final = 0x05
 _CONTROL: Final = frozenset(range(0x20))
 _ILLEGAL: Final = _CONTROL | frozenset(b'"*/:<>?\\|')
-"""Not in long names (fatgen103, "Long Directory Entries", as Linux and mtools have it)."""
+"""Characters that are not in long names (fatgen103, "Long Directory Entries", as in Linux and mtools)."""
 _ILLEGAL_IN_SHORT: Final = _ILLEGAL | {ord("."), 0x7F}
-"""Not in short names; of fatgen103's list those that fsck.fat refuses, as others are written in practice."""
+"""Characters that are not in short names: those of fatgen103's list that fsck.fat refuses; others occur."""
 _DOTS: Final = (b".", b"..")
 
 _STRUCTURE_LONG: Final = "FAT long name"
 
 Note = Callable[[int, str, str], None]
-"""Records a problem: offset on the disk, structure, message."""
+"""Function that records a problem: offset on the disk, structure, message."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedEntry:
-    """A file, directory or label of a directory, or one of its two entries of dots."""
+    """An entry of a directory: a file, a directory, a label, or one of the entries "." and ".."."""
 
     offset: int
-    """Of its 32 bytes, from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to its 32 bytes."""
     short_name: bytes
-    """The eleven bytes of its short name."""
+    """Short name, eleven bytes."""
     name: str
-    """The long name, else the short one with its case flags; the label's text for a label; empty for a blank one."""
+    """Long name, or else the short one with its case flags; text of a label; empty for a blank one."""
     is_directory: bool
     is_label: bool
     is_dots: bool
-    """Whether it is the directory itself, or the one that it is in."""
+    """Whether it is "." or "..", the directory itself or its parent."""
     first_cluster: int
     size: int
-    """Bytes, as it says; 0 where a directory is right."""
+    """Size in bytes, as the entry says; 0 in a correct directory."""
     modified: datetime | None
 
 
 class EntryReader:
-    """Decodes the entries of directories."""
+    """Decoder of directories' entries."""
 
     def __init__(self, *, fat32: bool, encoding: str = "ibm437") -> None:
-        """Decode entries of a FAT32 volume or not; `encoding` is the OEM code page of short names."""
-        # Not at the module's head: pyfatfs takes 6 ms to import, which only FAT is to cost.
+        """A decoder for a FAT32 volume or for others; `encoding` is the OEM code page of short names."""
+        # Not at the module's head: importing pyfatfs takes 6 ms, which only FAT needs.
         from pyfatfs.EightDotThree import EightDotThree
         from pyfatfs.FATDirectoryEntry import FATLongDirectoryEntry
 
@@ -75,13 +75,13 @@ class EntryReader:
         self._encoding = encoding
 
     def read(self, parts: Iterable[tuple[int, bytes]], note: Note, note_oddity: Note) -> Iterator[ParsedEntry]:
-        """The entries of one directory.
+        """Entries of one directory.
 
         Args:
             parts: Disk offset and bytes of each contiguous part of the directory, in order.
-            note: Told of damaged long names and dates.
-            note_oddity: Told of what costs no file its name: parts of long names that belong to none, and fields in
-                them that have to be 0.
+            note: Called for damaged long names and dates.
+            note_oddity: Called for faults that hide no file: parts of long names without an entry, and nonzero
+                fields in them that have to be 0.
         """
         long_name: list[LongNameEntry] = []
         for base, data in parts:
@@ -97,7 +97,7 @@ class EntryReader:
                 elif raw.attributes & _ATTRIBUTE_MASK == _LONG_NAME:
                     part = LongNameEntry.parse(raw.raw, base=at)
                     if part.kind or part.first_cluster_low or part.attributes != _LONG_NAME:
-                        note_oddity(at, _STRUCTURE_LONG, "fields of a part that have to be 0 are not")
+                        note_oddity(at, _STRUCTURE_LONG, "fields of a part that must be 0 are not 0")
                     long_name.append(part)
                 else:
                     entry = self._entry(raw, at, long_name, note)
@@ -113,13 +113,13 @@ class EntryReader:
 
     @staticmethod
     def _check_orphans(parts: list[LongNameEntry], note_oddity: Note) -> None:
-        """Tell of parts of a long name that no entry of a name follows."""
+        """Report parts of a long name that no entry follows."""
         if parts:
             at = parts[0].source_offset or 0
             note_oddity(at, _STRUCTURE_LONG, f"{len(parts)} parts belong to no entry")
 
     def decode(self, raw: bytes) -> str:
-        """Text in the OEM code page; what it has no character for becomes U+FFFD."""
+        """Text from bytes in the OEM code page; bytes without a character there become U+FFFD."""
         return raw.decode(self._encoding, "replace")
 
     def _entry(self, raw: DirectoryEntry, at: int, parts: list[LongNameEntry], note: Note) -> ParsedEntry:
@@ -136,7 +136,9 @@ class EntryReader:
         name = self._short_name(raw) if long_name is None else long_name
         modified = dos_datetime(raw.modified_date, raw.modified_time)
         if modified is None and raw.modified_date and not is_dots:
-            note(at, "FAT directory entry", f"modified: {raw.modified_date:#06x} {raw.modified_time:#06x} is no date")
+            note(
+                at, "FAT directory entry", f"modified: {raw.modified_date:#06x} {raw.modified_time:#06x} is not a date"
+            )
         if not is_dots:
             self._check_name(raw.short_name, long_name, at, note)
         return ParsedEntry(
@@ -153,7 +155,7 @@ class EntryReader:
 
     @staticmethod
     def _check_name(short: bytes, long_name: str | None, at: int, note: Note) -> None:
-        """Tell of a name with characters that FAT does not have in names, or without any."""
+        """Report a name that is blank or has characters that FAT does not allow in names."""
         if short.isspace():
             note(at, "FAT directory entry", "its short name is blank" + ("" if long_name else "; it is left out"))
         elif short[0] == ord(" ") or set(_real(short)) & _ILLEGAL_IN_SHORT:
@@ -171,7 +173,7 @@ class EntryReader:
         return f"{base}.{extension}" if extension else base
 
     def _long_name(self, parts: list[LongNameEntry], checksum: int, at: int, note: Note) -> str | None:
-        """The long name that `parts` spell, or None when they are no long name of the entry at `at`."""
+        """Long name in `parts`, or None when they are not a long name of the entry at `at`."""
         # fatgen103: "the long entries must immediately precede and be physically contiguous with" the short one,
         # the last part first, each with the short name's checksum. Parts before the last one's are orphans.
         starts = [index for index, part in enumerate(parts) if part.ordinal & _LAST_PART]
@@ -202,7 +204,7 @@ class EntryReader:
 
 
 def _goes_on(parts: list[LongNameEntry]) -> bool:
-    """Whether characters follow the end of a long name, whose rest is FFFF, or 0000 of some writers."""
+    """Whether characters follow the end of a long name, whose rest is FFFF, or 0000 by some writers."""
     units = b"".join(part.characters_1 + part.characters_2 + part.characters_3 for part in reversed(parts))
     pairs = [units[at : at + 2] for at in range(0, len(units), 2)]
     end = pairs.index(b"\0\0") if b"\0\0" in pairs else len(pairs)
@@ -210,12 +212,12 @@ def _goes_on(parts: list[LongNameEntry]) -> bool:
 
 
 def _real(name: bytes) -> bytes:
-    """A short name or label as it is meant: its first byte may stand for the one that marks deleted entries."""
+    """Short name or label with its real first byte: 05 stands for E5, which marks deleted entries."""
     return bytes([_DELETED]) + name[1:] if name[0] == _STANDS_FOR_E5 else name
 
 
 def dos_datetime(date: int, time: int) -> datetime | None:
-    """The time that a directory entry's date and time fields say, to two seconds; None where they say none."""
+    """Time of a directory entry's date and time fields, to two seconds; None where they are not valid."""
     try:
         return datetime(  # noqa: DTZ001  # FAT has no time zone
             1980 + (date >> 9), date >> 5 & 0x0F, date & 0x1F, time >> 11, time >> 5 & 0x3F, (time & 0x1F) * 2

@@ -1,10 +1,10 @@
 """FAT12, FAT16 and FAT32 volumes.
 
-pyfatfs decodes the directory entries (`vmvisor_image.volumes.fat.entries`); everything that touches the disk is
-done here, from a geometry that is checked against the partition first: see docs/adr/0003.
+pyfatfs decodes the directory entries (`vmvisor_image.volumes.fat.entries`); the disk is read only here, by a
+geometry that is checked against the partition first: see docs/adr/0003.
 
-Sources: Microsoft, "FAT32 File System Specification" 1.03 (fatgen103); where it and practice differ (the kind of
-FAT by `BPB_FATSz16`), the Linux kernel's fs/fat, as mkfs.fat and mtools do.
+Sources: Microsoft, "FAT32 File System Specification" 1.03 (fatgen103); where practice differs (the kind of FAT by
+`BPB_FATSz16`), the Linux kernel's fs/fat, as in mkfs.fat and mtools.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ BOOT_SECTOR: Final = 512
 _FAT12_CLUSTERS: Final = 4085
 """Fewer clusters than this make FAT12 (fatgen103: "This is the one and only way that FAT type is determined")."""
 _MOST_PROBLEMS: Final = 100_000
-"""Kept; of what is more, the number is."""
+"""Most problems that are kept; further ones are only counted."""
 _MOST_CLUSTERS: Final = {12: 4084, 16: 65524, 32: 0x0FFFFFF5}
-"""By bits of an entry: the last cluster's number is below that of the mark for bad ones, ...F7."""
+"""Most clusters by bits of an entry: the last number is below the mark of bad clusters, ...F7."""
 _LARGEST_DIRECTORY: Final = 65536 * 32
-"""fatgen103: a directory holds at most 65,536 entries."""
+"""Most bytes of a directory: fatgen103 allows 65,536 entries."""
 _TYPE_NAMES: Final = (54, 82)
-"""Where boot sectors of FAT12 and FAT16, and of FAT32, have "FAT" in words; nothing is decided by it."""
+"""Offsets of the text "FAT" in boot sectors of FAT12 and FAT16, and of FAT32; it does not decide the kind."""
 _DIRTY: Final = 0x01
-"""In the boot sector's byte behind the drive number: the volume was not unmounted (Linux's fs/fat, fsck.fat)."""
+"""Bit in the boot sector's byte after the drive number: not unmounted (Linux's fs/fat, fsck.fat)."""
 _CLEAN_FLAGS: Final = {16: (0x8000, 0x4000), 32: (0x08000000, 0x04000000)}
-"""In FAT[1], for which FAT12 has no room: unmounted well, no error of the disk (fatgen103, "FAT Data Structure")."""
+"""Bits in FAT[1], not in FAT12: cleanly unmounted, no disk error (fatgen103, "FAT Data Structure")."""
 _PIECE: Final = 1 << 20
 _UNKNOWN_FREE: Final = 0xFFFFFFFF
 _NO_LABEL: Final = b"NO NAME    "
@@ -82,12 +82,12 @@ def is_boot_sector(sector: bytes) -> bool:
 
 
 def is_media(value: int) -> bool:
-    """Whether a byte tells a kind of media (fatgen103, ``BPB_Media``)."""
+    """Whether a byte is a valid kind of media (fatgen103, ``BPB_Media``)."""
     return value == 0xF0 or value >= 0xF8
 
 
 def is_named_fat(sector: bytes) -> bool:
-    """Whether a sector says of itself that it is a boot sector of FAT, even one that makes no sense."""
+    """Whether a sector has the name of FAT in the place of a boot sector, even if its fields make no sense."""
     return any(sector[at : at + 3] == b"FAT" for at in _TYPE_NAMES)
 
 
@@ -106,13 +106,13 @@ class FatVolume(BaseVolume):
     boot_medium: BootMedium | None = "disk"
 
     def __init__(self, disk: ReadAt, start: int, size: int, home: FileHome) -> None:
-        """Read the boot sector.
+        """A volume by its boot sector, which is read.
 
         Args:
             disk: The decoded disk.
             start: First byte of the partition.
             size: Bytes in the partition.
-            home: What the volume's files keep to be read later.
+            home: Container of the volume's files, through which they are read.
 
         Raises:
             CorruptImage: The boot sector contradicts itself or the partition's size.
@@ -125,27 +125,27 @@ class FatVolume(BaseVolume):
         block = BiosParameterBlock.parse(sector, base=start)
         kind: type[Fat16BootSector | Fat32BootSector] = Fat16BootSector if block.sectors_per_fat_16 else Fat32BootSector
         self.boot_sector: Fat16BootSector | Fat32BootSector = kind.parse(sector, base=start)
-        """The boot sector as it is on disk."""
+        """Boot sector as it is on disk."""
         if self.boot_sector.signature != SIGNATURE:
             self._note(510, "signature: 55 AA is missing")
         self.geometry = self._checked_geometry(size)
-        """Where the volume's parts lie."""
+        """Places of the volume's parts."""
         self._fat = FileAllocationTable(self._source, start, self.geometry)
         self._entries = EntryReader(fat32=self.geometry.bits == 32)
         self._claims: dict[int, str] = {}
         self._claimed_by: dict[str, int] = {}
-        """Where the entry of each directory that was listed lies on the disk, by its path."""
+        """Bytes from the start of the decoded disk to the entry of each listed directory, by its path."""
         self._dots: dict[str, dict[int, ParsedEntry]] = {}
-        """The entries of dots of each directory that was listed, by its path and how far behind its start they lie."""
+        """Entries "." and ".." of each listed directory, by its path and bytes from the directory's start."""
         self._oddities = ProblemList("FAT volume", _MOST_PROBLEMS)
-        """What is wrong in the directories that were listed and costs nothing: `check` tells of it."""
+        """Faults in the listed directories that hide no data: only `check` reports them."""
         self._label: str | None = None
         self._label_read = False
         root_cluster = self.geometry.root_cluster
         self._claims[root_cluster] = ""
         root = Directory("", None, lambda: self._list("", root_cluster, start), fold_case=True)
         self.files = FileTree(root, lambda: self.problems, fold_case=True, home=home)
-        """The volume's files."""
+        """Files of the volume."""
 
     @property
     def kind(self) -> str:
@@ -154,7 +154,7 @@ class FatVolume(BaseVolume):
 
     @property
     def label(self) -> str | None:
-        """The label entry of the root directory, or None: see docs/partitions.md for that of the boot sector."""
+        """Label in the root directory, or None; see docs/partitions.md for the one in the boot sector."""
         if not self._label_read:
             next(self.files.root.iterdir(), None)
             self._label_read = True
@@ -162,7 +162,7 @@ class FatVolume(BaseVolume):
 
     @property
     def boot_sector_label(self) -> str | None:
-        """The label that the boot sector has a copy of, which a removed or changed label may leave behind; or None."""
+        """Copy of the label in the boot sector, which may be that of a removed or changed label; None without one."""
         raw = self.boot_sector.volume_label
         if self.boot_sector.extended_signature != 0x29 or raw == _NO_LABEL:  # see the schema
             return None
@@ -170,12 +170,12 @@ class FatVolume(BaseVolume):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far."""
+        """Damage found so far."""
         return self._problems.found
 
     @property
     def marker(self) -> VmwareMarker | None:
-        """VMware's marker, by which `safeboot` knows a boot bank; None where there is none, or it can't be read."""
+        """VMware's marker, by which `safeboot` recognises a boot bank; None where it is missing or can't be read."""
         if self.boot_sector.reserved_sectors < 2:
             return None
         offset = self.boot_sector.bytes_per_sector
@@ -196,7 +196,7 @@ class FatVolume(BaseVolume):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the boot sector and the marker say, in words."""
+        """Statements of the boot sector and the marker, in words, by name."""
         found = {
             "cluster size": f"{self.geometry.cluster_size} bytes",
             "clusters": str(self.geometry.cluster_count),
@@ -250,7 +250,7 @@ class FatVolume(BaseVolume):
 
     @property
     def end(self) -> int:
-        """Where its last cluster ends, in bytes from the start of the decoded disk."""
+        """Bytes from the start of the decoded disk to the end, exclusive, of the last cluster."""
         return self._start + self._cluster_offset(self.geometry.present_count + FIRST_CLUSTER)
 
     @property
@@ -260,7 +260,7 @@ class FatVolume(BaseVolume):
         return None if marker is None else marker.uuid
 
     def evidence(self, _name: str | None, /) -> VolumeEvidence:
-        """See `BaseVolume.evidence`; its role shows only in what else is on the disk."""
+        """See `BaseVolume.evidence`; only other parts of the disk determine its role."""
         label = self.label
         text = f"it holds a {self.kind} volume" + (f" with the label {label!r}" if label else "")
         found = [Evidence(text, self.boot_sector.source_offset)]
@@ -270,7 +270,7 @@ class FatVolume(BaseVolume):
         return VolumeEvidence(tuple(found))
 
     def check(self) -> VolumeCheck:
-        """Hold the allocation table against the files and directories, and its copies against each other.
+        """Result of comparing the allocation table with the files and directories, and its copies with each other.
 
         Lists every directory, and reads every copy of the table.
 
@@ -288,11 +288,11 @@ class FatVolume(BaseVolume):
         )
 
     def _figures(self) -> tuple[FatFigures, Iterator[tuple[int, int]]]:
-        """The figures of `check`, and the free clusters.
+        """Figures of `check`, and the free clusters.
 
         Returns:
-            The figures; and offset on the decoded disk and bytes of each run of free clusters, by place, found one by
-            one, as there may be millions.
+            The figures; and offset on the decoded disk and bytes of each run of free clusters, by place, as an
+            iterator, as there may be millions.
 
         Raises:
             CorruptImage: A table can't be read, or there are more than `MOST_CLUSTERS` clusters.
@@ -307,7 +307,7 @@ class FatVolume(BaseVolume):
                 expected=f"at most {MOST_CLUSTERS}",
                 found=geometry.cluster_count,
             )
-        files = list(self.files.all_files())  # which lists the directories
+        files = list(self.files.all_files())  # this lists the directories
         self._check_flags()
         self._check_dots()
         for oddity in self._oddities.found:
@@ -350,12 +350,12 @@ class FatVolume(BaseVolume):
         return figures, clusters.free_runs()
 
     def _check_flags(self) -> None:
-        """Whether the volume was unmounted, and whether the table begins as it must."""
+        """Report a volume that was not unmounted, and a wrong start of the table."""
         geometry, boot = self.geometry, self.boot_sector
         if boot.reserved & _DIRTY:
             self._note(65 if geometry.bits == 32 else 37, "the volume was not unmounted: its dirty bit is set")
         if isinstance(boot, Fat32BootSector) and boot.reserved_sectors <= boot.information_sector < 0xFFFF:
-            self._note(48, f"information sector: {boot.information_sector} is no reserved sector")
+            self._note(48, f"information sector: {boot.information_sector} is not a reserved sector")
         at = self._start + geometry.fat_offset
         first, second = self._fat.read_head()
         ones = (1 << min(geometry.bits, 28)) - 1
@@ -369,11 +369,11 @@ class FatVolume(BaseVolume):
             self._note_at(at, "FAT", "the disk had errors: its second entry says so")
 
     def _check_dots(self) -> None:
-        """Whether each directory but the root begins with itself and the one that it is in."""
+        """Report directories except the root that do not begin with "." and "..", and those entries elsewhere."""
         starts = {path: cluster for cluster, path in self._claims.items()}
         for path, offset in self._claimed_by.items():
             if not FIRST_CLUSTER <= starts.get(path, 0) <= self.geometry.present_count + 1:
-                continue  # it has the clusters of another one, or none that are there
+                continue  # it has the clusters of another directory, or none that exist
             above = path.rpartition("/")[0]
             expected = (b".", starts[path]), (b"..", starts.get(above, 0) if above else 0)
             for position, (name, cluster) in enumerate(expected):
@@ -397,7 +397,7 @@ class FatVolume(BaseVolume):
         return boot.sectors_per_fat_32 if isinstance(boot, Fat32BootSector) else boot.sectors_per_fat_16
 
     def _compare_copies(self) -> Iterator[Difference]:
-        """The copies of the table that are not as the first; none where only one of them is in use."""
+        """Copies of the table that differ from the first; empty where only one of them is in use."""
         boot = self.boot_sector
         if isinstance(boot, Fat32BootSector) and boot.extended_flags & 0x80:
             return
@@ -426,7 +426,7 @@ class FatVolume(BaseVolume):
         return self.geometry.data_offset + (cluster - FIRST_CLUSTER) * self.geometry.cluster_size
 
     def _list(self, path: str, cluster: int, entry_offset: int) -> list[File | Directory]:
-        """The entries of the directory at `path`, which starts at `cluster` (0: the fixed root directory)."""
+        """Entries of the directory at `path`, which starts at `cluster` (0: the fixed root directory)."""
         children: list[File | Directory] = []
         names: set[str] = set()
         short_names: set[bytes] = set()
@@ -484,7 +484,7 @@ class FatVolume(BaseVolume):
         return Directory(path, entry.modified, entries, fold_case=True)
 
     def _directory_parts(self, path: str, cluster: int, entry_offset: int) -> Iterator[tuple[int, bytes]]:
-        """Disk offset and bytes of each contiguous part of a directory; damage ends it with a `Problem`."""
+        """Disk offset and bytes of each contiguous part of a directory; at damage they end with a `Problem`."""
         geometry = self.geometry
         left = _LARGEST_DIRECTORY // geometry.cluster_size
         passed: set[int] = set()
@@ -493,7 +493,7 @@ class FatVolume(BaseVolume):
                 yield from self._healthy_part(geometry.root_offset, geometry.root_size)
                 return
             for first, count in self._fat.runs(cluster, None, entry_offset):
-                # A chain that loops comes back to what was read, which `runs` finds out some rounds later.
+                # A chain that loops returns to clusters already read, which `runs` detects some rounds later.
                 run = range(first, first + min(count, left + 1))
                 new = next((index for index, each in enumerate(run) if each in passed), len(run))
                 passed.update(run[:new])
@@ -509,10 +509,10 @@ class FatVolume(BaseVolume):
             self._problems.add(Problem.of(error))
 
     def _healthy_part(self, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
-        """Disk offset and bytes of what lies at `offset` of the volume, up to damage, which is an error then.
+        """Disk offset and bytes of the range at `offset` of the volume, up to damage, which is then raised.
 
         Raises:
-            CorruptImage: Not all of it can be read.
+            CorruptImage: A part of the range can't be read.
         """
         data = read_healthy(self._source, offset, length)
         yield self._start + offset, data
@@ -538,7 +538,7 @@ class FatVolume(BaseVolume):
             raise self._bad_geometry("it has no room for data", "at least one cluster", "none")
         if sectors * unit > partition_size:
             self._note(19, f"total sectors: the volume has {sectors * unit} bytes, its partition {partition_size}")
-        # The kind is what the boot sector's own count makes it, however much of the volume is left.
+        # The boot sector's own count decides the kind, even if the volume's end is missing.
         held = (partition_size - data_sector * unit) // (boot.sectors_per_cluster * unit)
         bits = 32 if is_fat32 else _bits_of(clusters)
         entries = _entries(sectors_per_fat * unit, bits)
@@ -584,10 +584,10 @@ def _bits_of(clusters: int) -> int:
 
 
 def _entries(size: int, bits: int) -> int:
-    """How many entries a table of `size` bytes may have."""
+    """Number of entries that a table of `size` bytes may have."""
     return min(size * 8 // bits, _MOST_CLUSTERS[bits] + FIRST_CLUSTER)
 
 
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, /) -> FatVolume:
-    """The volume in a partition; see there for the errors."""
+    """Volume in a partition; see `FatVolume` for the errors."""
     return FatVolume(disk, start, size, home)

@@ -1,4 +1,4 @@
-"""Where the bytes of a VMFS file lie: its pointers, the blocks of pointers between, and the blocks at their ends.
+"""Places of a VMFS file's bytes: its pointers, intermediate blocks of pointers, and the blocks with the data.
 
 All offsets here count from the volume's start, in bytes.
 """
@@ -35,30 +35,30 @@ from vmvisor_image.volumes.vmfs.lvm import LogicalVolume
 from vmvisor_image.volumes.vmfs.resources import Descriptor, Layout, Report, ResourceFiles, bad_pointer
 
 _DOUBLE, _RESIDENT = 0x10D0, 0x10D1
-"""`FileMetadata.pointer_type` of VMFS 5 and later, beside the kinds of addresses."""
+"""Values of `FileMetadata.pointer_type` of VMFS 5 and later, in addition to the kinds of addresses."""
 _DIRECT: Final = frozenset({FILE_BLOCK, SUB_BLOCK, 0x10CD + FILE_BLOCK, 0x10CD + SUB_BLOCK})
 """`FileMetadata.pointer_type` of a file whose pointers lead to its data.
 
 vmfs-tools and vmfs6-tools read the latter two as the first two; none of them was seen on a real volume.
 """
 _INDIRECT: Final = {POINTER_BLOCK: 1, SECONDARY_POINTER_BLOCK: 1, _DOUBLE: 2}
-"""Levels of blocks of pointers by `FileMetadata.pointer_type`, as they usually are: see `VmfsBlocks._find_levels`."""
+"""Usual levels of blocks of pointers by `FileMetadata.pointer_type`; see `VmfsBlocks._find_levels`."""
 _LARGEST_SHIFT: Final = 40
-"""Of the bytes of a file that belong together: more than any volume has in one piece."""
+"""Largest shift of a unit of a file in bytes: more than any volume has in one piece."""
 _MOST_TABLES: Final = 64
-"""Blocks of pointers that are kept: 256 KiB, of VMFS 6 4 MiB."""
+"""Blocks of pointers that are kept: 256 KiB, or 4 MiB for VMFS 6."""
 
 
 class VmfsBlocks:
     """Data of the files of a volume; any number of threads may read."""
 
     def __init__(self, volume: LogicalVolume, geometry: Geometry, report: Report) -> None:
-        """Read nothing yet."""
+        """Blocks of a volume, none of which is read yet."""
         self._volume = volume
         self.geometry = geometry
-        """The sizes by which the volume is laid out."""
+        """Sizes of the volume's layout."""
         self.resources = ResourceFiles(volume, geometry, self.content, report)
-        """The resource files, and the file descriptors in one of them."""
+        """Resource files, with the file descriptors in one of them."""
         self._is_6 = geometry.is_6
         self._parse = parse_pointer_6 if geometry.is_6 else parse_pointer_5
         self._width = geometry.generation.pointer_width
@@ -69,21 +69,21 @@ class VmfsBlocks:
         self._tables: LruCache[tuple[int, int], bytes] = LruCache(_MOST_TABLES)
 
     def content(self, descriptor: Descriptor, size: int | None = None) -> MappedDisk:
-        """A file's data, with zeros where it has holes; as many bytes of its blocks as `size` says, else all of it."""
+        """Data of a file, with zeros in its holes; `size` bytes of its blocks, or the whole file for None."""
         if size is None:
             size = descriptor.metadata.size
         return MappedDisk("VMFS file", self._volume, size, lambda offset: self._locate(descriptor, offset))
 
     def allocated(self, descriptor: Descriptor) -> int:
-        """Bytes that a file's blocks have room for, as its descriptor says, if it has no holes."""
+        """Bytes for which a file's blocks have room, as its descriptor says, if it has no holes."""
         return descriptor.metadata.block_count * self._unit(descriptor, self._pointers_in(self._own_table(descriptor)))
 
     def extents(self, descriptor: Descriptor, *, allocated: bool = False) -> Iterator[tuple[int, int]]:
-        """First byte and length of each run of a file that has data; holes are left out.
+        """First byte and length of each run of a file's data; holes are left out.
 
         Args:
-            descriptor: Of the file.
-            allocated: With blocks that the file has and that were never written, of VMFS 3 and 5.
+            descriptor: Descriptor of the file.
+            allocated: Whether to include allocated blocks that were never written, in VMFS 3 and 5.
 
         Raises:
             CorruptImage: A pointer is damaged, or there is more data than the volume has room for.
@@ -100,14 +100,14 @@ class VmfsBlocks:
             at += length
 
     def locate_table(self, pointer: int, within: int = 0) -> Run:
-        """The bytes from `within` on of the block of pointers that a pointer leads to.
+        """Run of the bytes from `within` on of the block of pointers that a pointer leads to.
 
-        VMFS 6 has no pointer blocks of their own, but keeps them among the sub-blocks: of real volumes with files of
-        many gigabytes ``vmkfstools -P -v 10`` shows "Ptr Blocks (max/free): 0/0". dissect.vmfs and vmfs6-tools read
-        pointers to sub-blocks so; those to pointer blocks vmfs6-tools look for there, too, dissect.vmfs in ``.pbc.sf``.
+        VMFS 6 has no separate pointer blocks, but keeps them among the sub-blocks: for real volumes with files of many
+        gigabytes ``vmkfstools -P -v 10`` shows "Ptr Blocks (max/free): 0/0". dissect.vmfs and vmfs6-tools read pointers
+        to sub-blocks so; for pointers to pointer blocks, vmfs6-tools also read sub-blocks, dissect.vmfs ``.pbc.sf``.
 
         Raises:
-            CorruptImage: It leads to none.
+            CorruptImage: It does not lead to a block of pointers.
         """
         file, address = self._table_file(pointer), self._parse(pointer)
         assert isinstance(address, ResourceAddress), "its kind is that of a table"
@@ -151,11 +151,11 @@ class VmfsBlocks:
         return descriptor.raw[-self.geometry.pointers_length :]
 
     def _pointers_in(self, table: bytes) -> list[int]:
-        """All pointers of a block of them, or of a descriptor, but those of holes."""
+        """Pointers of a block of pointers or of a descriptor, except for those of holes."""
         return [pointer for (pointer,) in self._pointer.iter_unpack(table) if pointer]
 
     def _resident(self, descriptor: Descriptor, offset: int) -> Run:
-        """Data that is in the descriptor itself."""
+        """Run of data in the descriptor itself."""
         size, data_at = descriptor.metadata.size, self.geometry.data_at
         if size > self.geometry.descriptor - data_at:
             raise descriptor.bad(f"{size} bytes do not fit into it")
@@ -169,7 +169,7 @@ class VmfsBlocks:
         return Layout(unit, levels, math.prod(levels), table)
 
     def _unit(self, descriptor: Descriptor, pointers: list[int]) -> int:
-        """Bytes of a file that each of its pointers stands for."""
+        """Bytes of a file behind each of its pointers."""
         geometry = self.geometry
         sizes = [descriptor.metadata.block_size or geometry.block]
         if geometry.generation.has_extension and descriptor.extension.block_offset_shift:
@@ -182,14 +182,14 @@ class VmfsBlocks:
                 return size
             if geometry.is_6 and not is_direct and size == geometry.sub_block:
                 return size  # sub-blocks behind blocks of pointers
-        raise descriptor.bad(f"{sizes[-1]} bytes are no size of its blocks")
+        raise descriptor.bad(f"{sizes[-1]} bytes are not a valid size of its blocks")
 
     def _find_levels(self, descriptor: Descriptor, pointers: list[int], unit: int) -> tuple[int, ...]:
-        """Pointers in a block of pointers, for each level of these.
+        """Number of pointers in a block of pointers, for each level of such blocks.
 
-        The descriptor says whether there are any. Whether there is a second level is seen in what the first block
-        leads to, where all of that is of one kind: of type 0x10D0 vmfs-tools read one level and dissect.vmfs two, and
-        type 5 is by its name two, where dissect.vmfs and vmfs6-tools read one.
+        The descriptor says whether there are any. The targets of the first block show whether there is a second level,
+        where all are of one kind: for type 0x10D0 vmfs-tools read one level and dissect.vmfs two, and type 5 has two
+        by its name, where dissect.vmfs and vmfs6-tools read one.
 
         Raises:
             CorruptImage: The descriptor's type of pointers is not known.
@@ -203,16 +203,16 @@ class VmfsBlocks:
         kinds = set(map(kind_of, inner))
         if kinds and kinds <= {FILE_BLOCK, LARGE_BLOCK}:
             levels = 1
-        elif kinds and kinds <= self._table_kinds and unit >= self.geometry.block:  # else they may be its sub-blocks
+        elif kinds and kinds <= self._table_kinds and unit >= self.geometry.block:  # or they may be its sub-blocks
             levels = 2
         return (entries,) if levels == 1 else (entries, self._first_table(inner)[0])
 
     def _first_table(self, pointers: list[int], *, with_pointers: bool = False) -> tuple[int, list[int]]:
-        """How many pointers are in the blocks of them that these lead to, and those of the first one that has any."""
+        """Number of pointers in each block of pointers behind `pointers`, and those of the first block that has any."""
         usual = 1 << 16 if self.geometry.is_6 else 1 << 12  # bytes, where nothing else is known
         entries = usual // self._width
         for pointer in pointers:
-            with contextlib.suppress(CorruptImage):  # reading it says what is wrong
+            with contextlib.suppress(CorruptImage):  # reading it reports the damage
                 entries = self._table_entries(pointer)
                 found = self._pointers_in(self._table(pointer, entries * self._width)) if with_pointers else []
                 if found or not with_pointers:
@@ -220,7 +220,7 @@ class VmfsBlocks:
         return entries, []
 
     def _table_file(self, pointer: int) -> int:
-        """The descriptor's address of the resource file that holds a block of pointers; see `locate_table`."""
+        """Address of the descriptor of the resource file that holds a block of pointers; see `locate_table`."""
         kind = kind_of(pointer)
         if kind == SECONDARY_POINTER_BLOCK:
             return PB2
@@ -231,12 +231,12 @@ class VmfsBlocks:
         return PBC if not self.geometry.is_6 or self.resources.has_pointer_blocks else SBC
 
     def _table_entries(self, pointer: int) -> int:
-        """Pointers in a block of them that a pointer leads to."""
+        """Number of pointers in the block of pointers that a pointer leads to."""
         metadata = self.resources.file(self._table_file(pointer)).metadata
         size = metadata.resource_size
         if not 64 <= size <= 1 << 20 or size % 8:
             raise CorruptImage(
-                "no size of a block of pointers",
+                "not a valid size of a block of pointers",
                 structure="VMFS resource file",
                 offset=metadata.source_offset,
                 field="resource_size",
@@ -245,7 +245,7 @@ class VmfsBlocks:
         return size // self._width
 
     def _table(self, pointer: int, length: int) -> bytes:
-        """A block of pointers."""
+        """Bytes of the block of pointers that a pointer leads to."""
         known = self._tables.get((pointer, length))
         if known is not None:
             return known
@@ -260,7 +260,7 @@ class VmfsBlocks:
     def _file_block_6(
         self, descriptor: Descriptor, layout: Layout, pointer: int, address: BlockAddress, offset: int
     ) -> Run:
-        """The bytes of a file of VMFS 6 from `offset` on, in the file block or large block of an address."""
+        """Run of a file of VMFS 6 from `offset` on, in the file block or large block of an address."""
         unit = layout.unit
         within = offset % unit
         left = unit - within
@@ -281,7 +281,7 @@ class VmfsBlocks:
         return Run(length) if address.to_zero >> within // part & 1 else Run(length, start)
 
     def _zeroed_at_once(self, descriptor: Descriptor) -> int:
-        """Bytes of a file of VMFS 6 that are zeroed together, as its descriptor or the file system says, else 1."""
+        """Bytes of a file of VMFS 6 that are zeroed together, by its descriptor or the file system, or else 1."""
         shift = descriptor.extension.zeroing_shift
         return 1 << shift if 0 < shift <= _LARGEST_SHIFT else self.geometry.zeroing_granularity or 1
 

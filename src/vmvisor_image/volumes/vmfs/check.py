@@ -1,4 +1,4 @@
-"""What a VMFS volume's bitmap of file blocks says, against what its files have: the figures of `verify`."""
+"""Comparison of a VMFS volume's bitmap of file blocks with its files: the problems in the figures of `verify`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmvisor_image.volumes.figures import VmfsFigures
 
 
 def problems_of(vmfs: VmfsFigures, start: int) -> Iterator[Problem]:
-    """Everything that is wrong with a VMFS volume at byte `start` of the disk."""
+    """Problems of a VMFS volume at byte `start` of the disk."""
     if vmfs.reached_free:
         yield Problem("VMFS file blocks", f"{vmfs.reached_free} blocks of files are marked free", start)
     if vmfs.lost:

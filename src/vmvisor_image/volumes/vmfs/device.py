@@ -1,4 +1,4 @@
-"""One device of a VMFS volume: the headers on it, also where some are lost, and the parts of the volume it holds."""
+"""One device of a VMFS volume: its headers, even if some are lost, and the parts of the volume on it."""
 
 from __future__ import annotations
 
@@ -39,20 +39,21 @@ _VERSIONED: Final = 8
 _LVM_IS_LOCAL: Final = 1
 _MOST_DEVICES: Final = 32
 _LARGEST_DEVICE: Final = 64 << 40
-"""Bytes; both are vSphere's configuration maximums."""
+"""Bytes in a device; both are vSphere's configuration maximums."""
 
 
 def find_magic(
     disk: ReadAt, start: int, size: int | None = None, *, is_other: Callable[[], bool] | None = None
 ) -> tuple[int, bytes] | None:
-    """Offset and bytes of what tells a device of a VMFS volume, or a file system without the volume manager.
+    """Offset and bytes of the magic of a VMFS volume's device, or of a file system without the volume manager.
 
     Args:
         disk: The decoded disk.
         start: First byte of the partition.
-        size: Bytes in it; None for those up to the disk's end.
-        is_other: Look for the volume where all known devices have it, too, 19 MiB behind the start, as where the
-            volume manager's header is lost, unless this tells that something else begins at the start.
+        size: Bytes in the partition; None for those up to the disk's end.
+        is_other: Function that tells whether another format begins at the start. Unless one does, the volume is also
+            looked for 19 MiB after the start, its place on all known devices, as where the volume manager's header is
+            lost.
     """
 
     def read(offset: int, length: int) -> bytes:
@@ -61,47 +62,47 @@ def find_magic(
     magic = read(LVM_OFFSET, LvmDevice.length())[: len(MAGIC_BYTES)]
     if magic == MAGIC_BYTES:
         return LVM_OFFSET, magic
-    # As libblkid knows it, which takes the magic of VMFS 3; the version is asked for, too, as four bytes are few.
+    # As in libblkid, which takes the magic of VMFS 3; the version is also checked, as four bytes are few.
     magics = [value.to_bytes(4, "little") for value in FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS]
     for begin in (0,) if is_other is None else (0, USUAL_DATA_OFFSET):
         found = read(begin + FILE_SYSTEM_OFFSET, _VERSIONED)
         if found[:4] in magics and by_file_system(int.from_bytes(found[4:], "little")):
-            # What is something else from its first bytes on may have anything 19 MiB behind them.
+            # Another format that begins at the start may have any bytes 19 MiB after it.
             is_something_else = begin > 0 and is_other is not None and is_other()
             return None if is_something_else else (begin + FILE_SYSTEM_OFFSET, found[:4])
     return None
 
 
 class VmfsDevice:
-    """A device: a partition that holds a VMFS volume, or a part of one."""
+    """A device: a partition with a VMFS volume or a part of one."""
 
     def __init__(self, disk: ReadAt, start: int, size: int, report: Report) -> None:
-        """Read the headers of the partition of `size` bytes from byte `start` of `disk`.
+        """A device by the headers of the partition of `size` bytes from byte `start` of `disk`.
 
         Raises:
             CorruptImage: The volume manager's header can't be read.
         """
         self.disk = disk
-        """The disk."""
+        """Disk that contains the device."""
         self.start = start
         """First byte of the partition."""
         self.size = size
         """Bytes in the partition."""
         self.source = Slice(disk, start, size, "VMFS partition")
-        """The partition."""
+        """Bytes of the partition."""
         self._report = report
         self._extents: tuple[PhysicalExtent, ...] | None = None
         self.header = self._read_header()
-        """The volume manager's header; where there is none zeros, but for where the volume begins."""
+        """Header of the volume manager; without one zeros, except for the offset of the volume."""
         self.volume = self._read_volume()
-        """Its entry of the volume table; None where it can't be read."""
+        """Entry of the volume table; None where there is none or it can't be read."""
         self.file_system = self._read_file_system()
-        """The file system's descriptor; None on a device that does not hold the volume's start."""
+        """Descriptor of the file system; None on a device without the volume's start."""
         self._check()
 
     @property
     def kind(self) -> str:
-        """Its generation: "vmfs3", "vmfs5", "vmfs6", "vmfs-l", or "vmfs" where the version is none of these."""
+        """Generation: "vmfs3", "vmfs5", "vmfs6", "vmfs-l", or "vmfs" for an unknown version."""
         if self.file_system is not None:
             if self.file_system.magic in LOCAL_FILE_SYSTEM_MAGICS:
                 return "vmfs-l"
@@ -114,18 +115,18 @@ class VmfsDevice:
 
     @property
     def has_volume_manager(self) -> bool:
-        """Whether the volume manager's header is there; a file system may lie in a partition or file without it."""
+        """Whether the volume manager's header exists; a file system may be in a partition or file without it."""
         return self.header.magic == LVM_MAGIC
 
     @property
     def extents(self) -> tuple[PhysicalExtent, ...]:
-        """The used physical extents of this device."""
+        """Used physical extents of this device."""
         if self._extents is None:
             self._extents = self._read_extents()
         return self._extents
 
     def segments(self) -> list[Segment]:
-        """The parts of the volume that lie on this device, one after the other unless its table says otherwise."""
+        """Parts of the volume on this device, one after the other unless its table says otherwise."""
         volume, begin = self.volume, self.header.data_offset
         if volume is None:  # without the volume manager, or its table: this device has all
             length = max(self.size - begin, 0) if self.file_system is not None else 0
@@ -226,7 +227,7 @@ class VmfsDevice:
         return tuple(found)
 
     def _extent_tables(self) -> Iterator[int]:
-        """Where each table of extents lies in the partition."""
+        """Bytes from the partition's start to each table of extents."""
         device = self.header
         if device.major_version < 6:
             yield LVM_OFFSET + VOLUME_TABLE_OFFSET + EXTENT_BITMAP_OFFSET + EXTENT_BITMAP_LENGTH
@@ -258,7 +259,7 @@ class VmfsDevice:
 
 
 def _contradiction(device: LvmDevice, volume: LvmVolume) -> str | None:
-    """What an entry of the volume table says that can't be, or that its device's own header contradicts."""
+    """Impossible statement of a volume table's entry, alone or with its device's header, in words; None without one."""
     extents = volume.last_extent + 1 - volume.first_extent
     if not 0 < volume.device_count <= _MOST_DEVICES:
         return f"{volume.device_count} devices"

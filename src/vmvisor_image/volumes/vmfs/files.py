@@ -35,11 +35,11 @@ from vmvisor_image.volumes.vmfs.blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs.resources import Descriptor, Report
 
 DIRECTORY, REGULAR, LINK, SYSTEM, RAW_DEVICE = 2, 3, 4, 5, 6
-"""`FileMetadata.type`."""
+"""Values of `FileMetadata.type`."""
 _LARGEST_DIRECTORY: Final = 256 << 20
-"""Bytes of a directory that are read: those of 1.9 million entries."""
+"""Most bytes of a directory that are read: those of 1.9 million entries."""
 _LONGEST_TARGET: Final = 4096
-"""Bytes of a symbolic link's target, which is a path: no host takes a longer one."""
+"""Most bytes of a symbolic link's target, which is a path: no host takes a longer one."""
 _ENTRIES_AT_ONCE: Final = 1024
 _BLOCKS_AT_ONCE: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,33 +47,33 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RawDeviceMapping:
-    """A file that stands for a disk of the storage: what it holds is on that disk, not in the volume."""
+    """A file that stands for a disk of the storage: its content is on that disk, not in the volume."""
 
     path: str
     """POSIX path from the volume's root."""
     size: int
-    """Bytes of that disk."""
+    """Bytes in that disk."""
     disk: str
-    """The disk, as the host saw it: vendor, model and identifier, printable; empty where it does not say."""
+    """Vendor, model and identifier of the disk as the host saw it, printable; empty where they are not given."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileLock:
-    """Who may change a file."""
+    """Lock of a file: the host that may change it."""
 
     mode: int
-    """1 exclusive, 2 read-only, 3 by several writers."""
+    """Lock mode: 1 exclusive, 2 read-only, 3 several writers."""
     owner: str
     """UUID of the host that holds it."""
     heartbeat: int
-    """Where that host's heartbeat lies, in bytes from the volume's start."""
+    """Bytes from the volume's start to that host's heartbeat."""
 
 
 class VmfsTree:
-    """Directories and files of a volume, by its blocks."""
+    """Tree of a volume's directories and files, by its blocks."""
 
     def __init__(self, blocks: VmfsBlocks, report: Report) -> None:
-        """Read nothing yet."""
+        """A tree of which nothing is read yet."""
         self._blocks = blocks
         self._report = report
         self._listed: dict[int, str] = {}
@@ -81,22 +81,22 @@ class VmfsTree:
         self._no_files: set[int] = set()
         """Addresses of the descriptors of links and raw device mappings."""
         self.links: dict[str, str] = {}
-        """Targets of the symbolic links in the directories listed so far."""
+        """Targets of the symbolic links in the directories listed so far, by path."""
         self.raw_devices: dict[str, RawDeviceMapping] = {}
-        """Raw device mappings in the directories listed so far."""
+        """Raw device mappings in the directories listed so far, by path."""
 
     def files(self, home: FileHome, problems: Callable[[], tuple[Problem, ...]]) -> FileTree:
-        """All its files, for `home`, what the volume lies in."""
+        """All files of the volume, for `home`, their container."""
         root = Directory("", None, lambda: self._list("", ROOT, home), fold_case=False)
         return FileTree(root, problems, fold_case=False, home=home)
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """Of the descriptors of all that is no file, in the directories listed so far."""
+        """Addresses of the descriptors of everything except files in the directories listed so far."""
         return (*self._listed, *sorted(self._no_files))
 
     def lock_of(self, address: int) -> FileLock | None:
-        """Who holds the file whose descriptor has that address; None where nobody does.
+        """Lock of the file whose descriptor has an address; None where no host holds it.
 
         Raises:
             CorruptImage: Its descriptor is damaged.
@@ -153,10 +153,10 @@ class VmfsTree:
         return File(home, path, metadata.size, modified, address, attributes)
 
     def _entries(self, path: str, address: int) -> Iterator[tuple[str, int]]:
-        """Name and descriptor's address of everything in a directory."""
+        """Name of each entry of a directory, and the address of its descriptor."""
         descriptor = self._blocks.resources.descriptor(address)
         if not _is_directory(descriptor.metadata):
-            raise descriptor.bad(f"{path!r} is no directory")
+            raise descriptor.bad(f"{path!r} is not a directory")
         content = self._blocks.content(descriptor)
         size = min(content.size, _LARGEST_DIRECTORY)
         hashed = self._blocks.geometry.is_6 and size >= DIRECTORY_ENTRIES_OFFSET
@@ -175,7 +175,7 @@ class VmfsTree:
                 yield text, child
 
     def _listed_entries(self, content: ReadAt, size: int) -> Iterator[tuple[bytes, int]]:
-        """The entries of VMFS 3 and 5: one after the other."""
+        """Names and addresses in a directory of VMFS 3 and 5, whose entries follow each other."""
         length = VmfsDirectoryEntry.length()
         end = size - size % length
         for at in range(0, end, _ENTRIES_AT_ONCE * length):
@@ -184,7 +184,7 @@ class VmfsTree:
                 yield entry.name, entry.address
 
     def _hashed_entries(self, content: MappedDisk, size: int) -> Iterator[tuple[bytes, int]]:
-        """The entries of VMFS 6: in blocks, each with a bitmap in which 1 is a free slot."""
+        """Names and addresses in a directory of VMFS 6, in blocks, each with a bitmap in which 1 is a free slot."""
         header, length = DirectoryBlockHeader.length(), HashedDirectoryEntry.length()
         for data in self._read_blocks(content, self._entry_blocks(content, size)):
             head = DirectoryBlockHeader.parse(data)
@@ -197,7 +197,7 @@ class VmfsTree:
                     yield entry.name, entry.address
 
     def _read_blocks(self, content: ReadAt, numbers: Iterator[int]) -> Iterator[bytes]:
-        """The blocks of a directory of those numbers; neighbours are read together, one by one where that fails."""
+        """Blocks of a directory by their numbers; neighbours are read together, or one by one where that fails."""
         block = self._blocks.geometry.alignment
         runs = itertools.groupby(enumerate(numbers), lambda item: (item[1] - item[0], item[0] // _BLOCKS_AT_ONCE))
         for run in ([number for _, number in group] for _, group in runs):
@@ -214,10 +214,10 @@ class VmfsTree:
             yield from (data[at : at + block] for at in range(0, length, block))
 
     def _entry_blocks(self, content: MappedDisk, size: int) -> Iterator[int]:
-        """Numbers of the blocks of a directory of VMFS 6 that hold entries as its maps say, of all where they don't.
+        """Numbers of a VMFS 6 directory's blocks with entries, by its maps, or of all blocks where a map is missing.
 
-        VMkatz (MIT) says of real volumes that blocks which the maps tell of may lie behind the `size` of the directory,
-        in what is allocated for it.
+        According to VMkatz (MIT), on real volumes the maps may name blocks after the `size` of the directory, in the
+        space that is allocated for it.
         """
         block, header = self._blocks.geometry.alignment, DirectoryBlockHeader.length()
         count, room = ((length - DIRECTORY_ENTRIES_OFFSET) // block for length in (size, content.size))
@@ -252,7 +252,7 @@ class VmfsTree:
             self._report(Problem("VMFS directory", message))
 
     def _block_map(self, content: ReadAt, head: DirectoryHeader, number: int, count: int) -> bytes | None:
-        """The map of that number of a directory of `count` blocks, four bits a block; None where it is damaged."""
+        """Map `number` of a directory of `count` blocks, four bits per block; None where it is missing or damaged."""
         block = self._blocks.geometry.alignment
         at = int.from_bytes(head.map_blocks[4 * number : 4 * number + 4], "little")
         if number >= head.map_count or at >= count:
@@ -267,7 +267,7 @@ class VmfsTree:
 
 
 def _attributes(metadata: FileMetadata) -> FileAttributes:
-    """What a descriptor says of its file or directory; the bits of its type as they are."""
+    """Attributes in a descriptor of a file or directory, with the bits of its type unchanged."""
     return FileAttributes(
         stat.S_IMODE(metadata.mode),
         metadata.user,
@@ -280,12 +280,12 @@ def _attributes(metadata: FileMetadata) -> FileAttributes:
 
 
 def _is_directory(metadata: FileMetadata) -> bool:
-    """Whether it is a directory: the mode says so of the system's own, such as ``.sdd.sf``, as it does on Unix."""
+    """Whether it is a directory; for the system's own, such as ``.sdd.sf``, by the mode, as on Unix."""
     return metadata.type == DIRECTORY or (metadata.type == SYSTEM and stat.S_ISDIR(metadata.mode))
 
 
 def lock_in(descriptor: Descriptor) -> FileLock | None:
-    """Who holds the file of that descriptor; None where nobody does."""
+    """Lock of the file of a descriptor; None where no host holds it."""
     lock = descriptor.lock
     if lock.mode == LOCK_IS_FREE:
         return None

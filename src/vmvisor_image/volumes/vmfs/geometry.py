@@ -1,4 +1,4 @@
-"""The generations of VMFS, each once, and the sizes by which one volume is laid out."""
+"""The generations of VMFS, each once, and the sizes of a volume's layout."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from vmvisor_image.schemas.vmfs import (
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A generation of VMFS. VMFS-L is one of these with another magic."""
+    """A generation of VMFS. VMFS-L is a generation with another magic."""
 
     number: int
-    """What stands before the dot of the version that hosts show: 3 of 3.31."""
+    """Part before the dot of the version that hosts show: 3 in 3.31."""
     kind: str
-    """`VmfsVolume.kind`."""
+    """Value of `VmfsVolume.kind`."""
     file_system_version: int
-    """`FileSystemDescriptor.major_version`."""
+    """Value of `FileSystemDescriptor.major_version`."""
     lvm_version: int
-    """`LvmDevice.major_version`."""
+    """Value of `LvmDevice.major_version`."""
     pointer_width: int
-    """Bytes of a pointer."""
+    """Bytes in a pointer."""
     pointers: int
-    """Pointers in a file descriptor, at least."""
+    """Smallest number of pointers in a file descriptor."""
     heartbeats: int
-    """Slots in which hosts show that they are alive."""
+    """Number of slots in which hosts show that they are alive."""
     has_extension: bool
-    """Whether `FileMetadataExtension` means anything."""
+    """Whether its descriptors have a `FileMetadataExtension`."""
 
 
 GENERATIONS: Final = (
@@ -46,59 +46,59 @@ GENERATIONS: Final = (
         6, "vmfs6", VMFS_6, 6, pointer_width=8, pointers=MOST_POINTERS_6, heartbeats=HEARTBEATS_6, has_extension=True
     ),
 )
-"""Oldest first."""
+"""Known generations, oldest first."""
 
 
 def by_file_system(version: int) -> Generation | None:
-    """The generation whose file systems have exactly this `FileSystemDescriptor.major_version`; None for no known."""
+    """Generation whose file systems have exactly this `FileSystemDescriptor.major_version`; None for an unknown one."""
     return next((found for found in GENERATIONS if found.file_system_version == version), None)
 
 
 def by_volume_manager(version: int) -> Generation | None:
-    """The generation whose devices have exactly this `LvmDevice.major_version`; None for no known one."""
+    """Generation whose devices have exactly this `LvmDevice.major_version`; None for an unknown one."""
     return next((found for found in GENERATIONS if found.lvm_version == version), None)
 
 
 def read_as(version: int) -> Generation:
-    """The newest generation that is not newer than a `FileSystemDescriptor.major_version`, which need not be known."""
+    """Newest generation up to a `FileSystemDescriptor.major_version`, which may be unknown; otherwise the oldest."""
     return next((found for found in reversed(GENERATIONS) if found.file_system_version <= version), GENERATIONS[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of one volume, in bytes unless they are said to be others."""
+    """Sizes of one volume, in bytes."""
 
     generation: Generation
-    """What it is read as."""
+    """Generation as which it is read."""
     is_6: bool
-    """VMFS 6: pointers of 64 bits, metadata in larger blocks."""
+    """Whether it is VMFS 6, with pointers of 64 bits and metadata in larger blocks."""
     block: int
-    """A file block."""
+    """Bytes in a file block."""
     large_block: int
-    """A large file block, of VMFS 6."""
+    """Bytes in a large file block of VMFS 6."""
     sub_block: int
-    """A sub-block, as the file system descriptor says."""
+    """Bytes in a sub-block, as the file system descriptor says."""
     alignment: int
-    """A lock, and what follows it."""
+    """Bytes in a lock, and in the metadata that follows it."""
     header: int
-    """A cluster's lock and metadata, or a file descriptor without its data."""
+    """Bytes in a cluster's lock and metadata, or in a file descriptor without its data."""
     descriptor: int
-    """A file descriptor."""
+    """Bytes in a file descriptor."""
     data_at: int
-    """Where data lies that is in the descriptor itself, from its start."""
+    """Bytes from a descriptor's start to the data in it."""
     pointers_length: int
-    """All pointers of a file descriptor, which end it."""
+    """Bytes in the pointers at the end of a file descriptor."""
     zeroing_granularity: int
-    """What is zeroed at once, of VMFS 6; 0 where that is not told."""
+    """Bytes that are zeroed at once in VMFS 6; 0 where the descriptor does not say."""
     has_dense_sub_blocks: bool
-    """Whether an address of a sub-block has two more bits for the resource, of VMFS 3 and 5."""
+    """Whether an address of a sub-block has two more bits for the resource, in VMFS 3 and 5."""
 
     @classmethod
     def of(cls, descriptor: FileSystemDescriptor) -> Geometry:
-        """The sizes that a file system descriptor gives.
+        """Sizes by a file system descriptor.
 
         Raises:
-            CorruptImage: It makes no sense.
+            CorruptImage: The descriptor's sizes make no sense.
         """
         generation = read_as(descriptor.major_version)
         block = _power_of_two(descriptor, "file_block_size", descriptor.file_block_size, 1 << 30)

@@ -1,4 +1,4 @@
-"""Heartbeats of a VMFS volume: which hosts used it when the image was made."""
+"""Heartbeats of a VMFS volume, by the hosts that used it when the image was made."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _LARGEST_HEARTBEAT: Final = 1 << 16
 class ActiveHost:
     """A host whose heartbeat says that it uses the volume.
 
-    A host that is alive raises `stamp_us` every few seconds, and frees its slot when it lets the volume go. One image
-    shows one moment: whether the host was alive then or had crashed before shows in a second image of the volume.
+    A host that is alive raises `stamp_us` every few seconds, and frees its slot when it releases the volume. One image
+    shows one moment: only a second image of the volume shows whether the host was alive or had crashed before.
     """
 
     uuid: str
-    """The host's UUID."""
+    """UUID of the host."""
     address: str | None
-    """Its IP address, where it is given."""
+    """IP address of the host; None where it is not given."""
     slot: int
     """Number of the heartbeat, from 0."""
     offset: int
-    """Where the heartbeat lies, in bytes from the start of the decoded disk."""
+    """Bytes from the start of the decoded disk to the heartbeat."""
     stamp_us: int
-    """Microseconds since the host started, when it last showed that it was alive."""
+    """Time of its last sign of life, in microseconds since the host started."""
     journal: int | None
-    """Where the host's journal of what is not done yet lies, in bytes from the volume's start; None for none."""
+    """Bytes from the volume's start to the host's journal of unfinished changes; None without one."""
 
     def __str__(self) -> str:
         return f"{self.uuid} ({self.address})" if self.address else self.uuid
 
 
 def read_hosts(device: VmfsDevice, report: Report) -> tuple[ActiveHost, ...]:
-    """The hosts whose heartbeats say that they use the volume that begins on a device; reads 1 MiB, or 4 of VMFS 6."""
+    """Hosts with active heartbeats on a device with the volume's start; reads 1 MiB, or usually 4 MiB for VMFS 6."""
     if device.file_system is None:
         return ()
     generation, slot_size = read_as(device.file_system.major_version), DISK_BLOCK

@@ -1,4 +1,4 @@
-"""The volume below a VMFS file system: one device, or several of which each holds a part."""
+"""The volume below a VMFS file system, on one device or in parts on several."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from vmvisor_image.streams.views import Pieced
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of the volume that lies on one device."""
+    """A run of the volume on one device."""
 
     start: int
     """First byte in the volume."""
     length: int
     """Bytes."""
     source: ReadAt
-    """The disk that the device is on."""
+    """Disk that contains the device."""
     offset: int
     """First byte on that disk."""
 
 
 class LogicalVolume(Pieced):
-    """The volume as a `ReadAt`; what lies on a device that is not there is an error when it is read."""
+    """The volume as a `ReadAt`; reading a part on a missing device is an error."""
 
     size: int = 0
     """Bytes in the whole volume."""
     _structure = "VMFS volume"
 
     def __init__(self, size: int, segments: Sequence[Segment]) -> None:
-        """Take segments in any order; of two for one place the first counts."""
+        """A volume by segments in any order; of overlapping ones the first is used."""
         self.size = size
         self._segments: list[Segment] = []
         for segment in sorted(segments, key=lambda segment: segment.start):
@@ -46,7 +46,7 @@ class LogicalVolume(Pieced):
 
     @property
     def missing(self) -> int:
-        """Bytes that lie on no device that is there."""
+        """Bytes of the volume that are on no available device."""
         return self.size - sum(min(segment.length, self.size - segment.start) for segment in self._segments)
 
     def place(self, offset: int, length: int) -> list[tuple[Source, int, int]]:
@@ -54,7 +54,7 @@ class LogicalVolume(Pieced):
 
         Raises:
             TruncatedImage: The range passes the end of the volume.
-            CorruptImage: A part of it is on a device that is not there.
+            CorruptImage: A part of the range is on a missing device.
         """
         check_range(offset, length)
         if offset + length > self.size:
@@ -65,7 +65,7 @@ class LogicalVolume(Pieced):
         """See `Pieced.pieces`.
 
         Raises:
-            CorruptImage: A part of the range is on a device that is not there.
+            CorruptImage: A part of the range is on a missing device.
         """
         while length > 0:
             number = bisect_right(self._starts, offset) - 1

@@ -1,4 +1,4 @@
-"""Resource files of VMFS: what they hold, file descriptors first of all, and where it lies.
+"""Resource files of VMFS, and the places of their resources, file descriptors above all.
 
 A resource file holds resources of one size in clusters: file descriptors, sub-blocks, blocks of pointers. It is itself
 a file, with a descriptor and blocks. All offsets here count from the volume's start, in bytes.
@@ -44,13 +44,13 @@ from vmvisor_image.volumes.vmfs.lvm import LogicalVolume
 _DESCRIPTORS_AT_ONCE: Final = 1 << 18
 """Bytes of descriptors that are read together, all of one cluster; real volumes of VMFS 5 have 400 KiB in one."""
 _MOST_PARTS: Final = 64
-"""How many of such parts are kept: 16 MiB."""
+"""Number of parts that are kept: 16 MiB."""
 _MOST_IN_CLUSTER: Final = 0x2000
-"""File blocks in a cluster of VMFS 6: as many as a pointer can tell."""
+"""Most file blocks in a cluster of VMFS 6: as many as a pointer can number."""
 _SEARCHED: Final = 64
-"""Blocks at the volume's start in which the descriptors are looked for, where they are not in their usual place."""
+"""Blocks at the volume's start that are searched for the descriptors where these are not in their usual place."""
 _DEEPEST: Final = 4
-"""Resource files that one pointer may lead through."""
+"""Most resource files that one pointer may lead through."""
 _SYSTEM_PLACES: Final = {
     (place.cluster, place.resource) for place in map(parse_descriptor, (ROOT, FBB, FDC, PBC, SBC, PB2))
 }
@@ -61,16 +61,16 @@ Report = Callable[[Problem], None]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the pointers of a file lead to its blocks."""
+    """Arrangement of the pointers of a file."""
 
     unit: int
-    """Bytes of the file that each pointer to data stands for."""
+    """Bytes of the file behind each pointer to data."""
     levels: tuple[int, ...]
-    """Pointers in a block of pointers, for each level of these."""
+    """Number of pointers in a block of pointers, for each level of such blocks."""
     span: int
-    """Pointers to data behind each pointer of the descriptor."""
+    """Number of pointers to data behind each pointer of the descriptor."""
     table: bytes
-    """The pointers of the descriptor."""
+    """Bytes of the descriptor's pointers."""
 
 
 class Descriptor:
@@ -79,16 +79,16 @@ class Descriptor:
     __slots__ = ("address", "extension", "layout", "lock", "metadata", "raw", "start")
 
     def __init__(self, address: int, start: int, raw: bytes, metadata_at: int) -> None:
-        """Take the bytes of the descriptor, which lies at `start` of the volume.
+        """A descriptor by its bytes, from byte `start` of the volume.
 
         Raises:
-            CorruptImage: It is another one's, or none.
+            CorruptImage: It is not a descriptor, or is another one's.
         """
         self.address = address
         self.start = start
         self.raw = raw
         self.layout: Layout | None = None
-        """What `VmfsBlocks` found out; None before it was asked for."""
+        """Layout that `VmfsBlocks` found; None before it was needed."""
         self.lock = DiskLock.parse(raw, base=start)
         self.metadata = FileMetadata.parse(raw, metadata_at, base=start)
         self.extension = FileMetadataExtension.parse(raw, metadata_at + FileMetadata.length(), base=start)
@@ -103,7 +103,7 @@ class Descriptor:
             )
 
     def bad(self, message: str) -> CorruptImage:
-        """The error for what it says."""
+        """Error with a message about the descriptor."""
         return CorruptImage(message, structure="VMFS file descriptor", offset=self.metadata.source_offset)
 
 
@@ -117,7 +117,7 @@ class ResourceFile:
     """Bytes of a cluster's lock and metadata."""
 
     def locate(self, cluster: int, resource: int, within: int) -> Run:
-        """The bytes from `within` on of a resource.
+        """Run of a resource from byte `within` on.
 
         Raises:
             CorruptImage: There is no such resource.
@@ -150,7 +150,7 @@ class ResourceFiles:
         content: Callable[[Descriptor], MappedDisk],
         report: Report,
     ) -> None:
-        """Read nothing yet; `content` gives the data of the file of a descriptor."""
+        """Resource files, not read yet; `content` gives the data of the file of a descriptor."""
         self._volume = volume
         self._geometry = geometry
         self._content = content
@@ -165,7 +165,7 @@ class ResourceFiles:
         """A resource file by its descriptor's address.
 
         Raises:
-            CorruptImage: It is damaged.
+            CorruptImage: The resource file is damaged.
         """
         known = self._files.get(address)
         if known is not None:
@@ -184,10 +184,10 @@ class ResourceFiles:
         return found
 
     def locate(self, address: int, place: ResourceAddress, within: int) -> Run:
-        """The bytes from `within` on of a resource of the file whose descriptor has that address.
+        """Run, from byte `within` on, of a resource in the file whose descriptor has an address.
 
-        Sub-blocks of VMFS 3 and 5 have two more bits for the resource where the file system says so; vmfs-tools always
-        read them. They are needed where a cluster has more resources than the other four bits can tell.
+        Addresses of sub-blocks of VMFS 3 and 5 have two more bits for the resource where the file system says so;
+        vmfs-tools always read them. They are needed where a cluster has more resources than four bits can number.
 
         Raises:
             CorruptImage: There is no such resource.
@@ -200,7 +200,7 @@ class ResourceFiles:
 
     @property
     def has_pointer_blocks(self) -> bool:
-        """Whether VMFS 6 has pointer blocks of their own."""
+        """Whether the volume of VMFS 6 has separate pointer blocks."""
         try:
             metadata = self.file(PBC).metadata
         except CorruptImage:
@@ -211,7 +211,7 @@ class ResourceFiles:
         """A file descriptor by its address.
 
         Raises:
-            CorruptImage: There is none.
+            CorruptImage: There is no such descriptor.
         """
         place = parse_descriptor(address)
         if place.kind != DESCRIPTOR:
@@ -220,7 +220,7 @@ class ResourceFiles:
         return Descriptor(address, start, raw, self._geometry.alignment)
 
     def used_blocks(self) -> bytearray | None:
-        """For each file block 1 where the bitmap says that it is used, else 0; None of VMFS 6.
+        """Use of each file block by the bitmap: 1 for used, otherwise 0; None for VMFS 6.
 
         Raises:
             CorruptImage: The bitmap can't be read.
@@ -248,9 +248,9 @@ class ResourceFiles:
 
     @property
     def blocks_per_cluster(self) -> int:
-        """File blocks in a cluster of VMFS 6, as their resource file says, which itself lies in such blocks."""
+        """Number of file blocks in a cluster of VMFS 6, as in their resource file, which itself is in such blocks."""
         if self._per_cluster is None:
-            # Of all volumes that are known.
+            # As on all known volumes.
             self._per_cluster = min(_MOST_IN_CLUSTER, 0x20000000 // self._geometry.block) or 1
             try:
                 self._per_cluster = self._read_blocks_per_cluster(self._per_cluster)
@@ -275,7 +275,7 @@ class ResourceFiles:
         return count
 
     def _descriptor_bytes(self, cluster: int, resource: int) -> tuple[int, bytes]:
-        """Where a descriptor lies, and its bytes; many of a cluster are read at once and kept."""
+        """Offset of a descriptor in the volume, and its bytes; many of a cluster are read at once and kept."""
         base, metadata = self._find_descriptors()
         if resource >= metadata.resources_per_cluster:
             raise CorruptImage(
@@ -286,7 +286,7 @@ class ResourceFiles:
             )
         size = self._geometry.descriptor
         if (cluster, resource) in _SYSTEM_PLACES:
-            # These are needed to find all others, and lie where the file begins.
+            # These are needed to find all others, and are at the start of the file.
             start = base + _place(metadata, self._geometry.header, cluster, resource)
             return start, self._volume.read_at(start, size)
         at_once = max(_DESCRIPTORS_AT_ONCE // size, 1)
@@ -296,7 +296,7 @@ class ResourceFiles:
             if 0 <= within <= len(data) - size:
                 return start + within, data[within : within + size]
         offset = _place(metadata, self._geometry.header, cluster, resource)
-        run = self.file(FDC).content.locate(offset)  # what could not be read with its neighbours
+        run = self.file(FDC).content.locate(offset)  # one that could not be read with its neighbours
         if run.start is None or run.length < size:
             raise _past_end(metadata, offset)
         return run.start, self._volume.read_at(run.start, size)
@@ -304,7 +304,7 @@ class ResourceFiles:
     def _part(
         self, metadata: ResourceFileMetadata, cluster: int, part: int, at_once: int
     ) -> tuple[tuple[int, int, bytes], ...]:
-        """A part of a cluster's descriptors: first byte in the part, first one in the volume, and bytes of each run."""
+        """Runs of a part of a cluster's descriptors: first byte in the part, first byte in the volume, and bytes."""
         known = self._parts.get((cluster, part))
         if known is None:
             first = part * at_once
@@ -327,12 +327,12 @@ class ResourceFiles:
             run = content.locate(at)
             count = min(run.length, end - at)
             if run.start is not None:
-                with contextlib.suppress(CorruptImage):  # each is read by itself then, and the damaged ones say so
+                with contextlib.suppress(CorruptImage):  # each is then read by itself, and the damaged ones reported
                     yield at - offset, run.start, self._volume.read_at(run.start, count)
             at += count
 
     def _find_descriptors(self) -> tuple[int, ResourceFileMetadata]:
-        """Where the file of descriptors begins, and its metadata."""
+        """Bytes from the volume's start to the file of descriptors, and its metadata."""
         if self._descriptors is None:
             usual = max(1, DESCRIPTORS_OFFSET // self._geometry.block) * self._geometry.block
             if self._geometry.is_6:
@@ -349,7 +349,7 @@ class ResourceFiles:
         return self._descriptors
 
     def _descriptors_at(self, base: int) -> ResourceFileMetadata | None:
-        """Its metadata where the file of descriptors begins here: it says so, and its own descriptor is in place."""
+        """Metadata of the file of descriptors at byte `base`; None where it or its own descriptor is not there."""
         try:
             metadata = ResourceFileMetadata.parse(self._volume.read_at(base, ResourceFileMetadata.length()), base=base)
             if metadata.resource_size != self._geometry.descriptor or not 1 <= metadata.clusters_per_group <= 1 << 16:
@@ -362,7 +362,7 @@ class ResourceFiles:
 
 
 def _place(metadata: ResourceFileMetadata, header: int, cluster: int, resource: int) -> int:
-    """Where a resource lies in its file."""
+    """Bytes from the start of a resource file to a resource."""
     group, number = divmod(cluster, max(metadata.clusters_per_group, 1))
     at = metadata.cluster_group_offset + group * metadata.cluster_group_size
     at += metadata.clusters_per_group * header
@@ -370,7 +370,7 @@ def _place(metadata: ResourceFileMetadata, header: int, cluster: int, resource: 
 
 
 def _past_end(metadata: ResourceFileMetadata, offset: int) -> CorruptImage:
-    """The error for a resource that its file does not hold."""
+    """Error for a resource that its file does not contain."""
     return CorruptImage(
         "a pointer leads past its end, or into a hole",
         structure="VMFS resource file",
@@ -380,5 +380,5 @@ def _past_end(metadata: ResourceFileMetadata, offset: int) -> CorruptImage:
 
 
 def bad_pointer(structure: str, pointer: int, index: int) -> CorruptImage:
-    """The error for a pointer, that of a file's block `index`, of which it is not known what it leads to."""
+    """Error for a pointer of an unknown kind, which is that of a file's block `index`."""
     return CorruptImage(f"block {index}: a pointer of unknown kind", structure=structure, found=f"{pointer:#x}")

@@ -1,4 +1,4 @@
-"""VMFS volumes: what they are, which part of them lies here, who uses them, and the way to their files."""
+"""VMFS volumes: their headers, their parts on devices, their users and their files."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ SUFFIXES: Final = ()
 MAGICS: Final = ()
 REFERENCES: Final = ("what vmfs-tools, libblkid and dissect.vmfs do: no specification was published",)
 _PARTITION_TYPES: Final = (None, MBR_VMFS, VMFS, VMFS_L)
-"""Of a disk without a table, too."""
+"""Types of partitions with VMFS; None for a disk without a table."""
 _MOST_PROBLEMS: Final = 100_000
-"""Kept; of what is more, the number is."""
+"""Most problems that are kept; further ones are only counted."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,10 +52,10 @@ def probe(disk: ReadAt, start: int, size: int, hints: Hints, /) -> bool:
 
 
 def join_devices(devices: Sequence[VmfsVolume], home: FileHome) -> VmfsVolume:
-    """A volume of several devices, for `home`; one that is missing costs only what lies on it.
+    """Volume of several devices, for `home`; without a device, only the data on it is missing.
 
     Raises:
-        NotAFileSystem: None of them holds the file system's descriptor.
+        NotAFileSystem: None of the devices holds the file system's descriptor.
     """
     first = next((device for device in devices if device.file_system is not None), None)
     if first is None:
@@ -67,13 +67,13 @@ class VmfsVolume(BaseVolume):
     """A VMFS volume by one of its devices; see `vmvisor_image.disk.datastore` for one with several."""
 
     def __init__(self, disk: ReadAt, start: int, size: int, home: FileHome, others: Sequence[VmfsVolume] = ()) -> None:
-        """Read the headers of the partition of `size` bytes from byte `start` of `disk`.
+        """A volume by the headers of the partition of `size` bytes from byte `start` of `disk`.
 
         Args:
-            disk: The disk.
+            disk: The decoded disk.
             start: First byte of the partition.
-            size: Bytes in it.
-            home: What its files lie in: the partition, or the datastore where there are others.
+            size: Bytes in the partition.
+            home: Container of its files: the partition, or the datastore where there are other devices.
             others: Other devices of the same volume.
 
         Raises:
@@ -86,11 +86,11 @@ class VmfsVolume(BaseVolume):
         self._hosts: tuple[ActiveHost, ...] | None = None
         self._device = VmfsDevice(disk, start, size, self._problems.add)
         self.device = self._device.header
-        """The volume manager's header; where there is none zeros, but for where the volume begins."""
+        """Header of the volume manager; without one zeros, except for the offset of the volume."""
         self.volume = self._device.volume
-        """Its entry of the volume table; None where it can't be read."""
+        """Entry of the volume table; None where there is none or it can't be read."""
         self.file_system = self._device.file_system
-        """The file system's descriptor; None on a device that does not hold the volume's start."""
+        """Descriptor of the file system; None on a device without the volume's start."""
         self._logical: LogicalVolume | None = None
         self._readers: tuple[VmfsBlocks, VmfsTree] | None = None
         self._files: FileTree | None = None
@@ -102,7 +102,7 @@ class VmfsVolume(BaseVolume):
 
     @property
     def logical(self) -> LogicalVolume:
-        """The volume, of which the parts are readable whose devices are there."""
+        """Bytes of the volume; those on missing devices can't be read."""
         if self._logical is None:
             devices = (self, *self._others)
             segments = [segment for device in devices for segment in device._device.segments()]
@@ -120,7 +120,7 @@ class VmfsVolume(BaseVolume):
 
     @property
     def files(self) -> FileTree:
-        """Its files; directories are read when they are listed.
+        """Files of the volume; directories are read when they are listed.
 
         Raises:
             NotAFileSystem: This device does not hold the file system's descriptor.
@@ -134,12 +134,12 @@ class VmfsVolume(BaseVolume):
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Targets of the symbolic links, by path, in the directories listed so far."""
+        """Targets of the symbolic links in the directories listed so far, by path."""
         return dict(self._opened()[1].links)
 
     @property
     def raw_devices(self) -> Mapping[str, RawDeviceMapping]:
-        """Raw device mappings, by path, in the directories listed so far."""
+        """Raw device mappings in the directories listed so far, by path."""
         return dict(self._opened()[1].raw_devices)
 
     @property
@@ -151,10 +151,10 @@ class VmfsVolume(BaseVolume):
         return (*links, *raw)
 
     def lock_of(self, file: File) -> FileLock | None:
-        """Who held a file when the image was made; None where nobody did.
+        """Lock that a host held on a file when the image was made; None where no host did.
 
         Raises:
-            CorruptImage: Its descriptor is damaged.
+            CorruptImage: The file's descriptor is damaged.
         """
         return self._opened()[1].lock_of(file.token)
 
@@ -172,7 +172,7 @@ class VmfsVolume(BaseVolume):
         return VolumeEvidence(tuple(found), role)
 
     def check(self) -> VolumeCheck:
-        """Hold the bitmap of file blocks against the files; lists every directory.
+        """Result of comparing the bitmap of file blocks with the files; lists every directory.
 
         Raises:
             LimitExceeded: There are too many files.
@@ -189,11 +189,11 @@ class VmfsVolume(BaseVolume):
         )
 
     def _figures(self) -> VmfsFigures:
-        """The figures of `check`.
+        """Figures of `check`.
 
         Raises:
             NotAFileSystem: This device does not hold the file system's descriptor.
-            CorruptImage: A structure of the system's can't be read.
+            CorruptImage: A structure of the file system can't be read.
             LimitExceeded: There are too many files.
         """
         blocks, tree = self._opened()
@@ -232,7 +232,7 @@ class VmfsVolume(BaseVolume):
     def locate(self, token: int) -> tuple[Extent, ...]:
         """See `FileHome.locate`; the token is the address of a file descriptor.
 
-        Of a volume of several devices the extents count from its own start.
+        For a volume of several devices the extents count from the volume's start.
         """
         blocks, _ = self._opened()
         merged: list[Extent] = []
@@ -246,12 +246,12 @@ class VmfsVolume(BaseVolume):
         return tuple(merged)
 
     def open_content(self, token: int) -> ReadAt:
-        """A file's data, with its holes; see `locate` for the token."""
+        """Data of a file, with its holes; see `locate` for the token."""
         blocks, _ = self._opened()
         return blocks.content(blocks.resources.descriptor(token))
 
     def _opened(self) -> tuple[VmfsBlocks, VmfsTree]:
-        """What reads its files.
+        """Readers of its blocks and of its tree of files.
 
         Raises:
             NotAFileSystem: This device does not hold the file system's descriptor.
@@ -267,17 +267,17 @@ class VmfsVolume(BaseVolume):
 
     @property
     def kind(self) -> str:
-        """Its generation: "vmfs3", "vmfs5", "vmfs6", "vmfs-l", or "vmfs" where the version is none of these."""
+        """Generation: "vmfs3", "vmfs5", "vmfs6", "vmfs-l", or "vmfs" for an unknown version."""
         return self._device.kind
 
     @property
     def has_volume_manager(self) -> bool:
-        """Whether the volume manager's header is there; a file system may lie in a partition or file without it."""
+        """Whether the volume manager's header exists; a file system may be in a partition or file without it."""
         return self._device.has_volume_manager
 
     @property
     def version(self) -> str | None:
-        """The file system's version as ESX shows it, such as "3.31"; None where this device does not hold it."""
+        """Version of the file system as ESX shows it, such as "3.31"; None on a device without the volume's start."""
         found = self.file_system
         if found is None:
             return None
@@ -286,59 +286,59 @@ class VmfsVolume(BaseVolume):
 
     @property
     def label(self) -> str | None:
-        """The datastore's name."""
+        """Name of the datastore; None without one."""
         return None if self.file_system is None else text_of(self.file_system.label) or None
 
     @property
     def uuid(self) -> str | None:
-        """The file system's UUID, as in ``/vmfs/volumes``."""
+        """UUID of the file system, as in ``/vmfs/volumes``; None on a device without the volume's start."""
         return None if self.file_system is None else vmfs_uuid(self.file_system.uuid)
 
     @property
     def volume_uuid(self) -> str | None:
-        """The UUID of the volume that the device belongs to."""
+        """UUID of the volume that the device belongs to; None without the volume manager's entry."""
         return None if self.volume is None else vmfs_uuid(self.volume.uuid)
 
     @property
     def block_size(self) -> int | None:
-        """Bytes in a file block."""
+        """Bytes in a file block; None on a device without the volume's start."""
         return None if self.file_system is None else self.file_system.file_block_size
 
     @property
     def capacity(self) -> int | None:
-        """Bytes in the whole volume, over all its devices."""
+        """Bytes in the whole volume, on all its devices; None without the volume manager's entry."""
         return None if self.volume is None else self.volume.size
 
     @property
     def created(self) -> datetime | None:
-        """When the file system was made, in UTC."""
+        """Time at which the file system was made, in UTC; None on a device without the volume's start."""
         return None if self.file_system is None else _EPOCH + timedelta(seconds=self.file_system.created)
 
     @property
     def device_count(self) -> int | None:
-        """How many devices make up the volume."""
+        """Number of devices in the volume; None without the volume manager's entry."""
         return None if self.volume is None else self.volume.device_count
 
     @property
     def is_first_device(self) -> bool | None:
-        """Whether this device holds the volume's start, where the file system is."""
+        """Whether this device holds the volume's start; None without the volume manager's entry."""
         return None if self.volume is None else self.volume.first_extent == 0
 
     @property
     def extents(self) -> tuple[PhysicalExtent, ...]:
-        """The used physical extents of this device."""
+        """Used physical extents of this device."""
         return self._device.extents
 
     @property
     def active_hosts(self) -> tuple[ActiveHost, ...]:
-        """The hosts that used the volume when the image was made; reads 1 MiB, or 4 MiB of VMFS 6."""
+        """Hosts that used the volume when the image was made; reads 1 MiB, or usually 4 MiB for VMFS 6."""
         if self._hosts is None:
             self._hosts = read_hosts(self._device, self._problems.add)
         return self._hosts
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was found damaged so far, and whether the volume was in use; reads the heartbeats."""
+        """Damage found so far, and the use of the volume by hosts; reads the heartbeats."""
         for host in self.active_hosts:
             journal = "" if host.journal is None else f", and has a journal at byte {host.journal:#x} of the volume"
             message = f"host {host} held the volume when the image was made{journal}: what it wrote may be half there"
@@ -347,7 +347,7 @@ class VmfsVolume(BaseVolume):
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """The headers as they are on disk, by their names."""
+        """Headers as they are on disk, by their names."""
         found: dict[str, Record | None] = {
             "LVM device header": self.device if self.has_volume_manager else None,
             "LVM volume table entry": self.volume,
@@ -357,7 +357,7 @@ class VmfsVolume(BaseVolume):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the headers say, in words."""
+        """Statements of the headers, in words, by name."""
         device, volume = self.device, self.volume
         found: dict[str, object] = {
             "version": self.version,
@@ -381,5 +381,5 @@ class VmfsVolume(BaseVolume):
 
 
 def open_volume(disk: ReadAt, start: int, size: int, home: FileHome, /) -> VmfsVolume:
-    """The volume in a partition; see there for the errors."""
+    """Volume in a partition; see `VmfsVolume` for the errors."""
     return VmfsVolume(disk, start, size, home)
