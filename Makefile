@@ -23,7 +23,7 @@ sync = python=$$($(ANY_PYTHON) tools/find_pythons.py $(PYTHON)) && UV_PROJECT_EN
 install = $(call sync,$(1),$(2)) && \
 	$(UV) pip install --quiet --offline --no-deps --reinstall --python build/venv/$(1) dist/*.whl
 
-.PHONY: help demo test pytest setup lint types docs test-newest test-lowest fuzz bench man lock sbom clean
+.PHONY: help demo test pytest setup lint types rust docs test-newest test-lowest fuzz bench man lock sbom clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 18
@@ -32,7 +32,7 @@ demo: $(PACKAGE) ## build an ESX 3i image and export it; IMAGE=path DEST=folder:
 	$(call install,demo,--extra cli)
 	build/venv/demo/bin/python tools/demo.py $(if $(IMAGE),--image "$(IMAGE)") $(if $(DEST),--dest "$(DEST)")
 
-test: lint types pytest ## lint, types, docs and all tests
+test: lint types rust pytest ## lint, types, docs and all tests
 pytest: docs ## the tests of the built wheel, in the locked environment; PYTHON=3.13: on that one
 	$(VENV)/$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term)
 
@@ -47,6 +47,11 @@ types: setup ## mypy --strict; what users run, for each platform
 	$(VENV)/bin/mypy
 	for platform in darwin win32; do \
 		$(VENV)/bin/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src examples || exit; done
+rust: setup ## format, clippy and tests of the Rust core, where cargo built it
+	@if ls dist/*-abi3-*.whl > /dev/null 2>&1; then cd core && export CARGO_TARGET_DIR="$(CURDIR)/build/cargo" && \
+		cargo fmt --check && cargo clippy --quiet --locked --all-targets -- -D warnings && \
+		cargo clippy --quiet --locked --features python -- -D warnings && cargo test --quiet --locked; \
+	else echo "rust: the wheel was built without it"; fi
 docs: setup ## build the site, in build/docs, with warnings as errors
 	rm -rf build/docs
 	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
@@ -83,8 +88,11 @@ clean: ## remove all that make made
 $(UV): tools/find_uv.py requirements/uv.txt
 	@$(ANY_PYTHON) tools/find_uv.py $@
 # The wheel is built from the sdist, as a release's is. A folder counts as changed when a file in it comes or goes.
-$(PACKAGE): $(UV) uv.lock pyproject.toml README.md LICENSE docs/man/vmvisor-image.1 $(shell find src -not -path "*__pycache__*")
+$(PACKAGE): $(UV) uv.lock pyproject.toml README.md LICENSE docs/man/vmvisor-image.1 hatch_build.py \
+		$(shell find src core -not -path "*__pycache__*" -not -path "*/target/*" -not -path "*/target" -not -name "_core.abi3.so")
 	rm -rf dist
 	$(call sync,build,--only-group build)
-	build/venv/build/bin/python -m build --no-isolation > build/build.log || { cat build/build.log; exit 1; }
+	CARGO_TARGET_DIR="$(CURDIR)/build/cargo" build/venv/build/bin/python -m build --no-isolation > build/build.log 2>&1 || \
+		{ cat build/build.log; exit 1; }
+	@grep '^vmvisor-image: ' build/build.log
 	touch $@

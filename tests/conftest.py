@@ -12,14 +12,43 @@ from hypothesis import HealthCheck, settings
 
 from tests import tool_disk
 from tests.http_server import Server, http_server
-from tests.support import REPOSITORY
+from tests.support import ENGINES, REPOSITORY, needs_core
 
 # No deadlines, and examples may take long to make: a busy machine is no bug.
 # CI tries the same examples each time, so that a red run means a change.
-_ANY_MACHINE: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+_ANY_MACHINE: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors]}
 settings.register_profile("dev", **_ANY_MACHINE)
 settings.register_profile("ci", **_ANY_MACHINE, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+_ON_BOTH_ENGINES = {
+    "test_bzip2_index",
+    "test_bzip2_reader",
+    "test_cpython_bz2",
+    "test_interrupts",
+    "test_salvage",
+    "test_tricky_bzip2",
+}
+"""Modules whose tests run once with each of the engines that decode bzip2 blocks."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with each engine."""
+    if metafunc.module.__name__.rpartition(".")[2] in _ON_BOTH_ENGINES:
+        metafunc.parametrize("bzip2_engine", ENGINES, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bzip2_engine(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Force the engine that decodes bzip2 blocks, where the module's tests run with each."""
+    name: str | None = getattr(request, "param", None)
+    if name == "rust":
+        needs_core()
+    with pytest.MonkeyPatch.context() as patch:
+        if name is not None:
+            patch.setenv("VMVISOR_BZIP2_ENGINE", name)
+        yield name
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,23 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+ENGINES = tuple(filter(None, [os.environ.get("VMVISOR_BZIP2_ENGINE")])) or ("rust", "libbz2")
+"""Those that decode bzip2 blocks; where the environment forces one, it alone."""
+
+
+def needs_core() -> None:
+    """Skip the running test where the Rust core is not there; fail it where `make` built it, and it can't be loaded."""
+    if "rust" not in ENGINES:
+        pytest.skip("VMVISOR_BZIP2_ENGINE forces libbz2")
+    try:
+        from vmvisor_image.bzip2 import _core  # noqa: F401
+    except ImportError as error:
+        reason = f"the Rust core is not there ({error})"
+        if any((REPOSITORY / "dist").glob("*-abi3-*.whl")):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
 def require_tool(name: str) -> str:
     """The path of a program, also of one that only root has on PATH; see `unavailable` for a missing one."""
     path = shutil.which(name, path=_SEARCH_PATH)

@@ -238,6 +238,24 @@ class TestCache:
             assert block is not None
             assert block.held == len(data) + 100
 
+    def test_where_decoding_is_quick_only_what_comes_back_is_compressed(self) -> None:
+        cache: BlockCache[int] = BlockCache(1 << 20, decodes_quickly=True)
+        blocks = [Block((b"%05d" % number * 40_000,), 200_000, 200_000) for number in range(20)]
+
+        def kept() -> list[int]:
+            return [number for number in range(20) if cache.get(number) is not None]
+
+        for number in range(20):
+            cache.put(number, blocks[number])
+        assert kept() == [15, 16, 17, 18, 19], "one pass keeps what fits as it is"
+        for number in range(20):
+            cache.put(number, blocks[number])
+        assert kept() == list(range(20)), "the next one has come back"
+        for number in range(20):
+            assert content(cache.get(number)) == content(blocks[number])
+        cache.clear()
+        assert kept() == []
+
     def test_zero_runs_cost_something(self) -> None:
         """Else a source of zero runs would be kept block by block without end."""
         cache: BlockCache[int] = BlockCache(1 << 20)

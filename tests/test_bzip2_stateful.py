@@ -10,12 +10,17 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from vmvisor_image.bzip2 import Bzip2Reader
+from tests.support import ENGINES
+from vmvisor_image.bzip2 import Bzip2Reader, engine
 from vmvisor_image.streams.sources import FileSource
+
+_ENGINES = [name for name in ENGINES if name == "libbz2" or engine() == name]
+"""Those that are there."""
 
 
 @st.composite
@@ -43,8 +48,11 @@ class Reading(RuleBasedStateMachine):
         threads=st.integers(1, 3),
         cache_bytes=st.sampled_from([0, 300_000, 1 << 26]),
         keeps=st.booleans(),
+        name=st.sampled_from(_ENGINES),
     )
-    def open(self, given: tuple[bytes, bytes], threads: int, cache_bytes: int, keeps: bool) -> None:
+    def open(self, given: tuple[bytes, bytes], threads: int, cache_bytes: int, keeps: bool, name: str) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setenv("VMVISOR_BZIP2_ENGINE", name)
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name) / "data.bz2"
         path.write_bytes(given[0])
@@ -92,8 +100,10 @@ class Reading(RuleBasedStateMachine):
     def size(self) -> None:
         assert self.reader.size == len(self.data)
 
-    @rule(pickled=st.booleans())
-    def open_again(self, pickled: bool) -> None:
+    @rule(name=st.sampled_from(_ENGINES))
+    def open_again(self, name: str) -> None:
+        """With another engine, too: they share the index and the cache."""
+        self.patch.setenv("VMVISOR_BZIP2_ENGINE", name)
         position = self.stream.tell()
         again = pickle.dumps(self.reader)
         self.reader.close()
@@ -113,6 +123,7 @@ class Reading(RuleBasedStateMachine):
             self.reader.close()
             self.source.close()
             self.folder.cleanup()
+            self.patch.undo()
 
 
 Reading.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)

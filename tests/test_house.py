@@ -27,12 +27,13 @@ DOORS = {
 LATE = {
     ("faces.cli.commands", "run_scan", "vmvisor_image"): 11,
     ("fleet", "scan", "vmvisor_image.base.dask_bag"): 0,
+    ("bzip2.choose", "make_engine", "vmvisor_image.bzip2.rust"): 1,
     ("faces.cli.commands", "_file", "difflib"): 14,
     ("volumes.plugins", "_load", "importlib.metadata"): 30,
 }
 """Imports inside functions that go down, by module and function: milliseconds of CPU that everybody would pay else.
 
-The module of dask's bag imports dask, which is optional.
+The module of dask's bag imports dask, and that of the Rust engine an extension: both are optional.
 """
 LATE_PACKAGES = {"construct": 100, "pyfatfs": 6, "zstandard": 14}
 """Packages that are always there, and are imported inside functions wherever they are needed: milliseconds."""

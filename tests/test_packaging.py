@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -81,13 +83,17 @@ def _distribution(pattern: str) -> Path:
     return found[0]
 
 
+_CORE = re.compile(r"vmvisor_image/bzip2/_core\.(abi3\.so|pyd)$")
+"""The Rust core, where it was built."""
+
+
 def _sources() -> set[str]:
     """Paths of the package's own files."""
     root = REPOSITORY / "src"
     return {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and not _CORE.match(path.relative_to(root).as_posix())
     }
 
 
@@ -98,7 +104,7 @@ class TestWheel:
             assert wheel.testzip() is None
         version = vmvisor_image.__version__
         man = f"vmvisor_image-{version}.data/data/share/man/man1/vmvisor-image.1"
-        assert names == _sources() | {man}
+        assert {name for name in names if not _CORE.match(name)} == _sources() | {man}
 
     def test_its_metadata_is_valid(self) -> None:
         with zipfile.ZipFile(_distribution("*.whl")) as wheel:
@@ -110,17 +116,131 @@ class TestWheel:
         assert found.description_content_type == "text/markdown"
         assert (found.description or "").startswith("# vmvisor-image")
 
-    def test_fits_every_python_and_platform(self) -> None:
-        assert _distribution("*.whl").name.endswith("-py3-none-any.whl")
+    def test_says_what_it_fits(self) -> None:
+        """Every Python and platform, or with the core every CPython from 3.11 on of this one."""
+        _check_tag(_distribution("*.whl"))
+
+
+def _check_tag(wheel: Path) -> bool:
+    """Check that a wheel's name says whether it has the core; whether it has."""
+    with zipfile.ZipFile(wheel) as opened:
+        has_core = any(_CORE.match(name) for name in opened.namelist())
+        [name] = [name for name in opened.namelist() if name.endswith(".dist-info/WHEEL")]
+        about = opened.read(name).decode()
+    tag = wheel.stem.split("-", 2)[2]
+    if has_core:
+        assert tag.startswith("cp311-abi3-")
+        assert not tag.endswith("-any")
+    else:
+        assert tag == "py3-none-any"
+    assert f"Tag: {tag}\n" in about
+    assert f"Root-Is-Purelib: {'false' if has_core else 'true'}\n" in about
+    return has_core
+
+
+class TestCore:
+    """The wheel from the sdist, with and without cargo."""
+
+    def build(self, folder: Path, **environment: str) -> tuple[bool, str]:
+        """Whether the wheel has the core, and what was said."""
+        with tarfile.open(_distribution("*.tar.gz")) as sdist:
+            sdist.extractall(folder, filter="data")
+        [source] = folder.iterdir()
+        command = [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(folder / "built"),
+            str(source),
+        ]
+        cached = {"CARGO_TARGET_DIR": str(REPOSITORY / "build/cargo")}
+        done = subprocess.run(
+            command, env={**os.environ, **cached, **environment}, capture_output=True, text=True, check=False
+        )
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("vmvisor-image: ")]
+        if done.returncode:
+            return False, done.stdout + done.stderr
+        [wheel] = (folder / "built").glob("*.whl")
+        [line] = said
+        if has_core := _check_tag(wheel):
+            self.check_core(wheel, folder / "unpacked")
+        return has_core, line
+
+    def check_core(self, wheel: Path, folder: Path) -> None:
+        """Check that the core of a wheel can be loaded, and is used."""
+        with zipfile.ZipFile(wheel) as opened:
+            opened.extractall(folder)
+        show = "from vmvisor_image.bzip2 import engine, _core; print(engine(), _core.__file__)"
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        environment.pop("VMVISOR_BZIP2_ENGINE", None)
+        said = subprocess.check_output([sys.executable, "-c", show], cwd=folder, env=environment, text=True)
+        assert said.startswith(f"rust {folder}")
+
+    def test_with_cargo(self, tmp_path: Path) -> None:
+        if shutil.which("cargo") is None:
+            pytest.skip("cargo is not on PATH")
+        found = self.build(tmp_path / "work", VMVISOR_BUILD_CORE="yes")
+        assert found == (True, "vmvisor-image: built with the Rust core")
+
+    def test_a_core_of_another_source_is_not_taken_for_fresh(self, tmp_path: Path) -> None:
+        """All files out of an sdist have the same date, and what cargo built before is kept."""
+        if shutil.which("cargo") is None:
+            pytest.skip("cargo is not on PATH")
+        versions = []
+        for number in range(2):
+            folder = tmp_path / str(number)
+            with tarfile.open(_distribution("*.tar.gz")) as sdist:
+                sdist.extractall(folder, filter="data")
+            [source] = folder.iterdir()
+            binding = source / "core/src/python.rs"
+            date = binding.stat().st_mtime
+            text = binding.read_text().replace('env!("CARGO_PKG_VERSION")', f'"changed {number}"')
+            binding.write_text(text)
+            os.utime(binding, (date, date))
+            command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+            cached = {"CARGO_TARGET_DIR": str(REPOSITORY / "build/cargo"), "VMVISOR_BUILD_CORE": "yes"}
+            subprocess.run(command, env={**os.environ, **cached}, capture_output=True, check=True)
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+                [core] = [name for name in wheel.namelist() if _CORE.match(name)]
+                versions.append(re.findall(rb"changed \d", wheel.read(core)))
+        assert versions == [[b"changed 0"], [b"changed 1"]]
+
+    def test_without_cargo(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        found = self.build(tmp_path / "work", PATH=str(tmp_path / "empty"))
+        reason = "vmvisor-image: built without the Rust core (cargo is not on PATH); libbz2 decodes bzip2"
+        assert found == (False, reason)
+
+    def test_with_a_cargo_that_fails(self, tmp_path: Path) -> None:
+        program = tmp_path / "bin/cargo"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\necho noise >&2\necho 'error: rustc 1.63.0 is not supported' >&2\nexit 101\n")
+        program.chmod(0o755)
+        found = self.build(tmp_path / "work", PATH=f"{program.parent}:/usr/bin:/bin")
+        said = "built without the Rust core (cargo: error: rustc 1.63.0 is not supported); libbz2 decodes bzip2"
+        assert found == (False, f"vmvisor-image: {said}")
+        has_core, said = self.build(
+            tmp_path / "again", PATH=f"{program.parent}:/usr/bin:/bin", VMVISOR_BUILD_CORE="yes"
+        )
+        assert not has_core
+        assert "the Rust core can't be built: cargo: error: rustc 1.63.0 is not supported" in said
+
+    def test_switched_off(self, tmp_path: Path) -> None:
+        reason = "vmvisor-image: built without the Rust core (VMVISOR_BUILD_CORE=no); libbz2 decodes bzip2"
+        assert self.build(tmp_path, VMVISOR_BUILD_CORE="no") == (False, reason)
 
 
 def test_the_sdist_holds_all_that_a_build_and_the_tests_need() -> None:
     with tarfile.open(_distribution("*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {f"src/{name}" for name in _sources()} <= names
+    assert {"hatch_build.py", "core/Cargo.lock", "core/src/lib.rs", "core/.cargo/config.toml"} <= names
     needed = {"pyproject.toml", "Makefile", "LICENSE", ".ci/run", "docs/man/vmvisor-image.1", "tools/man_page.py"}
     assert needed | {"tests/test_packaging.py", "examples/plugin/pyproject.toml", "benchmarks/fleet.py"} <= names
-    unwanted = re.compile(r"(^|/)(\.venv|build|dist|__pycache__|\.git)(/|$)|\.dd(\.bz2)?$")
+    unwanted = re.compile(r"(^|/)(\.venv|build|dist|target|__pycache__|\.git)(/|$)|\.dd(\.bz2)?$")
     assert [name for name in names if unwanted.search(name)] == []
 
 
@@ -171,7 +291,7 @@ def test_installs_into_an_empty_environment_beside_a_new_setuptools(extras: str,
     code: list[str | Path] = [python, "-W", "error", "-c", AFTER_INSTALL, str(tmp_path / "none.dd"), extras]
     subprocess.run(code, check=True)
     version = subprocess.check_output([environment / "bin/vmvisor-image", "--version"], text=True)
-    assert version == f"vmvisor-image {vmvisor_image.__version__}\n"
+    assert re.fullmatch(rf"vmvisor-image {re.escape(vmvisor_image.__version__)} \(bzip2: (rust|libbz2)\)\n", version)
     assert (environment / "share/man/man1/vmvisor-image.1").is_file()
 
 

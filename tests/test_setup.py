@@ -32,7 +32,7 @@ if sys.version_info >= (3, 12):  # on which pip 22 does not run
 UV_VERSION = re.findall(r"^uv==(\S+)", (REPOSITORY / "requirements/uv.txt").read_text(), re.MULTILINE)[0]
 
 _NOT_CLONED = shutil.ignore_patterns(
-    ".git", ".*_cache", ".venv", ".fuzz", ".hypothesis", "build", "dist", "__pycache__"
+    ".git", ".*_cache", ".venv", ".fuzz", ".hypothesis", "build", "dist", "target", "__pycache__"
 )
 
 

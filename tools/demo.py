@@ -12,6 +12,7 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.testing import forge
 
 BUILD = Path("build/demo")
+DECODERS = {"rust": "the Rust core", "libbz2": "libbz2"}
 NAME = "VMware-VMvisor-big-3.5.0-67921.i386.dd.bz2"
 
 
@@ -58,7 +59,8 @@ def show(path: Path, dest: Path, *, overwrite: bool) -> None:
             if isinstance(layer.source, Bzip2Reader):
                 stats = layer.source.stats
                 total = layer.source.count_blocks()
-                print(f"Decoded {stats.blocks_decoded} of the image's {total} bzip2 blocks.")
+                who = DECODERS[layer.source.engine]
+                print(f"Decoded {stats.blocks_decoded} of the image's {total} bzip2 blocks, by {who}.")
         print(f"{dest / 'pxelinux.cfg/default'}:")
         print("  " + (dest / "pxelinux.cfg/default").read_text().replace("\n", "\n  ").rstrip())
         print("What is on the disk, and what is the small partition of the 2008 recipe for?")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,11 @@ BLOCKS_DECODED: Final = (
     (51, "#8e5a8a", "every file of Hypervisor1"),
 )
 """Blocks of the image of `make bench` ("filled store") that each decodes, by `Bzip2Reader.stats`, 2026-11-25."""
+
+
+CHAIN: Final = ((4, 9, 1, 7), (0, 10, 5, 2), (8, 3, 11, 6))
+"""Rows of a small block in the order of its bytes, cut where a cursor starts."""
+CURSORS: Final = ("#1a5fb4", "#00838f", "#8e5a8a")
 
 
 def picture(height: float, title: str, parts: Iterator[str]) -> str:
@@ -149,7 +155,54 @@ def look_up() -> str:
     return picture(28 + rows * (cell + gap) + 10 + 100, "How many blocks a look-up decodes", parts())
 
 
-PICTURES: Final = {"road.svg": road, "disk.svg": disk, "look-up.svg": look_up}
+def cursors() -> str:
+    """The chain of the inverse transform, and what one cursor and three of them wait for."""
+    cell, width, row_y = 46, 43, 172
+
+    def middle(row: int) -> float:
+        return 1 + row * cell + width / 2
+
+    def step(x: float, y: float, row: int, colour: str) -> Iterator[str]:
+        yield f'<rect x="{x:g}" y="{y:g}" width="{width}" height="24" rx="4" fill="{colour}"/>'
+        yield text(x + width / 2, y + 17, str(row), text_anchor="middle", style="fill:#fff")
+
+    def parts() -> Iterator[str]:
+        yield text(1, 16, "The rows of a block: each names the next one", "head")
+        for piece, colour in zip(CHAIN, CURSORS, strict=True):
+            for row, after in pairwise(piece):
+                start, end = middle(row), middle(after)
+                top = row_y - 12 - abs(end - start) * 0.62
+                yield (
+                    f'<path d="M{start:g} {row_y - 2}Q{(start + end) / 2:g} {top:g} {end:g} {row_y - 2}"'
+                    f' fill="none" stroke="{colour}" stroke-width="1.8"/>'
+                )
+                yield f'<circle cx="{end:g}" cy="{row_y - 3}" r="3.5" fill="{colour}"/>'
+        for piece, colour in zip(CHAIN, CURSORS, strict=True):
+            for row in piece:
+                yield from step(1 + row * cell, row_y, row, colour)
+        for number, piece in enumerate(CHAIN):
+            words = ("start 1, the origin", "start 2", "start 3")[number]
+            anchor = "middle" if piece[0] else "start"
+            yield text(middle(piece[0]) if piece[0] else 1, row_y + 42, words, "dim", text_anchor=anchor)
+        y = row_y + 78
+        yield text(1, y, "One cursor: each step waits for the memory of the one before", "head")
+        for number, (row, colour) in enumerate(
+            (row, colour) for piece, colour in zip(CHAIN, CURSORS, strict=True) for row in piece
+        ):
+            yield from step(1 + number * cell, y + 10, row, colour)
+        y += 72
+        yield text(1, y, "Three cursors: the waits overlap", "head")
+        for line, (piece, colour) in enumerate(zip(CHAIN, CURSORS, strict=True)):
+            for number, row in enumerate(piece):
+                yield from step(1 + number * cell, y + 10 + line * 28, row, colour)
+        yield text(4 * cell + 14, y + 27, "each ends where another one started,", "dim")
+        yield text(4 * cell + 14, y + 47, "which says how the pieces follow:", "dim")
+        yield text(4 * cell + 14, y + 67, "the first from the origin, then 2, then 3", "dim")
+
+    return picture(row_y + 248, "Cursors that follow the chain of the inverse transform", parts())
+
+
+PICTURES: Final = {"road.svg": road, "disk.svg": disk, "look-up.svg": look_up, "cursors.svg": cursors}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)

@@ -115,7 +115,8 @@ def _finish_imports() -> None:
     """
     if threading.active_count() > 1:
         for name in _late_modules():
-            importlib.import_module(name)
+            with contextlib.suppress(ImportError):  # the Rust core of `bzip2` may not be there
+                importlib.import_module(name)
     for name, module in list(sys.modules.items()):
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             with contextlib.suppress(Exception):  # a failed import is reported to whoever asked for it

@@ -13,6 +13,7 @@ from typing import Final
 
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.lru_cache import LruCache
+from vmvisor_image.bzip2.choose import make_engine
 from vmvisor_image.bzip2.decode import Block
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.bzip2.salvage import decode_at
@@ -57,6 +58,7 @@ class BridgedReader(Source):
             _ = reader.size
             raise InvalidArgument("the data is not damaged")
         self._reader, self._source = reader, source
+        self._engine = make_engine()
         self._size = size
         found: list[tuple[int, int, int]] = []
         end = 0
@@ -152,11 +154,11 @@ class BridgedReader(Source):
             return known
         self.meter.check()
         placed = self._blocks[number]
-        found = decode_at(self._source, placed.start_bit)
-        if found is None or found[0].size != placed.size:
+        found = decode_at(self._engine, self._source, placed.start_bit)
+        if found is None or found.block.size != placed.size:
             raise CorruptImage(
                 "it is not what it was when it was first read", structure="bzip2 block", offset=placed.start_bit // 8
             )
         self.meter.add(placed.size)
-        self._kept.put(number, found[0])
-        return found[0]
+        self._kept.put(number, found.block)
+        return found.block

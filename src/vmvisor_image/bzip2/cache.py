@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vmvisor_image.bzip2.decode import Block, Segment
+from vmvisor_image.bzip2.decode import Block, Segment, new_map
 
 Key = TypeVar("Key")
 
@@ -20,6 +20,8 @@ _PAYS = 0.75
 """Largest ratio of compressed to plain size at which a block is kept compressed."""
 _WORTH_A_TRY = 1 << 16
 """Size in bytes below which a block is not compressed."""
+_REMEMBERED = 1 << 14
+"""Number of keys of dropped blocks that are remembered, to recognise blocks that come back."""
 _WORTH_A_MAP = 1 << 16
 """Size in bytes below which data gets no memory map of its own."""
 
@@ -47,9 +49,20 @@ class BlockCache(Generic[Key]):
     It is not an `LruCache`, because blocks not used recently are compressed and stay under the same limit.
     """
 
-    def __init__(self, limit: int) -> None:
-        """Keep up to `limit` bytes."""
+    def __init__(self, limit: int, *, decodes_quickly: bool = False) -> None:
+        """Keep up to `limit` bytes.
+
+        Args:
+            limit: Bytes of memory.
+            decodes_quickly: To decode a block anew costs little more than to compress it: only blocks that came back
+                after they were dropped are compressed, so that one pass over the data compresses none.
+        """
         self.limit = limit
+        self._decodes_quickly = decodes_quickly
+        self._dropped: OrderedDict[Key, None] = OrderedDict()
+        """Keys of blocks that are not here any more, the latest last."""
+        self._returned: set[Key] = set()
+        """Keys of blocks here that were dropped before."""
         self._plain: OrderedDict[Key, Block] = OrderedDict()
         """Uncompressed blocks, least recently used first."""
         self._aged: OrderedDict[Key, Block | _Packed] = OrderedDict()
@@ -73,27 +86,43 @@ class BlockCache(Generic[Key]):
         """Keep a block; where room is needed, compress the least recently used blocks, and drop the oldest."""
         if key in self._plain or key in self._aged:
             return
-        self._plain[key] = _convert(block.segments, block.size, bytes)
+        if key in self._dropped:
+            del self._dropped[key]
+            self._returned.add(key)
+        self._plain[key] = _convert(block.segments, block.size, lambda data: data)
         self._plain_bytes += block.held + _OVERHEAD
         while self._plain_bytes + self._aged_bytes > self.limit and len(self._plain) + len(self._aged) > 1:
             if len(self._plain) > 1 and (self._plain_bytes > self.limit // 2 or not self._aged):
                 self._age()
             else:
-                _, dropped = self._aged.popitem(last=False)
+                oldest, dropped = self._aged.popitem(last=False)
                 self._aged_bytes -= dropped.held + _OVERHEAD
+                self._drop(oldest)
 
     def clear(self) -> None:
         """Drop all blocks."""
         self._plain.clear()
         self._aged.clear()
+        self._dropped.clear()
+        self._returned.clear()
         self._plain_bytes = self._aged_bytes = 0
 
     def _age(self) -> None:
         key, block = self._plain.popitem(last=False)
         self._plain_bytes -= block.held + _OVERHEAD
+        if self._decodes_quickly and key not in self._returned:
+            self._drop(key)
+            return
         aged = _pack(block)
         self._aged[key] = aged
         self._aged_bytes += aged.held + _OVERHEAD
+
+    def _drop(self, key: Key) -> None:
+        """Note that a block is not here any more."""
+        self._returned.discard(key)
+        self._dropped[key] = None
+        if len(self._dropped) > _REMEMBERED:
+            self._dropped.popitem(last=False)
 
 
 def _pack(block: Block) -> Block | _Packed:
@@ -107,22 +136,21 @@ def _pack(block: Block) -> Block | _Packed:
     return block if packed.held > block.held * _PAYS else _Packed(packed.segments, packed.size, packed.held)
 
 
-def _convert(segments: tuple[Segment, ...], size: int, convert: Callable[[bytes | mmap.mmap], bytes]) -> Block:
-    """Block with converted bytes, moved to memory maps of their own where they are large.
-
-    Kept data that malloc places between the decoder's large, short-lived buffers prevents it from returning those to
-    the system: with pieces of 400 kB and 900 kB, that wasted half of the size of all kept data.
-    """
+def _convert(
+    segments: tuple[Segment, ...], size: int, convert: Callable[[bytes | mmap.mmap], bytes | mmap.mmap]
+) -> Block:
+    """Segments whose bytes are converted and, where there are many, laid in memory of their own; see `new_map`."""
     made: dict[int, bytes | mmap.mmap] = {}
     for segment in segments:
         if not isinstance(segment, int) and id(segment) not in made:
             data = convert(segment)
-            made[id(segment)] = data if len(data) < _WORTH_A_MAP else _mapped(data)
+            is_apart = isinstance(data, mmap.mmap) or len(data) < _WORTH_A_MAP
+            made[id(segment)] = data if is_apart else _mapped(data)
     converted = (segment if isinstance(segment, int) else made[id(segment)] for segment in segments)
     return Block(tuple(converted), size, sum(map(len, made.values())))
 
 
-def _mapped(data: bytes) -> mmap.mmap:
-    memory = mmap.mmap(-1, len(data))
+def _mapped(data: bytes | mmap.mmap) -> mmap.mmap:
+    memory = new_map(len(data))
     memory[:] = data
     return memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import os
 import threading
@@ -17,8 +18,10 @@ from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.open_options import Progress
 from vmvisor_image.bzip2.cache import BlockCache
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block, decode_unfollowed, read_bits
+from vmvisor_image.bzip2.choose import make_engine
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
 from vmvisor_image.bzip2.decoded_cache import DecodedCache
+from vmvisor_image.bzip2.engines import Decoded, EngineName
 from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.bzip2.index_file import (
     CACHE_SUFFIX,
@@ -30,8 +33,8 @@ from vmvisor_image.bzip2.index_file import (
     save_index,
 )
 from vmvisor_image.bzip2.salvage import SalvagedBlock, salvage
-from vmvisor_image.bzip2.scan import MAGIC_BITS, count_blocks
-from vmvisor_image.bzip2.walk import BlockWalk
+from vmvisor_image.bzip2.scan import CRC_BITS, MAGIC_BITS, count_blocks
+from vmvisor_image.bzip2.walk import BlockWalk, decode_slowly
 from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.fingerprint import fingerprint, is_identified
@@ -49,7 +52,6 @@ _BLOCK_BYTES = 900_000
 """Usual number of decoded bytes of a block."""
 _PATIENCE = 0.01
 """Seconds after which a waiting thread checks whether another thread has passed the block it needs."""
-_CRC_BITS = 32
 _ENDLESS = 1 << 63
 """Offset past the end of any data."""
 
@@ -61,7 +63,7 @@ class Bzip2Stats:
     blocks_known: int
     """Number of blocks whose place in the decoded data is known: all up to the furthest byte that was needed."""
     blocks_decoded: int
-    """Number of blocks that libbz2 decoded, including repeated decoding."""
+    """Number of blocks that were decoded, including repeated decoding."""
     blocks_repeated: int
     """Number of short blocks not decoded, because one with the same bits was in memory."""
 
@@ -129,6 +131,7 @@ class Bzip2Reader(Source):
     ) -> None:
         self._opened = opened
         self._source = source = opened.source
+        self._engine = make_engine()
         self._given_threads, self._given_index, self._given_cache = threads, index, cache
         cache = cache if cache and is_identified(source) else None
         self._fingerprint = fingerprint(source) if index is not None or cache else None
@@ -154,13 +157,13 @@ class Bzip2Reader(Source):
         """Path of the file that the index was read from, or was last written to by `close`."""
         self._walk_lock = threading.RLock()
         """Lock held while a block is passed; reentrant, so that `progress` may read."""
-        self._walk = BlockWalk(source, self._start, self._load_index())
+        self._walk = BlockWalk(source, self._engine, self._start, self._decode_slowly, self._load_index())
         self._lock = threading.RLock()
         """Lock of the attributes that follow; held only briefly, and never while waiting."""
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
-        self._cache: BlockCache[BlockEntry] = BlockCache(cache_bytes)
-        self._loading: dict[BlockEntry, Future[Block | None]] = {}
+        self._cache: BlockCache[BlockEntry] = self._new_cache(cache_bytes)
+        self._loading: dict[BlockEntry, Future[Decoded | None]] = {}
         self._repeats: BlockCache[tuple[int, int, int]] = BlockCache(_REMEMBERED_BYTES)
         self._decoded = self._repeated = 0
         restart_in_child(self)
@@ -185,6 +188,11 @@ class Bzip2Reader(Source):
     def healthy_size(self) -> int:
         """Number of decoded bytes up to the end of the furthest block that was passed."""
         return self._walk.index.end
+
+    @property
+    def engine(self) -> EngineName:
+        """Name of the engine that decodes: see `vmvisor_image.bzip2.engine`."""
+        return self._engine.name
 
     @property
     def meter(self) -> Meter:
@@ -232,7 +240,7 @@ class Bzip2Reader(Source):
 
     def count_blocks(self) -> int:
         """Number of blocks in the source, found by their magic without decoding; reads the whole source."""
-        return count_blocks(self._source)
+        return count_blocks(self._source, self._engine.find_magic)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.
@@ -313,7 +321,7 @@ class Bzip2Reader(Source):
         with contextlib.suppress(CorruptImage):
             self._walk_past(_ENDLESS, _ENDLESS)
         walk = self._walk
-        return iter(()) if walk.failure is None else salvage(self._source, walk.behind_failure)
+        return iter(()) if walk.failure is None else salvage(self._engine, self._source, walk.behind_failure)
 
     def open(self) -> io.BufferedReader:
         """A seekable, read-only binary stream of the decoded data."""
@@ -359,13 +367,16 @@ class Bzip2Reader(Source):
     def start_in_child(self) -> None:
         """Leave the threads, and the work that they were doing, to the parent, after a fork."""
         if not self._lock.acquire(blocking=False):  # a thread of the parent was changing what it guards
-            self._cache, self._repeats = BlockCache(self._cache.limit), BlockCache(self._repeats.limit)
+            self._cache, self._repeats = self._new_cache(self._cache.limit), BlockCache(self._repeats.limit)
         self._walk_lock, self._lock = threading.RLock(), threading.RLock()
         self._pool = None
         self._loading = {}
         self._walk.forget_plans()
         if self._kept is not None:
             self._kept.start_in_child()
+
+    def _new_cache(self, limit: int) -> BlockCache[BlockEntry]:
+        return BlockCache(limit, decodes_quickly=self._engine.is_quick)
 
     def _open_cache(self, cache: str | os.PathLike[str] | bool | None) -> DecodedCache | None:
         if cache is None or cache is False:
@@ -480,7 +491,7 @@ class Bzip2Reader(Source):
                 self._cache.clear()
             if self._kept is not None:
                 self._kept.forget()  # it was placed by that index
-            self._walk = BlockWalk(self._source, self._start)
+            self._walk = BlockWalk(self._source, self._engine, self._start, self._decode_slowly)
             return True
 
     def _raise_failure(self) -> None:
@@ -505,7 +516,7 @@ class Bzip2Reader(Source):
             if self._kept is None or not self._kept.has(walk.index[each].start):
                 self._load(walk.index[each])
         try:
-            block = found if isinstance(found, Block) else found.result()
+            block = found if isinstance(found, Block) else _block_of(found.result())
         except CancelledError:
             raise ClosedError("bzip2 data: closed while it was read") from None
         if block is None or block.size != entry.size:
@@ -514,7 +525,7 @@ class Bzip2Reader(Source):
             self._kept.add(entry.start, block.segments)
         return block
 
-    def _load(self, entry: BlockEntry) -> Block | Future[Block | None]:
+    def _load(self, entry: BlockEntry) -> Block | Future[Decoded | None]:
         with self._lock:
             found = self._cache.get(entry) or self._loading.get(entry)
             if found is not None:
@@ -524,8 +535,8 @@ class Bzip2Reader(Source):
             future.add_done_callback(lambda done: self._loaded(entry, done))
             return future
 
-    def _loaded(self, entry: BlockEntry, future: Future[Block | None]) -> None:
-        block = None if future.cancelled() or future.exception() else future.result()
+    def _loaded(self, entry: BlockEntry, future: Future[Decoded | None]) -> None:
+        block = None if future.cancelled() or future.exception() else _block_of(future.result())
         with self._lock:
             if block is not None:
                 self._keep(entry, block)
@@ -536,7 +547,7 @@ class Bzip2Reader(Source):
             if not self._closed:
                 self._cache.put(entry, block)
 
-    def _start(self, start_bit: int, end_bit: int, level: int) -> Future[Block | None]:
+    def _start(self, start_bit: int, end_bit: int, level: int) -> Future[Decoded | None]:
         """Start decoding a block on the way of the walk; a short one is decoded immediately.
 
         Short blocks are a disk's empty space, mostly remembered, or the 19 bytes that end each stream of pbzip2. Their
@@ -544,7 +555,7 @@ class Bzip2Reader(Source):
         """
         if end_bit - start_bit > _SHORT_BITS:
             return self._submit(start_bit, end_bit, level)
-        future: Future[Block | None] = Future()
+        future: Future[Decoded | None] = Future()
         try:
             self._check_open()
             future.set_result(self._decode(start_bit, end_bit, level))
@@ -552,25 +563,27 @@ class Bzip2Reader(Source):
             future.set_exception(error)
         return future
 
-    def _submit(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Future[Block | None]:
+    def _submit(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Future[Decoded | None]:
         with self._lock:
             self._check_open()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="bzip2")
             return self._pool.submit(self._decode, start_bit, end_bit, level, crc)
 
-    def _decode(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Block | None:
-        """Decoded block; None if its header has another CRC than the given one, it ends elsewhere, or it is damaged.
+    def _decode(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Decoded | None:
+        """Decode a block, if it has the given CRC in its header; None where it has not, ends elsewhere, or is damaged.
 
-        Damage raises no exception here, because the future would keep the data decoded so far with the exception's
-        traceback, until the garbage collector runs.
+        Only where the block is not known, which is where no CRC is given, it may end before `end_bit`.
+
+        Damage is no exception here: what was decoded before it would be kept with the exception's traceback, in the
+        future that holds it, until the garbage collector comes by.
         """
         first = start_bit // 8
         data = read_up_to(self._source, first, (end_bit + MAGIC_BITS + 7) // 8 - first)
         start, end = start_bit - first * 8, end_bit - first * 8
         if len(data) * 8 < end:
             return None  # the source has shrunk
-        if crc is not None and read_bits(data, start + MAGIC_BITS, _CRC_BITS) != crc:
+        if crc is not None and read_bits(data, start + MAGIC_BITS, CRC_BITS) != crc:
             return None  # or changed
         key = None
         if end - start <= _SHORT_BITS:
@@ -579,19 +592,42 @@ class Bzip2Reader(Source):
                 block = self._repeats.get(key)
                 if block is not None:
                     self._repeated += 1
-                    return block
-        try:
-            block = decode_block(data, start, end, level)
-        except DamagedBlock:
-            # Where the block is known already, it may be one that no magic follows.
-            block = None if crc is None else _decode_unfollowed(data, start, level)
-        if block is not None:
-            self._meter.add(block.size)
+                    stored = read_bits(data, start + MAGIC_BITS, CRC_BITS)
+                    return Decoded(block, end_bit, stored, is_followed=True)
+        found = self._decode_whole(data, start, end, level, is_known=crc is not None)
+        if found is not None:
+            self._meter.add(found.block.size)
         with self._lock:
             self._decoded += 1
-            if key is not None and block is not None and block.held < self._repeats.limit:
-                self._repeats.put(key, block)
-        return block
+            if found is None:
+                return None
+            if (
+                key is not None
+                and found.end_bit == end
+                and found.is_followed
+                and found.block.held < self._repeats.limit
+            ):
+                self._repeats.put(key, found.block)
+        return dataclasses.replace(found, end_bit=first * 8 + found.end_bit)
+
+    def _decode_whole(self, data: bytes, start: int, end: int, level: int, *, is_known: bool) -> Decoded | None:
+        """Decode a block of `data`; where it is known it may be one that no magic follows, but it ends at `end`."""
+        found = None
+        try:
+            found = self._engine.decode(data, start, end, level)
+        except DamagedBlock:
+            if is_known:
+                with contextlib.suppress(DamagedBlock):
+                    found = self._engine.decode_open(data, start, level)
+        return found if found is None or not is_known or found.end_bit == end else None
+
+    def _decode_slowly(self, start_bit: int, level: int) -> Decoded:
+        """Decode the block that the walk is at, wherever it ends; see `decode_slowly`."""
+        found = decode_slowly(self._engine, self._source, start_bit, level)
+        self._meter.add(found.block.size)
+        with self._lock:
+            self._decoded += 1
+        return found
 
     def _check_open(self) -> None:
         if self._closed:
@@ -610,11 +646,8 @@ def _reopen(
     return reader
 
 
-def _decode_unfollowed(data: bytes, start: int, level: int) -> Block | None:
-    with contextlib.suppress(DamagedBlock):
-        found = decode_unfollowed(data, start, level)
-        return None if found is None else found[0]
-    return None
+def _block_of(decoded: Decoded | None) -> Block | None:
+    return None if decoded is None else decoded.block
 
 
 def _changed(entry: BlockEntry) -> CorruptImage:

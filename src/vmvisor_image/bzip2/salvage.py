@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_block
-from vmvisor_image.bzip2.scan import BLOCK_MAGIC, MAGIC_BITS, MagicScanner
-from vmvisor_image.bzip2.walk import find_end, find_unfollowed
+from vmvisor_image.bzip2.decode import DamagedBlock
+from vmvisor_image.bzip2.engines import Decoded, Engine
+from vmvisor_image.bzip2.scan import BLOCK_MAGIC, MagicScanner
+from vmvisor_image.bzip2.walk import decode_slowly
 from vmvisor_image.errors import TruncatedImage
-from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 
 _LARGEST_LEVEL = 9
@@ -31,27 +31,22 @@ class SalvagedBlock:
     """Decoded bytes, whose CRC matched; at most 46 MB."""
 
 
-def salvage(source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:
-    """The healthy blocks whose magic starts after `bit`, in order."""
-    scanner = MagicScanner(source, BLOCK_MAGIC, bit)
+def salvage(engine: Engine, source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:
+    """The healthy blocks whose magic starts past `bit`, in order."""
+    scanner = MagicScanner(source, BLOCK_MAGIC, bit, engine.find_magic)
     while (start := scanner.after(bit)) is not None:
         bit = start
         scanner.forget(start)
-        found = decode_at(source, start)
+        found = decode_at(engine, source, start)
         if found is not None:
-            block, end = found
-            yield SalvagedBlock(start, end, b"".join(block.read(0, block.size)))
-            bit = end - 1
+            data = b"".join(found.block.read(0, found.block.size))
+            yield SalvagedBlock(start, found.end_bit, data)
+            bit = found.end_bit - 1
 
 
-def decode_at(source: ReadAt, start: int) -> tuple[Block, int] | None:
-    """The block whose magic starts at bit `start`, and its exclusive end in bits; None where it is not healthy."""
-    first = start // 8
+def decode_at(engine: Engine, source: ReadAt, start: int) -> Decoded | None:
+    """The block whose magic starts at bit `start`; None where there is no healthy one."""
     try:
-        end = find_end(source, start, _LARGEST_LEVEL)
-        data = read_up_to(source, first, (end + MAGIC_BITS + 7) // 8 - first)
-        block = decode_block(data, start - first * 8, end - first * 8, _LARGEST_LEVEL)
-        assert block is not None, "it was found to end there"
+        return decode_slowly(engine, source, start, _LARGEST_LEVEL)
     except (DamagedBlock, TruncatedImage):
-        return find_unfollowed(source, start, _LARGEST_LEVEL)
-    return block, end
+        return None

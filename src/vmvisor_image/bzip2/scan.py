@@ -9,6 +9,7 @@ candidates; the decoder tells which are real.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmvisor_image.streams.reading import read_up_to
@@ -19,6 +20,10 @@ BLOCK_MAGIC = 0x314159265359
 END_MAGIC = 0x177245385090
 """Magic at the end of a stream: the square root of pi. The stream's combined CRC follows."""
 MAGIC_BITS = 48
+CRC_BITS = 32
+
+FindMagic = Callable[[bytes, int, int], list[int]]
+"""Finds a magic in data, starting within so many bytes; see `find_magic`."""
 
 WINDOW = 1 << 18
 """Number of compressed bytes searched in one step, so that decoding threads do not wait long for the GIL."""
@@ -80,9 +85,10 @@ class MagicScanner:
     Candidates are kept until `forget` is called. Not thread-safe.
     """
 
-    def __init__(self, source: ReadAt, magic: int, start_bit: int = 0) -> None:
-        """Look for `magic` from `start_bit` on."""
+    def __init__(self, source: ReadAt, magic: int, start_bit: int = 0, find: FindMagic = find_magic) -> None:
+        """Look for `magic` from `start_bit` on, with an engine's `find_magic`."""
         self._source = source
+        self._find = find
         self._magic = magic
         self._from = self._kept_from = start_bit
         self._next_window = start_bit // 8
@@ -118,7 +124,7 @@ class MagicScanner:
         base = self._next_window * 8
         # A window may come twice, where an exception kept the last time from being noted.
         least = max(self._from, self._found[-1] + 1 if self._found else 0)
-        self._found += [base + bit for bit in find_magic(data, self._magic, WINDOW) if base + bit >= least]
+        self._found += [base + bit for bit in self._find(data, self._magic, WINDOW) if base + bit >= least]
         self._next_window += WINDOW
         self._at_end = len(data) <= WINDOW
 
@@ -131,9 +137,9 @@ def find_magic_near(source: ReadAt, magic: int, first_bit: int, last_bit: int) -
     return next((bit for bit in positions if first_bit <= bit < last_bit), None)
 
 
-def count_blocks(source: ReadAt) -> int:
+def count_blocks(source: ReadAt, find: FindMagic = find_magic) -> int:
     """Number of block magics in `source`, which is the number of its blocks, found without decoding any."""
-    scanner = MagicScanner(source, BLOCK_MAGIC)
+    scanner = MagicScanner(source, BLOCK_MAGIC, find=find)
     count, bit = 0, -1
     while (found := scanner.after(bit)) is not None:
         count, bit = count + 1, found

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from vmvisor_image.bzip2.decode import Block, DamagedBlock, decode_unfollowed, locate_end, read_bits
+from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
+from vmvisor_image.bzip2.engines import Decoded, Engine
 from vmvisor_image.bzip2.index import BLOCK_UNIT, BlockEntry, BlockIndex, Place, largest_size
 from vmvisor_image.bzip2.index_file import SavedIndex
-from vmvisor_image.bzip2.scan import BLOCK_MAGIC, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic, find_magic_near
+from vmvisor_image.bzip2.scan import BLOCK_MAGIC, CRC_BITS, END_MAGIC, MAGIC_BITS, MagicScanner, find_magic_near
 from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 
 _HEADER_BYTES = 4
-_CRC_BITS = 32
 _SPARSE_RATIO = 20
 """Compression ratio above which a block may be a long run, so that its decoded size can't be guessed."""
 _LARGEST_BLOCK = 4 << 20
@@ -42,9 +43,10 @@ _MAGIC_BYTES = tuple(magic.to_bytes(MAGIC_BITS // 8, "big") for magic in (BLOCK_
 _HEADS = tuple(b"BZh%d" % level + magic for level in range(1, 10) for magic in _MAGIC_BYTES)
 """All possible first bytes of a stream: its header and the first magic."""
 
-Decode = Callable[[int, int, int], "Future[Block | None]"]
-"""Function that starts decoding the block from a bit to a bit (exclusive) at a level; the result is None where there is
-no block, or a damaged one."""
+Decode = Callable[[int, int, int], "Future[Decoded | None]"]
+"""Start decoding the block from a bit to a bit at a level; None comes of what is no block, or a damaged one."""
+DecodeSlowly = Callable[[int, int], Decoded]
+"""Decode the block at a bit at a level, wherever it ends; see `decode_slowly`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,14 @@ class BlockWalk:
     continues where it was.
     """
 
-    def __init__(self, source: ReadAt, decode: Decode, saved: SavedIndex | None = None) -> None:
+    def __init__(
+        self,
+        source: ReadAt,
+        engine: Engine,
+        decode: Decode,
+        decode_slowly: DecodeSlowly,
+        saved: SavedIndex | None = None,
+    ) -> None:
         """Start at the first stream's header, or where a saved index ends.
 
         Raises:
@@ -80,20 +89,21 @@ class BlockWalk:
             TruncatedImage: The source ends within the first header.
         """
         self._source = source
+        self._engine = engine
         self.index = BlockIndex(() if saved is None else saved.entries)
         """Blocks passed so far, after those of a saved index."""
         self.saved_blocks = len(self.index)
         """Number of blocks in `index` from a saved index, which are trusted only if they decode as recorded."""
         self.damage_is_known = saved is not None and saved.is_damaged
         """Whether the saved index ends at known damage, which is then no reason to doubt the index."""
-        self._decode = decode
-        self._blocks = MagicScanner(source, BLOCK_MAGIC)
+        self._decode, self._decode_slowly = decode, decode_slowly
+        self._blocks = MagicScanner(source, BLOCK_MAGIC, find=engine.find_magic)
         self._last_length = 0
         """Number of bits from the latest block's start to the next one's."""
         self._usual_lengths = (0, 0)
         """Lengths in bits of the last two successive blocks that were alike, the shorter one first."""
-        self._pending: deque[tuple[_Span, Future[Block | None]]] = deque()
-        self._set_aside: dict[tuple[int, int, int], Future[Block | None]] = {}
+        self._pending: deque[tuple[_Span, Future[Decoded | None]]] = deque()
+        self._set_aside: dict[tuple[int, int, int], Future[Decoded | None]] = {}
         """Blocks being decoded for discarded plans, by start bit, end bit and level; most will be planned again."""
         self.failure: CorruptImage | None = None
         """Error that ended the walk before the source's end; None without one."""
@@ -163,17 +173,14 @@ class BlockWalk:
         self.plan(place.start + 1, 1)
         failure: CorruptImage | None = None
         try:
-            end_bit, block = self._settle(place)
+            decoded = self._settle(place)
         except CorruptImage as error:
-            failure = copy.copy(error)  # without the traceback, which holds the block's data
-            unfollowed = find_unfollowed(self._source, place.bit, place.level)
-            if unfollowed is None:
-                self.failure = failure
-                raise
-            block, end_bit = unfollowed
-            failure = self._nothing_follows(end_bit)
-        crc = self._bits(place.bit + MAGIC_BITS, _CRC_BITS)
-        entry = BlockEntry(place.bit, end_bit, place.level, place.start, block.size, crc, block.is_zero)
+            self.failure = copy.copy(error)  # without the traceback, which holds the block's data
+            raise
+        if not decoded.is_followed:
+            failure = self._nothing_follows(decoded.end_bit)
+        block = decoded.block
+        entry = BlockEntry(place.bit, decoded.end_bit, place.level, place.start, block.size, decoded.crc, block.is_zero)
         following = None
         try:
             if failure is None:
@@ -190,33 +197,27 @@ class BlockWalk:
             self._set_aside = {key: future for key, future in self._set_aside.items() if key[0] > place.bit}
         return entry, block
 
-    def _settle(self, place: Place) -> tuple[int, Block]:
-        """Exclusive end in bits of the block at `place`, and its content.
+    def _settle(self, place: Place) -> Decoded:
+        """The block at `place`.
 
         Raises:
-            CorruptImage: The block is damaged.
+            CorruptImage: It is damaged.
+            TruncatedImage: The source ends within it.
         """
         if self._pending:
-            span, future = self._pending[0]
+            _, future = self._pending[0]
             try:
-                block = future.result()
+                decoded = future.result()
             except BaseException:
                 self._give_up_plans()  # the source failed: a later try reads it again
                 raise
-            if block is not None:
+            if decoded is not None:
                 self._pending.popleft()
-                return span.end_bit, block
+                return decoded
         # A false magic within the block, an end of stream that garbage follows, damage or truncation.
         self._set_plans_aside()
-        return self._settle_slowly(place)
-
-    def _settle_slowly(self, place: Place) -> tuple[int, Block]:
-        """Result as of `_settle`, found by trying every magic after the block's start until one is its end."""
         with contextlib.suppress(DamagedBlock):
-            end_bit = find_end(self._source, place.bit, place.level)
-            block = self._decode(place.bit, end_bit, place.level).result()
-            if block is not None:
-                return end_bit, block
+            return self._decode_slowly(place.bit, place.level)
         raise CorruptImage(
             f"its data is damaged, or its CRC does not match (bit {place.bit}, decoded byte {place.start})",
             structure="bzip2 block",
@@ -252,7 +253,7 @@ class BlockWalk:
         if self._bits(entry.end_bit, MAGIC_BITS) == BLOCK_MAGIC:
             return Place(entry.end_bit, entry.level, start, crc)
         footer = entry.end_bit + MAGIC_BITS
-        found = self._bits(footer, _CRC_BITS)
+        found = self._bits(footer, CRC_BITS)
         if found != crc:
             raise CorruptImage(
                 "the combined CRC does not match: a block is missing, repeated or out of order",
@@ -261,7 +262,7 @@ class BlockWalk:
                 expected=f"{crc:#010x}",
                 found=f"{found:#010x}",
             )
-        return self._enter_stream((footer + _CRC_BITS + 7) // 8, start)
+        return self._enter_stream((footer + CRC_BITS + 7) // 8, start)
 
     def _enter_stream(self, byte: int, start: int) -> Place | None:
         """Place of the first block from the stream header at `byte` on, empty streams skipped; None at the end.
@@ -278,10 +279,10 @@ class BlockWalk:
             if level is not None and magic == BLOCK_MAGIC:
                 return Place((byte + _HEADER_BYTES) * 8, level, start, 0)
             crc_bit = (byte + len(head)) * 8
-            if level is None or magic != END_MAGIC or self._bits(crc_bit, _CRC_BITS) != 0:
+            if level is None or magic != END_MAGIC or self._bits(crc_bit, CRC_BITS) != 0:
                 self.trailing = self._check_garbage(byte, head)
                 return None
-            byte = crc_bit // 8 + _CRC_BITS // 8
+            byte = crc_bit // 8 + CRC_BITS // 8
 
     def _check_garbage(self, byte: int, head: bytes) -> Problem:
         """Problem for `head`, found where a stream may start, as garbage after the last stream.
@@ -312,7 +313,7 @@ class BlockWalk:
         latest = bit + _LARGEST_BLOCK * 8  # a whole disk of zeros may follow the last block
         following = self._guess_following(bit) or self._scan_following(bit, latest)
         if following is None:
-            end_bit = MagicScanner(self._source, END_MAGIC, bit).between(bit, latest)
+            end_bit = MagicScanner(self._source, END_MAGIC, bit, self._engine.find_magic).between(bit, latest)
             return None if end_bit is None else _Span(bit, end_bit, level, None, level)
         self._note_length(following - bit)
         boundary = self._stream_boundary(bit, following)
@@ -323,7 +324,7 @@ class BlockWalk:
 
     def _scan_following(self, bit: int, latest: int) -> int | None:
         if not self._blocks.covers(bit):
-            self._blocks = MagicScanner(self._source, BLOCK_MAGIC, bit)
+            self._blocks = MagicScanner(self._source, BLOCK_MAGIC, bit, self._engine.find_magic)
         return self._blocks.between(bit, latest)
 
     def _guess_following(self, bit: int) -> int | None:
@@ -367,7 +368,7 @@ class BlockWalk:
 
     def _footer_before(self, byte: int) -> int | None:
         """First bit of the end-of-stream magic whose footer, with up to seven bits of padding, ends at `byte`."""
-        latest = byte * 8 - MAGIC_BITS - _CRC_BITS
+        latest = byte * 8 - MAGIC_BITS - CRC_BITS
         return next(
             (end for end in range(latest, latest - 8, -1) if end >= 0 and self._bits(end, MAGIC_BITS) == END_MAGIC),
             None,
@@ -405,8 +406,8 @@ def stream_level(header: bytes) -> int | None:
     return None
 
 
-def find_end(source: ReadAt, bit: int, level: int) -> int:
-    """Exclusive end in bits of the block at `bit`: the first magic after it at which the block is complete.
+def decode_slowly(engine: Engine, source: ReadAt, bit: int, level: int) -> Decoded:
+    """The block at `bit`, wherever it ends.
 
     Raises:
         DamagedBlock: The block's data is damaged.
@@ -414,10 +415,9 @@ def find_end(source: ReadAt, bit: int, level: int) -> int:
     """
     first = bit // 8
     data = read_up_to(source, first, _LARGEST_BLOCK)
-    start = bit - first * 8
-    end = locate_end(data, start, level, _magics_past(data, start))
-    if end is not None:
-        return first * 8 + end
+    found = engine.decode_open(data, bit - first * 8, level)
+    if found is not None:
+        return dataclasses.replace(found, end_bit=first * 8 + found.end_bit)
     if len(data) == _LARGEST_BLOCK:
         raise DamagedBlock
     raise TruncatedImage(
@@ -429,30 +429,14 @@ def find_end(source: ReadAt, bit: int, level: int) -> int:
     )
 
 
-def find_unfollowed(source: ReadAt, bit: int, level: int) -> tuple[Block, int] | None:
-    """Block at `bit` that no magic follows, and first bit of the byte after it; None if it is damaged or cut off."""
-    first = bit // 8
-    try:
-        found = decode_unfollowed(read_up_to(source, first, _LARGEST_BLOCK), bit - first * 8, level)
-    except DamagedBlock:
-        return None
-    return None if found is None else (found[0], (first + found[1]) * 8)
-
-
 def _garbage(byte: int) -> Problem:
     return Problem("bzip2 source", "bytes follow the last stream and are not bzip2", byte)
 
 
-def _size_of(span: _Span, future: Future[Block | None]) -> int:
+def _size_of(span: _Span, future: Future[Decoded | None]) -> int:
     """Number of decoded bytes of a planned block: the real one if it is already decoded, otherwise an expected one."""
     if future.done() and not future.cancelled() and future.exception() is None:
-        block = future.result()
-        if block is not None:
-            return block.size
+        decoded = future.result()
+        if decoded is not None:
+            return decoded.block.size
     return span.expected_size()
-
-
-def _magics_past(data: bytes, bit: int) -> list[int]:
-    """Bits at which a magic of either kind starts in `data`, after `bit`, in ascending order."""
-    found = find_magic(data, BLOCK_MAGIC, len(data)) + find_magic(data, END_MAGIC, len(data))
-    return sorted(position for position in found if position > bit)

@@ -14,6 +14,7 @@ from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.base.destination import FULL
 from vmvisor_image.base.limits import DEFAULT_LIMITS
 from vmvisor_image.base.names import printable
+from vmvisor_image.bzip2 import engine
 from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
 from vmvisor_image.examine.signatures import Format
@@ -130,13 +131,24 @@ def _archive_names() -> str:
     return f"{', '.join(names)} or {last}"
 
 
+class _ShowVersion(argparse.Action):
+    """Prints the version and which engine decodes bzip2, which is only looked for when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        try:
+            print(f"{parser.prog} {__version__} (bzip2: {engine()})")
+        except UsageError as error:
+            parser.error(str(error))
+        parser.exit(DONE)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vmvisor-image",
         description=f"Take hypervisor disk images apart: {_what_is_opened()}.",
         epilog="Exit status: 0 done, 1 bad input, 2 misuse.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     info = _add_command(commands, "info", run_info, "show layers, partitions and problems of an image")
