@@ -403,8 +403,8 @@ def _add_verify(commands: _Commands) -> None:
     parser.add_argument(
         "--manifest",
         metavar="DEST",
-        help="write the SHA-256 of each file to DEST: `sha256sum -c` checks by it what was extracted, each partition to a"
-        " folder named by its number",
+        help="write the SHA-256 of each file to DEST: `sha256sum -c` checks by it what was extracted, each partition to"
+        " a folder named by its number",
     )
     parser.add_argument("--force", action="store_true", help="replace DEST when it is there")
     parser.add_argument(
