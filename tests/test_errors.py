@@ -92,6 +92,15 @@ def _by_pickle(error: BaseException) -> BaseException:
     return result
 
 
+@pytest.mark.parametrize("kind", BUILTINS)
+def test_can_be_made_as_tblib_makes_it(kind: type[VmvisorImageError]) -> None:
+    """It is installed with distributed, and takes over how every error is copied and pickled."""
+    made = kind.__new__(kind, "the message")
+    assert type(made) is kind
+    assert made.args == ("the message",)
+    assert kind.__new__(kind).args == ()
+
+
 def test_every_error_is_in_the_table() -> None:
     ours = {kind for kind in _subclasses(VmvisorImageError) if kind.__module__ == errors.__name__}
     assert ours == set(BUILTINS)

@@ -239,7 +239,7 @@ class TestWhichBank:
             assert image.partitions.active_bank is None
             assert image.system("active").partition == 5
             assert image.system().to_dict()["banks"][0]["chosen_by_label"]
-            assert "no marker: the label tells" in image.partitions[5].explain()
+            assert "no marker: the label says" in image.partitions[5].explain()
         path = tmp_path / "disk"
         disk.write_to(path)
         assert main(["system", str(path)]) == 0
