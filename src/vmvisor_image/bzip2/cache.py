@@ -54,8 +54,8 @@ class BlockCache(Generic[Key]):
 
         Args:
             limit: Bytes of memory.
-            decodes_quickly: To decode a block anew costs little more than to compress it: only blocks that came back
-                after they were dropped are compressed, so that one pass over the data compresses none.
+            decodes_quickly: Whether decoding a block again costs little more than compressing it. If so, only blocks
+                that were dropped and needed again are compressed, so that one pass over the data compresses none.
         """
         self.limit = limit
         self._decodes_quickly = decodes_quickly
@@ -139,7 +139,7 @@ def _pack(block: Block) -> Block | _Packed:
 def _convert(
     segments: tuple[Segment, ...], size: int, convert: Callable[[bytes | mmap.mmap], bytes | mmap.mmap]
 ) -> Block:
-    """Segments whose bytes are converted and, where there are many, laid in memory of their own; see `new_map`."""
+    """Block with converted bytes, moved to memory maps of their own where they are large; see `new_map`."""
     made: dict[int, bytes | mmap.mmap] = {}
     for segment in segments:
         if not isinstance(segment, int) and id(segment) not in made:

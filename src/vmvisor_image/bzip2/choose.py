@@ -1,4 +1,4 @@
-"""Choosing who decodes blocks: the Rust core where it is there, else libbz2, or what the environment says."""
+"""Choice of the decoder of blocks: the Rust core where it is there, otherwise libbz2, unless the environment says."""
 
 from __future__ import annotations
 

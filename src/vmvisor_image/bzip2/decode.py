@@ -66,10 +66,10 @@ class Block:
 
 
 def new_map(size: int) -> mmap.mmap:
-    """Memory apart from malloc's.
+    """Memory map of `size` bytes, apart from malloc's memory.
 
-    What is kept for long among malloc's short-lived buffers of the same size would keep it from giving those back: with
-    400 kB here and 900 kB there, that came to half as much again as all that is kept.
+    Kept data that malloc places between the decoder's large, short-lived buffers prevents it from returning those to
+    the system: with pieces of 400 kB and 900 kB, that wasted half of the size of all kept data.
     """
     if sys.platform == "win32":
         return mmap.mmap(-1, size)

@@ -1,4 +1,4 @@
-"""What an engine is: a decoder of single blocks.
+"""Engines: decoders of single blocks.
 
 There are two: the Rust core (`rust`) and the standard library's libbz2. Both take the same blocks and give the same
 bytes. The core is several times as fast, and knows where a block ends; libbz2 also decodes what is handed on to it.

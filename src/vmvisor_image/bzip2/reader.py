@@ -571,12 +571,12 @@ class Bzip2Reader(Source):
             return self._pool.submit(self._decode, start_bit, end_bit, level, crc)
 
     def _decode(self, start_bit: int, end_bit: int, level: int, crc: int | None = None) -> Decoded | None:
-        """Decode a block, if it has the given CRC in its header; None where it has not, ends elsewhere, or is damaged.
+        """Decoded block; None if its header has another CRC than the given one, it ends elsewhere, or it is damaged.
 
-        Only where the block is not known, which is where no CRC is given, it may end before `end_bit`.
+        A block that is not known yet, for which no CRC is given, may end before `end_bit`.
 
-        Damage is no exception here: what was decoded before it would be kept with the exception's traceback, in the
-        future that holds it, until the garbage collector comes by.
+        Damage raises no exception here, because the future would keep the data decoded so far with the exception's
+        traceback, until the garbage collector runs.
         """
         first = start_bit // 8
         data = read_up_to(self._source, first, (end_bit + MAGIC_BITS + 7) // 8 - first)
@@ -611,7 +611,7 @@ class Bzip2Reader(Source):
         return dataclasses.replace(found, end_bit=first * 8 + found.end_bit)
 
     def _decode_whole(self, data: bytes, start: int, end: int, level: int, *, is_known: bool) -> Decoded | None:
-        """Decode a block of `data`; where it is known it may be one that no magic follows, but it ends at `end`."""
+        """Decoded block of `data`, or None; a known block may be one that no magic follows, but has to end at `end`."""
         found = None
         try:
             found = self._engine.decode(data, start, end, level)

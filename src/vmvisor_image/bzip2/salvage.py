@@ -32,7 +32,7 @@ class SalvagedBlock:
 
 
 def salvage(engine: Engine, source: ReadAt, bit: int) -> Iterator[SalvagedBlock]:
-    """The healthy blocks whose magic starts past `bit`, in order."""
+    """Healthy blocks whose magic starts after `bit`, in order."""
     scanner = MagicScanner(source, BLOCK_MAGIC, bit, engine.find_magic)
     while (start := scanner.after(bit)) is not None:
         bit = start
@@ -45,7 +45,7 @@ def salvage(engine: Engine, source: ReadAt, bit: int) -> Iterator[SalvagedBlock]
 
 
 def decode_at(engine: Engine, source: ReadAt, start: int) -> Decoded | None:
-    """The block whose magic starts at bit `start`; None where there is no healthy one."""
+    """Block whose magic starts at bit `start`; None if it is not healthy."""
     try:
         return decode_slowly(engine, source, start, _LARGEST_LEVEL)
     except (DamagedBlock, TruncatedImage):

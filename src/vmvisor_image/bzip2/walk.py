@@ -44,9 +44,10 @@ _HEADS = tuple(b"BZh%d" % level + magic for level in range(1, 10) for magic in _
 """All possible first bytes of a stream: its header and the first magic."""
 
 Decode = Callable[[int, int, int], "Future[Decoded | None]"]
-"""Start decoding the block from a bit to a bit at a level; None comes of what is no block, or a damaged one."""
+"""Function that starts decoding the block from a bit to a bit (exclusive) at a level; the result is None where there is
+no block, or a damaged one."""
 DecodeSlowly = Callable[[int, int], Decoded]
-"""Decode the block at a bit at a level, wherever it ends; see `decode_slowly`."""
+"""Function that decodes the block at a bit at a level, wherever it ends; see `decode_slowly`."""
 
 
 @dataclass(frozen=True, slots=True)
