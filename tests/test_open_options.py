@@ -41,7 +41,8 @@ def test_the_options_are_those_of_the_signature(function: Callable[..., Any], op
 
 def test_help_describes_every_option() -> None:
     text = pydoc.plain(pydoc.render_doc(Image.open))
-    assert "open(source: 'SourceLike', *, threads:" in text
+    # From Python 3.13 on a long signature has a line for each parameter.
+    assert "open(source: 'SourceLike', *, threads:" in " ".join(text.split()).replace("( ", "(")
     for name in OpenOptions.__optional_keys__:
         assert f"\n        {name}: " in text
     text = pydoc.plain(pydoc.render_doc(Image(DISK).open))
