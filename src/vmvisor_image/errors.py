@@ -9,7 +9,6 @@ FileNotFoundError`` just works; those that are an OSError for one reason only ha
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -20,23 +19,15 @@ class VmvisorImageError(Exception):
     def __new__(cls, *args: Any, **_given: Any) -> Self:
         """Object of the right layout, whichever builtin errors the class has as bases."""
         # Of two builtin bases the first one's `__new__` may not be the right one; tblib, which dask imports, calls it.
-        made_by: Any = next(
-            base for base in _bases_of(cls) if "__new__" in vars(base) and base.__module__ == "builtins"
-        )
-        made: Self = made_by.__new__(cls, *args)
+        base: Any = cls
+        while base.__module__ != "builtins":
+            base = base.__base__  # which decides how its objects lie in memory
+        made: Self = base.__new__(cls, *args)
         return made
 
     def __str__(self) -> str:
         # KeyError.__str__ shows the repr of its argument; a message should read the same everywhere.
         return str(self.args[0]) if self.args else ""
-
-
-def _bases_of(kind: type) -> Iterator[type]:
-    """The base that decides how objects of `kind` lie in memory, and that one's, and so on."""
-    base: type | None = kind
-    while base is not None:
-        yield base
-        base = base.__base__
 
 
 class UsageError(VmvisorImageError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.lru_cache import LruCache
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.compressions.sequential import Decoder, SequentialReader
 from vmvisor_image.errors import Problem
 from vmvisor_image.streams.buffered import open_stream
@@ -43,7 +44,7 @@ class FramedReader(Source):
         *,
         problems: tuple[Problem, ...] = (),
         meter: Meter | None = None,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
         total: int | None = None,
     ) -> None:
         """Read frames with decoders made by `start`.

@@ -6,14 +6,15 @@ import contextlib
 from dataclasses import replace
 from typing import Final
 
-from vmvisor_image.compressions.formats import COMPRESSIONS
+from vmvisor_image.compressions import bzip2_layer, gzip
+from vmvisor_image.compressions.formats import COMPRESSIONS, Compression
 from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
 from vmvisor_image.compressions.signed import strip_signature
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.streams.reading import knows_size, read_up_to
 from vmvisor_image.streams.source import ReadAt
 
-BZIP2, _GZIP = "bzip2", "gzip"
+BZIP2: Final = bzip2_layer.KIND
 HEAD: Final = 512
 """Number of bytes at its start by which a compression or virtual disk is recognised."""
 
@@ -39,7 +40,7 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
         check_depth(layers, options)
         if options.progress is not None:
             options = replace(options, total=inner.size if knows_size(inner) else None)
-        if layers and layers[-1].kind == _GZIP:
+        if layers and layers[-1].kind == gzip.KIND:
             with contextlib.suppress(CorruptImage):  # the data before the damage can be read
                 inner = strip_signature(inner)  # a boot module compressed twice is signed in between
         inner = kind.open_layer(inner, options)
@@ -54,7 +55,7 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
 
 def inner_name_of(layer: Layer) -> str | None:
     """Name of the file inside a compression; None for any other layer, or where the compressed file has no name."""
-    compression = next((each for each in COMPRESSIONS if layer.kind == each.KIND), None)
+    compression = _compression_of(layer)
     if layer.name is None or compression is None:
         return None
     stem, dot, last = layer.name.rpartition(".")
@@ -66,4 +67,8 @@ def inner_name_of(layer: Layer) -> str | None:
 
 def is_compression(layer: Layer) -> bool:
     """Whether a layer is a compression, not a container or virtual disk."""
-    return any(layer.kind == each.KIND for each in COMPRESSIONS)
+    return _compression_of(layer) is not None
+
+
+def _compression_of(layer: Layer) -> Compression | None:
+    return next((each for each in COMPRESSIONS if layer.kind == each.KIND), None)

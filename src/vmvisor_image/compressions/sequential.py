@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 from vmvisor_image.base.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.source import Source, check_range, past_end
@@ -66,7 +67,7 @@ class SequentialReader(Source):
         *,
         cache_bytes: int = _CACHE_BYTES,
         meter: Meter | None = None,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
         total: int | None = None,
     ) -> None:
         """Read with decoders made by `start`.

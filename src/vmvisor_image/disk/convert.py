@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from vmvisor_image.base.destination import (
     write_all,
     writing,
 )
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.compressions.zstd import walk_frames
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import CorruptImage, InvalidArgument, SourceError
@@ -69,7 +70,7 @@ def convert(  # each is one setting of the command
     frame_size: int = FRAME_SIZE,
     threads: int | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Result of writing a source as seekable zstd; the file appears whole or not at all.
 

@@ -18,7 +18,7 @@ from vmvisor_image.errors import InvalidArgument, NoLocalPath, NotADirectory, No
 from vmvisor_image.streams.buffered import TextStream, open_stream
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.reading import read_healthy
-from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.source import COPY_CHUNK, ReadAt, Source
 from vmvisor_image.streams.views import Pieced
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.disk.image import Image
 
-_COPY_CHUNK = 1 << 20
 _WRITING = frozenset("wax+")
 """Characters of a mode that asks for more than reading."""
 
@@ -244,7 +243,7 @@ class File(_Entry, Pieced):
         """The whole content as text: decoded strictly from UTF-8 by default; line ends stay as they are."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
-    def chunks(self, size: int = _COPY_CHUNK) -> Iterator[bytes]:
+    def chunks(self, size: int = COPY_CHUNK) -> Iterator[bytes]:
         """The content in pieces of at most `size` bytes, read one at a time; everything before damage is given first.
 
         Raises:

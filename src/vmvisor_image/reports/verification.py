@@ -194,8 +194,7 @@ class _Verification:
             size = source.size
         except CorruptImage:
             size = None  # and its problems say why
-        check_blocks = getattr(source, "check_blocks", None)
-        counts: tuple[tuple[str, int], ...] = () if check_blocks is None else check_blocks()
+        counts = source.check_blocks()
         problems = source.problems
         files: tuple[FileCheck, ...] = ()
         if layer.files is not None:

@@ -87,6 +87,11 @@ class CheckedSource(Source):
         """See `Source.problems`."""
         return tuple(self._told("problems", ()))
 
+    def check_blocks(self) -> tuple[tuple[str, int], ...]:
+        """See `Source.check_blocks`."""
+        check = self._told("check_blocks")
+        return () if check is None else tuple(check())
+
     @property
     def kept_beside(self) -> str | None:
         """See `Source.kept_beside`."""

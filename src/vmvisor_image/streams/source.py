@@ -101,6 +101,10 @@ class Source:
         """Damage found so far in the data that the source is read from; empty by default."""
         return ()
 
+    def check_blocks(self) -> tuple[tuple[str, int], ...]:
+        """Names and numbers of the parts that were checked when they were decoded; empty, by default, without any."""
+        return ()
+
     @property
     def kept_beside(self) -> str | None:
         """Path or URL beside which data about the source, such as an index, may be kept; None, by default, for none."""

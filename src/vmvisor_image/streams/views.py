@@ -95,6 +95,10 @@ class View(Source):
         """See `Source.problems`."""
         return self._source.problems if self._size is None else ()
 
+    def check_blocks(self) -> tuple[tuple[str, int], ...]:
+        """See `Source.check_blocks`."""
+        return self._source.check_blocks() if self._size is None else ()
+
     @property
     def kept_beside(self) -> str | None:
         """See `Source.kept_beside`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from vmvisor_image.errors import CorruptImage, Problem
+from vmvisor_image.record import Record
 from vmvisor_image.schemas.vmfs import (
     EXTENT_BITMAP_LENGTH,
     EXTENT_BITMAP_OFFSET,
@@ -32,6 +33,8 @@ from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.vmfs.geometry import by_file_system, by_volume_manager
 from vmvisor_image.volumes.vmfs.lvm import Segment
 from vmvisor_image.volumes.vmfs.resources import Report
+
+_Structure = TypeVar("_Structure", bound=Record)
 
 MAGIC_BYTES: Final = LVM_MAGIC.to_bytes(4, "little")
 _VERSIONED: Final = 8
@@ -156,13 +159,10 @@ class VmfsDevice:
             return None
         behind = VOLUME_TABLE_OFFSET if device.major_version < 6 else device.metadata_alignment
         offset = LVM_OFFSET + max(behind, VOLUME_TABLE_OFFSET)
-        try:
-            data = self.source.read_at(offset, LvmVolume.length())
-        except CorruptImage as error:
-            self._report(Problem.of(error))
+        found = self._record(LvmVolume, offset)
+        if found is None:
             return None
-        found = LvmVolume.parse(data, base=self.start + offset)
-        if not any(data):
+        if not any(found.raw):
             self._note(offset, "LVM volume table", "it has no volume")
             return None
         wrong = _contradiction(device, found)
@@ -176,12 +176,9 @@ class VmfsDevice:
         if self.volume is not None and self.volume.first_extent != 0:
             return None  # the volume begins on another device
         offset = self.header.data_offset + FILE_SYSTEM_OFFSET
-        try:
-            data = self.source.read_at(offset, FileSystemDescriptor.length())
-        except CorruptImage as error:
-            self._report(Problem.of(error))
+        found = self._record(FileSystemDescriptor, offset)
+        if found is None:
             return None
-        found = FileSystemDescriptor.parse(data, base=self.start + offset)
         magics = FILE_SYSTEM_MAGICS + LOCAL_FILE_SYSTEM_MAGICS
         if found.magic not in magics:
             message = f"magic: expected {' or '.join(map(hex, magics))}, found {found.magic:#x}"
@@ -243,16 +240,22 @@ class VmfsDevice:
                 return
             base = following
             seen.add(base)
-            try:
-                data = self.source.read_at(base, LvmExtendedMetadata.length())
-            except CorruptImage as error:
-                self._report(Problem.of(error))
+            more = self._record(LvmExtendedMetadata, base)
+            if more is None:
                 return
-            more = LvmExtendedMetadata.parse(data, base=self.start + base)
             if more.magic != LVM_MAGIC:
                 self._note(base, "LVM extended metadata", f"magic: expected {LVM_MAGIC:#x}, found {more.magic:#x}")
                 return
             maps, following = more.extent_map_count, more.next_offset
+
+    def _record(self, kind: type[_Structure], offset: int) -> _Structure | None:
+        """Record at byte `offset` of the device; None, and a problem, where the image is damaged there."""
+        try:
+            data = self.source.read_at(offset, kind.length())
+        except CorruptImage as error:
+            self._report(Problem.of(error))
+            return None
+        return kind.parse(data, base=self.start + offset)
 
     def _note(self, offset: int, structure: str, message: str) -> None:
         self._report(Problem(structure, message, self.start + offset))
