@@ -71,6 +71,7 @@ fuzz: $(UV) ## fuzz every target for FUZZ_SECONDS=60 each; FUZZ_TARGETS="tar zip
 bench: bench-main_job ## measure the main job beside other tools; bench-NAME: benchmarks/NAME.py
 bench-%: $(PACKAGE)
 	$(call install,bench,--group bench --extra cli)
+	build/venv/bench/bin/python -m compileall -q build/venv/bench # as pip does when it installs
 	build/venv/bench/bin/python benchmarks/$*.py
 man: setup ## write the man page anew, from the command line's own help
 	$(VENV)/bin/python tools/man_page.py docs/man/vmvisor-image.1

@@ -4,7 +4,8 @@ Four inputs, made here the same way each time: (a) a disk of 256 MB with 40 MB o
 MB of text and binaries, (c) 1 GB of zeros but for 4 runs of 2 MB, (d) an ESX 3i 3.5 disk of 750 MiB. Every way runs in
 a process of its own, all in turn, so that what else the machine does falls on all alike.
 
-* `whole`: the decoded data in order, thrown away; ratios of the medians.
+* `whole`: the decoded data in order, thrown away; ratios of the medians of elapsed time, ours with all cores to each
+  way's; and of CPU time, ours with one thread to each way's.
 * `first`: 512 bytes at the start, the last 64 kB, and 200 reads of 4 kB at random, each cold; then the last two with a
   saved index, and with the decoded data as seekable zstd (`vmvisor-image convert`).
 """
@@ -130,6 +131,8 @@ class Cost:
     """What one run took."""
 
     seconds: float
+    cpu_seconds: float
+    """Over all threads, in user and system mode."""
     megabytes: float
     """Peak resident memory of the process."""
 
@@ -156,7 +159,7 @@ def run(command: list[str]) -> Cost:
         raise subprocess.CalledProcessError(process.returncode, command)
     if said.startswith(b"seconds "):
         seconds = float(said.split()[1])
-    return Cost(seconds, usage.ru_maxrss / 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def script(text: str, given: Input, threads: int = CORES, index: str = "") -> list[str]:
@@ -221,7 +224,8 @@ def make_input(name: str) -> Input:
 def whole(given: Input, runs: int) -> None:
     ways = {"ours": script(READ_ALL["ours"], given)}
     ways["ours, 1 thread"] = script(READ_ALL["ours"], given, 1)
-    ways[f"lbzip2 -n{CORES}"] = ["lbzip2", f"-n{CORES}", "-dc", str(given.path)]
+    for cores in (CORES, 1):
+        ways[f"lbzip2 -n{cores}"] = ["lbzip2", f"-n{cores}", "-dc", str(given.path)]
     ways["bzip2"] = ["bzip2", "-dc", str(given.path)]
     for peer in ("indexed_bzip2", "rapidgzip"):
         ways[peer] = script(READ_ALL[peer], given)
@@ -231,12 +235,15 @@ def whole(given: Input, runs: int) -> None:
         for name, command in ways.items():
             costs[name].append(run(command))
     mine = statistics.median(cost.seconds for cost in costs["ours"])
+    mine_alone = statistics.median(cost.cpu_seconds for cost in costs["ours, 1 thread"])
     compressed = given.path.stat().st_size / 1e6
     for name, found in costs.items():
         median = statistics.median(cost.seconds for cost in found)
+        cpu = statistics.median(cost.cpu_seconds for cost in found)
         peak = max(cost.megabytes for cost in found)
         label = f"{given.name}: {given.size / 1e6:.0f} MB, {compressed:.1f} compressed"
-        print(f"| {label} | {name} | {median:.2f} | {mine / median:.2f} | {peak:.0f} |", flush=True)
+        figures = f"{median:.2f} | {mine / median:.2f} | {cpu:.2f} | {mine_alone / cpu:.2f} | {peak:.0f}"
+        print(f"| {label} | {name} | {figures} |", flush=True)
 
 
 def first(given: Input, runs: int) -> None:
@@ -269,7 +276,8 @@ def main() -> None:
         subprocess.run([sys.executable, *sys.argv, "--tables", ""], env={**os.environ, "MADE": "1"}, check=True)
     inputs = [make_input(name) for name in arguments.inputs]
     if "whole" in arguments.tables:
-        print("| input | way | median s | ours / its | peak MB |\n|---|---|---:|---:|---:|")
+        print("| input | way | median s | ours / its | CPU s | our one thread's / its | peak MB |")
+        print("|---|---|---:|---:|---:|---:|---:|")
         for given in inputs:
             whole(given, arguments.runs)
     if "first" in arguments.tables:

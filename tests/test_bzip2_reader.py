@@ -230,6 +230,18 @@ class TestWork:
         reader.close()
         assert reader.stats.blocks_decoded <= 1 + 2 * 3
 
+    def test_read_ahead_is_bounded_in_bytes(self) -> None:
+        """Runs of 250 bytes are not kept as lengths: each of these blocks has five million bytes."""
+        content = b"".join(bytes((number % 255 + 1,)) * 250 for number in range(200_000))
+        reader = Bzip2Reader(BytesSource(bz2.compress(content, 1)), threads=2, cache_bytes=8_000_000)
+        reader.prefetch(0, len(content))
+        for offset in range(0, len(content), 1_000_000):
+            assert reader.read_at(offset, 1) == content[offset : offset + 1]
+            if reader.stats.blocks_known >= 6:  # the size of the first ones was not known
+                assert reader.stats.blocks_decoded - reader.stats.blocks_known <= 1
+        assert reader.stats.blocks_known == 10
+        reader.close()
+
     def test_each_pass_decodes_once_what_is_not_kept(self) -> None:
         data = DATA * 4
         reader = Bzip2Reader(BytesSource(bz2.compress(data, 1)), threads=2, cache_bytes=5 << 20)

@@ -100,7 +100,7 @@ class Field:
                 return f"{count * self.element.length()}s"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Record(Shown):
     """Base of every on-disk structure.
 
@@ -114,6 +114,24 @@ class Record(Shown):
     raw: bytes = dataclasses.field(default=b"", compare=False, repr=False)
     byte_order: ClassVar[ByteOrder] = "little"
     """Byte order of the record's integers; a class with big-endian integers sets it to "big"."""
+
+    # Written once, where a dataclass would generate them anew for each of 70 types, at each start.
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._named_values() == other._named_values()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._named_values().values()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._named_values().items())
+        return f"{type(self).__qualname__}({shown})"
+
+    def _named_values(self) -> dict[str, Any]:
+        """Values of the record's fields by their names, in order."""
+        names: tuple[str, ...] = self.__match_args__
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def length(cls) -> int:
@@ -203,7 +221,7 @@ class Record(Shown):
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def record(cls: type[R]) -> type[R]:
     """Make an annotated subclass of `Record` a frozen, slotted dataclass with a schema."""
-    return dataclasses.dataclass(frozen=True, slots=True)(cls)
+    return dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)(cls)
 
 
 class _Plan:

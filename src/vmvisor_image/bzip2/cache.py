@@ -82,8 +82,14 @@ class BlockCache(Generic[Key]):
         self.put(key, block)
         return block
 
-    def put(self, key: Key, block: Block) -> None:
-        """Keep a block; where room is needed, compress the least recently used blocks, and drop the oldest."""
+    def put(self, key: Key, block: Block, beside: int = 0) -> None:
+        """Keep a block; where room is needed, compress the least recently used blocks, and drop the oldest.
+
+        Args:
+            key: Key of the block.
+            block: The block.
+            beside: Number of bytes of other blocks that the caller has in memory, which count for the limit.
+        """
         if key in self._plain or key in self._aged:
             return
         if key in self._dropped:
@@ -91,7 +97,7 @@ class BlockCache(Generic[Key]):
             self._returned.add(key)
         self._plain[key] = _convert(block.segments, block.size, lambda data: data)
         self._plain_bytes += block.held + _OVERHEAD
-        while self._plain_bytes + self._aged_bytes > self.limit and len(self._plain) + len(self._aged) > 1:
+        while self._plain_bytes + self._aged_bytes + beside > self.limit and len(self._plain) + len(self._aged) > 1:
             if len(self._plain) > 1 and (self._plain_bytes > self.limit // 2 or not self._aged):
                 self._age()
             else:

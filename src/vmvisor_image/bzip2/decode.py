@@ -12,7 +12,7 @@ import bz2
 import contextlib
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vmvisor_image.bzip2.scan import MAGIC_BITS
@@ -48,21 +48,37 @@ class Block:
 
     def read(self, offset: int, length: int) -> list[bytes]:
         """The bytes from `offset`, at most `length`, in pieces."""
-        pieces = []
+        # A slice of all of a segment copies a map, and is the bytes themselves where they are bytes.
+        return [
+            bytes(count) if isinstance(segment, int) else segment[first : first + count]
+            for segment, first, count in self._parts(offset, length)
+        ]
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Number of bytes from `offset`, at most as many as `buffer` takes, that were copied into it."""
+        done = 0
+        for segment, first, count in self._parts(offset, len(buffer)):
+            if isinstance(segment, int):
+                for at in range(0, count, _CHUNK):
+                    buffer[done + at : done + min(at + _CHUNK, count)] = _ZEROS[: min(_CHUNK, count - at)]
+            else:
+                buffer[done : done + count] = memoryview(segment)[first : first + count]
+            done += count
+        return done
+
+    def _parts(self, offset: int, length: int) -> Iterator[tuple[Segment, int, int]]:
+        """Segment, first byte in it, and number of bytes of each part of a range, as far as the block goes."""
         for segment in self.segments:
+            if length <= 0:
+                return
             size = segment if isinstance(segment, int) else len(segment)
-            if offset < size and length > 0:
-                taken = min(length, size - offset)
-                if isinstance(segment, int):
-                    pieces.append(bytes(taken))
-                else:
-                    # A slice of all of it copies a map, and is the bytes themselves where they are bytes.
-                    pieces.append(segment[offset : offset + taken])
-                length -= taken
+            if offset < size:
+                count = min(length, size - offset)
+                yield segment, offset, count
+                length -= count
                 offset = 0
             else:
-                offset -= min(offset, size)
-        return pieces
+                offset -= size
 
 
 def new_map(size: int) -> mmap.mmap:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmvisor_image.base.cores import available_cores
 from vmvisor_image.base.forking import restart_in_child
@@ -20,7 +20,6 @@ from vmvisor_image.base.open_options import Progress
 from vmvisor_image.bzip2.cache import BlockCache
 from vmvisor_image.bzip2.choose import make_engine
 from vmvisor_image.bzip2.decode import Block, DamagedBlock, read_bits
-from vmvisor_image.bzip2.decoded_cache import DecodedCache
 from vmvisor_image.bzip2.engines import Decoded, EngineName
 from vmvisor_image.bzip2.index import BlockEntry
 from vmvisor_image.bzip2.index_file import (
@@ -41,6 +40,9 @@ from vmvisor_image.streams.fingerprint import fingerprint, is_identified
 from vmvisor_image.streams.opening import OpenedSource, SourceLike, open_source
 from vmvisor_image.streams.reading import knows_size, read_up_to
 from vmvisor_image.streams.source import Source, check_range, past_end
+
+if TYPE_CHECKING:
+    from vmvisor_image.bzip2.decoded_cache import DecodedCache
 
 _CACHE_BYTES = 64_000_000
 _REMEMBERED_BYTES = 4 << 20
@@ -260,13 +262,36 @@ class Bzip2Reader(Source):
         Raises:
             CorruptImage: A block up to the range's end is damaged.
         """
+        pieces: list[bytes] = []
+        for at, block, first in self._blocks(offset, length):
+            if at == offset:
+                pieces.clear()
+            pieces += block.read(first, offset + length - at)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`.
+
+        Raises:
+            CorruptImage: A block up to the end of what `buffer` takes is damaged.
+        """
+        count = 0
+        for at, block, first in self._blocks(offset, len(buffer)):
+            count = at - offset
+            count += block.read_into(first, buffer[count:])
+        return count
+
+    def _blocks(self, offset: int, length: int) -> Iterator[tuple[int, Block, int]]:
+        """Offset, the block that has it, and the byte in that block, for each block of a range up to the data's end.
+
+        They start again at `offset`, with an empty block, where the index turns out to be wrong.
+        """
         check_range(offset, length)
         self._check_open()
         start, end = offset, offset + length
-        pieces: list[bytes] = []
         while offset < end:
             if self._kept is not None and (piece := self._kept.read(offset, end - offset)):
-                pieces.append(piece)
+                yield offset, Block((piece,), len(piece), len(piece)), 0
                 offset += len(piece)
                 continue
             walk = self._walk
@@ -284,12 +309,10 @@ class Bzip2Reader(Source):
                 if not self._drop_index(walk):
                     raise _changed(entry)
                 offset = start
-                pieces.clear()
+                yield offset, Block((), 0, 0), 0
                 continue
-            found = block.read(offset - entry.start, end - offset)
-            pieces += found
-            offset += sum(map(len, found))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            yield offset, block, offset - entry.start
+            offset = entry.start + entry.size
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `vmvisor_image.streams.reading.skip_zeros`; the index records blocks that are all zeros."""
@@ -309,7 +332,7 @@ class Bzip2Reader(Source):
         # Where another thread walks, it sees the announcement itself.
         if end > self._walk.index.end and self._walk_lock.acquire(blocking=False):
             try:
-                self._walk.plan(end, self._depth)
+                self._walk.plan(end, *self._ahead)
             finally:
                 self._walk_lock.release()
 
@@ -381,6 +404,8 @@ class Bzip2Reader(Source):
     def _open_cache(self, cache: str | os.PathLike[str] | bool | None) -> DecodedCache | None:
         if cache is None or cache is False:
             return None
+        from vmvisor_image.bzip2.decoded_cache import DecodedCache
+
         key = fingerprint(self._source, exact=True)  # unlike the index, it is not held against the source
         if cache is not True:
             return DecodedCache(cache, key)
@@ -436,7 +461,13 @@ class Bzip2Reader(Source):
 
     @property
     def _depth(self) -> int:
+        """Number of blocks that are decoded ahead, at most."""
         return self._threads * _BLOCKS_AHEAD if self._threads > 1 else 1
+
+    @property
+    def _ahead(self) -> tuple[int, int]:
+        """Number of blocks that are decoded ahead, and number of bytes of memory that they take, at most."""
+        return self._depth, self._cache.limit // 2
 
     def _walk_past(self, offset: int, goal: int) -> None:
         """Pass blocks until the one with decoded byte `offset` is known, or the data ends.
@@ -460,7 +491,7 @@ class Bzip2Reader(Source):
         """Pass one block, while the caller holds the walk's lock."""
         self._meter.check()
         walk = self._walk
-        walk.plan(max(goal, self._announced[1]), self._depth)
+        walk.plan(max(goal, self._announced[1]), *self._ahead)
         try:
             entry, block = walk.advance()
         except CancelledError:
@@ -471,10 +502,10 @@ class Bzip2Reader(Source):
             raise
         if walk.failure is not None and not walk.damage_is_known and self._drop_index(walk):
             return  # the block is good, but the stream that it ends seems damaged
-        self._keep(entry, block)
+        self._keep(entry, block, walk.held_ahead)
         if self._kept is not None:
             self._kept.add(entry.start, block.segments)
-        walk.plan(max(goal, self._announced[1]), self._depth)
+        walk.plan(max(goal, self._announced[1]), *self._ahead)
         if self._progress is not None:
             is_end = walk.finished and walk.failure is None
             self._progress(self._total if is_end and self._total is not None else entry.end_bit // 8, self._total)
@@ -542,10 +573,10 @@ class Bzip2Reader(Source):
                 self._keep(entry, block)
             self._loading.pop(entry, None)
 
-    def _keep(self, entry: BlockEntry, block: Block) -> None:
+    def _keep(self, entry: BlockEntry, block: Block, held_ahead: int = 0) -> None:
         with self._lock:
             if not self._closed:
-                self._cache.put(entry, block)
+                self._cache.put(entry, block, held_ahead)
 
     def _start(self, start_bit: int, end_bit: int, level: int) -> Future[Decoded | None]:
         """Start decoding a block on the way of the walk; a short one is decoded immediately.

@@ -106,6 +106,8 @@ class BlockWalk:
         self._pending: deque[tuple[_Span, Future[Decoded | None]]] = deque()
         self._set_aside: dict[tuple[int, int, int], Future[Decoded | None]] = {}
         """Blocks being decoded for discarded plans, by start bit, end bit and level; most will be planned again."""
+        self._last_held = 0
+        """Number of bytes of memory that the latest block takes."""
         self.failure: CorruptImage | None = None
         """Error that ended the walk before the source's end; None without one."""
         self._before_failure: Place | None = None
@@ -141,8 +143,19 @@ class BlockWalk:
         is_damaged = self.failure is not None and (not self.saved_blocks or self.damage_is_known)
         return SavedIndex(entries, place, None if self.trailing is None else self.trailing.offset, is_damaged)
 
-    def plan(self, goal: int, depth: int) -> None:
-        """Start decoding ahead up to the block expected to hold decoded byte `goal`, at most `depth` blocks."""
+    @property
+    def held_ahead(self) -> int:
+        """Number of bytes of memory that the blocks decoded ahead take; one that is being decoded counts as usual."""
+        return sum(self._held_of(span, future) for span, future in self._pending)
+
+    def plan(self, goal: int, depth: int, memory: int) -> None:
+        """Start decoding ahead up to the block expected to hold decoded byte `goal`.
+
+        Args:
+            goal: Bytes from the start of the decoded data.
+            depth: Number of blocks ahead, at most.
+            memory: Number of bytes of memory that they may take; the first one may take any.
+        """
         place = self._place
         if place is None or self.failure is not None:
             return
@@ -151,7 +164,8 @@ class BlockWalk:
         if not self._pending:
             self._planned = (place.bit, place.level)
         expected = place.start + sum(_size_of(span, future) for span, future in self._pending)
-        while len(self._pending) < depth and expected < goal and self._planned is not None:
+        held = self.held_ahead
+        while len(self._pending) < depth and expected < goal and held <= memory and self._planned is not None:
             span = self._span(*self._planned)
             if span is None:
                 self._planned = None
@@ -161,6 +175,7 @@ class BlockWalk:
             self._pending.append((span, future))
             self._planned = None if span.next_bit is None else (span.next_bit, span.next_level)
             expected += _size_of(span, future)
+            held += self._held_of(span, future)
 
     def advance(self) -> tuple[BlockEntry, Block]:
         """Pass the next block, and return it; only allowed while `finished` is False.
@@ -171,7 +186,7 @@ class BlockWalk:
         """
         place = self._place
         assert place is not None, "finished was asked first"
-        self.plan(place.start + 1, 1)
+        self.plan(place.start + 1, 1, 0)
         failure: CorruptImage | None = None
         try:
             decoded = self._settle(place)
@@ -190,6 +205,7 @@ class BlockWalk:
             failure = copy.copy(error)  # this block itself is good
         # Where an exception comes between these, the block is passed once more, and the index has it already.
         self.index.append(entry)
+        self._last_held = block.held
         self._before_failure = None if failure is None else place
         self.failure = failure
         self._place = following
@@ -375,6 +391,10 @@ class BlockWalk:
             None,
         )
 
+    def _held_of(self, span: _Span, future: Future[Decoded | None]) -> int:
+        decoded = _decoded_by(future)
+        return max(span.level * BLOCK_UNIT, self._last_held) if decoded is None else decoded.block.held
+
     def _give_up_plans(self) -> None:
         """Cancel all decoding that was started ahead."""
         for future in (*(future for _, future in self._pending), *self._set_aside.values()):
@@ -436,8 +456,12 @@ def _garbage(byte: int) -> Problem:
 
 def _size_of(span: _Span, future: Future[Decoded | None]) -> int:
     """Number of decoded bytes of a planned block: the real one if it is already decoded, otherwise an expected one."""
+    decoded = _decoded_by(future)
+    return span.expected_size() if decoded is None else decoded.block.size
+
+
+def _decoded_by(future: Future[Decoded | None]) -> Decoded | None:
+    """Block that a future has decoded; None where it has none, or none yet."""
     if future.done() and not future.cancelled() and future.exception() is None:
-        decoded = future.result()
-        if decoded is not None:
-            return decoded.block.size
-    return span.expected_size()
+        return future.result()
+    return None

@@ -28,9 +28,8 @@ from vmvisor_image.files.file import File
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.fingerprint import fingerprint
-from vmvisor_image.streams.opening import SourceLike, open_source, path_of
+from vmvisor_image.streams.opening import SourceLike, open_remote, open_source, path_of
 from vmvisor_image.streams.reading import meter_of, prefetch
-from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import is_url
@@ -312,6 +311,14 @@ class Image(Shown, Source):
         """
         return self.disk.read_up_to(offset, length)
 
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `vmvisor_image.streams.source.Source.read_into`.
+
+        Raises:
+            CorruptImage: The image is damaged there.
+        """
+        return self.disk.read_into(offset, buffer)
+
     def prefetch(self, offset: int, length: int) -> None:
         """See `vmvisor_image.streams.source.Source.prefetch`."""
         prefetch(self.disk, offset, length)
@@ -376,14 +383,14 @@ class Image(Shown, Source):
         if isinstance(source, File):
             return neighbour_of(source)
         path, options = self.path, self._options.get("storage_options")
-        if path is None or not isinstance(source, FileSource | RemoteSource | CachedSource):
+        if path is None or not (isinstance(source, FileSource) or self._is_url(path)):
             return None
 
         def open_neighbour(name: str) -> Source:
             if isinstance(source, FileSource):
-                found: FileSource | RemoteSource | CachedSource = FileSource(Path(source.path).parent / name)
+                found: Source = FileSource(Path(source.path).parent / name)
             else:
-                found, _ = open_url(path, options, neighbour=name)
+                found, _ = open_remote(path, options, neighbour=name)
             closers.append(found.close)
             neighbours.append(found)
             return found

@@ -9,8 +9,6 @@ import functools
 import zlib
 from typing import Final
 
-import zstandard
-
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, ProblemList
 from vmvisor_image.examine.signatures import Signature
@@ -181,12 +179,10 @@ class _Reader:
 
     def _decode(self, start: int, length: int) -> bytes:
         data = read_up_to(self._source, start, length)
+        decompress = _decompress_zstd if self._compression == _ZSTD else _decompress_deflate
         try:
-            if self._compression == _ZSTD:
-                found = zstandard.ZstdDecompressor().stream_reader(data).read(self._cluster)
-            else:
-                found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self._cluster)
-        except (zlib.error, zstandard.ZstdError) as error:
+            found = decompress(data, self._cluster)
+        except (zlib.error, ValueError) as error:
             raise CorruptImage(f"it is damaged ({error})", structure="qcow2 cluster", offset=start) from error
         if len(found) != self._cluster:
             raise CorruptImage(
@@ -208,3 +204,16 @@ def _damaged(table: str, at: int, found: int) -> CorruptImage:
         field="entry",
         found=f"{found:#x}",
     )
+
+
+def _decompress_deflate(data: bytes, size: int) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+
+
+def _decompress_zstd(data: bytes, size: int) -> bytes:
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().stream_reader(data).read(size)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error

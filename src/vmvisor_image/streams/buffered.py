@@ -15,7 +15,7 @@ from vmvisor_image.errors import (
     SourceError,
     VmvisorImageError,
 )
-from vmvisor_image.streams.reading import prefetch, read_healthy
+from vmvisor_image.streams.reading import prefetch, read_healthy, read_healthy_into
 from vmvisor_image.streams.source import COPY_CHUNK, ReadAt
 
 _BUFFER = 1 << 16
@@ -108,14 +108,12 @@ class ReadAtStream(io.RawIOBase):
             raise TypeError("a buffer to read into must be writable")
         self.failure = None
         try:
-            data = self._read(len(view))
+            return self._read_into(view)
         except (CorruptImage, SourceError) as error:
             if not self._defers:
                 raise
             self.failure = error.with_traceback(None)  # a traceback would keep the data in memory
             return 0
-        view[: len(data)] = data
-        return len(data)
 
     def readall(self) -> bytes:
         """All bytes from the cursor to the end.
@@ -146,12 +144,24 @@ class ReadAtStream(io.RawIOBase):
         return None
 
     def _read(self, length: int) -> bytes:
+        self._work_ahead(length)
+        data = read_healthy(self._source, self._position, length)
+        self._pass(len(data))
+        return data
+
+    def _read_into(self, buffer: memoryview) -> int:
+        self._work_ahead(len(buffer))
+        count = read_healthy_into(self._source, self._position, buffer)
+        self._pass(count)
+        return count
+
+    def _work_ahead(self, length: int) -> None:
         if self._position == self._last_end:  # the second read in a row: work ahead of the third
             prefetch(self._source, self._position, length + _READ_AHEAD)
-        data = read_healthy(self._source, self._position, length)
-        self._position += len(data)
+
+    def _pass(self, count: int) -> None:
+        self._position += count
         self._last_end = self._position
-        return data
 
     def _check_open(self) -> None:
         if self.closed:

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO, TypeGuard, cast
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.streams.checked import as_source
-from vmvisor_image.streams.remote import open_url
 from vmvisor_image.streams.source import Closing, ReadAt, Source
 from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSource
 from vmvisor_image.streams.urls import is_url
@@ -67,7 +66,7 @@ def open_source(given: SourceLike, storage_options: Mapping[str, Any] | None = N
     path = path_of(given)
     if path is not None:
         if storage_options is not None or is_url(path):
-            remote, name = open_url(path, storage_options)
+            remote, name = open_remote(path, storage_options)
             return OpenedSource(remote, name, is_own=True)
         return OpenedSource(FileSource(path), os.path.basename(path), is_own=True)  # noqa: PTH119  # a name, not a path, is wanted
     if isinstance(given, bytes | bytearray | memoryview):
@@ -77,3 +76,12 @@ def open_source(given: SourceLike, storage_options: Mapping[str, Any] | None = N
     if hasattr(given, "read") and hasattr(given, "seek"):
         return OpenedSource(FileObjectSource(cast("BinaryIO", given)))
     raise InvalidArgument(f"an image is a path, a URL, bytes, a binary file object or a ReadAt, not {given!r}")
+
+
+def open_remote(
+    url: str, options: Mapping[str, Any] | None = None, *, neighbour: str | None = None
+) -> tuple[Source, str]:
+    """Source at a URL, which the caller closes, and its name; see `vmvisor_image.streams.remote.open_url`."""
+    from vmvisor_image.streams.remote import open_url  # files need neither HTTP nor dates
+
+    return open_url(url, options, neighbour=neighbour)

@@ -52,18 +52,43 @@ def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
     except (RemoteError, SourceChanged):  # not damage at one place: trying again does not help
         raise
     except (CorruptImage, SourceError):
-        parts: list[bytes] = []
-        while length > 1:  # the damage lies within `length` bytes from `offset`
-            half = length // 2
-            try:
-                parts.append(read_up_to(source, offset, half))
-            except (CorruptImage, SourceError):
-                length = half
-            else:
-                offset, length = offset + half, length - half
-        if not parts:
+        found = _up_to_damage(source, offset, length)
+        if not found:
             raise
-        return b"".join(parts)
+        return found
+
+
+def read_healthy_into(source: ReadAt, offset: int, buffer: memoryview) -> int:
+    """Number of bytes from `offset` that were read into `buffer`; see `read_healthy`.
+
+    Raises:
+        CorruptImage: The source is damaged at `offset` itself.
+        SourceError: The source can't be read at `offset`.
+    """
+    try:
+        return (source if isinstance(source, Source) else CheckedSource(source)).read_into(offset, buffer)
+    except (RemoteError, SourceChanged):
+        raise
+    except (CorruptImage, SourceError):
+        found = _up_to_damage(source, offset, len(buffer))
+        if not found:
+            raise
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def _up_to_damage(source: ReadAt, offset: int, length: int) -> bytes:
+    """Bytes from `offset` up to the damage that lies within `length` bytes from there."""
+    parts: list[bytes] = []
+    while length > 1:
+        half = length // 2
+        try:
+            parts.append(read_up_to(source, offset, half))
+        except (CorruptImage, SourceError):
+            length = half
+        else:
+            offset, length = offset + half, length - half
+    return b"".join(parts)
 
 
 def skip_zeros(source: ReadAt, offset: int, end: int) -> int:

@@ -81,6 +81,19 @@ class Source:
         check_range(offset, length)
         return b""
 
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Number of bytes from `offset` that were read into `buffer`; fewer than it takes only where the source ends.
+
+        By default what `read_up_to` gives is copied; sources that keep their bytes in pieces copy each of them once.
+        Where this raises, the buffer may have been written to.
+
+        Raises:
+            InvalidArgument: The offset is negative.
+        """
+        data = self.read_up_to(offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def prefetch(self, offset: int, length: int) -> None:
         """Take a hint that `length` bytes from `offset` will be read soon; may pass the end. Ignored by default."""
 

@@ -119,6 +119,18 @@ class SourceTests:
             for length in (*_LENGTHS, _FAR if offset + 4096 >= len(content) else 0):
                 assert read_up_to(source, offset, length) == content[offset : offset + length]
 
+    def test_a_buffer_is_filled_up_to_the_end(self) -> None:
+        """`read_into` writes the bytes that `read_up_to` gives, and nothing behind them."""
+        given, content = self._open()
+        source = as_source(given)
+        for offset in (*_borders(len(content)), len(content) + 1, _FAR):
+            for length in (*_LENGTHS, len(content) + 1):
+                buffer = bytearray(b"\xa5" * length)
+                count = source.read_into(offset, memoryview(buffer))
+                assert buffer[:count] == content[offset : offset + length]
+                assert not buffer[count:].strip(b"\xa5"), f"{length} bytes from {offset}: more is written"
+        _expect(InvalidArgument, source.read_into, -1, memoryview(bytearray(1)))
+
     def test_read_up_to_needs_no_size(self) -> None:
         """`read_up_to` is right before any other member was used."""
         source, content = self._open()
