@@ -28,7 +28,7 @@ LATE = {
     ("faces.cli.commands", "run_scan", "vmvisor_image"): 11,
     ("fleet", "scan", "vmvisor_image.base.dask_bag"): 0,
     ("streams.opening", "open_remote", "vmvisor_image.streams.remote"): 10,
-    ("bzip2.reader", "_open_cache", "vmvisor_image.bzip2.decoded_cache"): 5,
+    ("bzip2.reader", "Bzip2Reader._open_cache", "vmvisor_image.bzip2.decoded_cache"): 5,
     ("bzip2.choose", "make_engine", "vmvisor_image.bzip2.rust"): 1,
     ("faces.cli.commands", "_file", "difflib"): 14,
     ("volumes.plugins", "_load", "importlib.metadata"): 30,
