@@ -6,14 +6,18 @@ stand there, since it holds a slash, may be written as it is, or with percent es
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Protocol
 from urllib.parse import unquote
 
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
-from vmvisor_image.errors import PartitionNotFound, PathNotFound
+from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import Directory, File
+from vmvisor_image.files.patterns import has_wildcards, name_rule
+from vmvisor_image.files.tree import FileTree
+from vmvisor_image.volumes.volume import has_files
 
 _LONGEST_NUMBER: Final = 9
 """Digits of the longest text that is a number; a longer one is a label."""
@@ -55,6 +59,52 @@ def resolve(image: HasPartitions, path: str) -> Partition | Directory | File:
         return files.root.joinpath(rest)
     except PathNotFound:
         return files[rest]  # a damaged or hostile name can hold a slash
+
+
+def glob(image: HasPartitions, pattern: str) -> Iterator[File]:
+    """Files of an image whose path ``PARTITION/PATH`` matches a pattern; `File.home` is the partition of each.
+
+    Args:
+        image: The image.
+        pattern: Number or label of a partition, and a pattern for `Directory.glob`, with a slash between, such as
+            ``"Hypervisor3/packages/**"``. The first part may be a pattern, too: ``"*/boot.cfg"`` looks in every
+            partition whose files can be read, in disk order, and ``"**/boot.cfg"`` at any depth of them.
+
+    Raises:
+        PartitionNotFound: There is no such partition.
+        NotAFileSystem: The files of the partition can't be read.
+        InvalidArgument: Nothing follows the partition.
+        CorruptImage: The partition table or the volume is damaged.
+        LimitExceeded: There are too many files and directories, or directories are nested too deeply.
+    """
+    given = pattern.lstrip("/")
+    name, _, rest = given.partition("/")
+    try:
+        partition, below = split_path(image, pattern)
+    except PartitionNotFound:
+        if not has_wildcards(name):
+            raise
+        below, trees = given if name == "**" else rest, _trees(image.partitions, name)
+    else:
+        trees = iter([partition.files]) if below else iter(())
+    if not below:
+        raise InvalidArgument(f"{pattern!r} matches no file: a pattern for files follows the partition, such as '/**'")
+    wanted = below
+    return (file for tree in trees for file in tree.glob(wanted))
+
+
+def _trees(partitions: PartitionTable, pattern: str) -> Iterator[FileTree]:
+    """Files of each partition whose number or label matches, where they can be read."""
+    rule = name_rule(pattern, fold_case=True)
+    for partition in partitions:
+        if any(rule(name) for name in (str(partition.number), partition.name, partition.label) if name):
+            try:
+                if has_files(partition.volume):  # unlike `Partition.files`, this does not determine the kind of others
+                    yield partition.files
+            except NotAFileSystem:  # such as the second device of a datastore
+                continue
+            except CorruptImage as error:  # the other partitions can be read
+                partition._report(error)
 
 
 def split_path(image: HasPartitions, path: str) -> tuple[Partition, str | None]:
