@@ -94,6 +94,34 @@ class TestResolve:
         assert max(offset + length for offset, length in source.reads) <= 332 * 512, "nothing of the next one"
 
 
+class TestDidYouMean:
+    def test_a_file(self, image: Image) -> None:
+        for path, similar in {
+            "5/boot.cgf": "5/boot.cfg",
+            "Hypervisor2/tools.iso": "Hypervisor2/packages/3.5.0/tools.iso",
+            "/hyper 1/packages/3.5/tools.iso": "/hyper 1/packages/3.5.0/tools.iso",
+            "1/package": "1/packages",
+        }.items():
+            with pytest.raises(PathNotFound) as caught:
+                resolve(image, path)
+            assert caught.value.similar[0] == similar
+            assert str(caught.value).startswith(f"no {path!r} in this image; did you mean '")
+            assert resolve(image, similar) is not None
+
+    def test_a_partition(self, image: Image) -> None:
+        with pytest.raises(PartitionNotFound, match=r"no partition 'Hypervisor'; there are .*; did you mean 'Hyper"):
+            image.partitions["Hypervisor"]
+        with pytest.raises(PartitionNotFound, match=r"did you mean 'HYPER 1'\?"):
+            resolve(image, "hyper1/boot.cfg")
+        with pytest.raises(PartitionNotFound, match=r"no partition 3; there are 1, 2, 5, 6$"):
+            image.partitions[3]
+
+    def test_fsspec(self, image: Image) -> None:
+        fs = fsspec.filesystem("vmvisor", fo=image)
+        with pytest.raises(FileNotFoundError, match=r"did you mean '5/boot.cfg'\?"):
+            fs.cat("vmvisor://5/boot.cgf")
+
+
 class TestNames:
     @pytest.mark.parametrize("name", ["data/store", "a/b/c", "/leading", "50% / full"])
     def test_a_slash_in_a_label(self, name: str) -> None:

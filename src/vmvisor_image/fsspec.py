@@ -234,7 +234,8 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             try:
                 return root.joinpath(rest or "")
             except PathNotFound as error:
-                raise PathNotFound(f"no {path!r} in this image") from error
+                prefix = path.removesuffix(rest or "")
+                raise error.restated(f"no {path!r} in this image", prefix=prefix) from error
         if rest:
             raise PathNotFound(f"no {path!r}: the files of partition {partition.number} can't be read")
         return root

@@ -157,10 +157,14 @@ class PartitionTable(Shown):
             PartitionNotFound: There is no such partition.
         """
         found = self._lookup(key)
-        if found is None:
-            known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in self)
+        if found is not None:
+            return found
+        if not isinstance(key, str):  # the labels would have to be read
+            known = ", ".join(map(str, self.keys()))
             raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
-        return found
+        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in self)
+        names = {name: None for partition in self for name in _names(partition) if name}
+        raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}", wanted=key, names=names)
 
     @overload
     def get(self, key: int | str) -> Partition | None: ...

@@ -58,7 +58,11 @@ def resolve(image: HasPartitions, path: str) -> Partition | Directory | File:
     try:
         return files.root.joinpath(rest)
     except PathNotFound:
+        pass
+    try:
         return files[rest]  # a damaged or hostile name can hold a slash
+    except PathNotFound as error:
+        raise error.restated(f"no {path!r} in this image", prefix=path.removesuffix(rest)) from error
 
 
 def glob(image: HasPartitions, pattern: str) -> Iterator[File]:

@@ -501,10 +501,16 @@ class Directory(_Entry):
         for part in _components(parts):
             found = here.get(part) if isinstance(here, Directory) else None
             if found is None:
-                wanted = "/".join(os.fspath(part) for part in parts)
-                raise PathNotFound(f"no file or directory {wanted!r} in {self._path or '/'!r}")
+                raise self._missing("/".join(os.fspath(part) for part in parts), here, part)
             here = found
         return here
+
+    def _missing(self, path: str, here: File | Directory, part: str) -> PathNotFound:
+        """Error for a path from this directory that leads to `here`, where there is no `part`."""
+        text, place = f"no file or directory {path!r} in {self._path or '/'!r}", self._below(here)
+        if isinstance(here, File):
+            return PathNotFound(f"{text}: {place!r} is a file, not a directory")
+        return PathNotFound(text, wanted=part, names=(entry.name for entry in here), below=f"{place}/" if place else "")
 
     def __truediv__(self, part: str | os.PathLike[str]) -> File | Directory:
         return self.joinpath(part)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits, Meter
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.errors import PathNotFound, Problem
 from vmvisor_image.files.file import Directory, File, FileHome, TreeRules
+
+_MOST_ELSEWHERE: Final = 3
+"""Largest number of files of the same name in other directories that an error names."""
 
 
 class _Files(ValuesView[File]):
@@ -95,24 +98,29 @@ class FileTree(Shown, Mapping[str, File]):
         """
         if not isinstance(path, str):
             raise PathNotFound(f"paths are strings, not {path!r}")
+        missing: PathNotFound | None = None
         try:
             found: File | Directory | None = self.root.joinpath(path)
-        except PathNotFound:
-            found = None
+        except PathNotFound as error:
+            found, missing = None, error
         if isinstance(found, File):
             return found
         # A damaged or hostile name can also hold a slash, be empty or a dot, or equal that of a directory beside it.
         key, folded = self._key(path), None
+        name = key.rpartition("/")[2]
+        elsewhere: list[str] = []
         for file in self.values():
             if file.path == path:
                 return file
             if folded is None and self._key(file.path) == key:
                 folded = file
+            if missing is not None and len(elsewhere) < _MOST_ELSEWHERE and self._key(file.name) == name:
+                elsewhere.append(file.path)
         if folded is not None:
             return folded
-        if found is not None:
+        if missing is None:
             raise PathNotFound(f"{path!r} is a directory of this volume, not a file")
-        raise PathNotFound(f"no file {path!r} in this volume")
+        raise missing.restated(f"no file {path!r} in this volume", elsewhere=elsewhere) from missing
 
     def __iter__(self) -> Iterator[str]:
         for file in self._walk():
