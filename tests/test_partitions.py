@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import pickle
@@ -419,3 +420,42 @@ def test_a_chain_of_logical_partitions_is_read_up_to_the_most(count: int) -> Non
         found = [problem for problem in image.problems if problem.structure == "extended boot record"]
         told = Problem("extended boot record", "the chain goes on past 1024 records", 512 + 1024 * 1024)
         assert found == ([told] if count > 1024 else [])
+
+
+class TestQuickProblems:
+    def test_decodes_no_further_than_the_table(self) -> None:
+        disk = logical_disk()
+        damage_overlap(disk)
+        tail = random.Random(5).randbytes(3_000_000)
+        with Image.open(bz2.compress(bytes(disk) + tail, 1), threads=1) as image:
+            assert image.known_problems == ()
+            quick = image.quick_problems
+            assert any("overlaps" in problem.message for problem in quick)
+            assert image.meter.decoded_bytes < len(disk) + 1_000_000
+            thorough = image.problems
+            assert image.meter.decoded_bytes >= len(tail)
+            assert set(quick) <= set(thorough)
+            assert set(quick) <= set(image.quick_problems) <= set(thorough)
+
+    @pytest.mark.parametrize(
+        "damage", [damage_loop, damage_link_past_end, damage_mbr_signature, damage_record_signature, damage_overlap]
+    )
+    def test_of_the_table(self, damage: Callable[[bytearray], str]) -> None:
+        disk = logical_disk()
+        message = damage(disk)
+        assert any(message in str(problem) for problem in Image.open(bytes(disk)).quick_problems)
+
+    def test_none(self) -> None:
+        assert Image.open(bytes(logical_disk())).quick_problems == ()
+
+    def test_of_what_is_no_disk(self) -> None:
+        image = Image.open(b"x" * 100)
+        assert image.quick_problems == image.problems != ()
+
+
+def test_a_stream_of_the_disk_by_either_name() -> None:
+    disk = bytes(logical_disk())
+    with Image.open(disk) as image, image.open() as stream, image.open_stream() as same:
+        assert type(stream) is type(same)
+        assert stream.read() == same.read() == disk
+        assert image.open.__doc__ == Image.open_stream.__doc__ != Image.open.__doc__

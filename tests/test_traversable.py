@@ -64,7 +64,7 @@ def files() -> FileTree:
 
 def static(entry: File | Directory) -> Traversable:
     """What a type checker has to accept."""
-    return entry
+    return entry.traversable
 
 
 def tree_of(root: Traversable, prefix: str = "") -> dict[str, bytes | None]:
@@ -91,11 +91,11 @@ class TestProtocol:
     def test_walks_as_a_folder_that_mcopy_wrote(self, tool_built_disk: ToolDisk, tmp_path: Path) -> None:
         run("mcopy", "-s", "-n", "-i", tool_built_disk.mtools_image("Hypervisor3"), "::/*", tmp_path)
         with Image.open(tool_built_disk.image) as image:
-            assert tree_of(image.partitions["Hypervisor3"].files.root) == tree_of(tmp_path)
+            assert tree_of(image.partitions["Hypervisor3"].files.root.traversable) == tree_of(tmp_path)
 
     def test_of_an_archive(self) -> None:
         archive = open_archive(BytesSource(tar_archive({"etc/a": b"1", "etc/b/c": b"2"})))
-        assert tree_of(archive.root) == {"etc": None, "etc/a": b"1", "etc/b": None, "etc/b/c": b"2"}
+        assert tree_of(archive.root.traversable) == {"etc": None, "etc/a": b"1", "etc/b": None, "etc/b/c": b"2"}
 
     @pytest.mark.parametrize("parts", [("sub", "x.tgz"), ("sub/x.tgz",), (pathlib.PurePosixPath("sub/x.tgz"),)])
     def test_joinpath(self, files: FileTree, parts: tuple[str, ...]) -> None:
@@ -169,7 +169,7 @@ class TestProtocol:
                 "deeper/vmkernel": CONTENT["sub/deeper/vmkernel"],
             }
         with as_file(static(files.root)) as path:
-            assert tree_of(path) == tree_of(files.root)
+            assert tree_of(path) == tree_of(files.root.traversable)
 
     def test_what_is_in_a_directory(self, files: FileTree) -> None:
         assert "x.zip" in files.root

@@ -6,9 +6,11 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from importlib.resources import as_file
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
+import vmvisor_image
 from vmvisor_image import (
     Directory,
     Evidence,
@@ -43,7 +45,9 @@ with Image.open("disk.dd.bz2", threads=2) as image:
     assert_type(image.size, int)
     assert_type(image.layers, tuple[Layer, ...])
     assert_type(image.open(), io.BufferedReader)
+    assert_type(image.open_stream(), io.BufferedReader)
     assert_type(image.problems, tuple[Problem, ...])
+    assert_type(image.quick_problems, tuple[Problem, ...])
     assert_type(image.partitions, PartitionTable)
     assert_type(image.partitions.generation, Generation | None)
     partition = image.partitions["Hypervisor1"]
@@ -59,6 +63,15 @@ with Image.open("disk.dd.bz2", threads=2) as image:
     assert_type(file.extents, tuple[Extent, ...])
     assert_type(file.modified, datetime | None)
     assert_type(file.read_bytes(), bytes)
+    assert_type(file.open(), io.BufferedReader)
+    assert_type(file.open("rb"), io.BufferedReader)
+    assert_type(file.open("r", newline=""), io.TextIOWrapper)
+    assert_type(file.open("rt", encoding="ascii", errors="replace"), io.TextIOWrapper)
+    with file.open() as stream, file.open("r") as text:
+        assert_type(stream.read(512), bytes)
+        assert_type(list(text), list[str])
+    with as_file(file.traversable) as path, as_file(partition.files.root.traversable):
+        assert_type(path, Path)
     assert_type(partition.files.glob("*.tgz"), Iterator[File])
     assert_type(partition.files.extract("some", "*.tgz", overwrite=True), tuple[Path, ...])
     assert_type(partition.files.root.glob("*.tgz"), Iterator[File])
@@ -98,3 +111,5 @@ with ThreadPoolExecutor() as pool:
     for row in fleet.stream(["a.dd", Path("b.dd")], pool, workers=4):
         assert_type(row, fleet.Row)
         assert_type(row["size"], int | None)
+
+assert_type(vmvisor_image.bzip2.engine(), Literal["rust", "libbz2"])

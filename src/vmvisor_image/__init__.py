@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import vmvisor_image.base.forking  # noqa: F401  # a fork is made safe from the first import on
 
 if TYPE_CHECKING:
+    from vmvisor_image import boot as boot, bzip2 as bzip2, errors as errors, fleet as fleet, record as record
+    from vmvisor_image import testing as testing
     from vmvisor_image.archives.archive import Archive as Archive, open_archive as open_archive
     from vmvisor_image.archives.member import ArchiveMember as ArchiveMember
     from vmvisor_image.base.limits import Limits as Limits
@@ -113,10 +115,15 @@ _HOMES: Final = {
 }
 """The public names by the module in which they live, which is imported when one of them is first used."""
 
+_MODULES: Final = ("boot", "bzip2", "errors", "fleet", "record", "testing")
+"""The public modules that need no extra; each is imported when it is first used."""
+
 __all__ = sorted(name for names in _HOMES.values() for name in names.split())  # noqa: PLE0605  # type checkers read the imports above
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     for module, names in _HOMES.items():
         if name in names.split():
             found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
@@ -125,4 +132,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_MODULES, "__version__"]

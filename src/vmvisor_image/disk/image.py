@@ -67,13 +67,14 @@ class _Open(Generic[_Parameters]):
     @overload
     def __get__(self, image: Image, kind: type[Image]) -> Callable[[], io.BufferedReader]: ...
     def __get__(self, image: Image | None, kind: type[Image]) -> Callable[..., Image | io.BufferedReader]:
-        return MethodType(self._make, kind) if image is None else image._open_stream
+        return MethodType(self._make, kind) if image is None else image.open_stream
 
 
 class Image(Shown, Source):
     """A disk image, read lazily: nothing is decoded before it is needed, and nothing is ever written.
 
-    Use it as a context manager, or call `close`. Any number of threads may read one image.
+    Use it as a context manager, or call `close`. Any number of threads may read one image. `Image.open` makes one; the
+    ``open()`` of one that is made gives a stream of its decoded disk, as `open_stream` does.
     """
 
     def __init__(self, source: SourceLike, **options: Unpack[OpenOptions]) -> None:
@@ -152,8 +153,8 @@ class Image(Shown, Source):
             _ = image.disk
         return image
 
-    def _open_stream(self) -> io.BufferedReader:
-        """A seekable, read-only binary stream of the decoded disk."""
+    def open_stream(self) -> io.BufferedReader:
+        """A seekable, read-only binary stream of the decoded disk; ``image.open()`` is the same."""
         return open_stream(self.disk)
 
     @property
@@ -244,8 +245,9 @@ class Image(Shown, Source):
     def problems(self) -> tuple[Problem, ...]:
         """Damage in the layers as far as they were read, in the partition table and in each partition.
 
-        Reads the whole partition table, each partition's boot sector, root directory and ``boot.cfg``, and the disk's
-        size, so a compressed image is decoded to its end once.
+        May decode everything: it reads the whole partition table, each partition's boot sector, root directory and
+        ``boot.cfg``, and the disk's size, so a compressed image is decoded to its end once. `quick_problems` and
+        `known_problems` are not so thorough, and not so slow.
         """
         found: list[Problem] = []
         try:
@@ -258,6 +260,20 @@ class Image(Shown, Source):
                     found += partition.problems
         except CorruptImage as error:
             found.append(Problem.of(error))
+        return self._with_wrapping(found)
+
+    @property
+    def quick_problems(self) -> tuple[Problem, ...]:
+        """Damage found so far in everything that was read, and in the entries of the partition table, which it reads.
+
+        A compressed image is decoded no further than to the last entry. Nothing is read of the partitions, nor of what
+        only the end of the disk shows: its size, and the backup of a GPT.
+        """
+        try:
+            with self.limits.operation():
+                found = self.partitions.quick_problems
+        except CorruptImage as error:
+            found = (Problem.of(error),)
         return self._with_wrapping(found)
 
     @property

@@ -140,6 +140,12 @@ class PartitionTable(Shown):
         return (*self._table.problems, *found)
 
     @property
+    def quick_problems(self) -> tuple[Problem, ...]:
+        """`known_problems` after reading all entries of the table; see `Image.quick_problems`."""
+        overlaps = _overlaps(list(self))
+        return (*self.known_problems, *overlaps)
+
+    @property
     def known_problems(self) -> tuple[Problem, ...]:
         """Damage found so far in the table and in the partitions that were examined; reads nothing."""
         found = list(self._table.problems)

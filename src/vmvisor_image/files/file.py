@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Unpack, cast, overload
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits, Meter, check_deadline, check_depth, check_entries
@@ -34,6 +34,8 @@ from vmvisor_image.streams.source import COPY_CHUNK, ReadAt, Source
 from vmvisor_image.streams.views import Pieced
 
 if TYPE_CHECKING:  # they rest on this module; its methods import them when they are called
+    from importlib.resources.abc import Traversable
+
     from vmvisor_image.archives.archive import Archive
     from vmvisor_image.base.open_options import OpenOptions
     from vmvisor_image.boot.modules import Module
@@ -135,6 +137,14 @@ class _Entry:
             return None if self._modified is None else self._modified.timestamp()
         except (OverflowError, OSError, ValueError):
             return None
+
+    @property
+    def traversable(self) -> Traversable:
+        """Itself, as the `importlib.resources.abc.Traversable` that it is at run time.
+
+        For type checkers: they see that `File.open` gives bytes by default, and a `Traversable` text.
+        """
+        return cast("Traversable", self)
 
     if not TYPE_CHECKING:  # hidden, so that type checkers refuse a file where a path is wanted
 
@@ -281,25 +291,26 @@ class File(_Entry, Pieced):
             yield piece
             offset += len(piece)
 
-    # `Traversable.open()` gives text by default, this method bytes: only Any is compatible with both.
+    @overload
+    def open(
+        self, mode: Literal["rb"] = "rb", *, encoding: None = None, errors: None = None, newline: None = None
+    ) -> io.BufferedReader: ...
     @overload
     def open(
         self,
-        mode: Literal["r", "rt"] = ...,
+        mode: Literal["r", "rt"],
         *,
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> Any: ...
-    @overload
-    def open(self, mode: Literal["rb"]) -> io.BufferedReader: ...
+    ) -> io.TextIOWrapper: ...
     @overload
     def open(
         self, mode: str, *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
-    ) -> Any: ...
+    ) -> io.BufferedReader | io.TextIOWrapper: ...
     def open(
         self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
-    ) -> Any:
+    ) -> io.BufferedReader | io.TextIOWrapper:
         """A seekable, read-only stream, whose `name` is the path.
 
         Args:
