@@ -70,11 +70,9 @@ def test_a_type_that_no_face_knows_is_its_repr() -> None:
     assert "<Own>" in rich(Own())
 
 
-def test_a_survey_in_a_terminal_is_what_rich_makes_of_any_dataclass() -> None:
+def test_a_survey_in_a_terminal_is_its_repr() -> None:
     found = Survey(8192, 4096, (0.0, None), 1, 4096)
-    plain = dataclasses.make_dataclass("Survey", [field.name for field in dataclasses.fields(found)])
-    same = plain(*(getattr(found, field.name) for field in dataclasses.fields(found)))
-    assert rich(found) == rich(same)
+    assert rich(found) == rich(Own()).replace(repr(Own()), repr(found))
 
 
 class TestMap:

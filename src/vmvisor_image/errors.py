@@ -311,6 +311,9 @@ class Problem:
         where = "" if self.offset is None else f" at byte {self.offset:#x}"
         return f"{self.structure}{where}: {self.message}"
 
+    def __repr__(self) -> str:
+        return f"<Problem {str(self)!r}>"  # names from an image may hold control characters
+
 
 class ProblemList:
     """Distinct problems up to a number; beyond it, the last problem gives the number of those left out."""

@@ -11,11 +11,12 @@ from typing import Any, Final
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.archives.member import ArchiveMember, MemberTree
 from vmvisor_image.base.forking import ForkSafeLock, cached_property
-from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.names import fold_name, printable
 from vmvisor_image.boot.bootable import Bootable, find_bootable
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.state import LOCAL, STATE, open_state
 from vmvisor_image.disk.banks import BootBank
+from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import CorruptImage, PathNotFound, Problem, UsageError
 from vmvisor_image.files.file import Directory, File
@@ -174,7 +175,10 @@ class System:
         }
 
     def __repr__(self) -> str:
-        return f"<System of partition {self.partition}>"
+        where = "a CD" if self.partition is None else f"partition {self.partition}"
+        product, version, build = vars(self).get("identity", (None, None, None))  # as far as it was read
+        named = " ".join(filter(None, (product, version, build and f"build {build}")))
+        return f"<System of {where}: {printable(named)}>" if named else f"<System of {where}>"
 
 
 def identify(bootable: Bootable) -> tuple[str | None, str | None, str | None]:
@@ -230,6 +234,9 @@ class SystemTree(FileTree):
             lambda: tuple(self._found),
             fold_case=False,
         )
+
+    def __repr__(self) -> str:
+        return f"<SystemTree of {counted(len(self._modules), 'module')}>"
 
     @property
     def links(self) -> Mapping[str, str]:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar, overload
+from typing import Final, TypeVar, overload
 
 from vmvisor_image.base.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank, active_bank, read_bank
+from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.partition import Partition, PartitionOwner
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry
-from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem
+from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem, VmvisorImageError
 from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
 from vmvisor_image.volumes.role import Evidence
 
 _Default = TypeVar("_Default")
+_MOST_SHOWN: Final = 16
+"""Largest number of partitions whose numbers `repr` shows."""
 
 
 class PartitionTable(Shown):
@@ -238,7 +241,13 @@ class PartitionTable(Shown):
             return self._found[position]
 
     def __repr__(self) -> str:
-        return f"<PartitionTable {self.scheme}, {len(self)} partitions>"
+        try:
+            numbers, more = self.keys(), ""
+        except (VmvisorImageError, OSError):  # the rest can't be read, or the image is closed
+            numbers, more = tuple(partition.number for partition in self._found), " found so far"
+        count = f"{counted(len(numbers), 'partition')}{more}"
+        shown = ", ".join(map(str, numbers[:_MOST_SHOWN])) + (", …" if len(numbers) > _MOST_SHOWN else "")
+        return f"<PartitionTable {self.scheme}, {count}{f': {shown}' if shown else ''}>"
 
 
 def _names(partition: Partition) -> Iterator[str | None]:

@@ -74,6 +74,9 @@ class Hexdump(Shown):
         for at in range(0, len(self.data), LINE):
             yield HexLine(self.offset + at, self.data[at : at + LINE])
 
+    def __repr__(self) -> str:
+        return f"<Hexdump of {len(self.data)} bytes from byte {self.offset:#x}, {len(self.marks)} fields>"
+
     def __str__(self) -> str:
         repeated, starred = b"", False
         shown = []

@@ -41,6 +41,14 @@ class Survey(Shown):
         """Share of the blocks that are all zeros, 0 to 1."""
         return self.zero_blocks / len(self.entropies) if self.entropies else 0.0
 
+    def __repr__(self) -> str:
+        read = [value for value in self.entropies if value is not None]
+        blocks = f"{self.zero_blocks}/{len(self.entropies)} blocks of {self.block_size} are all zeros"
+        text = f"{self.size} bytes: {blocks}"
+        if len(read) < len(self.entropies):
+            text += f", {len(self.entropies) - len(read)} can't be read"
+        return f"<Survey of {text}, entropy {min(read):.1f} to {max(read):.1f}>" if read else f"<Survey of {text}>"
+
 
 def entropy(data: bytes) -> float:
     """Shannon entropy in bits per byte, 0 to 8; 0 for no bytes."""

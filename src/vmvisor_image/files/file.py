@@ -687,7 +687,9 @@ class Directory(_Entry):
         raise TypeError("a directory of an image can't be pickled: pickle its partition, or its files")
 
     def __repr__(self) -> str:
-        return f"<Directory {self._path or '/'!r}>"
+        count = None if self._entries is None else len(self._entries)
+        listed = "" if count is None else f", {count} {'entry' if count == 1 else 'entries'}"
+        return f"<Directory {self._path or '/'!r}{listed}>"
 
 
 def _components(parts: Sequence[str | os.PathLike[str]]) -> Iterator[str]:

@@ -68,6 +68,7 @@ class FileTree(Shown, Mapping[str, File]):
         """The root directory."""
         meter: Meter | None = getattr(home, "meter", None)
         root._rules = TreeRules(DEFAULT_LIMITS if meter is None else meter.limits, skips_unsafe=self._SKIPS_UNSAFE)
+        self._number: int | None = getattr(home, "number", None)
         self._problems = problems
         self._fold_case = fold_case
 
@@ -175,4 +176,5 @@ class FileTree(Shown, Mapping[str, File]):
         raise TypeError("the files of an image can't be pickled as one: pickle their partition, or each of them")
 
     def __repr__(self) -> str:
-        return f"<FileTree of {self.root!r}>"
+        where = "" if self._number is None else f" of partition {self._number}"
+        return f"<{type(self).__name__}{where}, {self.root!r}>"

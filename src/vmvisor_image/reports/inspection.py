@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from vmvisor_image.base.open_options import OpenOptions
+from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
@@ -85,6 +86,11 @@ class ImageReport:
     """Problems of the whole image, including those of the partitions."""
     table_facts: tuple[tuple[str, str], ...] = ()
     """Remarks on the partition table that are not problems, by name."""
+
+    def __repr__(self) -> str:
+        who = "" if self.generation is None else f", {self.generation.value}"
+        counts = f"{counted(len(self.partitions), 'partition')}, {counted(len(self.problems), 'problem')}"
+        return f"<ImageReport of {'an image' if self.name is None else repr(self.name)}: {self.scheme}{who}, {counts}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; times in ISO 8601."""

@@ -198,6 +198,13 @@ class VerificationReport:
             found.append(f"the signatures of {counted(signed, 'module')}, which takes VMware's keys")
         return tuple(found)
 
+    def __repr__(self) -> str:
+        verdict = "sound" if self.is_sound else counted(len(self.problems), "problem")
+        counts = f"{counted(len(self.partitions), 'partition')}, {verdict}"
+        return (
+            f"<VerificationReport of {'an image' if self.name is None else repr(self.name)}: {self.scheme}, {counts}>"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; hashes by their names."""
         plain: dict[str, Any] = _plain(self)

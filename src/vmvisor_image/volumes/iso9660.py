@@ -9,7 +9,7 @@ from vmvisor_image.base.names import fold_name
 from vmvisor_image.files.file import File, FileHome
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.role import Evidence, Role
-from vmvisor_image.volumes.volume import BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence
+from vmvisor_image.volumes.volume import BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence, volume_repr
 
 NAME: Final = iso9660.NAME
 KIND: Final = iso9660.KIND
@@ -25,6 +25,9 @@ class IsoVolume(iso9660.IsoFileSystem, BaseVolume):
 
     kind = KIND
     boot_medium: BootMedium | None = "cd"
+
+    def __repr__(self) -> str:
+        return volume_repr(self, self.label, self._start)
 
     def evidence(self, _name: str | None, /) -> VolumeEvidence:
         """See `BaseVolume.evidence`; its files show whether it is an installer, and its role is otherwise unknown."""

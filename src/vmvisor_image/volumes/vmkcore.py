@@ -15,7 +15,7 @@ from vmvisor_image.schemas.partition_types import MBR_VMKCORE, VMKCORE
 from vmvisor_image.streams.reading import find_data
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.views import Slice
-from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage, Hints
+from vmvisor_image.volumes.volume import BaseVolume, CoreDumpUsage, Hints, volume_repr
 
 NAME: Final = "diagnostic partition"
 KIND: Final = "vmkcore"
@@ -45,6 +45,9 @@ class DiagnosticPartition(BaseVolume):
         self._source = Slice(disk, start, size, "diagnostic partition")
         self._usage: CoreDumpUsage | None = None
         self._usage_is_known = False
+
+    def __repr__(self) -> str:
+        return volume_repr(self, None, self._start)
 
     @property
     def is_used(self) -> bool:

@@ -60,6 +60,12 @@ class FileVolume(Volume, Protocol):
         ...
 
 
+def volume_repr(volume: Volume, label: str | None, start: int) -> str:
+    """Text for `repr`, of what is known without reading; `start` is in bytes from the start of the decoded disk."""
+    shown = "" if label is None else f" {label!r}"
+    return f"<{type(volume).__name__} {volume.kind}{shown} at byte {start:#x}>"
+
+
 def has_files(volume: Volume | None) -> TypeGuard[FileVolume]:
     """Whether it is a `FileVolume`; uses none of its properties, some of which read much."""
     return hasattr(volume, "locate")
@@ -146,6 +152,9 @@ class BaseVolume:
     def kind(self) -> str:
         """Name of the kind, as in `Partition.kind`."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kind}>"
 
     @property
     def boot_uuid(self) -> bytes | None:

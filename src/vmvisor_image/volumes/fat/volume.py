@@ -37,7 +37,15 @@ from vmvisor_image.volumes.fat.check import MOST_CLUSTERS, ChainStart, ClusterMa
 from vmvisor_image.volumes.fat.entries import EntryReader, ParsedEntry
 from vmvisor_image.volumes.figures import Difference, FatFigures, FreeSummary
 from vmvisor_image.volumes.role import Evidence
-from vmvisor_image.volumes.volume import Allocation, BaseVolume, BootMedium, Hints, VolumeCheck, VolumeEvidence
+from vmvisor_image.volumes.volume import (
+    Allocation,
+    BaseVolume,
+    BootMedium,
+    Hints,
+    VolumeCheck,
+    VolumeEvidence,
+    volume_repr,
+)
 
 NAME: Final = "FAT12, FAT16 and FAT32"
 KIND: Final = "fat"
@@ -151,6 +159,9 @@ class FatVolume(BaseVolume):
     def kind(self) -> str:
         """Kind of FAT: "fat12", "fat16" or "fat32"."""
         return f"fat{self.geometry.bits}"
+
+    def __repr__(self) -> str:
+        return volume_repr(self, self._label, self._start)
 
     @property
     def label(self) -> str | None:

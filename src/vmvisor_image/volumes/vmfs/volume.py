@@ -31,7 +31,7 @@ from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping, VmfsTre
 from vmvisor_image.volumes.vmfs.geometry import Geometry, by_file_system
 from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost, read_hosts, text_of
 from vmvisor_image.volumes.vmfs.lvm import LogicalVolume
-from vmvisor_image.volumes.volume import BaseVolume, Hints, OtherEntry, VolumeCheck, VolumeEvidence
+from vmvisor_image.volumes.volume import BaseVolume, Hints, OtherEntry, VolumeCheck, VolumeEvidence, volume_repr
 
 NAME: Final = "VMFS 3, 5, 6 and VMFS-L"
 KIND: Final = "vmfs"
@@ -283,6 +283,9 @@ class VmfsVolume(BaseVolume):
             return None
         generation = by_file_system(found.major_version)
         return f"{found.major_version if generation is None else generation.number}.{found.minor_version}"
+
+    def __repr__(self) -> str:
+        return volume_repr(self, self.label, self._device.start)
 
     @property
     def label(self) -> str | None:
