@@ -194,6 +194,9 @@ class TestExtract:
             files.extract(tmp_path / "out", "packages")
         with pytest.raises(InvalidArgument, match="empty pattern"):
             files.extract(tmp_path / "out", "*.tgz", "")
+        for given in (["*.tgz"], True):
+            with pytest.raises(InvalidArgument, match="a pattern is a string, not"):
+                files.extract(tmp_path / "out", given)  # type: ignore[arg-type]
         assert not (tmp_path / "out").exists()
 
     def test_overwrite_and_resume(self, files: FileTree, tmp_path: Path) -> None:

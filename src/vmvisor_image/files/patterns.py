@@ -20,8 +20,10 @@ class Pattern:
         """Compile a pattern; with `fold_case`, names that differ only in case match, too.
 
         Raises:
-            InvalidArgument: The pattern is empty.
+            InvalidArgument: The pattern is empty, or not a string.
         """
+        if not isinstance(pattern, str):
+            raise InvalidArgument(f"a pattern is a string, not {pattern!r}")
         parts = [part for part in pattern.split("/") if part not in ("", ".")]
         if not parts:
             raise InvalidArgument("an empty pattern matches nothing")
