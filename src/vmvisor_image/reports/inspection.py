@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from vmvisor_image.base.open_options import OpenOptions
+from vmvisor_image.disk.explanation import Explanation
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
@@ -58,6 +59,9 @@ class PartitionReport:
     core_dump: CoreDumpUsage | None
     """Amount of the dump in a used diagnostic partition; None for an unused one and for any other partition."""
     explanation: str
+    """Text of `explained`."""
+    explained: Explanation
+    """Content, purpose, the evidence for both, and what can be done with it."""
     files: tuple[FileReport, ...]
     problems: tuple[Problem, ...]
 
@@ -169,6 +173,7 @@ def _partition_report(partition: Partition) -> PartitionReport:
         if error.limit not in ("entries", "depth"):
             raise
         problems = (Problem("file tree", f"its files are left out: {error}", partition.start),)
+    explained = partition.explained
     return PartitionReport(
         number=partition.number,
         label=partition.label,
@@ -186,7 +191,8 @@ def _partition_report(partition: Partition) -> PartitionReport:
         evidence=partition.evidence,
         facts=() if partition.volume is None else tuple(partition.volume.facts.items()),
         core_dump=_core_dump(partition),
-        explanation=partition.explain(),
+        explanation=str(explained),
+        explained=explained,
         files=files,
         problems=problems + partition.problems,
     )

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeGuard
 from uuid import UUID
 
-from vmvisor_image.errors import Problem
+from vmvisor_image.base.shown import Shown
+from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.files.file import Extent, FileHome
 from vmvisor_image.files.tree import FileTree
@@ -133,7 +134,7 @@ BootMedium = Literal["disk", "cd"]
 """Medium from which a boot loader starts."""
 
 
-class BaseVolume:
+class BaseVolume(Shown):
     """A volume with default properties and methods; types of volumes inherit from it.
 
     A subclass defines `kind`, and `files` and `locate` where its files are read; the rest may stay as it is here.
@@ -141,6 +142,13 @@ class BaseVolume:
 
     boot_medium: BootMedium | None = None
     """Medium for a boot loader: "disk" for a volume of a disk that may be a boot bank, "cd" for a CD."""
+
+    def __repr__(self) -> str:
+        try:
+            label = "" if self.label is None else f" {self.label!r}"
+        except CorruptImage:
+            label = ""
+        return f"<{type(self).__name__} {self.kind}{label}>"
 
     @property
     def kind(self) -> str:

@@ -435,8 +435,9 @@ def run_scan(options: argparse.Namespace) -> int:
         if options.scheduler is not None:
             executor, cores = stack.enter_context(_cluster(options.scheduler))
             workers = workers or cores
+        sources = fleet.expand(options.sources)
         rows = fleet.stream(
-            options.sources,
+            sources,
             executor,
             workers=workers,
             threads=options.threads,
@@ -445,7 +446,7 @@ def run_scan(options: argparse.Namespace) -> int:
             progress=stack.enter_context(showing_progress("scanning", "images")),
         )
         if options.out is None:
-            bad = print_rows(rows)
+            bad = print_rows(rows, sources)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")
