@@ -87,8 +87,8 @@ def row_line(columns: Sequence[Column], row: Sequence[str], fitted: Fitted, inde
     return f"{indent}{GAP.join(cells)}".rstrip()
 
 
-def left_out_lines(fitted: Fitted, width: int | None) -> list[str]:
+def left_out_lines(fitted: Fitted, width: int | None, indent: str = GAP) -> list[str]:
     """Lines that name the columns that are left out."""
     *first, last = fitted.left_out
     names = f"{', '.join(first)} and {last}" if first else last
-    return wrapped(f"(no room for {names}: widen the terminal, or pipe this to a file)", GAP, width=width)
+    return wrapped(f"(no room for {names}: widen the terminal, or pipe this to a file)", indent, width=width)

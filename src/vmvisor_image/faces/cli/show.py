@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.base.names import printable
-from vmvisor_image.base.open_options import Progress
 from vmvisor_image.disk.datastore import Datastore
 from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.partition import Partition
@@ -41,52 +41,11 @@ from vmvisor_image.faces.shared import (
 )
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.reports.inspection import ImageReport
+from vmvisor_image.reports.verification_report import VerificationReport
 from vmvisor_image.volumes.volume import complete
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from vmvisor_image.fleet import Row
-
-
-@contextlib.contextmanager
-def showing_progress(doing: str = "decoding", unit: str = "bytes") -> Iterator[Progress | None]:
-    """Progress display while standard error is a terminal: with rich where it is installed."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-    except ImportError:
-        with _plain_progress(doing, unit) as progress:
-            yield progress
-        return
-    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn(doing), BarColumn(), amount, TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def _plain_progress(doing: str, unit: str) -> Iterator[Progress]:
-    shown = ""
-    scale, unit = (1e6, "MB") if unit == "bytes" else (1, unit)
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal shown
-        text = f"{doing} {done / scale:.0f}" + (f" of {total / scale:.0f}" if total else "") + f" {unit}"
-        if text != shown:
-            shown = text
-            sys.stderr.write(f"\r{text}")
-            sys.stderr.flush()
-
-    try:
-        yield show
-    finally:
-        if shown:
-            sys.stderr.write("\r" + " " * len(shown) + "\r")
-            sys.stderr.flush()
 
 
 def print_report(report: ImageReport, *, explain: bool) -> None:
@@ -133,6 +92,24 @@ def print_partition(partition: Partition) -> None:
             print_item(mark.value, f"  {mark.start - dump.offset:#05x}  {mark.field:24}  ")
 
 
+def print_verification(report: VerificationReport) -> None:
+    """Print the report of a verification; on a terminal with the hashes of files as long as there is room for."""
+    width = table_width()
+    digits = _HASH_DIGITS
+    if width is not None:
+        files = [file for layer in report.layers for file in layer.files]
+        files += [file for partition in report.partitions for file in partition.files]
+        longest = max((len(printable(file.path)) for file in files), default=0)
+        digits = min(digits, max(_FEWEST_DIGITS, width - longest - _BESIDE_HASH))
+    for line in report.lines(hash_digits=digits):
+        if _ROW.match(line):  # a path is in one piece, whatever its length
+            print(printable(line))
+            continue
+        text = line.lstrip(" ")
+        indent = line[: len(line) - len(text)]
+        print_item(text, indent, hanging=f"{indent}    ")
+
+
 def list_others(holder: Partition | Datastore) -> None:
     """Print the entries of a volume other than files and directories, and the problems of a datastore."""
     volume = holder.volume
@@ -162,6 +139,14 @@ def complain(problems: Sequence[Problem], what: str = "") -> None:
         print(f"vmvisor-image: {what}{printable(str(problem))}", file=sys.stderr)
 
 
+_HASH_DIGITS: Final = 64
+"""Digits of SHA-256."""
+_FEWEST_DIGITS: Final = 16
+"""Digits of a hash that are shown at least, and still distinguish files."""
+_ROW: Final = re.compile(r"  \S+ +\d+  ")
+"""Start of the line of a file in the report of a verification: hash, size."""
+_BESIDE_HASH: Final = len("  ") * 3 + 12
+"""Characters in the line of a file other than its hash and its path."""
 SCAN_COLUMNS: Final = (
     Column("State"),
     Column("Bytes", 3, is_number=True),
@@ -173,7 +158,7 @@ SCAN_COLUMNS: Final = (
     Column("Path"),
 )
 """Columns of `print_rows`; a path is never cut, as it has to be typed."""
-_SCAN_WIDTHS: Final = ("BAD", 14, "6.7.0-8169922", 10, 6, 8, 12)
+_SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, 12)
 """A usual text, or the width, of each column but the last: rows are printed before the next ones are known."""
 
 
@@ -201,7 +186,7 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
             print_item(row["message"], " " * 7)
             sys.stdout.flush()
     if fitted.left_out:
-        print("\n".join(left_out_lines(fitted, width)))
+        print("\n".join(left_out_lines(fitted, width, indent="")))
     return bad
 
 
