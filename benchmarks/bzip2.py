@@ -53,6 +53,8 @@ with rapidgzip.open(path, parallelization=threads) as file:
 """,
 }
 
+WITH_LIBBZ2 = "import os; os.environ['VMVISOR_BZIP2_ENGINE'] = 'libbz2'"
+
 OPEN = {
     "ours": """
 from vmvisor_image.bzip2 import Bzip2Reader
@@ -224,6 +226,7 @@ def make_input(name: str) -> Input:
 def whole(given: Input, runs: int) -> None:
     ways = {"ours": script(READ_ALL["ours"], given)}
     ways["ours, 1 thread"] = script(READ_ALL["ours"], given, 1)
+    ways["ours, libbz2"] = script(WITH_LIBBZ2 + READ_ALL["ours"], given)
     for cores in (CORES, 1):
         ways[f"lbzip2 -n{cores}"] = ["lbzip2", f"-n{cores}", "-dc", str(given.path)]
     ways["bzip2"] = ["bzip2", "-dc", str(given.path)]
