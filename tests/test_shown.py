@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import pickle
 import re
 import shlex
 import subprocess
@@ -18,7 +19,20 @@ from rich.console import Console
 
 import vmvisor_image
 from tests.test_purpose import DISKS
-from vmvisor_image import Archive, FileTree, Hexdump, Image, Partition, PartitionTable, Record, Survey
+from vmvisor_image import (
+    Archive,
+    FileTree,
+    Hexdump,
+    Image,
+    ImageReport,
+    Partition,
+    PartitionTable,
+    Record,
+    Survey,
+    VerificationReport,
+    inspect,
+    verify,
+)
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.explanation import Explanation, next_steps
 from vmvisor_image.faces.cli.main import _parser
@@ -38,7 +52,10 @@ from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import BaseVolume
 
 FACES = ("vmvisor_image.faces.notebook", "vmvisor_image.faces.terminal", "rich")
-SHOWN = (Archive, BaseVolume, Explanation, FileTree, Hexdump, Image, Partition, PartitionTable, Record, Survey)
+SHOWN: tuple[type, ...] = (
+    *(Archive, BaseVolume, Explanation, FileTree, Hexdump, Image, ImageReport, Partition, PartitionTable),
+    *(Record, Survey, VerificationReport),
+)
 
 
 class Own(Shown):
@@ -182,6 +199,22 @@ def test_each_role_has_steps(role: Role) -> None:
             compile(step.python, "step", "eval")
             if step.command is not None:
                 _parser().parse_args(shlex.split(step.command)[1:])
+
+
+def test_reprs_are_one_line_whatever_they_hold() -> None:
+    disk = DISKS["3.5"][0]
+    report = inspect(disk)
+    assert repr(report) == "<ImageReport of an image: 786432000 bytes, mbr, 6 partitions, 0 problems>"
+    assert repr(report.partitions[2]) == "<PartitionReport 5 'Hypervisor1': fat16, bootbank, 7 files, 0 problems>"
+    assert pickle.loads(pickle.dumps(report)) == report
+    checked = verify(disk)
+    assert repr(checked) == "<VerificationReport of an image: sound>"
+    for text in (rich(checked, 200), unescape(checked._repr_html_())):
+        assert all(line.strip() in text for line in checked.lines())
+    with Image.open(disk) as image:
+        assert rich(report) == rich(image)
+        assert report._repr_html_() == image._repr_html_()
+        assert repr(image.partitions[5].hexdump(0, 64)) == "<Hexdump of 64 bytes at 0x0, 21 fields>"
 
 
 def test_a_volume_is_its_facts_and_its_files() -> None:

@@ -31,6 +31,7 @@ from vmvisor_image.faces.shared import (
     more,
     sized,
     summary_of_image,
+    summary_of_report,
     summary_of_table,
     survey_note,
     volume_title,
@@ -38,6 +39,8 @@ from vmvisor_image.faces.shared import (
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
+from vmvisor_image.reports.inspection import ImageReport
+from vmvisor_image.reports.verification_report import VerificationReport
 from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import BaseVolume
 
@@ -88,6 +91,18 @@ def html(value: object) -> str:
 def image_html(image: Image) -> str:
     """HTML of an image: its layers, a map of the disk to scale, its partitions, and its problems."""
     return _wrap(_summary(summary_of_image(image)))
+
+
+@html.register
+def report_html(report: ImageReport) -> str:
+    """HTML of the report of an image, as of the image."""
+    return _wrap(_summary(summary_of_report(report)))
+
+
+@html.register
+def verification_html(report: VerificationReport) -> str:
+    """HTML of the report of a verification: its lines."""
+    return _wrap(f"<pre>{_text(chr(10).join(report.lines()))}</pre>")
 
 
 @html.register

@@ -236,10 +236,10 @@ def summary_of_report(report: ImageReport) -> Summary:
 
 
 def summary_of_image(image: Image) -> Summary:
-    """Summary of an open image; lists the files of its partitions, and does not decode it to its end for its size."""
+    """Summary of an open image; lists the files of its partitions, and decodes it to its end as `problems` does."""
     of_table = summary_of_table(image.partitions)
-    known = image.known_size if image.size_is_known else None
-    size = "a size that is not decoded yet" if known is None else f"{known} bytes ({sized(known)})"
+    known = image.known_size
+    size = "unknown size" if known is None else f"{known} bytes ({sized(known)})"
     layers = _layer_lines((layer.kind, layer.name) for layer in image.layers)
     return Summary(
         title=image.path or "image",

@@ -33,6 +33,7 @@ from vmvisor_image.faces.shared import (
     map_cells,
     more,
     summary_of_image,
+    summary_of_report,
     summary_of_table,
     survey_note,
     volume_title,
@@ -40,6 +41,8 @@ from vmvisor_image.faces.shared import (
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
+from vmvisor_image.reports.inspection import ImageReport
+from vmvisor_image.reports.verification_report import VerificationReport
 from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import BaseVolume
 
@@ -54,6 +57,18 @@ def renderable(value: object) -> RenderableType:
 def image_table(image: Image) -> RenderableType:
     """Renderable of an image: its layers, a map of its disk, its partitions, and its problems."""
     return _summary(summary_of_image(image))
+
+
+@renderable.register
+def report_table(report: ImageReport) -> RenderableType:
+    """Renderable of the report of an image, as of the image."""
+    return _summary(summary_of_report(report))
+
+
+@renderable.register
+def verification_text(report: VerificationReport) -> RenderableType:
+    """Renderable of the report of a verification: its lines."""
+    return Group(*map(_text, report.lines()))
 
 
 @renderable.register
@@ -117,7 +132,9 @@ def partition_text(partition: Partition) -> RenderableType:
     parts: list[RenderableType] = [explanation_text(partition.explained, partition.label)]
     if not partition.is_container:
         parts.append(survey_text(partition.survey(blocks=MAP_CELLS, exact=partition.size <= LARGEST_EXACT)))
-    return Group(*parts, *(record_table(record, name) for name, record in partition.records.items()))
+    for name, record in partition.records.items():
+        parts += [Text(), record_table(record, name)]
+    return Group(*parts)
 
 
 @renderable.register

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from vmvisor_image.base.open_options import OpenOptions
-from vmvisor_image.disk.explanation import Explanation
+from vmvisor_image.base.shown import Shown
+from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
@@ -30,7 +31,7 @@ class FileReport:
     """Time of the last change, naive, in the writer's local time; None without one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PartitionReport:
     """One partition."""
 
@@ -65,9 +66,14 @@ class PartitionReport:
     files: tuple[FileReport, ...]
     problems: tuple[Problem, ...]
 
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f" {self.label!r}"
+        found = f"{counted(len(self.files), 'file')}, {counted(len(self.problems), 'problem')}"
+        return f"<PartitionReport {self.number}{label}: {self.kind}, {self.role.value}, {found}>"
 
-@dataclass(frozen=True, slots=True)
-class ImageReport:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ImageReport(Shown):
     """One image; frozen, picklable, and with `to_dict` JSON-able."""
 
     name: str | None
@@ -94,6 +100,11 @@ class ImageReport:
         """Plain dictionaries, lists, strings and numbers; times in ISO 8601."""
         plain: dict[str, Any] = _plain(dataclasses.asdict(self))
         return plain
+
+    def __repr__(self) -> str:
+        size = "unknown size" if self.size is None else f"{self.size} bytes"
+        found = f"{counted(len(self.partitions), 'partition')}, {counted(len(self.problems), 'problem')}"
+        return f"<ImageReport of {self.name or 'an image'}: {size}, {self.scheme}, {found}>"
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.compressions.signed import ModuleSignature
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.tables.table import GptCheck
@@ -141,8 +142,8 @@ class BadRange:
     """Paths of the affected files, as in the manifest, in the order of their places."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerificationReport(Shown):
     """Result of `verify`; frozen, picklable, and with `to_dict` serialisable as JSON.
 
     It contains neither the time of the run nor a directory, so that the same input gives the same report anywhere.
@@ -201,6 +202,10 @@ class VerificationReport:
         if signed:
             found.append(f"the signatures of {counted(signed, 'module')}, which takes VMware's keys")
         return tuple(found)
+
+    def __repr__(self) -> str:
+        found = "sound" if self.is_sound else counted(len(self.problems), "problem")
+        return f"<VerificationReport of {self.name or 'an image'}: {found}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; hashes by their names."""
