@@ -39,7 +39,7 @@ from vmvisor_image.streams.pipes import PipeSource
 from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSource
-from vmvisor_image.streams.views import KeptBeside, Pieced, Slice, View
+from vmvisor_image.streams.views import KeptBeside, Pieced, Slice, View, Watched
 from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume
@@ -191,6 +191,13 @@ class TestSlice(SourceTests):
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return Slice(SparseImage(1 << 50, [(7, CONTENT)]), 3, len(CONTENT) + 10), bytes(4) + CONTENT + bytes(6)
+
+
+class TestWatched(SourceTests):
+    reader = Watched
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        return Watched(_decoded("xz"), lambda done, total: None), CONTENT
 
 
 class TestKeptBeside(SourceTests):

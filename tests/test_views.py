@@ -27,7 +27,7 @@ from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.reading import knows_size, meter_of, prefetch, read_up_to, skip_zeros
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.sources import BytesSource
-from vmvisor_image.streams.views import KeptBeside, Slice, View
+from vmvisor_image.streams.views import KeptBeside, Slice, View, Watched
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_modules import tar_archive
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vmdk_disk
@@ -67,8 +67,18 @@ class Telling:
         return max(offset, 40)
 
 
+def _ignore(done: int, total: int | None) -> None:
+    """Progress that nobody looks at."""
+
+
 def _whole_views(source: ReadAt) -> list[Source]:
-    return [CheckedSource(source), View(source), KeptBeside(source, "kept"), Metered(source, Meter())]
+    return [
+        CheckedSource(source),
+        View(source),
+        KeptBeside(source, "kept"),
+        Watched(source, _ignore),
+        Metered(source, Meter()),
+    ]
 
 
 def _told(source: Any) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def test_a_view_passes_on_every_member() -> None:
         assert _MEMBERS - set(vars(kind)) == {"close", "read_into"}
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_a_view_of_the_whole_passes_all_on(number: int) -> None:
     given = Telling()
     view = _whole_views(given)[number]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmvisor_image.compressions.layer import Layer as Layer
     from vmvisor_image.disk.convert import Conversion as Conversion, convert as convert
     from vmvisor_image.disk.datastore import Datastore as Datastore, open_datastore as open_datastore
+    from vmvisor_image.disk.explanation import Explanation as Explanation, NextStep as NextStep
     from vmvisor_image.disk.image import Image as Image
     from vmvisor_image.disk.partition import Partition as Partition
     from vmvisor_image.disk.partition_table import PartitionTable as PartitionTable
@@ -87,6 +88,7 @@ _HOMES: Final = {
     "compressions.layer": "Layer",
     "disk.convert": "Conversion convert",
     "disk.datastore": "Datastore open_datastore",
+    "disk.explanation": "Explanation NextStep",
     "disk.image": "Image",
     "disk.partition": "Partition",
     "disk.partition_table": "PartitionTable",

@@ -9,7 +9,9 @@ from typing import Any, TypedDict
 from vmvisor_image.base.limits import Limits
 
 Progress = Callable[[int, int | None], None]
-"""Function called with the number of compressed bytes passed so far, and in all (None where that is not known)."""
+"""Function called with the number of compressed bytes passed so far, and in all (None where that is not known).
+
+Of a disk that is not compressed it is called with the bytes of the disk."""
 
 
 class ReadOptions(TypedDict, total=False):

@@ -1,12 +1,56 @@
-"""Wording of counts and generations, and of a partition's purpose and uses."""
+"""Explanation of a partition; wording of counts and generations, and of a partition's purpose and uses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from vmvisor_image.base.names import printable
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.purpose import Generation
-from vmvisor_image.volumes.role import Role
+from vmvisor_image.errors import Problem
+from vmvisor_image.volumes.role import Evidence, Role
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """Something that can be done with a partition, in Python and in a shell."""
+
+    aim: str
+    """Aim, as a verb and its object, such as "list its files"."""
+    python: str
+    """Expression in which ``partition`` is the partition and ``image`` its image."""
+    command: str | None
+    """Command line in which ``SRC`` is the image; None where no command does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Shown):
+    """Explanation of a partition in parts; its text is one paragraph, as by `Partition.explain`.
+
+    The parts are as they are on the disk, including control characters, which the text shows by their codes.
+    """
+
+    place: str
+    """Number, range of bytes on the decoded disk, and size of the partition."""
+    what: tuple[str, ...]
+    """Sentences on its content, its purpose, and the disk that it belongs to."""
+    evidence: tuple[Evidence, ...]
+    """Findings on the disk that say so, with their offsets."""
+    problems: tuple[Problem, ...]
+    """Damage found in it."""
+    next_steps: tuple[NextStep, ...]
+    """Things that can be done with it, the most useful first."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.place}.", *self.what]
+        if self.evidence:
+            parts.append(f"Evidence: {'; '.join(map(str, self.evidence))}.")
+        parts += [f"Problem: {problem}." for problem in self.problems]
+        if self.next_steps:
+            parts.append(f"You can {'; '.join(f'{step.aim}: {step.python}' for step in self.next_steps)}.")
+        return printable(" ".join(parts))
 
 
 def counted(number: int, noun: str) -> str:
@@ -83,26 +127,46 @@ GENERATION_NOTES: Final[Mapping[tuple[Generation, Role], str]] = {
     (Generation.ESXI_7_8, Role.BOOTBANK): "Its settings are in state.tgz, from 7.0 on encrypted.",
 }
 
-ACTIONS: Final[Mapping[Role, str]] = {
-    Role.BOOT: (
-        "partition.files lists it; mboot.c32 from here and the files of the boot bank are what a PXE server needs"
-        " (vmvisor-image pxe)."
-    ),
-    Role.BOOTBANK: "partition.files reads it, partition.files.extract(folder) copies it, vmvisor-image pxe exports it.",
-    Role.ALT_BOOTBANK: "partition.files reads it as it does the other bank.",
-    Role.STORE: "partition.files reads it where it is FAT.",
-    Role.SCRATCH: "partition.files reads it: look in log/ and core/ when you examine a host.",
-    Role.DATASTORE: (
-        "partition.files reads it; file.open_image() on the .vmdk of a virtual machine opens the guest's disk, and"
-        " partition.volume tells which hosts used it, who locked a file, and what links and raw device mappings name."
-    ),
-    Role.OSDATA: "partition.files reads it.",
-    Role.VSAN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",
-    Role.MEMORY_TIER: (
-        "What is left in it is memory of virtual machines: partition.survey() tells how much is not zeros,"
-        " partition.strings() what text there is."
-    ),
-    Role.INSTALLER: "partition.files reads it, image.system() tells what it boots, vmvisor-image pxe exports it.",
-    Role.CONTAINER: "Look at the logical partitions, numbers 5 and up.",
-    Role.UNKNOWN: "partition.survey() and partition.strings() show what it looks like, partition.hexdump() its bytes.",
-}
+
+def next_steps(number: int, role: Role, *, has_files: bool) -> tuple[NextStep, ...]:
+    """Things that can be done with a partition.
+
+    Args:
+        number: Number of the partition.
+        role: Its role.
+        has_files: Whether its files can be read.
+    """
+    return tuple(_next_steps(number, role, has_files=has_files))
+
+
+def _next_steps(number: int, role: Role, *, has_files: bool) -> Iterator[NextStep]:
+    if role is Role.CONTAINER:
+        yield NextStep("look at the logical partitions, numbers 5 and up", "image.partitions", "vmvisor-image info SRC")
+        return
+    if not has_files:
+        random = "see which parts are zeros, text, or random or compressed data"
+        yield NextStep(random, "partition.survey()", f"vmvisor-image info SRC {number}")
+        yield NextStep("search it for printable text", "partition.strings()", None)
+        yield NextStep("see its bytes", "partition.hexdump()", f"vmvisor-image hexdump SRC {number}")
+        return
+    hint = ", first those in log/ and core/" if role is Role.SCRATCH else ""
+    yield NextStep(f"list its files{hint}", "partition.files", f"vmvisor-image ls SRC {number}")
+    copying = f"vmvisor-image extract SRC {number} DEST"
+    yield NextStep("copy its files to a folder", 'partition.files.extract("dest")', copying)
+    if role in (Role.BOOTBANK, Role.ALT_BOOTBANK):
+        system = f"vmvisor-image system SRC --bank {number}"
+        yield NextStep("see which modules it boots", f"image.system({number})", system)
+        pxe = f"vmvisor-image pxe SRC DEST --bank {number}"
+        yield NextStep("export it to a PXE server", f'export_pxe(image, "dest", bank={number})', pxe)
+    elif role is Role.INSTALLER:
+        yield NextStep("see which modules it boots", "image.system()", "vmvisor-image system SRC")
+        yield NextStep("export it to a PXE server", 'export_pxe(image, "dest")', "vmvisor-image pxe SRC DEST")
+    elif role is Role.BOOT:
+        what = "export its mboot.c32 and the boot bank to a PXE server"
+        yield NextStep(what, 'export_pxe(image, "dest")', "vmvisor-image pxe SRC DEST")
+    elif role is Role.DATASTORE:
+        yield NextStep("open the disk of a virtual machine", 'partition.files["vm/vm.vmdk"].open_image()', None)
+        hosts = "see which hosts use it and who locks a file"
+        yield NextStep(hosts, "partition.volume", "vmvisor-image verify SRC")
+        others = "see what its links and raw device mappings name"
+        yield NextStep(others, "partition.volume.others", f"vmvisor-image ls SRC {number}")

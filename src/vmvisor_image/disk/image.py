@@ -19,6 +19,7 @@ from vmvisor_image.base.shown import Shown
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.compressions.layer import Layer, LayerOptions
+from vmvisor_image.compressions.peel import is_compression
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.paths import glob, resolve
@@ -35,6 +36,7 @@ from vmvisor_image.streams.reading import meter_of, prefetch
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import is_url
+from vmvisor_image.streams.views import Watched
 
 if TYPE_CHECKING:
     from vmvisor_image.boot.system import System
@@ -119,7 +121,8 @@ class Image(Shown, Source):
             cache: Directory that keeps the decoded data of a bzip2 source as zstd, which decodes faster the next time;
                 True for beside the image, or else in the user's cache directory.
             progress: Called with the compressed bytes passed so far and in total (None where that is not known),
-                from the thread that reads.
+                from the thread that reads. Of a disk that is not compressed these are the bytes of the disk that were
+                read, at most its size, and its size.
             member: Path of the disk in a container (an installer CD, a tar or zip archive), or the path of an archive
                 in it and the path in that archive, with a slash between. None for the only disk in it.
             storage_options: Keyword arguments of `fsspec.open`, such as credentials; a source with any is a URL.
@@ -400,7 +403,11 @@ class Image(Shown, Source):
             bridged = _bridge(layers[-1].source)
             layers = (*layers[:-1], replace(layers[-1], source=bridged))
         closers += [layer.source.close for layer in layers]
-        return _Opened(layers, source, layers[-1].source if layers else source, tuple(closers), (*neighbours,))
+        disk = layers[-1].source if layers else source
+        progress = given.get("progress")
+        if progress is not None and not any(map(is_compression, layers)):  # else the outermost compression reports it
+            disk = Watched(disk, progress)
+        return _Opened(layers, source, disk, tuple(closers), (*neighbours,))
 
     def _neighbour(
         self, source: Source, closers: list[Callable[[], None]], neighbours: list[Source]

@@ -9,10 +9,9 @@ from uuid import UUID
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
-from vmvisor_image.base.names import printable
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank
-from vmvisor_image.disk.explanation import ACTIONS, GENERATION_NOTES, PURPOSES
+from vmvisor_image.disk.explanation import GENERATION_NOTES, PURPOSES, Explanation, next_steps
 from vmvisor_image.disk.purpose import Generation, Layout, Purpose, assess
 from vmvisor_image.disk.tables.table import Scheme, TableEntry
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem, ProblemList
@@ -316,31 +315,36 @@ class Partition(Shown, Source):
 
         Offsets are bytes from the disk's start. Control characters from the disk are shown by their codes.
         """
+        return str(self.explained)
+
+    @property
+    def explained(self) -> Explanation:
+        """Content, purpose, the evidence for both, and what can be done with it; its text is that of `explain`."""
         purpose = self._purpose()
         generation, generation_evidence = self._owner.partitions.identify()
         place = f"bytes {self.start:#x} to {self.start + self.size:#x} (exclusive), {self.size / (1 << 20):.1f} MiB"
-        parts = [f"Partition {self.number}: {place}.", PURPOSES[purpose.role]]
-        parts += self._describe_generation(purpose.role, generation, generation_evidence)
-        parts += self._describe_content()
+        what = [PURPOSES[purpose.role], *self._describe_generation(purpose.role, generation)]
+        what += self._describe_content()
         evidence = list(self.evidence)
         if self._scheme == "none":
             evidence.insert(0, Evidence("there is no partition table: the volume starts at byte 0", None))
         told = {item.offset for item in evidence}
         evidence += [item for item in generation_evidence if item.offset is None or item.offset not in told]
-        parts.append(f"Evidence: {'; '.join(map(str, evidence))}.")
-        parts += [f"Problem: {problem}." for problem in self.problems]
-        parts.append(ACTIONS.get(purpose.role, ""))
-        return printable(" ".join(filter(None, parts)))
+        return Explanation(
+            f"Partition {self.number}: {place}",
+            tuple(filter(None, what)),
+            tuple(dict.fromkeys(evidence)),
+            self.problems,
+            next_steps(self.number, purpose.role, has_files=has_files(self.volume)),
+        )
 
-    def _describe_generation(
-        self, role: Role, generation: Generation | None, evidence: tuple[Evidence, ...]
-    ) -> list[str]:
+    def _describe_generation(self, role: Role, generation: Generation | None) -> list[str]:
         """Sentences on the table's layout and the generation by other evidence, without notes that the type refutes."""
         table = self._owner.partitions.layout
         layout = None if table is None else table.generation
         parts = [] if layout is None else [f"The disk has the layout of {layout.value}."]
         if generation is not None and generation is not layout:
-            parts.append(f"It is a disk of {generation.value} by this: {'; '.join(map(str, evidence))}.")
+            parts.append(f"It is a disk of {generation.value} by what else it says.")
             if layout is not None:
                 parts.append("The two disagree.")
         told = generation if layout is None else layout

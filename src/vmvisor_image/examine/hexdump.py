@@ -52,7 +52,7 @@ class HexLine:
         return f"{self.offset:08x}  {first:{_HALF * 3 - 1}}  {second:{_HALF * 3 - 1}}  |{self.text}|"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Hexdump(Shown):
     """Hexdump of some bytes; `str` of it is the output of hexdump -C, and notebooks also show its fields."""
 
@@ -69,13 +69,13 @@ class Hexdump(Shown):
         start = record.source_offset or 0
         return cls(record.raw or record.build(), start, tuple(_marks(name or type(record).__name__, record, start)))
 
+    def __repr__(self) -> str:
+        return f"<Hexdump of {len(self.data)} bytes from byte {self.offset:#x}, {len(self.marks)} fields>"
+
     def lines(self) -> Iterator[HexLine]:
         """Lines of the hexdump, of 16 bytes from the first byte on."""
         for at in range(0, len(self.data), LINE):
             yield HexLine(self.offset + at, self.data[at : at + LINE])
-
-    def __repr__(self) -> str:
-        return f"<Hexdump of {len(self.data)} bytes from byte {self.offset:#x}, {len(self.marks)} fields>"
 
     def __str__(self) -> str:
         repeated, starred = b"", False

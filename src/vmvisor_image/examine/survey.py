@@ -18,7 +18,7 @@ _CHUNK: Final = 1 << 20
 _PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Survey(Shown):
     """Entropy and zeros of a run of bytes, block by block."""
 
@@ -40,6 +40,12 @@ class Survey(Shown):
     def zero_ratio(self) -> float:
         """Share of the blocks that are all zeros, 0 to 1."""
         return self.zero_blocks / len(self.entropies) if self.entropies else 0.0
+
+    @property
+    def mean_entropy(self) -> float | None:
+        """Mean entropy of the blocks that can be read, in bits per byte; None without any."""
+        known = [entropy for entropy in self.entropies if entropy is not None]
+        return sum(known) / len(known) if known else None
 
     def __repr__(self) -> str:
         read = [value for value in self.entropies if value is not None]

@@ -12,25 +12,42 @@ from html import escape
 from typing import Final
 
 from vmvisor_image.base.names import printable
-from vmvisor_image.disk.explanation import described_generation
+from vmvisor_image.disk.explanation import Explanation
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.examine.survey import Survey
-from vmvisor_image.faces.shared import MOST_ENTRIES, PARTITION_COLUMNS, ROLE_COLORS, map_end, more, partition_row
+from vmvisor_image.faces.shared import (
+    LARGEST_EXACT,
+    MOST_ENTRIES,
+    PARTITION_COLUMNS,
+    ROLE_COLORS,
+    Summary,
+    blocks,
+    files_of,
+    map_end,
+    more,
+    sized,
+    summary_of_image,
+    summary_of_report,
+    summary_of_table,
+    survey_note,
+    volume_title,
+)
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
+from vmvisor_image.reports.inspection import ImageReport
+from vmvisor_image.reports.verification_report import VerificationReport
 from vmvisor_image.volumes.role import Role
+from vmvisor_image.volumes.volume import BaseVolume
 
 _MARK_COLORS: Final = 6
 _LINE: Final = 16
 """Bytes in a line of a hexdump."""
 _STRIP_BLOCKS: Final = 128
-_LARGEST_EXACT: Final = 8 << 30
-"""Largest size in bytes of a partition that is read whole to be shown."""
 _WIDTH: Final = 960
 _RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """Colours of entropy 0 to 8, dark to bright, which can be distinguished without colour vision."""
@@ -53,6 +70,7 @@ _RULES: Final = """.vmvi table{border-collapse:collapse;margin:.5em 0;font-size:
 .vmvi th,.vmvi td{color:var(--fg);vertical-align:top}
 .vmvi th{background:var(--head);font-weight:600}
 .vmvi td.n{text-align:right!important;font-variant-numeric:tabular-nums}
+.vmvi ul{margin:.1em 0 .5em;padding-left:1.4em}.vmvi .part{margin-top:.4em}.vmvi p{margin:.1em 0 .5em}
 .vmvi .dim{color:var(--dim)}.vmvi .bad{color:var(--bad)}
 .vmvi .key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 .vmvi svg{display:block;width:100%;height:auto;margin:.4em 0}
@@ -72,33 +90,68 @@ def html(value: object) -> str:
 @html.register
 def image_html(image: Image) -> str:
     """HTML of an image: its layers, a map of the disk to scale, its partitions, and its problems."""
-    around = "".join(f"{_text(layer.kind)} around " for layer in image.layers)
-    size = _size(image.size) if image.size_is_known else "not decoded to its end yet"
-    head = f"<b>{_text(image.path or 'Image')}</b> <span class='dim'>{around}a disk, {size}</span>"
-    return _wrap(head + _table_body(image.partitions, image.size if image.size_is_known else None))
+    return _wrap(_summary(summary_of_image(image)))
+
+
+@html.register
+def report_html(report: ImageReport) -> str:
+    """HTML of the report of an image, as of the image."""
+    return _wrap(_summary(summary_of_report(report)))
+
+
+@html.register
+def verification_html(report: VerificationReport) -> str:
+    """HTML of the report of a verification: its lines."""
+    return _wrap(f"<pre>{_text(chr(10).join(report.lines()))}</pre>")
 
 
 @html.register
 def table_html(table: PartitionTable) -> str:
-    """HTML of a partition table: a map to scale, and a row for each partition."""
-    return _wrap(_table_body(table, None))
+    """HTML of a partition table: a map to scale, a row for each partition, and its problems."""
+    return _wrap(_summary(summary_of_table(table)))
 
 
 @html.register
 def partition_html(partition: Partition) -> str:
     """HTML of a partition: its explanation, its entropy and its structures."""
-    what = f"{partition.type}, {partition.kind}, {_size(partition.size)}"
-    head = f"<b>Partition {partition.number}</b> {_text(partition.label or '')} <span class='dim'>{_text(what)}</span>"
-    parts = [head, f"<p>{_text(partition.explain())}</p>"]
+    parts = [_explanation(partition.explained, partition.label)]
     if not partition.is_container:
-        parts.append(survey_svg(partition.survey(blocks=_STRIP_BLOCKS, exact=partition.size <= _LARGEST_EXACT)))
+        parts.append(survey_svg(partition.survey(blocks=_STRIP_BLOCKS, exact=partition.size <= LARGEST_EXACT)))
     parts += [_record_table(name, record) for name, record in partition.records.items()]
     return _wrap("".join(parts))
 
 
 @html.register
+def explanation_html(explained: Explanation) -> str:
+    """HTML of an explanation: a block for each of its parts."""
+    return _wrap(_explanation(explained, None))
+
+
+@html.register
+def volume_html(volume: BaseVolume) -> str:
+    """HTML of a volume: its kind and label, its facts, its problems, and the entries of its root directory."""
+    facts = _table(("Fact", "Value"), list(volume.facts.items())) if volume.facts else ""
+    files = files_of(volume)
+    entries = "" if files is None else _entries(files)
+    return _wrap(f"<b>{_text(volume_title(volume))}</b>{facts}{_problems(volume.problems)}{entries}")
+
+
+def _explanation(explained: Explanation, label: str | None) -> str:
+    parts = [f"<b>{_text(explained.place)}</b> {_text(label or '')}"]
+    for block in blocks(explained, "python"):
+        items = "".join(f"<li>{_text(line)}</li>" for line in block.lines)
+        body = f"<ul>{items}</ul>" if block.is_list else f"<p>{_text(' '.join(block.lines))}</p>"
+        parts.append(f"<div class='part'><b>{block.heading}</b>{body}</div>")
+    return "".join(parts)
+
+
+@html.register
 def tree_html(tree: FileTree) -> str:
     """HTML of the entries in a volume's root directory."""
+    return _wrap(_entries(tree))
+
+
+def _entries(tree: FileTree) -> str:
     rows = []
     entries = list(tree.root)
     for entry in entries[:MOST_ENTRIES]:
@@ -106,7 +159,7 @@ def tree_html(tree: FileTree) -> str:
         modified = "" if entry.modified is None else entry.modified.isoformat(" ")
         size = "" if isinstance(entry, Directory) else f"{entry.size:,}"
         rows.append((f"{entry.name}/" if is_directory else entry.name, size, modified))
-    return _wrap(_table(("Name", "Bytes", "Modified"), rows, numbers=(1,)) + _more(entries))
+    return _table(("Name", "Bytes", "Modified"), rows, numbers=(1,)) + _more(entries)
 
 
 @html.register
@@ -140,50 +193,37 @@ def survey_svg(found: Survey) -> str:
             f"<rect x='{number * width:.2f}' y='0' width='{width + 0.3:.2f}' height='26' fill='{fill}'>"
             f"<title>from byte {at:#x}: {shown}</title></rect>"
         )
-    known = [entropy for entropy in found.entropies if entropy is not None]
-    mean = sum(known) / len(known) if known else 0.0
-    sampled = f" ({found.sampled:,} of each)" if found.sampled < found.block_size else ""
-    looked_at = "" if found.exact else ", as far as they were looked at"
-    note = (
-        f"entropy of {len(found.entropies)} blocks of {found.block_size:,} bytes{sampled}, mean {mean:.2f} of 8 bits"
-        f" per byte; {found.zero_ratio:.0%} of the blocks are zeros{looked_at}"
-    )
+    note = _text(survey_note(found))
     return (
         f"<svg viewBox='0 0 {_WIDTH} 46' role='img' aria-label='{note}'>{''.join(cells)}"
         f"<text x='0' y='41' font-size='12' fill='currentColor'>{note}</text></svg>"
     )
 
 
-def _table_body(table: PartitionTable, disk_size: int | None) -> str:
-    partitions = list(table)
-    rows = [partition_row(partition, _size(partition.size)) for partition in partitions]
-    colors = [ROLE_COLORS.get(partition.role) for partition in partitions]
+def _summary(summary: Summary) -> str:
+    title = "" if summary.title is None else f"<b>{_text(summary.title)}</b>"
+    lines = "".join(f"<div class='dim'>{_text(line)}</div>" for line in summary.lines)
+    colors = [ROLE_COLORS.get(partition.role) for partition in summary.partitions]
     keys = ["none" if color is None else color.css for color in colors]
-    layout = table.layout
-    described = described_generation(None if layout is None else layout.generation, table.generation)
-    sectors = f"sectors of {table.sector_size} bytes"
-    told = ", ".join(filter(None, (f"partition table: {table.scheme}", sectors, described)))
-    what = f"<p class='dim'>{told}</p>"
-    return (
-        what
-        + _disk_map(partitions, disk_size)
-        + _table(PARTITION_COLUMNS, rows, keys=keys, numbers=(2, 3))
-        + _problems(table.problems)
-    )
+    heading = [column.heading for column in PARTITION_COLUMNS]
+    numbers = [at for at, column in enumerate(PARTITION_COLUMNS) if column.is_number]
+    rows = _table(heading, summary.rows, keys=keys, numbers=numbers)
+    return title + lines + _disk_map(summary) + rows + _problems(summary.problems)
 
 
-def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
+def _disk_map(summary: Summary) -> str:
     """SVG map of the disk from left to right, to scale; partitions too small to be seen get two units."""
-    end = map_end(partitions, disk_size)
+    end = map_end(summary.partitions, summary.size)
     if end == 0:
         return ""
     scale = _WIDTH / end
     shapes = [f"<rect x='0' y='0' width='{_WIDTH}' height='40' rx='3' style='fill:var(--free)'/>"]
-    for partition in partitions:
+    for partition, row in zip(summary.partitions, summary.rows, strict=True):
         x, width = partition.start * scale, max(2.0, partition.size * scale)
-        what = (partition.label or partition.type.name, partition.role.value, _size(partition.size))
+        label = "" if row[1] == "-" else row[1]
+        what = (label or row[4], partition.role.value, sized(partition.size))
         title = f"<title>{_text(f'{partition.number}: ' + ', '.join(what))}</title>"
-        if partition.is_container:
+        if partition.role is Role.CONTAINER:
             shapes.append(
                 f"<rect x='{x:.2f}' y='0.75' width='{width:.2f}' height='38.5' fill='none' stroke='currentColor'"
                 f" stroke-dasharray='4 3' stroke-opacity='.6'>{title}</rect>"
@@ -194,7 +234,7 @@ def _disk_map(partitions: Sequence[Partition], disk_size: int | None) -> str:
             f"<rect x='{x:.2f}' y='5' width='{max(1.5, width - 1):.2f}' height='30' rx='2'"
             f" fill='{color}'>{title}</rect>"
         )
-        name = partition.label or partition.role.value
+        name = label or partition.role.value
         if width > 8 * len(name) + 26:
             shapes.append(
                 f"<text x='{x + 6:.2f}' y='24' font-size='12' fill='#fff' pointer-events='none'>"
@@ -294,15 +334,6 @@ def _text(text: str) -> str:
     """Text from an image, escaped, with invisible characters shown by their codes."""
     shown = "\n".join(map(printable, text.split("\n")))
     return escape(shown, quote=True)
-
-
-def _size(size: int) -> str:
-    value, unit = float(size), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def _ramp(part: float) -> str:

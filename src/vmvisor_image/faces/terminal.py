@@ -5,21 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import singledispatch
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.pretty import Pretty
 from rich.table import Table
 from rich.text import Text
 
 from vmvisor_image.base.names import printable
+from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.examine.hexdump import Hexdump
-from vmvisor_image.faces.shared import MOST_ENTRIES, PARTITION_COLUMNS, ROLE_COLORS, map_cells, more, partition_row
+from vmvisor_image.examine.survey import Survey
+from vmvisor_image.faces.shared import (
+    LARGEST_EXACT,
+    MAP_CELLS,
+    MOST_ENTRIES,
+    PARTITION_COLUMNS,
+    ROLE_COLORS,
+    Summary,
+    blocks,
+    cut,
+    entropy_strip,
+    files_of,
+    fit,
+    map_cells,
+    more,
+    summary_of_image,
+    summary_of_report,
+    summary_of_table,
+    survey_note,
+    volume_title,
+)
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
+from vmvisor_image.reports.inspection import ImageReport
+from vmvisor_image.reports.verification_report import VerificationReport
 from vmvisor_image.volumes.role import Role
+from vmvisor_image.volumes.volume import BaseVolume
 
 
 @singledispatch
@@ -30,26 +55,64 @@ def renderable(value: object) -> RenderableType:
 
 @renderable.register
 def image_table(image: Image) -> RenderableType:
-    """Renderable of an image: a map of its disk, and its partitions."""
-    around = "".join(f"{layer.kind} around " for layer in image.layers)
-    return Group(_text(f"{image.path or 'image'}: {around}a disk"), partition_table(image.partitions))
+    """Renderable of an image: its layers, a map of its disk, its partitions, and its problems."""
+    return _summary(summary_of_image(image))
+
+
+@renderable.register
+def report_table(report: ImageReport) -> RenderableType:
+    """Renderable of the report of an image, as of the image."""
+    return _summary(summary_of_report(report))
+
+
+@renderable.register
+def verification_text(report: VerificationReport) -> RenderableType:
+    """Renderable of the report of a verification: its lines."""
+    return Group(*map(_text, report.lines()))
 
 
 @renderable.register
 def partition_table(table: PartitionTable) -> RenderableType:
-    """Renderable of a partition table: a map of the disk, and a row for each partition."""
-    partitions = list(table)
-    shown = Table(*PARTITION_COLUMNS)
-    for partition in partitions:
-        cells = partition_row(partition, f"{partition.size / (1 << 20):.1f} MiB")
-        shown.add_row(*map(_text, cells), style=_style(partition.role))
-    return Group(disk_map(partitions), shown)
+    """Renderable of a partition table: a map of the disk, a row for each partition, and its problems."""
+    return _summary(summary_of_table(table))
 
 
-def disk_map(partitions: Sequence[Partition]) -> Text:
+def _summary(summary: Summary) -> RenderableType:
+    title = [] if summary.title is None else [_text(summary.title)]
+    lines = [_item(line, "  ") for line in summary.lines]
+    problems: list[RenderableType] = []
+    if summary.problems:
+        problems.append(Text(f"{counted(len(summary.problems), 'problem')}:"))
+        problems += [_item(str(problem), "  ") for problem in summary.problems]
+    return Group(*title, *lines, disk_map(summary), _PartitionRows(summary), *problems)
+
+
+class _PartitionRows:
+    """Table of partitions, without the columns for which there is no room."""
+
+    def __init__(self, summary: Summary) -> None:
+        self._summary = summary
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [[printable(cell) for cell in row] for row in self._summary.rows]
+        # A column has a space on either side and a line before it; the last line is that of the table.
+        fitted = fit(PARTITION_COLUMNS, rows, options.max_width - 4, gap=3)
+        shown = Table()
+        for at, _ in fitted.kept:
+            column = PARTITION_COLUMNS[at]
+            justify: JustifyMethod = "right" if column.is_number else "left"
+            shown.add_column(column.heading, justify=justify, overflow="fold")
+        for row, partition in zip(rows, self._summary.partitions, strict=True):
+            shown.add_row(*(Text(cut(row[at], width)) for at, width in fitted.kept), style=_style(partition.role))
+        yield shown
+        if fitted.left_out:
+            yield Text(f"(no room for {', '.join(fitted.left_out)})")
+
+
+def disk_map(summary: Summary) -> Text:
     """Map of the disk from left to right, to scale, at least one cell for each partition."""
     text = Text()
-    for cell in map_cells(partitions):
+    for cell in map_cells(summary.partitions, summary.size):
         if cell is None:
             text.append("·")
         else:
@@ -65,10 +128,49 @@ def _style(role: Role) -> str | None:
 
 @renderable.register
 def partition_text(partition: Partition) -> RenderableType:
-    """Renderable of a partition: its explanation and its structures."""
-    return Group(
-        _text(partition.explain()), *(record_table(record, name) for name, record in partition.records.items())
-    )
+    """Renderable of a partition: its explanation, its entropy, and its structures."""
+    parts: list[RenderableType] = [explanation_text(partition.explained, partition.label)]
+    if not partition.is_container:
+        parts.append(survey_text(partition.survey(blocks=MAP_CELLS, exact=partition.size <= LARGEST_EXACT)))
+    for name, record in partition.records.items():
+        parts += [Text(), record_table(record, name)]
+    return Group(*parts)
+
+
+@renderable.register
+def explanation_text(explained: Explanation, label: str | None = None) -> RenderableType:
+    """Renderable of an explanation: a block for each of its parts."""
+    parts: list[RenderableType] = [_text(f"{explained.place}{f' ({label})' if label else ''}")]
+    for block in blocks(explained, "python"):
+        parts += [Text(), Text(f"  {block.heading}", "bold")]
+        if block.is_list:
+            parts += [_item(line, "    - ") for line in block.lines]
+        else:
+            parts.append(Padding(_text(" ".join(block.lines)), (0, 0, 0, 4)))
+    return Group(*parts, Text())
+
+
+@renderable.register
+def survey_text(found: Survey) -> RenderableType:
+    """Renderable of the entropy by block: a strip of characters, and the figures."""
+    return Group(Text(f"  [{entropy_strip(found)}]"), _item(survey_note(found), "  "))
+
+
+@renderable.register
+def volume_text(volume: BaseVolume) -> RenderableType:
+    """Renderable of a volume: its kind and label, its facts, its problems, and the entries of its root directory."""
+    parts: list[RenderableType] = [_text(volume_title(volume))]
+    parts += [_item(f"{name}: {value}", "  ") for name, value in volume.facts.items()]
+    parts += [_item(f"problem: {problem}", "  ") for problem in volume.problems]
+    files = files_of(volume)
+    return Group(*parts, *([] if files is None else [tree_table(files)]))
+
+
+def _item(text: str, indent: str) -> Table:
+    """Text behind an indent, whose further lines are indented, too."""
+    shown = Table.grid()
+    shown.add_row(Text(indent), _text(text))
+    return shown
 
 
 @renderable.register

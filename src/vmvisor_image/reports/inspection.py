@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from vmvisor_image.base.open_options import OpenOptions
-from vmvisor_image.disk.explanation import counted
+from vmvisor_image.base.shown import Shown
+from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
@@ -30,7 +31,7 @@ class FileReport:
     """Time of the last change, naive, in the writer's local time; None without one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PartitionReport:
     """One partition."""
 
@@ -59,12 +60,20 @@ class PartitionReport:
     core_dump: CoreDumpUsage | None
     """Amount of the dump in a used diagnostic partition; None for an unused one and for any other partition."""
     explanation: str
+    """Text of `explained`."""
+    explained: Explanation
+    """Content, purpose, the evidence for both, and what can be done with it."""
     files: tuple[FileReport, ...]
     problems: tuple[Problem, ...]
 
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f" {self.label!r}"
+        found = f"{counted(len(self.files), 'file')}, {counted(len(self.problems), 'problem')}"
+        return f"<PartitionReport {self.number}{label}: {self.kind}, {self.role.value}, {found}>"
 
-@dataclass(frozen=True, slots=True)
-class ImageReport:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ImageReport(Shown):
     """One image; frozen, picklable, and with `to_dict` JSON-able."""
 
     name: str | None
@@ -175,6 +184,7 @@ def _partition_report(partition: Partition) -> PartitionReport:
         if error.limit not in ("entries", "depth"):
             raise
         problems = (Problem("file tree", f"its files are left out: {error}", partition.start),)
+    explained = partition.explained
     return PartitionReport(
         number=partition.number,
         label=partition.label,
@@ -192,7 +202,8 @@ def _partition_report(partition: Partition) -> PartitionReport:
         evidence=partition.evidence,
         facts=() if partition.volume is None else tuple(partition.volume.facts.items()),
         core_dump=_core_dump(partition),
-        explanation=partition.explain(),
+        explanation=str(explained),
+        explained=explained,
         files=files,
         problems=problems + partition.problems,
     )

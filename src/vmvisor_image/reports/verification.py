@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, Unpack
 
 from vmvisor_image.base.limits import Meter
-from vmvisor_image.base.open_options import ReadOptions, check_options
+from vmvisor_image.base.open_options import Progress, ReadOptions, check_options
 from vmvisor_image.boot.bootable import Bootable
 from vmvisor_image.boot.module_end import ModuleEnd
 from vmvisor_image.compressions.layer import Layer
@@ -52,7 +52,11 @@ _CHUNK: Final = 1 << 20
 
 
 def verify(
-    source: SourceLike, *, algorithms: Sequence[str] = ("sha256",), **options: Unpack[ReadOptions]
+    source: SourceLike,
+    *,
+    algorithms: Sequence[str] = ("sha256",),
+    hashing: Progress | None = None,
+    **options: Unpack[ReadOptions],
 ) -> VerificationReport:
     """Report of reading a whole image once and checking everything that can be checked.
 
@@ -62,6 +66,8 @@ def verify(
     Args:
         source: See `Image.open`; also a pipe, see `vmvisor_image.streams.pipes.PipeSource`.
         algorithms: Hash algorithms: "sha256", which the manifest needs, "sha1", "md5".
+        hashing: Called with the bytes hashed so far and in all of each thing that is read a second time for its hash:
+            the files of a container, the source of a disk in layers. `progress` is of the first time.
         **options: `threads`, `progress`, `member`, `storage_options` and `limits` of `Image.open`; the report does not
             depend on `threads`.
 
@@ -80,7 +86,7 @@ def verify(
         Image.open(given, **options) as image,
         image.limits.operation(),
     ):
-        return _Verification(image, tuple(algorithms)).run()
+        return _Verification(image, tuple(algorithms), hashing).run()
 
 
 class _FileSink:
@@ -120,8 +126,11 @@ class _PlannedFile:
 class _Verification:
     """One run of `verify`."""
 
-    def __init__(self, image: Image, algorithms: tuple[str, ...]) -> None:
+    def __init__(self, image: Image, algorithms: tuple[str, ...], hashing: Progress | None = None) -> None:
         self._image = image
+        self._hashing = hashing
+        self._hashed, self._to_hash = 0, 0
+        """Bytes hashed so far, and in all, of what is being read a second time."""
         self._algorithms = algorithms
         self._everything = Digests(algorithms)
         self._pass = DiskPass(image.disk, self._everything)
@@ -206,6 +215,7 @@ class _Verification:
     def _check_members(self, tree: FileTree) -> tuple[FileCheck, ...]:
         """Results for the files of a container; those of a zip are compared with the CRCs in its directory."""
         crcs = tree.crc32s
+        self._hashed, self._to_hash = 0, sum(file.size for file in tree.values())
         found = []
         for planned in self._plan_tree(tree):
             planned.reads_itself = True
@@ -217,7 +227,13 @@ class _Verification:
             if wanted is not None and check.error is None and not has_crc:
                 check = dataclasses.replace(check, hashes=(), error=f"its CRC is not {wanted:#010x}")
             found.append(check)
+        self._to_hash = 0
         return tuple(found)
+
+    def _note_hashed(self, length: int) -> None:
+        self._hashed += length
+        if self._hashing is not None and self._to_hash:
+            self._hashing(min(self._hashed, self._to_hash), self._to_hash)
 
     def _without_folder(self, problems: Iterable[Problem]) -> Iterator[Problem]:
         """Problems with the image's name in place of its path, so that they are the same in any directory."""
@@ -234,10 +250,12 @@ class _Verification:
         if not self._image.layers:
             return self._everything.values  # it is the disk
         digests = Digests(self._algorithms)
+        self._hashed, self._to_hash = 0, source.size
         at = 0
         while data := read_up_to(source, at, _CHUNK):
             digests.update(memoryview(data))
             at += len(data)
+            self._note_hashed(len(data))
         return digests.values
 
     def _pass_gap(self, end: int | None) -> None:
@@ -396,6 +414,7 @@ class _Verification:
                 meter.add(len(chunk))
                 meter.check()
                 sink.update(memoryview(chunk))
+                self._note_hashed(len(chunk))
         except CorruptImage as error:
             return str(error)
         return None

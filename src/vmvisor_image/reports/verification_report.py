@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.compressions.signed import ModuleSignature
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.tables.table import GptCheck
@@ -19,6 +20,10 @@ _TOLD_ONCE = {"told once": True}
 
 Hashes = tuple[tuple[str, str], ...]
 """Name and value in hexadecimal of each; empty where not all bytes could be read."""
+
+
+_SHA256_DIGITS: Final = 64
+"""Digits of SHA-256 in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +142,8 @@ class BadRange:
     """Paths of the affected files, as in the manifest, in the order of their places."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerificationReport(Shown):
     """Result of `verify`; frozen, picklable, and with `to_dict` serialisable as JSON.
 
     It contains neither the time of the run nor a directory, so that the same input gives the same report anywhere.
@@ -210,9 +215,13 @@ class VerificationReport:
         plain: dict[str, Any] = _plain(self)
         return {**plain, "is_sound": self.is_sound, "not_checked": list(self.not_checked)}
 
-    def lines(self) -> Iterator[str]:
-        """Lines of the report in words; names are as they are in the image, including control characters."""
-        return _lines(self)
+    def lines(self, *, hash_digits: int = _SHA256_DIGITS) -> Iterator[str]:
+        """Lines of the report in words; names are as they are in the image, including control characters.
+
+        Args:
+            hash_digits: Characters of the first hash of each file; what is left out of it becomes an ellipsis.
+        """
+        return _lines(self, hash_digits)
 
     def manifest(self) -> bytes:
         r"""List of the files as by ``sha256sum`` after each partition was extracted to a directory named by its number.
@@ -253,13 +262,13 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _lines(report: VerificationReport) -> Iterator[str]:
+def _lines(report: VerificationReport, hash_digits: int) -> Iterator[str]:
     yield f"{report.name or 'image'}: {report.source_size} bytes"
     yield from _hashes(report.source_hashes, "  ")
     for layer in report.layers:
         yield _layer(layer)
         for file in layer.files:
-            yield from _file(file)
+            yield from _file(file, hash_digits)
     for checksum in report.checksums:
         verdict = "right" if checksum.is_right else f"WRONG, it is {checksum.found}"
         yield f"  {checksum.listed_in}: {checksum.algorithm} of {checksum.path} {verdict}"
@@ -274,7 +283,7 @@ def _lines(report: VerificationReport) -> Iterator[str]:
     for gap in report.gaps:
         yield f"  no partition at byte {gap.offset:#x}: {gap.length} bytes, {gap.nonzero} not zero"
     for partition in report.partitions:
-        yield from _partition(partition)
+        yield from _partition(partition, hash_digits)
     for bad in report.bad_ranges:
         yield from _bad_range(bad)
     for text in report.not_checked:
@@ -310,7 +319,7 @@ def _gpt_copy(copy: GptCheck) -> str:
     return f"  {copy.which} GPT at byte {copy.offset:#x}: {', '.join(texts)}"
 
 
-def _partition(partition: PartitionCheck) -> Iterator[str]:
+def _partition(partition: PartitionCheck, hash_digits: int) -> Iterator[str]:
     label = "" if partition.label is None else f" {partition.label}"
     yield f"partition {partition.number}{label} ({partition.kind}) at byte {partition.start:#x}: {partition.size} bytes"
     if partition.content is not None:
@@ -324,7 +333,7 @@ def _partition(partition: PartitionCheck) -> Iterator[str]:
     if partition.vmfs is not None:
         yield from _vmfs(partition.vmfs)
     for file in partition.files:
-        yield from _file(file)
+        yield from _file(file, hash_digits)
 
 
 def _fat(fat: FatFigures) -> Iterator[str]:
@@ -362,9 +371,10 @@ def _vmfs(vmfs: VmfsFigures) -> Iterator[str]:
         yield f"  locked by host {lock.owner}, mode {lock.mode}: {lock.path}"
 
 
-def _file(file: FileCheck) -> Iterator[str]:
+def _file(file: FileCheck, hash_digits: int) -> Iterator[str]:
     value = dict(file.hashes).get("sha256") or next(iter(dict(file.hashes).values()), "UNREADABLE")
-    yield f"  {value:64}  {file.size:>12}  {file.path}"
+    shown = value if len(value) <= hash_digits else f"{value[: hash_digits - 1]}…"
+    yield f"  {shown:{hash_digits}}  {file.size:>12}  {file.path}"
     for name, other in file.hashes:
         if other != value:
             yield f"    {name} {other}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import Final
 
+from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.errors import (
     CorruptImage,
     Problem,
@@ -14,6 +17,9 @@ from vmvisor_image.errors import (
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.reading import prefetch, skip_zeros
 from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
+
+_STEP: Final = 1 << 18
+"""Bytes that are read between two reports of progress."""
 
 
 class View(Source):
@@ -175,6 +181,59 @@ class KeptBeside(View):
     def changed_ns(self) -> int | None:
         """None: the source has no time of its own."""
         return None
+
+
+class Watched(View):
+    """A source that reports how much of it was read, as `Image.open` does of a disk that is not compressed."""
+
+    def __init__(self, source: ReadAt, progress: Progress) -> None:
+        """Show `source`.
+
+        Args:
+            source: The source.
+            progress: Called with the bytes that were read so far, or are known to be zeros and were passed over, but
+                at most the size; and with the size, or None as long as that is not known.
+        """
+        super().__init__(source)
+        self._progress = progress
+        self._lock = ForkSafeLock()
+        self._done = 0
+        self._reported = -1
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        data = super().read_at(offset, length)
+        self._count(len(data))
+        return data
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`."""
+        data = super().read_up_to(offset, length)
+        self._count(len(data))
+        return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`."""
+        length = self._source.read_into(offset, buffer)
+        self._count(length)
+        return length
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`."""
+        found = super().skip_zeros(offset, end)
+        if found > offset:
+            self._count(found - offset)
+        return found
+
+    def _count(self, length: int) -> None:
+        total = self.size if self.size_is_known else None
+        with self._lock:
+            self._done += length
+            done = self._done if total is None else min(self._done, total)
+            if self._reported >= 0 and done - self._reported < _STEP and (done != total or done == self._reported):
+                return
+            self._reported = done
+        self._progress(done, total)
 
 
 class Pieced(Source):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeGuard
 from uuid import UUID
 
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.files.file import Extent, FileHome
@@ -139,7 +140,7 @@ BootMedium = Literal["disk", "cd"]
 """Medium from which a boot loader starts."""
 
 
-class BaseVolume:
+class BaseVolume(Shown):
     """A volume with default properties and methods; types of volumes inherit from it.
 
     A subclass defines `kind`, and `files` and `locate` where its files are read; the rest may stay as it is here.

@@ -36,6 +36,8 @@ from vmvisor_image.errors import (
     UsageError,
 )
 from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.faces.cli.layout import print_item
+from vmvisor_image.faces.cli.progress import doing, showing_progress
 from vmvisor_image.faces.cli.show import (
     list_archive,
     list_files,
@@ -43,7 +45,7 @@ from vmvisor_image.faces.cli.show import (
     print_partition,
     print_report,
     print_rows,
-    showing_progress,
+    print_verification,
 )
 from vmvisor_image.files.file import File
 from vmvisor_image.reports.inspection import inspect
@@ -97,7 +99,7 @@ def _open_options(options: argparse.Namespace, progress: Progress | None) -> Ope
 @contextlib.contextmanager
 def _image(options: argparse.Namespace) -> Iterator[Image]:
     with (
-        showing_progress() as progress,
+        showing_progress(doing(options.run)) as progress,
         Image.open(options.source, **_open_options(options, progress)) as image,
         image.limits.operation(),
     ):
@@ -258,10 +260,14 @@ def run_system(options: argparse.Namespace) -> int:
         print(printable(named))
         for bank in system.banks:
             state = _state(bank, image.partitions)
-            print(f"  boot bank in partition {bank.number}: {printable(bank.build or 'no build')}, {printable(state)}")
+            print_item(
+                f"boot bank in partition {bank.number}: {bank.build or 'no build'}, {state}", "  ", hanging="    "
+            )
+        names = [printable(module.name) for module in system.modules]
+        sizes = ["missing" if module.size is None else f"{module.size} bytes" for module in system.modules]
+        wide, long = (max(map(len, column), default=0) for column in (names, sizes))
         for number, module in enumerate(system.modules):
-            size = "missing" if module.size is None else f"{module.size} bytes"
-            print(f"  {number:>3}  {printable(module.name):14}  {size:>16}  {printable(module.arguments)}".rstrip())
+            print_item(module.arguments, f"  {number:>3}  {names[number]:{wide}}  {sizes[number]:>{long}}  ")
     return DONE
 
 
@@ -400,6 +406,7 @@ def run_verify(options: argparse.Namespace) -> int:
             threads=options.threads,
             algorithms=("sha256", *dict.fromkeys(options.hash)),
             progress=progress,
+            hashing=None if progress is None else progress.phase("hashing"),
             member=options.member,
             limits=_limits(options),
         )
@@ -408,8 +415,7 @@ def run_verify(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
-        for line in report.lines():
-            print(printable(line))
+        print_verification(report)
     return DONE if report.is_sound else BAD_INPUT
 
 
@@ -422,17 +428,21 @@ def run_scan(options: argparse.Namespace) -> int:
         if options.scheduler is not None:
             executor, cores = stack.enter_context(_cluster(options.scheduler))
             workers = workers or cores
+        sources = fleet.expand(options.sources)
+        progress = stack.enter_context(showing_progress("scanning", "images"))
+        if progress is not None:
+            progress(0, len(sources))
         rows = fleet.stream(
-            options.sources,
+            sources,
             executor,
             workers=workers,
             threads=options.threads,
             detail=options.detail,
             limits=_limits(options),
-            progress=stack.enter_context(showing_progress("scanning", "images")),
+            progress=progress,
         )
         if options.out is None:
-            bad = print_rows(rows)
+            bad = print_rows(rows, sources)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")

@@ -3,135 +3,111 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.base.names import printable
-from vmvisor_image.base.open_options import Progress
 from vmvisor_image.disk.datastore import Datastore
-from vmvisor_image.disk.explanation import counted, described_generation
+from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
-from vmvisor_image.faces.shared import MAP_CELLS, map_cells
+from vmvisor_image.faces.cli.layout import (
+    left_out_lines,
+    print_blocks,
+    print_item,
+    row_line,
+    table_lines,
+    table_width,
+    text_width,
+    wrapped,
+)
+from vmvisor_image.faces.shared import (
+    GAP,
+    MAP_CELLS,
+    PARTITION_COLUMNS,
+    STRIP,
+    Column,
+    blocks,
+    entropy_strip,
+    fit,
+    map_cells,
+    summary_of_report,
+    survey_note,
+)
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.reports.inspection import ImageReport, PartitionReport
+from vmvisor_image.reports.inspection import ImageReport
+from vmvisor_image.reports.verification_report import VerificationReport
 from vmvisor_image.volumes.volume import complete
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from vmvisor_image.fleet import Row
 
-_STRIP = " .:-=+*%@"
-"""Characters for an entropy of 0 to 8 bits per byte."""
-
-
-@contextlib.contextmanager
-def showing_progress(doing: str = "decoding", unit: str = "bytes") -> Iterator[Progress | None]:
-    """Progress display while standard error is a terminal: with rich where it is installed."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-    except ImportError:
-        with _plain_progress(doing, unit) as progress:
-            yield progress
-        return
-    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn(doing), BarColumn(), amount, TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def _plain_progress(doing: str, unit: str) -> Iterator[Progress]:
-    shown = ""
-    scale, unit = (1e6, "MB") if unit == "bytes" else (1, unit)
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal shown
-        text = f"{doing} {done / scale:.0f}" + (f" of {total / scale:.0f}" if total else "") + f" {unit}"
-        if text != shown:
-            shown = text
-            sys.stderr.write(f"\r{text}")
-            sys.stderr.flush()
-
-    try:
-        yield show
-    finally:
-        if shown:
-            sys.stderr.write("\r" + " " * len(shown) + "\r")
-            sys.stderr.flush()
-
 
 def print_report(report: ImageReport, *, explain: bool) -> None:
     """Print the report of an image: layers, a map, a row for each partition, problems."""
-    print(printable(report.name or "image"))
-    for kind, name in report.layers:
-        print(f"  {kind} around {printable(name or 'the disk')}")
-    size = "unknown size" if report.size is None else f"{report.size} bytes ({report.size / (1 << 20):.1f} MiB)"
-    print(f"  disk of {size}, partition table: {report.scheme}")
-    if (described := described_generation(report.layout, report.generation)) is not None:
-        print(f"  {described}")
-    for name, value in report.table_facts:
-        print(f"  {name}: {value}")
-    if report.active_bank is not None:
-        print(f"  the boot loader starts partition {report.active_bank}")
-    print(f"\n  [{_map(report)}]\n")
-    rows = [("#", "Label", "Start", "Size", "Type", "Kind", "Role", "Files"), *map(_row, report.partitions)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    summary = summary_of_report(report)
+    print(printable(summary.title or ""))
+    for line in summary.lines:
+        print_item(line, GAP, hanging="    ")
+    cells = map_cells(summary.partitions, summary.size)
+    drawn = "".join("." if cell is None else str(cell.partition.number % 10) for cell in cells)
+    print(f"\n  [{drawn}]\n")
+    for line in table_lines(PARTITION_COLUMNS, summary.rows, table_width()):
+        print(line)
     if explain:
         for partition in report.partitions:
-            print(f"\n{printable(partition.explanation)}")
-    if report.problems:
-        print(f"\n{counted(len(report.problems), 'problem')}:")
-        for problem in report.problems:
-            print(f"  {printable(str(problem))}")
+            print()
+            print_explanation(partition.explained, partition.label)
+    if summary.problems:
+        print(f"\n{counted(len(summary.problems), 'problem')}:")
+        for problem in summary.problems:
+            print_item(str(problem), GAP, hanging="    ")
 
 
-def _map(report: ImageReport) -> str:
-    """Map of the disk from left to right, to scale: a partition's number in each of its cells, at least one."""
-    cells = map_cells(report.partitions, report.size)
-    return "".join("." if cell is None else str(cell.partition.number % 10) for cell in cells)
+def print_explanation(explained: Explanation, label: str | None) -> None:
+    """Print the explanation of a partition in blocks, with the commands that go on from there."""
+    name = f" ({label})" if label else ""
+    print("\n".join(wrapped(f"{explained.place}{name}", hanging="  ", width=text_width())))
+    print_blocks(blocks(explained, "shell"))
 
 
 def print_partition(partition: Partition) -> None:
     """Print the explanation of a partition, a strip of its entropy, and the fields of its records."""
-    print(printable(partition.explain()))
+    print_explanation(partition.explained, partition.label)
     if partition.is_container:
         return
     found = partition.survey(blocks=MAP_CELLS)
-    strip = "".join("?" if entropy is None else _STRIP[math.ceil(entropy)] for entropy in found.entropies)
-    print(f"\n  [{strip}]")
-    sampled = f" ({found.sampled} of each)" if found.sampled < found.block_size else ""
-    scale = f"from {_STRIP[0]!r} for zeros to {_STRIP[-1]!r} for random bytes"
-    print(f"  entropy by {found.block_size} bytes{sampled}, {scale}")
+    print(f"\n  [{entropy_strip(found)}]")
+    scale = f"from {STRIP[0]!r} for zeros to {STRIP[-1]!r} for random bytes"
+    print("\n".join(wrapped(f"{survey_note(found)}; {scale}", GAP, width=text_width())))
     for name, record in partition.records.items():
         dump = Hexdump.of(record)
         print(f"\n{name} at byte {dump.offset:#x}")
         for mark in dump.marks:
-            print(f"  {mark.start - dump.offset:#05x}  {mark.field:24}  {printable(mark.value)}")
+            print_item(mark.value, f"  {mark.start - dump.offset:#05x}  {mark.field:24}  ")
 
 
-def _row(partition: PartitionReport) -> tuple[str, ...]:
-    return (
-        f"{partition.number}{'*' if partition.active else ''}",
-        printable(partition.label or "-"),
-        f"{partition.start:#x}",
-        f"{partition.size / (1 << 20):.1f} MiB",
-        ("" if partition.type_code is None else f"{partition.type_code:02x} ") + partition.type_name,
-        partition.kind,
-        partition.role.value,
-        str(len(partition.files)) if partition.files else "-",
-    )
+def print_verification(report: VerificationReport) -> None:
+    """Print the report of a verification; on a terminal with the hashes of files as long as there is room for."""
+    width = table_width()
+    digits = _HASH_DIGITS
+    if width is not None:
+        files = [file for layer in report.layers for file in layer.files]
+        files += [file for partition in report.partitions for file in partition.files]
+        longest = max((len(printable(file.path)) for file in files), default=0)
+        digits = min(digits, max(_FEWEST_DIGITS, width - longest - _BESIDE_HASH))
+    for line in report.lines(hash_digits=digits):
+        if _ROW.match(line):  # a path is in one piece, whatever its length
+            print(printable(line))
+            continue
+        text = line.lstrip(" ")
+        indent = line[: len(line) - len(text)]
+        print_item(text, indent, hanging=f"{indent}    ")
 
 
 def list_others(holder: Partition | Datastore) -> None:
@@ -163,17 +139,63 @@ def complain(problems: Sequence[Problem], what: str = "") -> None:
         print(f"vmvisor-image: {what}{printable(str(problem))}", file=sys.stderr)
 
 
-def print_rows(rows: Iterator[Row]) -> int:
-    """Number of rows that are not ok; prints each row as it comes."""
-    layout = "{:8}  {:>14}  {:16}  {:>10}  {:>6}  {:>8}  {:12}  {}"
-    print(layout.format("State", "Bytes", "Version", "Partitions", "Files", "Problems", "Layers", "Path"))
+_HASH_DIGITS: Final = 64
+"""Digits of SHA-256."""
+_FEWEST_DIGITS: Final = 16
+"""Digits of a hash that are shown at least, and still distinguish files."""
+_ROW: Final = re.compile(r"  \S+ +\d+  ")
+"""Start of the line of a file in the report of a verification: hash, size."""
+_BESIDE_HASH: Final = len("  ") * 3 + 12
+"""Characters in the line of a file other than its hash and its path."""
+SCAN_COLUMNS: Final = (
+    Column("State"),
+    Column("Bytes", 3, is_number=True),
+    Column("Version", 6),
+    Column("Partitions", 2, is_number=True),
+    Column("Files", 1, is_number=True),
+    Column("Problems", 5, is_number=True),
+    Column("Layers", 4),
+    Column("Path"),
+)
+"""Columns of `print_rows`; a path is never cut, as it has to be typed."""
+_SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, 12)
+"""A usual text, or the width, of each column but the last: rows are printed before the next ones are known."""
+
+
+def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
+    """Number of rows that are not ok; prints each row as it comes.
+
+    Args:
+        rows: Rows.
+        sources: Sources of the rows, by whose paths the width of the last column is known beforehand.
+    """
+    width = table_width()
+    usual = [text if isinstance(text, str) else " " * text for text in _SCAN_WIDTHS]
+    shown = [[*usual, relative(str(source))] for source in sources]
+    fitted = fit(SCAN_COLUMNS, shown, width)
+    print(row_line(SCAN_COLUMNS, [column.heading for column in SCAN_COLUMNS], fitted, indent=""), flush=True)
     bad = 0
     for row in rows:
         bad += not row["ok"]
         version = "-".join(filter(None, (row["version"], row["build"])))
-        cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"], row["path"])
-        shown = ["-" if cell in (None, "") else printable(str(cell)) for cell in cells]
-        print(layout.format("ok" if row["ok"] else "BAD", *shown), flush=True)
+        cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"])
+        texts = ["-" if cell in (None, "") else printable(str(cell)) for cell in cells]
+        cells_of_row = ["ok" if row["ok"] else "BAD", *texts, printable(relative(row["path"]))]
+        print(row_line(SCAN_COLUMNS, cells_of_row, fitted, indent=""), flush=True)
         if row["message"] is not None:
-            print(f"{'':10}{printable(row['message'])}", flush=True)
+            print_item(row["message"], " " * 7)
+            sys.stdout.flush()
+    if fitted.left_out:
+        print("\n".join(left_out_lines(fitted, width, indent="")))
     return bad
+
+
+def relative(path: str) -> str:
+    """Path from the current directory, where it leads below it; otherwise, and for a URL, the path as it is."""
+    if not os.path.isabs(path):  # noqa: PTH117  # it may be a URL
+        return path
+    with contextlib.suppress(ValueError, OSError):  # on another drive; without a current directory
+        found = os.path.relpath(path)
+        if not found.startswith(os.pardir):
+            return found
+    return path
