@@ -13,7 +13,7 @@ from tests.support import HANGS, REPOSITORY, require_tool
 NOTEBOOK: Final = REPOSITORY / "docs/notebooks/unknown-partition.ipynb"
 PICTURE: Final = NOTEBOOK.with_suffix(".png")
 _SIZE: Final = (1000, 1560)
-_COLORS: Final = 64
+_COLORS: Final = 56
 _PAGE: Final = """<!DOCTYPE html><html><head><meta charset="utf-8"><style>
 body{{font:15px/1.5 system-ui,sans-serif;max-width:990px;margin:0 auto;padding:12px 20px;{theme}}}
 .jp-InputPrompt,.jp-OutputPrompt,.anchor-link{{display:none}}
