@@ -46,7 +46,7 @@ COMMANDS = {
 }
 """Command lines; SRC is what can't be used, DEST what is not there yet."""
 STEP = re.compile(
-    r"check |copy or download it again|name a |name the |did you mean|write it to a file first|run this as"
+    r"check |copy or download it again|name |did you mean|write it to a file first|run this as"
     r"|use it as it is|look in it for|open the address|`vmvisor-image "
 )
 """What tells a person what to do next."""
@@ -202,14 +202,15 @@ def test_each_command_says_what_is_wrong_and_what_to_do(
     make, status, said = KINDS[kind]
     found = run(COMMANDS[command], make(wrong), tmp_path / "dest.zst")
     captured = capsys.readouterr()
-    if command == "scan":  # each image has a row, also one that can't be opened
+    if command == "scan" and kind == "a folder":  # it stands for the images in it
+        assert found == MISUSE
+        said, message = "folder: no image is in this folder; name the files", captured.err
+    elif command == "scan":  # each image has a row, also one that can't be opened
         assert (found, captured.err) == (BAD_INPUT, "")
         heading, row, message = captured.out.splitlines()
         assert heading.startswith("State")
         assert row.startswith("BAD")
         message = f"vmvisor-image: {message.strip()}\n"
-        if kind == "a folder":
-            said = r""
     elif command in OTHERWISE and (kind in READABLE or (command, kind) == ("index", "an empty file")):
         instead, status = OTHERWISE[command]
         assert found == status
