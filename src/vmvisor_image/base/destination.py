@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
+from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.errors import (
     DestinationExists,
     DestinationFailed,
@@ -66,7 +67,7 @@ def from_source(chunks: Iterable[_T]) -> Iterator[_T]:
     except OSError as error:
         if isinstance(error, VmvisorImageError):
             raise
-        failed = SourceError(f"what was to be written could not be read: {error}")
+        failed = SourceError(f"what was to be written could not be read: {in_words(error)}")
         failed.errno = error.errno
         raise failed from error
 
@@ -94,18 +95,23 @@ def check_replaceable(dest: Path, *, overwrite: bool) -> None:
         raise DestinationExists(f"{dest} is in the way: it is not a file that could be replaced")
 
 
-def check_apart(dest: Path, source: str | os.PathLike[str]) -> None:
+def check_apart(dest: Path, *sources: str | os.PathLike[str]) -> None:
     """Refuse a destination that is the image itself, which is never written, even where files may be replaced.
 
+    Args:
+        dest: Path of the destination.
+        sources: Paths of the image, and of further files that hold parts of it.
+
     Raises:
-        DestinationExists: The destination is the image.
+        DestinationExists: The destination is one of them.
     """
-    try:
-        is_same = dest.samefile(source)
-    except OSError:  # one of the two does not exist
-        return
-    if is_same:
-        raise DestinationExists(f"{dest} is the image itself")
+    for source in sources:
+        try:
+            is_same = dest.samefile(source)
+        except OSError:  # one of the two does not exist
+            continue
+        if is_same:
+            raise DestinationExists(f"{dest} is the image itself, which is never written; choose another destination")
 
 
 def lock(file: BinaryIO) -> bool | None:
@@ -113,19 +119,57 @@ def lock(file: BinaryIO) -> bool | None:
 
     Nothing except this function respects the lock. Moves the file's position.
     """
+    if sys.platform == "win32":
+        file.seek(_LOCKED_BYTE)
+    return lock_descriptor(file.fileno())
+
+
+def lock_descriptor(descriptor: int) -> bool | None:
+    """See `lock`, for a descriptor, on Windows at its position."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(_LOCKED_BYTE)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         return False if error.errno in _TAKEN else None
     return True
+
+
+@contextlib.contextmanager
+def holding_folder(dest: str | os.PathLike[str]) -> Iterator[None]:
+    """Block in which no other one of this kind holds the directory `dest`, which is made where it is missing.
+
+    Directories are locked by the system itself, so that no file is left; Windows and some file systems can't.
+
+    Raises:
+        DestinationExists: Another run holds it.
+        DestinationFailed: It can't be made.
+    """
+    root = Path(dest)
+    made = [path for path in (root, *root.parents) if not os.path.lexists(path)]
+    if _IS_WINDOWS or (not made and not root.is_dir()):  # writing to it says what is in the way
+        yield
+        return
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        held = os.open(root, os.O_RDONLY)
+    try:
+        if lock_descriptor(held) is False:
+            raise DestinationExists(f"{root} is being written by another run; wait for it, or choose another folder")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # what was written stays
+                for path in made:
+                    path.rmdir()
+            raise
+    finally:
+        os.close(held)
 
 
 def is_at(path: Path, file: BinaryIO) -> bool:

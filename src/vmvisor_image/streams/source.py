@@ -124,6 +124,14 @@ class Source:
         return None
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files of the system that the bytes are read from, which must never be written; empty by default.
+
+        Only of sources, views of them, images and what lies in images: a layer is not asked by itself.
+        """
+        return ()
+
+    @property
     def container(self) -> Source | None:
         """Source of the container that this source is a member of; None by default."""
         return None

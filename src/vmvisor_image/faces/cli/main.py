@@ -18,6 +18,7 @@ from vmvisor_image.bzip2 import engine
 from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
 from vmvisor_image.examine.signatures import Format
+from vmvisor_image.faces.cli.advice import one_line
 from vmvisor_image.faces.cli.commands import (
     BAD_INPUT,
     DONE,
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
+    print(f"vmvisor-image: {printable(one_line(error))}", file=sys.stderr)
     return status
 
 
@@ -379,7 +380,8 @@ def _add_scan(commands: _Commands) -> None:
         metavar="SRC",
         nargs="+",
         type=_source,
-        help=f"an image, or a pattern in quotes, such as 'dir/**/*.bz2'; - for standard input{_ALSO_A_PIPE}",
+        help="an image, a folder (every image in it and below it), or a pattern in quotes, such as 'dir/**/*.bz2';"
+        f" - for standard input{_ALSO_A_PIPE}",
     )
     scan.add_argument(
         "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"

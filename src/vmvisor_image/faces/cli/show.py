@@ -16,6 +16,7 @@ from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.faces.cli.advice import advised
 from vmvisor_image.faces.cli.layout import (
     left_out_lines,
     print_blocks,
@@ -183,7 +184,7 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
         cells_of_row = ["ok" if row["ok"] else "BAD", *texts, printable(relative(row["path"]))]
         print(row_line(SCAN_COLUMNS, cells_of_row, fitted, indent=""), flush=True)
         if row["message"] is not None:
-            print_item(row["message"], " " * 7)
+            print_item(advised(row), " " * 7)
             sys.stdout.flush()
     if fitted.left_out:
         print("\n".join(left_out_lines(fitted, width, indent="")))
