@@ -66,22 +66,27 @@ html_theme_options = {"navigation_with_keys": True}
 pygments_style = "a11y-high-contrast-light"  # of accessible-pygments, which Furo brings along
 pygments_dark_style = "a11y-high-contrast-dark"
 
-ROOT_PAGES: Final = {"supported": "SUPPORTED.md", "changelog": "CHANGELOG.md"}
-"""Pages that are files of the repository's root: docs/ has a page that links there, the site has the file itself."""
+TAKEN_IN: Final = {
+    "supported.md": "SUPPORTED.md",
+    "changelog.md": "CHANGELOG.md",
+    "notebooks/fleet.ipynb": "examples/fleet.ipynb",
+}
+"""Pages that are files outside docs/, by path: docs/ has a page that links there, the site has the file itself."""
 
 NO_COLON: Final = "\ue000"
 """Stands for a colon while napoleon reads a docstring; of no use to anybody else."""
 
 
 def _take_in(app: Sphinx, page: str, source: list[str]) -> None:
-    """Make a page of docs/ one of the site: root files taken in, links to them turned, lists of pages filled up."""
+    """Make a page of docs/ one of the site: files taken in, links to them turned, lists of pages filled up."""
     text = source[0]
-    if page in ROOT_PAGES:
-        path = DOCS.parent / ROOT_PAGES[page]
-        app.env.note_dependency(str(path))
-        text = path.read_text(encoding="utf-8").replace("](docs/", "](")
-    for name, file in ROOT_PAGES.items():
-        text = re.sub(rf"\]\((?:\.\./)*{re.escape(file)}", f"]({'../' * page.count('/')}{name}.md", text)
+    for name, file in TAKEN_IN.items():
+        if page == name.rpartition(".")[0]:
+            path = DOCS.parent / file
+            app.env.note_dependency(str(path))
+            text = path.read_text(encoding="utf-8").replace("](docs/", "](")
+    for name, file in TAKEN_IN.items():
+        text = re.sub(rf"\]\((?:\.\./)*{re.escape(file)}", f"]({'../' * page.count('/')}{name}", text)
     text = re.sub(r"\[([^\]]*)\]\((?:\.\./)+examples/[^)]*\)", r"\1", text)  # the site has the docs only
     if page == "adr/README":
         text += "\n```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\n```\n"

@@ -10,6 +10,7 @@ import re
 import runpy
 import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -91,6 +92,11 @@ def test_the_reference_has_what_the_pages_import_or_name() -> None:
     assert (imported | named) - known == set()
 
 
+def notebooks_in(folder: str) -> list[Path]:
+    """The notebooks in a folder of the repository."""
+    return sorted((REPOSITORY / folder).glob("*.ipynb"))
+
+
 @pytest.fixture(scope="module")
 def site() -> Path:
     if not (SITE / "index.html").is_file():
@@ -106,6 +112,19 @@ def test_the_reference_reads_as_the_docstrings_do(site: Path) -> None:
     assert "target_options: Mapping[str, Any] | None = None" in text
     text = re.sub(r"<[^>]+>", "", (site / "reference/files.html").read_text(encoding="utf-8"))
     assert "property modified: datetime | None" in text
+
+
+def test_notebooks_say_what_they_need_and_are_on_the_site(site: Path) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    notebooks = {path.stem: path for folder in ("docs/notebooks", "examples") for path in notebooks_in(folder)}
+    assert set(notebooks) == {path.stem for path in (site / "notebooks").glob("*.html")}
+    for name, path in notebooks.items():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        needed = re.search(r"`pip install '?vmvisor-image(?:\[([\w,]+)\])?'?`", "".join(cells[0]["source"]))
+        assert needed is not None, path
+        assert set((needed[1] or "").split(",")) - {""} <= set(project["optional-dependencies"]), path
+        page = (site / f"notebooks/{name}.html").read_text(encoding="utf-8")
+        assert needed[0].strip("`") in html.unescape(re.sub(r"<[^>]+>", "", page)), path
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:
