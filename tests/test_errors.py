@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import itertools
 import pickle
 from collections.abc import Callable, Iterator
 
@@ -23,6 +24,7 @@ from vmvisor_image.errors import (
     KeyUnavailable,
     LimitExceeded,
     MemberNotFound,
+    NameNotFound,
     NoDiskImage,
     NoLocalPath,
     NotADirectory,
@@ -50,6 +52,7 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     InvalidArgument: (ValueError,),
     ReadOnly: (ValueError, OSError),
     ClosedError: (ValueError,),
+    NameNotFound: (KeyError, LookupError),
     PartitionNotFound: (KeyError, LookupError),
     PathNotFound: (KeyError, FileNotFoundError),
     NotAFileSystem: (NotADirectoryError,),
@@ -135,6 +138,43 @@ class TestMisuse:
         copied = again(error)
         assert type(copied) is kind
         assert (str(copied), copied.args, copied.__notes__) == ("the message", ("the message",), ["a note"])
+
+
+NAMES = ["boot.cfg", "BOOT.CFG", "kernel", "vmkernel.gz", "a"]
+
+
+class TestDidYouMean:
+    @pytest.mark.parametrize("kind", [PartitionNotFound, PathNotFound, MemberNotFound])
+    def test_says_what_is_similar(self, kind: type[NameNotFound]) -> None:
+        error = kind("no 'Boot.cgf'", wanted="Boot.cgf", names=NAMES)
+        assert error.similar == ("boot.cfg",)
+        assert str(error) == "no 'Boot.cgf'; did you mean 'boot.cfg'?"
+        assert error.args == ("no 'Boot.cgf'",)
+        assert str(_by_pickle(error)) == str(error)
+
+    def test_several(self) -> None:
+        error = PathNotFound("no", wanted="vmkernel", names=NAMES, below="a/", elsewhere=["x/vmkernel", "a/kernel"])
+        assert error.similar == ("x/vmkernel", "a/kernel", "a/vmkernel.gz")
+        assert str(error) == "no; did you mean 'x/vmkernel', 'a/kernel' or 'a/vmkernel.gz'?"
+        moved = error.restated("none", prefix="5/")
+        assert moved.similar == ("5/x/vmkernel", "5/a/kernel", "5/a/vmkernel.gz")
+
+    @pytest.mark.parametrize("wanted", ["", "q", "nothing like it"])
+    def test_nothing_is_similar(self, wanted: str) -> None:
+        assert str(PathNotFound("no", wanted=wanted, names=NAMES)) == "no"
+
+    def test_is_bounded(self) -> None:
+        """Of names without end a few hundred are taken, and of long ones none."""
+        taken = []
+
+        def names() -> Iterator[str]:
+            for number in itertools.count():
+                taken.append(number)
+                yield "x" * 1000 if number % 2 else f"name {number}"
+
+        error = PathNotFound("no", wanted="name 98" * 100_000, names=names())
+        assert len(taken) <= 500
+        assert len(pickle.dumps(error)) < 20_000
 
 
 @pytest.mark.parametrize("kind", BAD_INPUT)

@@ -183,7 +183,7 @@ class TestNames:
         # Eight partitions are more than an MBR's four: two disks.
         for part in (labels[:4], labels[4:]):
             fs = VmvisorFileSystem(disk(*part))
-            numbers = [fs._partition(name).number for name in fs.ls("", detail=False)]
+            numbers = [fs._partition(name)[0].number for name in fs.ls("", detail=False)]
             assert numbers == [1, 2, 3, 4]
             for entry in fs.ls(""):
                 assert fs.cat_file(f"{entry['name']}/a.tgz") == b"1"

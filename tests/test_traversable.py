@@ -113,6 +113,40 @@ class TestProtocol:
         with pytest.raises(PathNotFound, match=r"sub/x\.tgz/a"):
             files.root.joinpath("sub", "x.tgz", "a")
 
+    def test_did_you_mean(self, files: FileTree) -> None:
+        for path, similar in {
+            "x.zpi": ("x.zip",),
+            "sub/x.tgs": ("sub/x.tgz",),
+            "sbu/x.tgz": ("sub",),
+            "vmkernel": (),
+            "sub/deeper/vmkernl": ("sub/deeper/vmkernel",),
+        }.items():
+            with pytest.raises(PathNotFound) as caught:
+                files.root / path
+            assert caught.value.similar == similar
+            if similar:
+                assert str(caught.value).endswith(f"; did you mean {similar[0]!r}?")
+        below = files.root / "sub"
+        with pytest.raises(PathNotFound, match=r"did you mean 'deeper/vmkernel'\?"):
+            _ = below / "deeper/vmkernle"  # from where it was asked
+
+    def test_did_you_mean_the_same_name_elsewhere(self, files: FileTree) -> None:
+        for path in ("VMKERNEL", "deeper/vmkernel", "none/vmkernel"):
+            with pytest.raises(PathNotFound) as caught:
+                files[path]
+            assert caught.value.similar[0] == "sub/deeper/vmkernel"
+
+    def test_did_you_mean_looks_at_few_of_many(self) -> None:
+        """Of a folder of thousands, a few hundred names are kept; nothing is compared before the text is asked for."""
+        many = {"d/readme.md": b"", **{f"d/{number:05}.txt": b"" for number in range(3000)}}
+        files = Image(b"".join(fat_volume(many, sectors=8000).chunks())).partitions[1].files
+        with pytest.raises(PathNotFound) as caught:
+            files["d/1500"]
+        assert len(caught.value.names) == 500
+        assert len(pickle.dumps(caught.value)) < 20_000
+        with pytest.raises(PathNotFound, match=r"did you mean 'd/readme\.md'\?"):
+            files["d/readm.md"]
+
     def test_a_directory_is_no_file(self, files: FileTree) -> None:
         directory = files.root / "sub"
         assert isinstance(directory, Directory)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from vmvisor_image import (
+    Directory,
     Evidence,
     Extent,
     File,
@@ -59,6 +60,16 @@ with Image.open("disk.dd.bz2", threads=2) as image:
     assert_type(file.modified, datetime | None)
     assert_type(file.read_bytes(), bytes)
     assert_type(partition.files.glob("*.tgz"), Iterator[File])
+    assert_type(partition.files.extract("some", "*.tgz", overwrite=True), tuple[Path, ...])
+    assert_type(partition.files.root.glob("*.tgz"), Iterator[File])
+    assert_type(partition.files.root.extract("bank", "*.tgz"), tuple[Path, ...])
+    for directory, directories, files in partition.files.root.walk():
+        assert_type((directory, directories, files), tuple[Directory, list[Directory], list[File]])
+    assert_type(image.glob("Hypervisor1/*.tgz"), Iterator[File])
+    assert_type(image.partitions.get(5), Partition | None)
+    assert_type(image.partitions.get(5, "none"), Partition | str)
+    assert_type(dict(image.partitions), dict[int, Partition])
+    assert_type(dict(image.partitions.items()), dict[int, Partition])
     assert_type([each.size for each in partition.files.values()], list[int])
     assert_type({path: each.modified for path, each in partition.files.items()}, dict[str, datetime | None])
     assert_type("vmkernel.gz" in partition.files.root, bool)

@@ -9,8 +9,16 @@ FileNotFoundError`` just works; those that are an OSError for one reason only ha
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Self
+
+_MOST_NAMES: Final = 500
+"""Largest number of names among which similar ones are looked for."""
+_LONGEST_NAME: Final = 255
+"""Characters of the longest name that is looked at for that."""
+_MOST_SIMILAR: Final = 3
 
 
 class VmvisorImageError(Exception):
@@ -48,11 +56,69 @@ class ClosedError(UsageError, ValueError):
     """The image or stream was closed before it was read."""
 
 
-class PartitionNotFound(UsageError, KeyError):
+class NameNotFound(UsageError, KeyError):
+    """There is nothing of the name that was asked for; the text names what is similar.
+
+    Similar names are looked for when the text is made, and only among the first few hundred that are there.
+    """
+
+    wanted: str = ""
+    names: tuple[str, ...] = ()
+    below: str = ""
+    elsewhere: tuple[str, ...] = ()
+
+    def __init__(
+        self, *args: object, wanted: str = "", names: Iterable[str] = (), below: str = "", elsewhere: Iterable[str] = ()
+    ) -> None:
+        """Error with a message.
+
+        Args:
+            *args: The message.
+            wanted: Name that was asked for.
+            names: Names that are there.
+            below: Path that each of `names` has in front, with its slash.
+            elsewhere: Paths of what has the name, in other places.
+        """
+        super().__init__(*args)
+        self.wanted = wanted[:_LONGEST_NAME]
+        self.names = tuple(name for name in islice(names, _MOST_NAMES) if len(name) <= _LONGEST_NAME)
+        self.below = below
+        self.elsewhere = tuple(islice(elsewhere, _MOST_SIMILAR))
+
+    @property
+    def similar(self) -> tuple[str, ...]:
+        """Names or paths that are there and like the one that was asked for, best first; at most three."""
+        from difflib import get_close_matches
+
+        names = {name.casefold(): name for name in reversed(self.names)}
+        close = get_close_matches(self.wanted.casefold(), names, _MOST_SIMILAR)
+        found = dict.fromkeys([*self.elsewhere, *(self.below + names[name] for name in close)])
+        return tuple(found)[:_MOST_SIMILAR]
+
+    def restated(self, message: str, *, prefix: str = "", elsewhere: Iterable[str] = ()) -> Self:
+        """The same error with another message: of a path that has `prefix` in front."""
+        found = (*self.elsewhere, *elsewhere)
+        return type(self)(
+            message,
+            wanted=self.wanted,
+            names=self.names,
+            below=prefix + self.below,
+            elsewhere=[prefix + path for path in found],
+        )
+
+    def __str__(self) -> str:
+        text, similar = super().__str__(), self.similar
+        if not similar:
+            return text
+        *others, last = map(repr, similar)
+        return f"{text}; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+class PartitionNotFound(NameNotFound):
     """No partition has that number or label."""
 
 
-class PathNotFound(UsageError, KeyError, FileNotFoundError):
+class PathNotFound(NameNotFound, FileNotFoundError):
     """No file or directory of the volume has that path."""
 
     errno = errno.ENOENT
@@ -64,7 +130,7 @@ class NotAFileSystem(UsageError, NotADirectoryError):
     errno = errno.ENOTDIR
 
 
-class MemberNotFound(UsageError, KeyError):
+class MemberNotFound(NameNotFound):
     """The container holds no member of the requested name."""
 
 

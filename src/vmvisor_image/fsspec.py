@@ -18,6 +18,7 @@ from fsspec.utils import tokenize
 
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.paths import is_component, path_name, split_path
 from vmvisor_image.errors import (
     CorruptImage,
     InvalidArgument,
@@ -33,7 +34,6 @@ from vmvisor_image.files.tree import FileTree
 from vmvisor_image.streams.buffered import BufferedStream
 from vmvisor_image.streams.source import ReadAt
 
-_LONGEST_NUMBER = 10
 _Found = Directory | File | Partition
 """Target of a path; a partition, whose files then can't be read, stands for its bytes."""
 
@@ -150,7 +150,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         if not path:
             found = self._partitions()
         elif isinstance(here := self._find(path), Directory):
-            found = {f"{path}/{entry.name}": entry for entry in here.iterdir() if _is_component(entry.name)}
+            found = {f"{path}/{entry.name}": entry for entry in here.iterdir() if is_component(entry.name)}
         else:
             found = {path: here}
         return [_describe(name, entry) for name, entry in found.items()] if detail else list(found)
@@ -226,38 +226,36 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return found
 
     def _find(self, path: str) -> _Found:
-        name, _, rest = path.partition("/")
-        if not name:
+        if not path:
             raise NotAFile("the root is a directory")
-        root = _root(self._partition(name))
+        partition, rest = self._partition(path)
+        root = _root(partition)
         if isinstance(root, Directory):
             try:
-                return root.joinpath(rest)
+                return root.joinpath(rest or "")
             except PathNotFound as error:
-                raise PathNotFound(f"no {path!r} in this image") from error
+                prefix = path.removesuffix(rest or "")
+                raise error.restated(f"no {path!r} in this image", prefix=prefix) from error
         if rest:
-            raise PathNotFound(f"no {path!r}: the files of partition {name!r} can't be read")
+            raise PathNotFound(f"no {path!r}: the files of partition {partition.number} can't be read")
         return root
 
-    def _partition(self, name: str) -> Partition:
-        """Partition with a label or number; reads no more of the disk than finding it takes."""
+    def _partition(self, path: str) -> tuple[Partition, str | None]:
+        """Partition that a path begins with, and the rest; reads no more of the disk than finding it takes."""
         try:
-            found = self.image.partitions[int(name) if _is_number(name) else name]
+            found, rest = split_path(self.image, path)
         except PartitionNotFound as error:
             raise PathNotFound(str(error)) from error
         if found.is_container:
-            raise PathNotFound(f"partition {name!r} is an extended one: what it holds are other partitions")
-        return found
+            raise PathNotFound(f"partition {found.number} is an extended one: what it holds are other partitions")
+        return found, rest
 
     def _partitions(self) -> dict[str, _Found]:
         """Root directory of each partition, or the partition, by its label, or by number where that is ambiguous."""
         found: dict[str, _Found] = {}
         for partition in self.image.partitions:
             if not partition.is_container:
-                label = partition.label or ""
-                is_name = _is_component(label) and label == self._strip_protocol(label) and not _is_number(label)
-                is_name = is_name and self.image.partitions[label] is partition
-                found[label if is_name else str(partition.number)] = _root(partition)
+                found[path_name(self.image.partitions, partition)] = _root(partition)
         return found
 
 
@@ -281,15 +279,6 @@ def _root(partition: Partition) -> Directory | Partition:
         return partition if files is None else files.root
     except (CorruptImage, NotAFileSystem):  # such as the second device of a datastore: the other partitions can be read
         return partition
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and len(name) < _LONGEST_NUMBER
-
-
-def _is_component(name: str) -> bool:
-    """Whether a name from an image is one component of a path: otherwise `get` would write to another directory."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _describe(name: str, found: _Found) -> dict[str, Any]:

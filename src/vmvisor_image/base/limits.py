@@ -78,6 +78,26 @@ def passed(limit: str, message: str) -> LimitExceeded:
     return LimitExceeded(f"{message} (limit: {limit})", limit=limit)
 
 
+def check_entries(count: int, limits: Limits) -> None:
+    """Stop a walk that came to more files and directories than `limits` allow.
+
+    Raises:
+        LimitExceeded: `count` is too many.
+    """
+    if count > limits.entries:
+        raise passed("entries", f"more than {limits.entries} files and directories")
+
+
+def check_depth(depth: int, limits: Limits) -> None:
+    """Stop a walk before a directory that has `depth` - 1 others between it and where the walk began.
+
+    Raises:
+        LimitExceeded: `depth` is more than `limits` allow.
+    """
+    if depth > limits.depth:
+        raise passed("depth", f"more than {limits.depth} directories in each other")
+
+
 def check_deadline() -> None:
     """Stop where the operation's time is over.
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MethodType
@@ -19,12 +19,14 @@ from vmvisor_image.base.shown import Shown
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.compressions.layer import Layer, LayerOptions
+from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.disk.paths import glob, resolve
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.disk.tables.table import Scheme
 from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
 from vmvisor_image.files.checksums import Checksum, check_beside
-from vmvisor_image.files.file import File
+from vmvisor_image.files.file import Directory, File
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.fingerprint import fingerprint
@@ -229,6 +231,14 @@ class Image(Shown, Source):
             if self._table is None:
                 self._table = PartitionTable(self, find_table(self.disk))
             return self._table
+
+    def resolve(self, path: str) -> Partition | Directory | File:
+        """Target of a path ``PARTITION/PATH``; see `vmvisor_image.disk.paths.resolve`."""
+        return resolve(self, path)
+
+    def glob(self, pattern: str) -> Iterator[File]:
+        """Files whose path ``PARTITION/PATH`` matches a pattern; see `vmvisor_image.disk.paths.glob`."""
+        return glob(self, pattern)
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar, overload
 
 from vmvisor_image.base.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.base.names import fold_name
@@ -18,12 +19,15 @@ from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
 from vmvisor_image.volumes.role import Evidence
 
+_Default = TypeVar("_Default")
+
 
 class PartitionTable(Shown):
     """A disk's partitions, found one by one when they are needed.
 
-    Iterating gives them in disk order. ``table[5]`` finds one by its number and ``table["Hypervisor1"]`` by its
-    label (without regard to case, the first one on the disk); both read the disk no further than they must.
+    Iterating gives the partitions in disk order, and ``in`` takes a number, a label or a partition. ``table[5]`` finds
+    one by its number and ``table["Hypervisor1"]`` by its label (without regard to case, the first one on the disk);
+    both read the disk no further than they must.
     """
 
     def __init__(self, owner: PartitionOwner, table: Table) -> None:
@@ -152,24 +156,51 @@ class PartitionTable(Shown):
         Raises:
             PartitionNotFound: There is no such partition.
         """
-        if isinstance(key, str):
-            wanted = fold_name(key)
-            found = self._first(lambda partition: any(wanted == fold_name(text) for text in _names(partition) if text))
-        else:
-            found = self._first(lambda partition: partition.number == key)
-        if found is None:
-            known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in self)
+        found = self._lookup(key)
+        if found is not None:
+            return found
+        if not isinstance(key, str):  # the labels would have to be read
+            known = ", ".join(map(str, self.keys()))
             raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
-        return found
+        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in self)
+        names = {name: None for partition in self for name in _names(partition) if name}
+        raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}", wanted=key, names=names)
+
+    @overload
+    def get(self, key: int | str) -> Partition | None: ...
+    @overload
+    def get(self, key: int | str, default: _Default) -> Partition | _Default: ...
+    def get(self, key: int | str, default: _Default | None = None) -> Partition | _Default | None:
+        """Partition with that number or label, or `default`; reads the disk no further than it must."""
+        found = self._lookup(key)
+        return default if found is None else found
+
+    def keys(self) -> tuple[int, ...]:
+        """Numbers of the partitions, in disk order; numbers since every partition has one, and each its own.
+
+        Reads the whole partition table, and nothing of the partitions. ``dict(table)`` has these keys.
+        """
+        return tuple(partition.number for partition in self)
+
+    def values(self) -> tuple[Partition, ...]:
+        """The partitions, in disk order, as iteration gives them."""
+        return tuple(self)
+
+    def items(self) -> tuple[tuple[int, Partition], ...]:
+        """Number of each partition, and the partition, in disk order."""
+        return tuple((partition.number, partition) for partition in self)
 
     def __contains__(self, key: object) -> bool:
         if isinstance(key, int | str):
-            try:
-                self[key]
-            except PartitionNotFound:
-                return False
-            return True
+            return self._lookup(key) is not None
         return any(partition is key for partition in self)
+
+    def _lookup(self, key: int | str) -> Partition | None:
+        """Partition with that number or label; None where there is none."""
+        if isinstance(key, str):
+            wanted = fold_name(key)
+            return self._first(lambda partition: any(wanted == fold_name(text) for text in _names(partition) if text))
+        return self._first(lambda partition: partition.number == key)
 
     def __iter__(self) -> Iterator[Partition]:
         self._first(lambda _: False)

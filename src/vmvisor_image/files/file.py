@@ -6,15 +6,27 @@ import hashlib
 import io
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Unpack, overload
 
 from vmvisor_image.base.forking import ForkSafeLock
-from vmvisor_image.base.limits import Meter
+from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits, Meter, check_deadline, check_depth, check_entries
 from vmvisor_image.base.names import fold_name
-from vmvisor_image.errors import InvalidArgument, NoLocalPath, NotADirectory, NotAFile, PathNotFound, ReadOnly
+from vmvisor_image.errors import (
+    CorruptImage,
+    InvalidArgument,
+    NoLocalPath,
+    NotADirectory,
+    NotAFile,
+    PathNotFound,
+    ReadOnly,
+    UnsafeName,
+)
+from vmvisor_image.files.extraction import write_files
+from vmvisor_image.files.patterns import Pattern
 from vmvisor_image.streams.buffered import TextStream, open_stream
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.reading import read_healthy
@@ -61,6 +73,16 @@ class FileAttributes:
     descriptor_type: int | None = None
     """Type in the file's VMFS descriptor: 2 for a directory, 3 for a file, 5 for a system file or directory; None for
     other file systems."""
+
+
+@dataclass(slots=True)
+class TreeRules:
+    """Rules for walking and extracting all directories of one tree."""
+
+    limits: Limits = DEFAULT_LIMITS
+    """Limits of a walk, which are those of the image."""
+    skips_unsafe: bool = True
+    """Whether extraction skips only a file whose name can't be written, and does not refuse all files."""
 
 
 class FileHome(Protocol):
@@ -387,7 +409,7 @@ class Directory(_Entry):
     Iterating gives the entries; ``in`` accepts an entry or a name.
     """
 
-    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names", "attributes")
+    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names", "_rules", "attributes")
 
     def __init__(
         self,
@@ -404,6 +426,7 @@ class Directory(_Entry):
         """Owner and permissions; None where the volume has none or they are not read, and for the root."""
         self._list = list_entries
         self._fold_case = fold_case
+        self._rules = TreeRules()
         self._lock = ForkSafeLock()
         self._entries: tuple[File | Directory, ...] | None = None
         self._names: dict[str, File | Directory] = {}
@@ -478,13 +501,162 @@ class Directory(_Entry):
         for part in _components(parts):
             found = here.get(part) if isinstance(here, Directory) else None
             if found is None:
-                wanted = "/".join(os.fspath(part) for part in parts)
-                raise PathNotFound(f"no file or directory {wanted!r} in {self._path or '/'!r}")
+                raise self._missing("/".join(os.fspath(part) for part in parts), here, part)
             here = found
         return here
 
+    def _missing(self, path: str, here: File | Directory, part: str) -> PathNotFound:
+        """Error for a path from this directory that leads to `here`, where there is no `part`."""
+        text, place = f"no file or directory {path!r} in {self._path or '/'!r}", self._below(here)
+        if isinstance(here, File):
+            return PathNotFound(f"{text}: {place!r} is a file, not a directory")
+        return PathNotFound(text, wanted=part, names=(entry.name for entry in here), below=f"{place}/" if place else "")
+
     def __truediv__(self, part: str | os.PathLike[str]) -> File | Directory:
         return self.joinpath(part)
+
+    def walk(self) -> Iterator[tuple[Directory, list[Directory], list[File]]]:
+        """Each directory from this one down, with the directories and the files in it, as ``os.walk`` top-down.
+
+        A directory comes before those in it, which are read afterwards: what is removed from the list of directories is
+        not read.
+
+        Raises:
+            LimitExceeded: There are too many files and directories, or directories are nested too deeply.
+        """
+        pending: list[tuple[Directory, int]] = [(self, 0)]
+        count, limits = 0, self._rules.limits
+        while pending:
+            check_deadline()
+            here, depth = pending.pop()
+            directories: list[Directory] = []
+            files: list[File] = []
+            for entry in here:
+                count += 1
+                check_entries(count, limits)
+                if isinstance(entry, Directory):
+                    directories.append(entry)
+                else:
+                    files.append(entry)
+            yield here, directories, files
+            if directories:
+                check_depth(depth + 1, limits)
+            pending.extend((directory, depth + 1) for directory in reversed(directories))
+
+    def glob(self, pattern: str) -> Iterator[File]:
+        """Files below this directory whose path from here matches `pattern`, in the order of the directories.
+
+        Only directories that can match are read.
+
+        Args:
+            pattern: Relative path, each component by the rules of a shell (``*``, ``?``, ``[a-z]``); ``**`` matches any
+                number of directories, and at the end every file below.
+
+        Raises:
+            InvalidArgument: The pattern is empty.
+            LimitExceeded: There are too many files and directories, or directories are nested too deeply.
+        """
+        return (file for file, _ in self._visit(self._pattern(pattern)))
+
+    def extract(
+        self, dest: str | os.PathLike[str], *patterns: str, overwrite: bool = False, resume: bool = False
+    ) -> tuple[Path, ...]:
+        """Write every file below this directory to `dest`, with its name and time, and return the paths written.
+
+        All names are checked before anything is written; files appear whole or not at all. In a volume, only the files
+        with unsafe names are skipped: a name that can't be written safely, or the second of two that are the same on a
+        case-insensitive file system. In an archive, whose names are chosen freely, one such name refuses all files.
+
+        Args:
+            dest: Directory to write to; created if it is missing. Paths below it are those from this directory.
+            *patterns: Only the files that match one of these; see `glob`. Without any, all files.
+            overwrite: Replace files that are already there.
+            resume: Continue an interrupted extraction: files that are already there with the right content are left as
+                they are. Both they and the image are read to compare; size and time would not distinguish disks.
+
+        Raises:
+            PathNotFound: No file matches one of `patterns`; nothing was written.
+            InvalidArgument: A pattern is empty.
+            UnsafeName: A name would leave `dest`, is a device name, or collides with another one: every name for a
+                volume, any name for an archive.
+            DestinationExists: A file is already there and `overwrite` is False.
+            DestinationFull: There is no room left; what was written is whole.
+            DestinationFailed: The destination can't be written for another reason; what was written is whole.
+            PartialExtraction: Some files are damaged, or have unsafe names; the others were written.
+            LimitExceeded: The files are too large or too many; anything written before is whole.
+        """
+        rules = self._rules
+        with rules.limits.operation():
+            files: list[tuple[str, File]] = []
+            refused: list[tuple[str, CorruptImage]] = []
+            for file, is_whole in self._matching(patterns) if patterns else self._visit():
+                path = self._below(file)
+                if is_whole or not rules.skips_unsafe:
+                    files.append((path, file))
+                else:
+                    error = UnsafeName(f"a name in {path!r} holds a path separator", structure="file name")
+                    refused.append((path, error))
+            return write_files(
+                files,
+                dest,
+                overwrite=overwrite,
+                resume=resume,
+                most_bytes=rules.limits.extracted_bytes,
+                refused=refused,
+                skip_unsafe=rules.skips_unsafe,
+            )
+
+    def _matching(self, patterns: Sequence[str]) -> Iterable[tuple[File, bool]]:
+        """Files that match any of the patterns, each once, as `_visit` gives them."""
+        found: dict[int, tuple[File, bool]] = {}
+        for pattern in patterns:
+            matches = {id(file): (file, whole) for file, whole in self._visit(self._pattern(pattern))}
+            if not matches:
+                raise PathNotFound(f"no file matches {pattern!r}{self._hint(pattern)}; nothing was written")
+            found |= matches
+        return found.values()
+
+    def _hint(self, pattern: str) -> str:
+        """Words for a pattern that is the path of a directory."""
+        try:
+            is_directory = self.joinpath(pattern).is_dir()
+        except PathNotFound:
+            is_directory = False
+        path = "/".join(_components([pattern]))
+        return f", which is a directory: {f'{path}/**'!r} matches the files in it" if is_directory else ""
+
+    def _pattern(self, pattern: str) -> Pattern:
+        return Pattern(pattern, fold_case=self._fold_case)
+
+    def _below(self, entry: File | Directory) -> str:
+        """Path of an entry from this directory."""
+        return entry.path[len(self._path) + 1 :] if self._path else entry.path
+
+    def _visit(self, pattern: Pattern | None = None) -> Iterator[tuple[File, bool]]:
+        """Files below that match, in the order of the directories, each with whether no name in its path has a slash.
+
+        Raises:
+            LimitExceeded: There are too many files and directories, or directories are nested too deeply.
+        """
+        pending = [(self._path, True, frozenset[int]() if pattern is None else pattern.start, self.iterdir())]
+        count, limits = 0, self._rules.limits
+        while pending:
+            check_deadline()
+            above, is_whole, states, entries = pending[-1]
+            for entry in entries:
+                count += 1
+                check_entries(count, limits)
+                is_match, below = (True, states) if pattern is None else pattern.step(states, entry.name)
+                named = is_whole and "/" not in entry.path[len(above) + 1 if above else 0 :]
+                if isinstance(entry, File):
+                    if is_match:
+                        yield entry, named
+                elif pattern is None or below:
+                    check_depth(len(pending), limits)
+                    pending.append((entry.path, named, below, entry.iterdir()))
+                    break
+            else:
+                pending.pop()
 
     def _load(self) -> tuple[File | Directory, ...]:
         if self._entries is None:
@@ -492,6 +664,8 @@ class Directory(_Entry):
                 if self._entries is None:
                     entries = tuple(self._list())
                     for entry in entries:
+                        if isinstance(entry, Directory):
+                            entry._rules = self._rules
                         self._names.setdefault(entry.name, entry)
                         if self._fold_case:
                             self._folded.setdefault(fold_name(entry.name), entry)

@@ -235,7 +235,8 @@ def _named(kind: str, name: str | None, files: FileTree, member: str) -> tuple[L
             if way is not None:
                 layers, inner_kind, inner_name, inner = way
                 return (*layers, *_named(inner_kind, inner_name, inner, member[len(archive.path) + 1 :]))
-    raise MemberNotFound(f"no file {member!r} in it; there are {_listing(list(files))}")
+    paths = list(files)
+    raise MemberNotFound(f"no file {member!r} in it; there are {_listing(paths)}", wanted=member, names=paths)
 
 
 def _get(files: FileTree, path: str) -> File | None:

@@ -46,7 +46,6 @@ from vmvisor_image.faces.cli.show import (
     showing_progress,
 )
 from vmvisor_image.files.file import File
-from vmvisor_image.files.tree import FileTree
 from vmvisor_image.reports.inspection import inspect
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
@@ -195,19 +194,7 @@ def run_ls(options: argparse.Namespace) -> int:
 def run_cat(options: argparse.Namespace) -> int:
     """Write a file of a partition to standard output."""
     with _holder(options) as holder:
-        return _write_out(_file(holder.files, options.path))
-
-
-def _file(files: FileTree, path: str) -> File:
-    """File at a path; where there is none, the error names files with a similar name."""
-    try:
-        return files[path]
-    except PathNotFound as error:
-        from difflib import get_close_matches
-
-        close = get_close_matches(path, files, 3)
-        hint = f"; there is {', '.join(map(repr, close))}" if close else ""
-        raise PathNotFound(f"{error}{hint}") from error
+        return _write_out(holder.files[options.path])
 
 
 def run_extract(options: argparse.Namespace) -> int:
@@ -293,9 +280,9 @@ def run_archive(options: argparse.Namespace) -> int:
     with taking_pipes(options.source) as given, open_archive(given) as whole:
         archive = whole
         for path in options.path[:-1]:
-            archive = _file(archive, path).open_archive()
+            archive = archive[path].open_archive()
         if options.path:
-            file = _file(archive, options.path[-1])
+            file = archive[options.path[-1]]
             if not options.list:
                 return _write_out(file)
             archive = file.open_archive()
@@ -314,7 +301,7 @@ def run_module(options: argparse.Namespace) -> int:
     """Print the properties of a boot module, or write a file of it to standard output."""
     if options.path is not None:
         with _image(options) as image:
-            file = _file(_partition(image, options.partition).files, options.path)
+            file = _partition(image, options.partition).files[options.path]
             return _show_module(options, file, options.inner)
     given = {"--index": options.index, "--cache": options.cache, "--member": options.member}
     if any(given.values()) or options.salvage:
@@ -327,7 +314,7 @@ def run_module(options: argparse.Namespace) -> int:
 def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -> int:
     module = Module(file)
     if inner is not None:
-        return _write_out(_file(module.open_archive(), inner))
+        return _write_out(module.open_archive()[inner])
     print(" in ".join((module.kind, *reversed(module.layers))))
     if (signature := module.signature) is not None:
         key = "" if signature.key_id is None else f", key {printable(signature.key_id)}"
