@@ -149,10 +149,11 @@ def test_wrong_settings(tmp_path: Path, wrong: dict[str, int]) -> None:
 
 
 def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "disk").write_bytes(DATA)
+    disk = bytes(510) + b"\x55\xaa" + DATA
+    (tmp_path / "disk").write_bytes(disk)
     dest = str(tmp_path / "disk.zst")
     assert main(["convert", str(tmp_path / "disk"), dest]) == 0
-    assert f"{len(DATA)} bytes in {Path(dest).stat().st_size}" in capsys.readouterr().out
+    assert f"{len(disk)} bytes in {Path(dest).stat().st_size}" in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "disk"), dest]) == 2
     assert main(["convert", "--force", str(tmp_path / "disk"), dest]) == 0
 

@@ -31,6 +31,7 @@ LATE = {
     ("bzip2.reader", "Bzip2Reader._open_cache", "vmvisor_image.bzip2.decoded_cache"): 5,
     ("bzip2.choose", "make_engine", "vmvisor_image.bzip2.rust"): 1,
     ("errors", "NameNotFound.similar", "difflib"): 14,
+    ("faces.cli.advice", "one_line", "difflib"): 14,
     ("volumes.plugins", "_load", "importlib.metadata"): 30,
 }
 """Imports inside functions that go down, by module and function: milliseconds of CPU that everybody would pay else.

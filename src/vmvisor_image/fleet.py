@@ -30,6 +30,7 @@ from vmvisor_image.base.cores import available_cores
 from vmvisor_image.base.destination import check_replaceable, is_at, lock, publish, write_all, writing
 from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import check_options
+from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import (
     CorruptImage,
@@ -577,7 +578,7 @@ def _failed(source: SourceLike, error: BaseException) -> Row:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     offset = error.offset if isinstance(error, CorruptImage) else None
-    return {"error": type(error).__name__, "message": str(error), "offset": offset}
+    return {"error": type(error).__name__, "message": in_words(error), "offset": offset}
 
 
 def _described(report: ImageReport, *, detail: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
+from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.errors import (
     DestinationExists,
     DestinationFailed,
@@ -66,7 +67,7 @@ def from_source(chunks: Iterable[_T]) -> Iterator[_T]:
     except OSError as error:
         if isinstance(error, VmvisorImageError):
             raise
-        failed = SourceError(f"what was to be written could not be read: {error}")
+        failed = SourceError(f"what was to be written could not be read: {in_words(error)}")
         failed.errno = error.errno
         raise failed from error
 

@@ -255,7 +255,7 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
     if (machine := _machine(head)) is not None:
         return machine
     if _is_text(head):
-        return "text"
+        return PAGE if _PAGE.match(head.removeprefix(codecs.BOM_UTF8)) else "text"
     if head.startswith(DOS_PROGRAM):
         return "a program for DOS or Windows"
     if len(head) == _HEAD and entropy(head) > _EVEN:
@@ -276,6 +276,10 @@ def _machine(head: bytes) -> str | None:
 _SETTING: Final = re.compile(rb'^[ \t]*([.:\w]+)[ \t]*=[ \t]*"([^"\r\n]*)"', re.MULTILINE)
 """Line of a .vmx file: a key without regard to case, and a value in quotes."""
 _MOST_DISKS: Final = 4
+PAGE: Final = "a web page (HTML)"
+"""Likeness of a page that was downloaded, or is read, instead of the image that it leads to."""
+_PAGE: Final = re.compile(rb"\s*(<!--.{0,1000}?-->\s*)?<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+"""Start of a web page: a doctype or the root element (HTML Living Standard, 13.1), maybe behind a comment."""
 
 
 def _is_text(head: bytes) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList, UnsafeName
 from vmvisor_image.examine.signatures import Signature
@@ -237,7 +238,7 @@ def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt
     try:
         return neighbour(name)
     except (OSError, KeyError) as error:
-        raise _refused(f"its extent {name!r} can't be opened: {error}") from error
+        raise _refused(f"its extent {name!r} can't be opened: {in_words(error)}") from error
 
 
 class JoinedExtents(Pieced):

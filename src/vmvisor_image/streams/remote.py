@@ -32,6 +32,7 @@ from vmvisor_image.streams.urls import (
     reason_of,
     refuse,
     resolve,
+    step_after,
     version_of,
 )
 from vmvisor_image.streams.views import KeptBeside
@@ -233,7 +234,7 @@ class RemoteSource(Source):
                 raise self._changed("its version has changed") from error
             if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._check_unchanged()
-            raise RemoteError(f"{place} could not be read: {failure_of(error)}") from error
+            raise RemoteError(f"{place} could not be read: {failure_of(error)}; {step_after(error)}") from error
         if not is_certain or len(data) != end - start:
             self._check_unchanged()
         if len(data) != end - start:

@@ -92,7 +92,7 @@ def _open_at_once(path: str, flags: int) -> int:
             return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
             if error.errno in _NOT_OPENED and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116  # as open has it
-                raise _no_positions(path, "a pipe or socket") from error
+                raise _no_positions(path, stat.S_IFSOCK) from error
             raise
     try:
         return os.dup(number)
@@ -100,11 +100,18 @@ def _open_at_once(path: str, flags: int) -> int:
         raise OSError(error.errno, error.strerror, path) from error
 
 
-def _no_positions(path: str, what: str) -> SourceError:
-    error = SourceError(
-        f"{path}: {what} can't be read at any position; write it to a file first, as"
-        " `vmvisor-image convert - FILE.zst` does (`verify`, `scan` and `archive` take `-`, too)"
-    )
+def _no_positions(path: str, kind: int) -> SourceError:
+    if kind == stat.S_IFCHR:
+        error = SourceError(
+            f"{path}: a character device can't be read at any position; name the block device of a disk, such as"
+            " /dev/sda, or a file"
+        )
+    else:
+        error = SourceError(
+            f"{path}: a pipe or socket can't be read at any position; write it to a file first, as"
+            " `vmvisor-image convert - FILE.zst` does with its standard input (`verify`, `scan` and `archive` take"
+            " `-`, too)"
+        )
     error.errno = errno.ESPIPE
     return error
 
@@ -133,7 +140,7 @@ class FileSource(Source):
         kind = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode)
         if kind in _PIPES or (kind == stat.S_IFCHR and not _has_end(self._file)):
             self._file.close()
-            raise _no_positions(self.path, "a character device" if kind == stat.S_IFCHR else "a pipe or socket")
+            raise _no_positions(self.path, kind)
         self._lock = ForkSafeLock()
         self._readers = 0
         """Number of reads in progress, during which the descriptor has to stay open."""

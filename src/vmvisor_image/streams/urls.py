@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, unquote
 
@@ -90,6 +91,12 @@ def failure_of(error: BaseException) -> str:
     return f"the server answered {status} {getattr(error, 'message', '')}".rstrip() if status else type(error).__name__
 
 
+def step_after(error: BaseException) -> str:
+    """Next step for the user after a failed request."""
+    refused = getattr(error, "status", None) in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return "check the URL and your credentials" if refused else "check the URL and the connection"
+
+
 def reason_of(fs: Any, path: str, error: Exception) -> Exception:
     """Error that explains why a path can't be opened: fsspec's caches report every failure as a missing file."""
     if isinstance(error, FileNotFoundError):
@@ -110,4 +117,5 @@ def refuse(url: str, error: Exception) -> NoReturn:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
     if isinstance(error, IsADirectoryError | PermissionError):
         raise error
-    raise RemoteError(f"{url}: it can't be opened: {failure_of(cause or error)}") from error
+    reason = cause or error
+    raise RemoteError(f"{url}: it can't be opened: {failure_of(reason)}; {step_after(reason)}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from vmvisor_image.errors import Problem
@@ -148,6 +148,10 @@ class WholeDisk(Unchecked):
         return iter(())
 
 
+STRUCTURE: Final = "partition table"
+"""Structure of the problem that a disk is none."""
+
+
 class NoTable(Unchecked):
     """A disk whose first sector is neither a partition table nor a volume."""
 
@@ -156,7 +160,7 @@ class NoTable(Unchecked):
     areas: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, message: str, further: tuple[Problem, ...] = ()) -> None:
-        self.problems = (Problem("partition table", message, 0), *further)
+        self.problems = (Problem(STRUCTURE, message, 0), *further)
         self.records: Mapping[str, Record] = {}
         self.facts: Mapping[str, str] = {}
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmvisor_image.archives.archive import Metered, open_archive
+from vmvisor_image.archives.archive import Archive, Metered, open_archive
 from vmvisor_image.base.destination import check_apart, write_whole
 from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.open_options import OpenOptions, Progress
+from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
@@ -28,14 +29,18 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.errors import (
+    CorruptImage,
     DestinationExists,
     InvalidArgument,
     NotAFileSystem,
+    NotAnArchive,
     PartitionNotFound,
     PathNotFound,
+    TruncatedImage,
     UsageError,
 )
 from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, with_step
 from vmvisor_image.faces.cli.show import (
     list_archive,
     list_files,
@@ -49,7 +54,7 @@ from vmvisor_image.files.file import File
 from vmvisor_image.reports.inspection import inspect
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
-from vmvisor_image.streams.pipes import taking_pipes
+from vmvisor_image.streams.pipes import PipeSource, taking_pipes
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.urls import is_url
@@ -104,17 +109,17 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
         try:
             yield image
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
-            _check_partitions(image, error)
+            _check_partitions(image, options.source, error)
             options.problems += image.known_problems
             raise
         options.problems += image.known_problems
 
 
-def _check_partitions(image: Image, cause: Exception | None = None) -> None:
+def _check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:
     """Raise the first problem of the table where an image has no partitions."""
     if not len(image.partitions):
         for problem in image.partitions.problems:
-            raise problem.error() from cause
+            raise no_disk(problem, source, image.known_size) from cause
 
 
 def _partition(image: Image, text: str) -> Partition:
@@ -140,7 +145,7 @@ def run_info(options: argparse.Namespace) -> int:
         print_report(report, explain=options.explain)
     if report.scheme == "none" and not report.partitions:
         for problem in report.problems:
-            raise problem.error()
+            raise no_disk(problem, options.source, report.size)
     options.problems += report.problems
     return _check(options) if options.checksums else DONE
 
@@ -175,7 +180,7 @@ def run_ls(options: argparse.Namespace) -> int:
             list_others(holder)
         return DONE
     with _image(options) as image:
-        _check_partitions(image)
+        _check_partitions(image, options.source)
         for partition in image.partitions:
             if partition.is_container:
                 continue
@@ -277,7 +282,7 @@ def _state(bank: BootBank, partitions: PartitionTable) -> str:
 
 def run_archive(options: argparse.Namespace) -> int:
     """Print a list of an archive's files, or write one of them to standard output."""
-    with taking_pipes(options.source) as given, open_archive(given) as whole:
+    with taking_pipes(options.source) as given, _archive(given, options.source) as whole:
         archive = whole
         for path in options.path[:-1]:
             archive = archive[path].open_archive()
@@ -289,6 +294,16 @@ def run_archive(options: argparse.Namespace) -> int:
         list_archive(archive)
         options.problems += archive.problems
     return DONE
+
+
+def _archive(given: str | PipeSource, source: str) -> Archive:
+    """The archive at a path, or in a pipe."""
+    try:
+        return open_archive(given)
+    except NotAnArchive as error:
+        with open_source(given) as opened:
+            is_empty = not opened.source.read_up_to(0, 1)
+        raise with_step(error, AGAIN if is_empty else f"{command('info', source)} reads a disk image") from error
 
 
 def _write_out(file: File) -> int:
@@ -315,6 +330,8 @@ def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -
     module = Module(file)
     if inner is not None:
         return _write_out(module.open_archive()[inner])
+    if module.kind in ("empty", "unknown") and options.path is None:
+        _refuse_module(module, options.source)
     print(" in ".join((module.kind, *reversed(module.layers))))
     if (signature := module.signature) is not None:
         key = "" if signature.key_id is None else f", key {printable(signature.key_id)}"
@@ -338,6 +355,20 @@ def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -
     return DONE
 
 
+def _refuse_module(module: Module, source: str) -> None:
+    """Raise the error for a file by itself in which no module was found; an empty one may well be compressed."""
+    if module.kind == "unknown":
+        raise CorruptImage(
+            "it is neither a program (ELF), an archive (tar, vmtar, zip, ar, ISO 9660), an encrypted configuration nor"
+            f" microcode; {command('info', source)} says what it looks like, and"
+            " `vmvisor-image module SRC PARTITION PATH` reads a module of a disk image",
+            structure=" in ".join(("boot module", *reversed(module.layers))),
+            offset=0,
+        )
+    if not module.layers:
+        raise CorruptImage(AGAIN, structure="boot module", offset=0)
+
+
 def run_index(options: argparse.Namespace) -> int:
     """Write the index of a compressed image."""
     if options.with_data and options.cache is None:
@@ -347,7 +378,8 @@ def run_index(options: argparse.Namespace) -> int:
     path = getattr(layers[0].source, "index_path", None) if layers else None
     if path is None:
         kind = layers[0].kind if layers else "not compressed"
-        print(f"vmvisor-image: no index was written: {printable(options.source)} is {kind}", file=sys.stderr)
+        none = f"no index was written: {printable(options.source)} is {kind}, and only bzip2 needs one"
+        print(f"vmvisor-image: {none}: use it as it is", file=sys.stderr)
         return BAD_INPUT
     print(f"{printable(path)}: {os.path.getsize(path)} bytes for {size} bytes of data")  # noqa: PTH202
     return DONE
@@ -355,14 +387,17 @@ def run_index(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     """Write the decoded image as seekable zstd."""
+    given = options.source
     if not options.force and os.path.lexists(options.dest):  # before waiting for a pipe
         raise DestinationExists(f"{options.dest} is already there")
     with taking_pipes(options.source, _limits(options)) as options.source, _image(options) as image:
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
         if find_table(image.disk).scheme != "none":  # of a truncated disk, the existing part was converted
             options.problems += image.partitions.problems
-    resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
-    print(f"{printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
+        resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
+        print(f"{printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
+        if not len(image.partitions) and (problems := image.partitions.problems):
+            raise no_disk(problems[0], given, done.size)
     return DONE
 
 
@@ -373,7 +408,9 @@ def run_hexdump(options: argparse.Namespace) -> int:
         end = options.offset + options.length
         repeated, starred = b"", False
         for offset in range(options.offset, end, _CHUNK):
-            data = read_up_to(target, offset, min(_CHUNK, end - offset)) or target.read_at(offset, 1)
+            data = read_up_to(target, offset, min(_CHUNK, end - offset))
+            if not data:
+                _refuse_offset(target, offset)
             for line in Hexdump(data, offset).lines():
                 if line.data != repeated:
                     print(line)
@@ -386,6 +423,14 @@ def run_hexdump(options: argparse.Namespace) -> int:
                 break
         print(f"{end:08x}")
     return DONE
+
+
+def _refuse_offset(target: ReadAt, offset: int) -> None:
+    """Raise the error for an offset at or past the end."""
+    try:
+        target.read_at(offset, 1)
+    except TruncatedImage as error:
+        raise with_step(error, "give a smaller --offset" if target.size else AGAIN) from error
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -410,6 +455,9 @@ def run_verify(options: argparse.Namespace) -> int:
     else:
         for line in report.lines():
             print(printable(line))
+    if report.scheme == "none" and not report.partitions and report.problems:
+        error = no_disk(report.problems[0], options.source, report.size)
+        print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
     return DONE if report.is_sound else BAD_INPUT
 
 
@@ -452,6 +500,6 @@ def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
         resolve_address(address)  # first: a client with an invalid address complains when Python ends
         client = Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"no dask scheduler at {address!r}: {error}") from error
+        raise UsageError(f"no dask scheduler at {address!r}: {in_words(error)}") from error
     with client, client.get_executor() as executor:
         yield executor, sum(client.nthreads().values()) or 1

@@ -18,6 +18,7 @@ from vmvisor_image.bzip2 import engine
 from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
 from vmvisor_image.examine.signatures import Format
+from vmvisor_image.faces.cli.advice import one_line
 from vmvisor_image.faces.cli.commands import (
     BAD_INPUT,
     DONE,
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
+    print(f"vmvisor-image: {printable(one_line(error))}", file=sys.stderr)
     return status
 
 

@@ -16,6 +16,7 @@ from vmvisor_image.disk.explanation import counted, described_generation
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.faces.cli.advice import advised
 from vmvisor_image.faces.shared import MAP_CELLS, map_cells
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.reports.inspection import ImageReport, PartitionReport
@@ -175,5 +176,5 @@ def print_rows(rows: Iterator[Row]) -> int:
         shown = ["-" if cell in (None, "") else printable(str(cell)) for cell in cells]
         print(layout.format("ok" if row["ok"] else "BAD", *shown), flush=True)
         if row["message"] is not None:
-            print(f"{'':10}{printable(row['message'])}", flush=True)
+            print(f"{'':10}{printable(advised(row))}", flush=True)
     return bad

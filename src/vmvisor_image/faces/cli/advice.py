@@ -1,0 +1,88 @@
+"""Next steps behind messages, in the words of the command line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.disk.tables.table import STRUCTURE
+from vmvisor_image.errors import CorruptImage, Problem, VmvisorImageError
+from vmvisor_image.examine.signatures import PAGE
+from vmvisor_image.streams.sources import descriptor_of
+from vmvisor_image.streams.urls import is_url
+
+if TYPE_CHECKING:
+    from vmvisor_image.fleet import Row
+
+_Error = TypeVar("_Error", bound=CorruptImage)
+AGAIN = "it is empty: copy or download it again"
+"""Next step for a source without a byte."""
+
+
+def one_line(error: Exception) -> str:
+    """Message of an error, with a similar name where a file of the system is not there."""
+    text = in_words(error)
+    if isinstance(error, IsADirectoryError) and not isinstance(error, VmvisorImageError):
+        return f"{text}, or read all that is in it with {command('scan', error.filename or 'FOLDER')}"
+    if not isinstance(error, FileNotFoundError) or isinstance(error, VmvisorImageError):
+        return text
+    name = error.filename
+    if not isinstance(name, str) or is_url(name):
+        return text
+    from difflib import get_close_matches
+
+    path = Path(name)
+    try:
+        there = os.listdir(path.parent)  # noqa: PTH208  # names are wanted
+    except OSError:
+        return f"{text}; {str(path.parent)!r} is not a folder that can be read"
+    close = get_close_matches(path.name, there, 1)
+    return f"{text}; did you mean {str(path.parent / close[0])!r}?" if close else text
+
+
+def command(name: str, source: str) -> str:
+    """A command to try with the same source; what standard input gives has to be saved for it."""
+    return f"`vmvisor-image {name} {'FILE' if descriptor_of(source) is not None else shlex.quote(source)}`"
+
+
+def with_step(error: _Error, step: str) -> _Error:
+    """The same error with a next step behind its message."""
+    return type(error)(
+        f"{error.message}; {step}",
+        structure=error.structure,
+        offset=error.offset,
+        field=error.field,
+        expected=error.expected,
+        found=error.found,
+    )
+
+
+def no_disk(problem: Problem, source: str, size: int | None) -> CorruptImage:
+    """Error for an image without partitions, by its first problem; see `step_of`."""
+    step = step_of(problem, source, size)
+    return problem.error() if step is None else with_step(problem.error(), step)
+
+
+def step_of(problem: Problem, source: str, size: int | None) -> str | None:
+    """Next step where a source is not a disk that is recognised; None for any other problem."""
+    if problem.structure != STRUCTURE:
+        return None
+    if size == 0:
+        return AGAIN
+    if PAGE in problem.message:
+        link = "open the address in a browser, and take the link" if is_url(source) else "look in it for the link"
+        return f"{link} to the image itself"
+    return f"{command('hexdump', source)} shows its first bytes"
+
+
+def advised(row: Row) -> str:
+    """Message of a row, with the next step where the image is not a disk."""
+    message = row["message"] or ""
+    table, _, rest = message.partition(f"{STRUCTURE} at byte 0x0: ")
+    if row["error"] != "Problem" or row["partitions"] or table:
+        return message
+    step = step_of(Problem(STRUCTURE, rest), row["path"], row["size"])
+    return f"{message}; {step}"
