@@ -38,9 +38,16 @@ def page() -> str:
     for name, command in commands.choices.items():
         lines += [f".SS {escape(name)}", escape(sentence(command.description or helps[name] or "")), ".PP"]
         lines += synopsis(name, command)
-        for action in command._actions:
-            if not isinstance(action, argparse._HelpAction):
-                lines += describe(action)
+        for action in own_actions(command):
+            lines += describe(action)
+        shared = [action for group in command._action_groups[2:] for action in group._group_actions]
+        if shared:
+            lines.append(f".PP\n{escape(sentence(command._action_groups[2].title or ''))}")
+        for action in shared:
+            lines += describe(action)
+        first, *examples = (command.epilog or "").splitlines() or [""]
+        if examples:
+            lines += [f".PP\n{escape(sentence(first.rstrip(':')))}", ".nf", *map(escape, examples), ".fi"]
     return "\n".join(
         [
             *lines,
@@ -66,6 +73,12 @@ def page() -> str:
             "",
         ]
     )
+
+
+def own_actions(command: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Arguments and options that are the command's own, in the order of its help."""
+    own = [action for group in command._action_groups[:2] for action in group._group_actions]
+    return [action for action in own if not isinstance(action, argparse._HelpAction)]
 
 
 def sentence(text: str) -> str:

@@ -54,7 +54,20 @@ def resolve(image: HasPartitions, path: str) -> Partition | Directory | File:
     partition, rest = split_path(image, path)
     if rest is None:
         return partition
-    files = partition.files
+    return entry_at(partition.files, rest, path)
+
+
+def entry_at(files: FileTree, rest: str, path: str) -> Directory | File:
+    """File or directory of a volume.
+
+    Args:
+        files: Files of the volume.
+        rest: Path from the volume's root.
+        path: Whole path as it was given, which ends with `rest`, for the message.
+
+    Raises:
+        PathNotFound: The volume has no such file or directory.
+    """
     try:
         return files.root.joinpath(rest)
     except PathNotFound:

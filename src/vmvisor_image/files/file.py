@@ -601,26 +601,7 @@ class Directory(_Entry):
             PartialExtraction: Some files are damaged, or have unsafe names; the others were written.
             LimitExceeded: The files are too large or too many; anything written before is whole.
         """
-        rules = self._rules
-        with rules.limits.operation():
-            files: list[tuple[str, File]] = []
-            refused: list[tuple[str, CorruptImage]] = []
-            for file, is_whole in self._matching(patterns) if patterns else self._visit():
-                path = self._below(file)
-                if is_whole or not rules.skips_unsafe:
-                    files.append((path, file))
-                else:
-                    error = UnsafeName(f"a name in {path!r} holds a path separator", structure="file name")
-                    refused.append((path, error))
-            return write_files(
-                files,
-                dest,
-                overwrite=overwrite,
-                resume=resume,
-                most_bytes=rules.limits.extracted_bytes,
-                refused=refused,
-                skip_unsafe=rules.skips_unsafe,
-            )
+        return extract_all([(self, "", patterns)], dest, overwrite=overwrite, resume=resume)
 
     def _matching(self, patterns: Sequence[str]) -> Iterable[tuple[File, bool]]:
         """Files that match any of the patterns, each once, as `_visit` gives them."""
@@ -695,6 +676,52 @@ class Directory(_Entry):
         count = None if self._entries is None else len(self._entries)
         listed = "" if count is None else f", {count} {'entry' if count == 1 else 'entries'}"
         return f"<Directory {self._path or '/'!r}{listed}>"
+
+
+def extract_all(
+    parts: Sequence[tuple[Directory, str, Sequence[str]]],
+    dest: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> tuple[Path, ...]:
+    """Write files below several directories in one go, and return the paths written; see `Directory.extract`.
+
+    All names are checked before anything is written, and files are written in the order of the disk.
+
+    Args:
+        parts: Directories with the same limits; for each, the path below `dest` that its files are written to, ending
+            with a slash, or empty for `dest` itself, and the patterns that its files have to match, if any.
+        dest: See `Directory.extract`.
+        overwrite: See `Directory.extract`.
+        resume: See `Directory.extract`.
+
+    Raises:
+        InvalidArgument: There are no parts.
+    """
+    if not parts:
+        raise InvalidArgument("there is nothing to extract")
+    rules = parts[0][0]._rules
+    with rules.limits.operation():
+        files: list[tuple[str, File]] = []
+        refused: list[tuple[str, CorruptImage]] = []
+        for directory, above, patterns in parts:
+            for file, is_whole in directory._matching(patterns) if patterns else directory._visit():
+                path = f"{above}{directory._below(file)}"
+                if is_whole or not rules.skips_unsafe:
+                    files.append((path, file))
+                else:
+                    error = UnsafeName(f"a name in {path!r} holds a path separator", structure="file name")
+                    refused.append((path, error))
+        return write_files(
+            files,
+            dest,
+            overwrite=overwrite,
+            resume=resume,
+            most_bytes=rules.limits.extracted_bytes,
+            refused=refused,
+            skip_unsafe=rules.skips_unsafe,
+        )
 
 
 def _components(parts: Sequence[str | os.PathLike[str]]) -> Iterator[str]:

@@ -235,11 +235,12 @@ class VerificationReport(Shown):
             for file in partition.files:
                 value = dict(file.hashes).get("sha256")
                 if value is not None:
-                    lines.append(_manifest_line(value, f"{partition.number}/{file.path}"))
+                    lines.append(manifest_line(value, f"{partition.number}/{file.path}"))
         return b"".join(lines)
 
 
-def _manifest_line(value: str, path: str) -> bytes:
+def manifest_line(value: str, path: str) -> bytes:
+    """Line as by ``sha256sum``; a name with a backslash, a newline or a carriage return is escaped as by GNU's."""
     escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "\\" if escaped != path else ""
     # Names of VMFS that are not UTF-8 have surrogates for their bytes; long names of FAT may have lone ones.

@@ -134,6 +134,8 @@ class OtherEntry:
     """Text for the column of sizes: the kind of the entry in one word, or its size in bytes."""
     text: str
     """POSIX path from the volume's root, and the entry's target."""
+    path: str = ""
+    """POSIX path from the volume's root; empty where only `text` has it."""
 
 
 BootMedium = Literal["disk", "cd"]

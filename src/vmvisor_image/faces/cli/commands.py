@@ -13,40 +13,40 @@ from typing import TYPE_CHECKING
 
 from vmvisor_image.archives.archive import Archive, Metered, open_archive
 from vmvisor_image.base.destination import check_apart, write_whole
-from vmvisor_image.base.limits import Limits, Meter
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.names import printable
-from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.convert import convert
-from vmvisor_image.disk.datastore import Datastore, open_datastore
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
     InvalidArgument,
-    NotAFileSystem,
+    NotAFile,
     NotAnArchive,
-    PartitionNotFound,
-    PathNotFound,
-    TruncatedImage,
     UsageError,
 )
-from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, with_step
 from vmvisor_image.faces.cli.layout import print_item
-from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.faces.cli.opening import (
+    BAD_INPUT,
+    DONE,
+    limits_of,
+    named_partition,
+    open_options,
+    opened_image,
+)
+from vmvisor_image.faces.cli.paths import write_out
+from vmvisor_image.faces.cli.progress import showing_progress
 from vmvisor_image.faces.cli.show import (
     list_archive,
-    list_files,
-    list_others,
     print_partition,
     print_report,
     print_rows,
@@ -57,7 +57,6 @@ from vmvisor_image.reports.inspection import inspect
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import PipeSource, taking_pipes
-from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.urls import is_url
 from vmvisor_image.volumes.role import Role
@@ -65,19 +64,8 @@ from vmvisor_image.volumes.role import Role
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor
 
-DONE = 0
-"""Exit status of a successful command."""
-BAD_INPUT = 1
-"""Exit status where the input is damaged or unsuitable."""
-MISUSE = 2
-"""Exit status of a command that can't be carried out as given."""
-_CHUNK = 1 << 20
 _OVERLAID = "oem.tgz"
 """Name of the module for additions by others."""
-
-
-def _limits(options: argparse.Namespace) -> Limits:
-    return Limits(seconds=options.max_seconds, decoded_bytes=options.max_decoded)
 
 
 def _overlays(given: Sequence[str]) -> dict[str, str]:
@@ -89,58 +77,16 @@ def _overlays(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _open_options(options: argparse.Namespace, progress: Progress | None) -> OpenOptions:
-    return {
-        "threads": options.threads,
-        "index": options.index,
-        "cache": options.cache,
-        "progress": progress,
-        "member": options.member,
-        "limits": _limits(options),
-        "salvage": options.salvage,
-    }
-
-
-@contextlib.contextmanager
-def _image(options: argparse.Namespace) -> Iterator[Image]:
-    with (
-        showing_progress(doing(options.run)) as progress,
-        Image.open(options.source, **_open_options(options, progress)) as image,
-        image.limits.operation(),
-    ):
-        try:
-            yield image
-        except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
-            _check_partitions(image, options.source, error)
-            options.problems += image.known_problems
-            raise
-        options.problems += image.known_problems
-
-
-def _check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:
-    """Raise the first problem of the table where an image has no partitions."""
-    if not len(image.partitions):
-        for problem in image.partitions.problems:
-            raise no_disk(problem, source, image.known_size) from cause
-
-
-def _partition(image: Image, text: str) -> Partition:
-    """Partition with a number, or else with a label."""
-    if text.isdecimal() and int(text) in image.partitions:
-        return image.partitions[int(text)]
-    return image.partitions[text]
-
-
 def run_info(options: argparse.Namespace) -> int:
     """Print the report of an image, or the details of one partition."""
     if options.partition is not None:
         if options.json:
             raise InvalidArgument("--json is for the whole image: leave the partition out")
-        with _image(options) as image:
-            print_partition(_partition(image, options.partition))
+        with opened_image(options) as image:
+            print_partition(named_partition(image, options.partition))
         return DONE
     with showing_progress() as progress:
-        report = inspect(options.source, **_open_options(options, progress))
+        report = inspect(options.source, **open_options(options, progress))
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
@@ -153,7 +99,7 @@ def run_info(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    with _image(options) as image:
+    with opened_image(options) as image:
         found = image.checksums()
     if not found:
         print("\nno checksum file lies beside what was taken out")
@@ -163,58 +109,9 @@ def _check(options: argparse.Namespace) -> int:
     return DONE if all(checksum.is_right for checksum in found) else BAD_INPUT
 
 
-@contextlib.contextmanager
-def _holder(options: argparse.Namespace) -> Iterator[Partition | Datastore]:
-    """Partition of the command, or the datastore that it is a device of."""
-    with _image(options) as image:
-        if not options.device:
-            yield _partition(image, options.partition)
-            return
-        with open_datastore(image, *options.device, volume=options.partition) as datastore:
-            yield datastore
-
-
-def run_ls(options: argparse.Namespace) -> int:
-    """Print the files of one partition, or of each."""
-    if options.partition is not None or options.device:
-        with _holder(options) as holder:
-            list_files(holder.files)
-            list_others(holder)
-        return DONE
-    with _image(options) as image:
-        _check_partitions(image, options.source)
-        for partition in image.partitions:
-            if partition.is_container:
-                continue
-            heading = f"Partition {partition.number} {printable(partition.label or '')} ({partition.kind}):"
-            try:
-                files = partition.files
-            except NotAFileSystem:
-                print(f"{heading} no files that can be read")
-                continue
-            print(heading)
-            list_files(files)
-            list_others(partition)
-    return DONE
-
-
-def run_cat(options: argparse.Namespace) -> int:
-    """Write a file of a partition to standard output."""
-    with _holder(options) as holder:
-        return _write_out(holder.files[options.path])
-
-
-def run_extract(options: argparse.Namespace) -> int:
-    """Write the files of a partition to a directory."""
-    with _holder(options) as holder:
-        written = holder.files.extract(options.dest, overwrite=options.force, resume=options.resume)
-    print(f"{counted(len(written), 'file')} written to {printable(options.dest)}")
-    return DONE
-
-
 def run_pxe(options: argparse.Namespace) -> int:
     """Write the files that a PXE server needs; bad input where a module of the configuration is missing."""
-    with _image(options) as image:
+    with opened_image(options) as image:
         export = export_pxe(
             image,
             options.dest,
@@ -250,7 +147,7 @@ def _bank(text: str | None) -> int | str | None:
 
 def run_system(options: argparse.Namespace) -> int:
     """Print the system that an image boots."""
-    with _image(options) as image:
+    with opened_image(options) as image:
         system = image.system(_bank(options.bank))
         options.problems += system.problems
         if options.json:
@@ -295,7 +192,7 @@ def run_archive(options: argparse.Namespace) -> int:
         if options.path:
             file = archive[options.path[-1]]
             if not options.list:
-                return _write_out(file)
+                return write_out(file)
             archive = file.open_archive()
         list_archive(archive)
         options.problems += archive.problems
@@ -312,30 +209,41 @@ def _archive(given: str | PipeSource, source: str) -> Archive:
         raise with_step(error, AGAIN if is_empty else f"{command('info', source)} reads a disk image") from error
 
 
-def _write_out(file: File) -> int:
-    for chunk in file.chunks(_CHUNK):
-        sys.stdout.buffer.write(chunk)
-    return DONE
-
-
 def run_module(options: argparse.Namespace) -> int:
     """Print the properties of a boot module, or write a file of it to standard output."""
+    path = options.partition
+    if path is not None and "/" in path and options.inner is None and (options.path is not None or _is_disk(options)):
+        options.path, options.inner = path, options.path
+        with opened_image(options) as image:
+            found = image.resolve(path)
+            if not isinstance(found, File):
+                raise NotAFile(f"{path!r} is not a file: a module is one")
+            return _show_module(options, found, options.inner)
     if options.path is not None:
-        with _image(options) as image:
-            file = _partition(image, options.partition).files[options.path]
+        with opened_image(options) as image:
+            file = named_partition(image, options.partition).files[options.path]
             return _show_module(options, file, options.inner)
     given = {"--index": options.index, "--cache": options.cache, "--member": options.member}
     if any(given.values()) or options.salvage:
         raise InvalidArgument("a module by itself has no image that could be indexed, kept, salvaged or have members")
-    limits = _limits(options)
+    limits = limits_of(options)
     with open_source(options.source) as opened, limits.operation():
         return _show_module(options, Metered(opened.source, Meter(limits)), options.partition)
+
+
+def _is_disk(options: argparse.Namespace) -> bool:
+    """Whether the source is a disk with partitions, and not a module by itself."""
+    try:
+        with Image.open(options.source, **open_options(options, None)) as image:
+            return len(image.partitions) > 0
+    except (CorruptImage, UsageError):
+        return False
 
 
 def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -> int:
     module = Module(file)
     if inner is not None:
-        return _write_out(module.open_archive()[inner])
+        return write_out(module.open_archive()[inner])
     if module.kind in ("empty", "unknown") and options.path is None:
         _refuse_module(module, options.source)
     print(" in ".join((module.kind, *reversed(module.layers))))
@@ -379,7 +287,7 @@ def run_index(options: argparse.Namespace) -> int:
     """Write the index of a compressed image."""
     if options.with_data and options.cache is None:
         options.cache = True
-    with _image(options) as image:
+    with opened_image(options) as image:
         layers, size = image.layers, image.size
     path = getattr(layers[0].source, "index_path", None) if layers else None
     if path is None:
@@ -396,7 +304,7 @@ def run_convert(options: argparse.Namespace) -> int:
     given = options.source
     if not options.force and os.path.lexists(options.dest):  # before waiting for a pipe
         raise DestinationExists(f"{options.dest} is already there")
-    with taking_pipes(options.source, _limits(options)) as options.source, _image(options) as image:
+    with taking_pipes(options.source, limits_of(options)) as options.source, opened_image(options) as image:
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
         if find_table(image.disk).scheme != "none":  # of a truncated disk, the existing part was converted
             options.problems += image.partitions.problems
@@ -405,38 +313,6 @@ def run_convert(options: argparse.Namespace) -> int:
         if not len(image.partitions) and (problems := image.partitions.problems):
             raise no_disk(problems[0], given, done.size)
     return DONE
-
-
-def run_hexdump(options: argparse.Namespace) -> int:
-    """Print bytes of the disk or of a partition; equal lines once, then a star."""
-    with _image(options) as image:
-        target = image if options.partition is None else _partition(image, options.partition)
-        end = options.offset + options.length
-        repeated, starred = b"", False
-        for offset in range(options.offset, end, _CHUNK):
-            data = read_up_to(target, offset, min(_CHUNK, end - offset))
-            if not data:
-                _refuse_offset(target, offset)
-            for line in Hexdump(data, offset).lines():
-                if line.data != repeated:
-                    print(line)
-                elif not starred:
-                    print("*")
-                starred = line.data == repeated
-                repeated = line.data
-            if offset + len(data) < min(offset + _CHUNK, end):
-                end = offset + len(data)
-                break
-        print(f"{end:08x}")
-    return DONE
-
-
-def _refuse_offset(target: ReadAt, offset: int) -> None:
-    """Raise the error for an offset at or past the end."""
-    try:
-        target.read_at(offset, 1)
-    except TruncatedImage as error:
-        raise with_step(error, "give a smaller --offset" if target.size else AGAIN) from error
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -453,7 +329,7 @@ def run_verify(options: argparse.Namespace) -> int:
             progress=progress,
             hashing=None if progress is None else progress.phase("hashing"),
             member=options.member,
-            limits=_limits(options),
+            limits=limits_of(options),
         )
     if options.manifest is not None:
         write_whole(Path(options.manifest), report.manifest())
@@ -486,7 +362,7 @@ def run_scan(options: argparse.Namespace) -> int:
             workers=workers,
             threads=options.threads,
             detail=options.detail,
-            limits=_limits(options),
+            limits=limits_of(options),
             progress=progress,
         )
         if options.out is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -20,23 +21,21 @@ from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFul
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.faces.cli.advice import one_line
 from vmvisor_image.faces.cli.commands import (
-    BAD_INPUT,
-    DONE,
-    MISUSE,
     run_archive,
-    run_cat,
     run_convert,
-    run_extract,
-    run_hexdump,
     run_index,
     run_info,
-    run_ls,
     run_module,
     run_pxe,
     run_scan,
     run_system,
     run_verify,
 )
+from vmvisor_image.faces.cli.comparing import run_diff
+from vmvisor_image.faces.cli.examples import EXAMPLES
+from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
+from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
+from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
 from vmvisor_image.faces.cli.show import complain
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -44,7 +43,10 @@ from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 _INTERRUPTED = 130
 _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
 _SHELLS = ("bash", "zsh", "fish")
-_COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
+_COMPLETED = {
+    **dict.fromkeys(("SRC", "SRC1", "SRC2", "DEST"), "FILE"),
+    **dict.fromkeys(("FOLDER", "[MODULE=]FOLDER"), "DIRECTORY"),
+}
 """Kind of completion by shtab for an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
@@ -78,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error = DestinationFull("standard output: there is no room left")
         return _fail(error, BAD_INPUT)
     except KeyboardInterrupt:
+        if (left := getattr(options, "left_behind", None)) is not None:
+            name, *given = sys.argv[1:] if arguments is None else arguments
+            going_on = [option for option in options.to_go_on if option not in given]
+            step = shlex.join(["vmvisor-image", name, *going_on, *given])
+            said = f"interrupted; {left.format(options.dest)}; go on with: {step}"
+            print(f"vmvisor-image: {printable(said)}", file=sys.stderr)
         return _INTERRUPTED
     return status
 
@@ -93,10 +101,24 @@ _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 """Collection to which commands are added."""
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """A formatter that wraps descriptions and keeps the lines of examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return "".join(f"{indent}{line}\n" for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that reports errors in one line, like all errors, and takes options between arguments."""
 
+    reads_images = False
+    """Whether the command has the options of `_add_shared_options`."""
     _is_interleaving = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _HelpFormatter, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse a command's options first, as an optional argument would otherwise count as left out at an option."""
@@ -161,16 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         help="check the disk image found on a CD against the checksum file on it, such as imagedd.md5",
     )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
-    ls = _add_command(commands, "ls", run_ls, "list the files of one partition, or of all")
-    _add_partition(ls, "?")
-    cat = _add_command(commands, "cat", run_cat, "write a file of a partition to standard output")
-    _add_partition(cat)
-    cat.add_argument("path", metavar="PATH", help="path of the file, from the root of the partition")
-    extract = _add_command(commands, "extract", run_extract, "extract every file of a partition to a folder")
-    _add_partition(extract)
-    resuming = "go on with an interrupted extraction: files that are there with the right content stay"
-    extract.add_argument("--resume", action="store_true", help=resuming)
-    _add_device_option(ls, cat, extract)
+    _add_listing_commands(commands)
+    _add_content_commands(commands)
+    extract = commands.choices["extract"]
     pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
     _add_boot_commands(commands)
@@ -178,40 +193,55 @@ def _parser() -> argparse.ArgumentParser:
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
+        writing.set_defaults(left_behind="the files written to {} so far are whole")
+    extract.set_defaults(to_go_on=["--resume"])
+    pxe.set_defaults(to_go_on=["--force"])
     _add_raw_commands(commands)
     _add_verify(commands)
     _add_scan(commands)
     _add_completion(commands)
+    for name, command in commands.choices.items():
+        if command.reads_images:
+            _add_shared_options(command, is_indexing=name == "index")
+        command.epilog = "\n".join(["examples:", *(f"  {example}" for example in EXAMPLES.get(name, ()))])
     return parser
 
 
 def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
     """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
-    _add_source(added, takes_pipes=name == "convert")
-    added.add_argument(
+    if name != "diff":
+        _add_source(added, takes_pipes=name == "convert")
+    added.reads_images = True
+    added.set_defaults(run=run)
+    return added
+
+
+def _add_shared_options(parser: argparse.ArgumentParser, *, is_indexing: bool) -> None:
+    """Options of every command that opens an image; they come last in its help."""
+    shared = parser.add_argument_group("how the image is read")
+    _add_threads(shared)
+    shared.add_argument(
         "--index",
         metavar="FILE",
-        default="auto" if name == "index" else None,
+        default="auto" if is_indexing else None,
         help="keep the places of a compressed image's blocks in FILE, so that the next run decodes less;"
-        ' "auto": beside the image, otherwise in your cache folder' + (" (default: auto)" if name == "index" else ""),
+        ' "auto": beside the image, otherwise in your cache folder' + (" (default: auto)" if is_indexing else ""),
     )
-    added.add_argument(
+    shared.add_argument(
         "--cache",
         metavar="FOLDER",
         type=lambda text: True if text == "auto" else text,
         help='keep the decoded data in FOLDER, as zstd, for the next run; "auto": beside the image, otherwise in your'
         " cache folder",
     )
-    _add_member(added)
-    added.add_argument(
+    _add_member(shared)
+    shared.add_argument(
         "--salvage",
         action="store_true",
         help="read past damaged bzip2 data: what follows is placed by counting back from the disk's end",
     )
-    _add_limits(added)
-    added.set_defaults(run=run)
-    return added
+    _add_limits(shared)
 
 
 def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None, *, otherwise: str = "") -> None:
@@ -267,6 +297,9 @@ def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool) -> None:
     text = f"the disk image: a path or a URL; - for standard input{_ALSO_A_PIPE if takes_pipes else ''}"
     parser.add_argument("source", metavar="SRC", type=_source, help=text)
+
+
+def _add_threads(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
 
 
@@ -275,13 +308,13 @@ def _source(text: str) -> str:
     return "/dev/stdin" if text == "-" else text
 
 
-def _add_member(parser: argparse.ArgumentParser) -> None:
+def _add_member(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
     )
 
 
-def _add_limits(parser: argparse.ArgumentParser) -> None:
+def _add_limits(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--max-seconds",
         type=float,
@@ -297,6 +330,72 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_listing_commands(commands: _Commands) -> None:
+    ls = _add_command(commands, "ls", run_ls, "list the files of the image or a partition, or what a directory holds")
+    _add_target(ls, "without a path, all files; with one, also 5/, what that directory holds")
+    ls.add_argument("-l", "--long", action="store_true", help="with sizes and times, as without a path")
+    ls.add_argument(
+        "-R", "--recursive", action="store_true", help="also what is in directories below, as without a path"
+    )
+    _add_json(ls)
+    _add_device_option(ls)
+    tree = _add_command(commands, "tree", run_tree, "show directories and files as a tree")
+    _add_target(tree, "default: all partitions")
+    _add_json(tree)
+    find = _add_command(commands, "find", run_find, "print the paths of the files that match a pattern")
+    find.add_argument(
+        "pattern",
+        metavar="GLOB",
+        help="pattern in quotes: of a name, such as '*.tgz', or of PARTITION/PATH, such as 'Hypervisor1/**/*.cfg';"
+        " ** is any number of directories",
+    )
+    find.add_argument("-l", "--long", action="store_true", help="with sizes and times")
+    _add_json(find)
+    diff = _add_command(
+        commands, "diff", run_diff, "show what differs between two images: partitions, files by content, versions"
+    )
+    diff.add_argument("source", metavar="SRC1", type=_source, help="a disk image: a path or a URL")
+    diff.add_argument("second", metavar="SRC2", type=_source, help="the disk image to compare it with")
+    diff.description = f"{diff.description} Status 0: no difference; 1: some, or damage hides whether there is one."
+    _add_json(diff)
+
+
+def _add_content_commands(commands: _Commands) -> None:
+    cat = _add_command(commands, "cat", run_cat, "write a file, or the bytes of a partition, to standard output")
+    _add_target(cat, nargs=None)
+    text = "path of the file, where only the partition stands before it: PARTITION PATH is PARTITION/PATH"
+    cat.add_argument("path", metavar="PATH", nargs="?", help=text)
+    extract = _add_command(commands, "extract", run_extract, "extract the files of partitions, or some, to a folder")
+    folders = "those of several partitions get a folder each, named by its number; default: the files of all partitions"
+    _add_targets(extract, folders)
+    resuming = "go on with an interrupted extraction: files that are there with the right content stay"
+    extract.add_argument("--resume", action="store_true", help=resuming)
+    sha256 = _add_command(
+        commands, "sha256", run_sha256, "print the SHA-256 of files, as sha256sum prints it where they are extracted"
+    )
+    _add_targets(sha256, "default: the files of all partitions; extract names the files alike, for the same arguments")
+    _add_json(sha256)
+    _add_device_option(cat, extract, sha256)
+    hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk, a partition or a file")
+    _add_target(hexdump, "default: the disk")
+    hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
+    hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
+
+
+def _add_target(parser: argparse.ArgumentParser, more: str = "", nargs: str | None = "?") -> None:
+    text = "number or label of a partition; behind a slash, a path in it" + (f" ({more})" if more else "")
+    parser.add_argument("target", metavar="PARTITION/PATH", nargs=nargs, help=text)
+
+
+def _add_targets(parser: argparse.ArgumentParser, more: str) -> None:
+    text = f"number or label of a partition; behind a slash, a path in it, or a pattern in quotes ({more})"
+    parser.add_argument("targets", metavar="PARTITION/GLOB", nargs="*", help=text)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
 def _add_raw_commands(commands: _Commands) -> None:
     converting = _add_command(
         commands, "convert", run_convert, "write the decoded image as seekable zstd, which is quick to read again"
@@ -304,14 +403,11 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
+    converting.set_defaults(left_behind="what was converted so far is kept beside {}", to_go_on=[])
     indexing = _add_command(
         commands, "index", run_index, "find the blocks of a compressed image, and write their places to an index file"
     )
     indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data, as --cache auto does")
-    hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk or of a partition")
-    _add_partition(hexdump, "?", otherwise=" to read from (default: the disk)")
-    hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
-    hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
 
 
 def _add_boot_commands(commands: _Commands) -> None:
@@ -389,9 +485,10 @@ def _add_scan(commands: _Commands) -> None:
     scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
     scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
     scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
-    scan.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
-    _add_limits(scan)
     scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
+    shared = scan.add_argument_group("how each image is read")
+    shared.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
+    _add_limits(shared)
     scan.set_defaults(run=run_scan)
 
 
@@ -417,8 +514,10 @@ def _add_verify(commands: _Commands) -> None:
         choices=("sha1", "md5"),
         help="also hash with this algorithm: sha1 or md5; may be given more than once",
     )
-    _add_member(parser)
-    _add_limits(parser)
+    shared = parser.add_argument_group("how the image is read")
+    _add_threads(shared)
+    _add_member(shared)
+    _add_limits(shared)
     parser.set_defaults(run=run_verify)
 
 

@@ -145,9 +145,11 @@ class VmfsVolume(BaseVolume):
     @property
     def others(self) -> tuple[OtherEntry, ...]:
         """See `BaseVolume.others`: symbolic links and raw device mappings."""
-        links = (OtherEntry("link", f"{path} -> {target}") for path, target in self.links.items())
-        mappings = self.raw_devices.items()
-        raw = (OtherEntry(str(found.size), f"{path}: raw device mapping, {found.disk}") for path, found in mappings)
+        links = (OtherEntry("link", f"{path} -> {target}", path) for path, target in self.links.items())
+        raw = (
+            OtherEntry(str(found.size), f"{path}: raw device mapping, {found.disk}", path)
+            for path, found in self.raw_devices.items()
+        )
         return (*links, *raw)
 
     def lock_of(self, file: File) -> FileLock | None:
