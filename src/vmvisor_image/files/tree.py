@@ -113,9 +113,11 @@ class FileTree(Shown, Mapping[str, File]):
         for file in self.values():
             if file.path == path:
                 return file
-            if folded is None and self._key(file.path) == key:
+            other = self._key(file.path)
+            if folded is None and other == key:
                 folded = file
-            if missing is not None and len(elsewhere) < _MOST_ELSEWHERE and self._key(file.name) == name:
+            is_named_so = other.endswith(name) and other.rpartition("/")[2] == name
+            if is_named_so and missing is not None and len(elsewhere) < _MOST_ELSEWHERE:
                 elsewhere.append(file.path)
         if folded is not None:
             return folded
