@@ -112,6 +112,9 @@ def _image(options: argparse.Namespace) -> Iterator[Image]:
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
             _check_partitions(image, options.source, error)
             options.problems += image.known_problems
+            if isinstance(error, NotAFileSystem) and not getattr(options, "device", None):
+                step = f"{command('info', options.source)} shows what each partition holds"
+                raise NotAFileSystem(f"{error}; {step}") from error
             raise
         options.problems += image.known_problems
 
