@@ -558,7 +558,6 @@ class TestModuleByItself:
             "features.gz": (b"", "empty in gzip"),
             "uc_intel.b00": (microcode, "2048 bytes  Intel 0x506e3, revision 0xc2, 2018-01-02"),
             "oem.tgz": (tar_archive({"etc/hosts": b"127.0.0.1"}), "etc/hosts"),
-            "x.b00": (b"?", "unknown in gzip"),
         }
         for name, (data, expected) in said.items():
             (tmp_path / name).write_bytes(gzip.compress(data))
@@ -566,6 +565,15 @@ class TestModuleByItself:
             captured = capsys.readouterr()
             assert expected in captured.out, name
             assert captured.err == ""
+
+    def test_what_is_no_module(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name, data in (("x.b00", gzip.compress(b"?")), ("y.b00", b"?")):
+            (tmp_path / name).write_bytes(data)
+            assert main(["module", str(tmp_path / name)]) == BAD_INPUT
+            said = one_error_line(capsys)
+            for kind in ("ELF", "tar", "vmtar", "zip", "ar", "ISO 9660", "encrypted configuration", "microcode"):
+                assert kind in said
+            assert (" in gzip" in said) == (name == "x.b00")
 
     def test_a_file_in_it(self, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
         (tmp_path / "a.v00").write_bytes(gzip.compress(vmtar_archive({"etc/hosts": b"127.0.0.1"})))

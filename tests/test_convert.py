@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import hashlib
 import random
+import re
 import struct
 import subprocess
 import zipfile
@@ -15,8 +16,12 @@ import pytest
 from tests.support import require_tool, run, run_to_file
 from tests.tool_disk import ToolDisk
 from vmvisor_image import CorruptImage, DestinationExists, Image, InvalidArgument, convert
+from vmvisor_image.archives.formats import ARCHIVES
+from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.compressions.framed import FramedReader
+from vmvisor_image.disk.convert import _OTHER_SUFFIXES
 from vmvisor_image.faces.cli import main
+from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.streams.sources import BytesSource
 
 FRAME = 1 << 16
@@ -156,6 +161,51 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{len(disk)} bytes in {Path(dest).stat().st_size}" in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "disk"), dest]) == 2
     assert main(["convert", "--force", str(tmp_path / "disk"), dest]) == 0
+
+
+SUFFIXES = (
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".dd",
+    ".img",
+    ".raw",
+    ".iso",
+    ".vmdk",
+    ".qcow2",
+    ".vhd",
+    ".vhdx",
+    ".tgz",
+    ".zip",
+    ".tar",
+)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".tar", ".ova", ".7z", ".VMDK", ".dd.gz", ".zst.bz2"])
+def test_a_name_of_another_format(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another program would open it as what its name says."""
+    (tmp_path / "disk").write_bytes(DATA)
+    dest = tmp_path / f"copy{suffix}"
+    with pytest.raises(InvalidArgument, match=re.escape(f"not what .{suffix.lower().rpartition('.')[2]} stands for")):
+        convert(BytesSource(DATA), dest)
+    for options in ([], ["--force"]):
+        assert main(["convert", str(tmp_path / "disk"), str(dest), *options]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("vmvisor-image: ")
+        assert said.count("\n") == 1
+        assert "choose a name that ends in .zst" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk"]
+
+
+@pytest.mark.parametrize("name", ["copy.zst", "copy", "copy.dd.zst", "copy.ZST", "copy.of.4.1", "copy.gz.zst"])
+def test_other_names_are_taken(tmp_path: Path, name: str) -> None:
+    assert convert(BytesSource(DATA), tmp_path / name).size == len(DATA)
+
+
+def test_every_format_that_is_read_has_its_suffix_refused() -> None:
+    formats = (*COMPRESSIONS, *VIRTUAL_DISKS, *(each for each in ARCHIVES if each.HOLDS_DISKS))
+    for suffix in (suffix for each in formats for suffix in each.SUFFIXES):
+        assert (suffix in _OTHER_SUFFIXES) == (suffix != ".zst")
 
 
 class TestEveryRunHasItsOwn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
+import gzip
 import json
 import os
 import pickle
@@ -10,6 +12,7 @@ import pty
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -23,8 +26,8 @@ import pytest
 from tests.http_server import Server
 from tests.killing_task import die
 from tests.media import small_disk
-from tests.support import HANGS, end_group, wait_until
-from vmvisor_image import DestinationExists, Image, InvalidArgument, PathNotFound, UsageError, fleet, inspect
+from tests.support import HANGS, end_group, run, wait_until
+from vmvisor_image import DestinationExists, Image, InvalidArgument, PathNotFound, UsageError, convert, fleet, inspect
 from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import COLUMNS, Row, Tally, expand, scan, scan_one, stream, write
 
@@ -72,6 +75,88 @@ def check(rows: list[Row], folder: Path) -> None:
     assert by_name["cut.dd.bz2"]["offset"] is not None
     text = by_name["text.dd.bz2"]
     assert (text["ok"], text["error"], text["offset"], text["problems"]) == (False, "Problem", 0, 1)
+
+
+class TestFolders:
+    """A folder stands for the images in it: by their names, or else by what is in them."""
+
+    @pytest.fixture
+    def mixed(self, tmp_path: Path) -> Path:
+        root = tmp_path / "mixed"
+        (root / "below" / "deep").mkdir(parents=True)
+        disk = small_disk({"boot.cfg": b"build=4.1.0-260241\n"})
+        disk.write_to(root / "a.dd")
+        whole = (root / "a.dd").read_bytes()
+        (root / "below" / "imagedd.bz2").write_bytes(bz2.compress(whole))  # by its content
+        (root / "below" / "deep" / "no suffix").write_bytes(whole)
+        (root / "below" / "b.dd.bz2").write_bytes(bz2.compress(whole)[:100])  # by its name
+        (root / "cut.bz2").write_bytes(bz2.compress(whole)[:100])  # whether it is an image can't be told
+        run("qemu-img", "convert", "-O", "vmdk", "-o", "subformat=monolithicFlat", root / "a.dd", root / "v.vmdk")
+        with zipfile.ZipFile(root / "disk.zip", "w") as archive:
+            archive.writestr("disk.dd", whole)
+        return root
+
+    IMAGES = ("a.dd", "below/b.dd.bz2", "below/deep/no suffix", "below/imagedd.bz2", "cut.bz2", "disk.zip", "v.vmdk")
+
+    def test_what_is_in_it_and_below(self, mixed: Path) -> None:
+        assert (mixed / "v-flat.vmdk").exists()
+        assert expand(mixed) == tuple(str(mixed / name) for name in self.IMAGES)
+        assert expand([mixed / "below", mixed / "a.dd"])[-1] == str(mixed / "a.dd")
+
+    def test_what_is_no_image_is_left_out(self, mixed: Path, tmp_path: Path) -> None:
+        (mixed / "README.txt").write_text("These are images.\n")
+        (mixed / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(6000))
+        (mixed / "empty").touch()
+        (mixed / "log.gz").write_bytes(gzip.compress(b"a line\n" * 1000))
+        with zipfile.ZipFile(mixed / "notes.zip", "w") as archive:
+            archive.writestr("a.txt", "a")
+            archive.writestr("b.txt", "b")
+        os.mkfifo(mixed / "pipe.dd")
+        (mixed / "around").symlink_to(mixed)
+        assert expand(mixed) == tuple(str(mixed / name) for name in self.IMAGES)
+
+    def test_what_is_kept_beside_images_is_left_out(self, mixed: Path) -> None:
+        with Image.open(mixed / "below" / "imagedd.bz2", index="auto", cache=True) as image:
+            assert image.read_at(0, image.size)
+        with contextlib.suppress(KeyboardInterrupt):
+            convert(mixed / "a.dd", mixed / "a.zst", frame_size=1 << 16, progress=interrupt)
+        made = {path.name for path in mixed.rglob("*")}
+        assert any(name.endswith(".vmvisor-index") for name in made)
+        assert any(name.endswith(".vmvisor-cache") for name in made)
+        assert any(name.endswith(".part") for name in made)
+        assert expand(mixed) == tuple(str(mixed / name) for name in self.IMAGES)
+        beside = expand(str(mixed / "below" / "imagedd*"))
+        assert beside == (str(mixed / "below" / "imagedd.bz2"),)
+
+    def test_the_rows_are_not_scanned(self, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for number in range(2):
+            out = mixed / "rows.jsonl"
+            line = ["scan", str(mixed), str(mixed / "*.jsonl") if number else str(mixed / "a.dd"), "--out", str(out)]
+            if number:
+                (mixed / "other.jsonl").write_bytes(bytes(512))
+            assert main([*line, "--force", "--workers", "1"]) == 1
+            paths = [json.loads(row)["path"] for row in out.read_text().splitlines()]
+            assert str(out) not in paths
+            assert {str(mixed / name) for name in self.IMAGES} <= set(paths)
+        capsys.readouterr()
+
+    def test_a_folder_without_images(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "notes.txt").write_text("none\n")
+        with pytest.raises(PathNotFound, match="no image is in this folder"):
+            expand(tmp_path)
+        assert main(["scan", str(tmp_path)]) == 2
+        assert "no image is in this folder; name the files if they are images" in capsys.readouterr().err
+
+    def test_a_row_for_what_can_t_be_opened(self, mixed: Path) -> None:
+        (mixed / "gone.dd").symlink_to(mixed / "nowhere")
+        rows = {Path(row["path"]).name: row["error"] for row in stream(mixed, workers=1)}
+        assert rows["gone.dd"] == "FileNotFoundError"
+        assert rows["cut.bz2"] is not None
+        assert rows["a.dd"] is None
+
+
+def interrupt(done: int, total: int | None) -> None:
+    raise KeyboardInterrupt
 
 
 class TestOneRow:

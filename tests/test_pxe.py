@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import random
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,9 @@ from vmvisor_image import (
     UnsafeName,
     export_pxe,
 )
+from vmvisor_image.base.destination import holding_folder
 from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.faces.cli import main
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume
@@ -174,3 +178,63 @@ def test_a_damaged_file_costs_itself_and_the_configuration(tmp_path: Path) -> No
 def test_labels(tmp_path: Path, label: str) -> None:
     with pytest.raises(InvalidArgument):
         export_pxe(Image.open(disk(BANK)), tmp_path, label=label)
+
+
+def test_a_missing_loader_is_told_with_its_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk(BANK, {"readme.txt": b"no loader"}).write_to(tmp_path / "disk.dd")
+    with Image.open(tmp_path / "disk.dd") as image, pytest.raises(PathNotFound, match=r"mboot\.c32") as caught:
+        export_pxe(image, tmp_path / "out")
+    said = str(caught.value)
+    assert "the boot partition 1 (Hypervisor0) has no mboot.c32" in said
+    assert said.endswith("export from the installer CD of the same version, which has it")
+    assert main(["pxe", str(tmp_path / "disk.dd"), str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+class TestTwoExportsIntoOneFolder:
+    """One of them is refused, or both are right."""
+
+    def test_the_second_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        disk(BANK).write_to(tmp_path / "disk.dd")
+        line = ["pxe", str(tmp_path / "disk.dd"), str(tmp_path / "out")]
+        with holding_folder(tmp_path / "out"):
+            assert main(line) == 2
+            assert "out is being written by another run; wait for it" in capsys.readouterr().err
+            assert list((tmp_path / "out").iterdir()) == []
+        assert main(line) == 0
+
+    def test_each_entry_has_its_files(self, tmp_path: Path) -> None:
+        whole = disk(BANK)
+        labels = [f"run{number}" for number in range(6)]
+        start = threading.Barrier(len(labels))
+
+        def export(label: str) -> bool:
+            start.wait()
+            try:
+                with Image.open(whole) as image:
+                    export_pxe(image, tmp_path / "out", label=label, prefix=label)
+            except DestinationExists:
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(labels)) as pool:
+            done = [label for label, is_done in zip(labels, pool.map(export, labels), strict=True) if is_done]
+        assert done
+        text = (tmp_path / "out/pxelinux.cfg/default").read_text()
+        assert sorted(line.split()[1] for line in text.splitlines() if line.startswith("label ")) == done
+        for label in labels:
+            folder = tmp_path / "out" / label
+            assert folder.exists() == (label in done)
+            if label in done:
+                assert {path.name: path.read_bytes() for path in folder.iterdir()} == {**BANK, **BOOT}
+
+    def test_a_folder_that_was_made_for_nothing_is_removed(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError), holding_folder(tmp_path / "a/b/c"):
+            raise RuntimeError
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a/kept").touch()
+        with pytest.raises(RuntimeError), holding_folder(tmp_path / "a/b/c"):
+            raise RuntimeError
+        assert [path.name for path in tmp_path.rglob("*")] == ["a", "kept"]

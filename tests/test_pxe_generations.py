@@ -23,10 +23,13 @@ from tests.media import (
     iso,
     module,
     small_disk,
+    tgz,
+    write_tree,
 )
 from tests.support import run, run_to_file
 from vmvisor_image import Image, InvalidArgument, PathNotFound, UnsafeName, export_pxe, open_archive
 from vmvisor_image.boot.overlay import build_module
+from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.boot_cfg import BootConfig
 from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig
 from vmvisor_image.streams.sources import BytesSource
@@ -234,7 +237,7 @@ def test_misuse(arguments: dict[str, object], tmp_path: Path) -> None:
 
 def test_a_cd_of_esxi_5_and_later_does_not_run(tmp_path: Path) -> None:
     media = Media(tmp_path, "6.5", None, ROCK_RIDGE)
-    with Image.open(media.iso) as image, pytest.raises(InvalidArgument, match="installs"):
+    with Image.open(media.iso) as image, pytest.raises(InvalidArgument, match="only its installer"):
         export_pxe(image, tmp_path / "tftp", mode="run")
 
 
@@ -366,3 +369,38 @@ LABEL three
     @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"default", b"append x\nkernel y\n" * 1000])
     def test_nothing_to_boot(self, text: bytes) -> None:
         assert SyslinuxConfig.parse(text).multiboot_entry() is None
+
+
+@pytest.mark.parametrize(("generation", "name"), [("3.5", "install.tgz"), ("4.0", "image.tgz"), ("4.1", "imagedd.bz2")])
+@pytest.mark.parametrize("damage", ["its start", "its middle", "its end"])
+def test_a_cd_whose_inner_image_is_damaged(
+    generation: str, name: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media = Media(tmp_path, generation, small_disk({name: module(name) for name in BANK_35}), ROCK_RIDGE)
+    data = bytearray(media.read(name))
+    if damage == "its end":
+        del data[len(data) // 2 :]
+    else:
+        at = 0 if damage == "its start" else len(data) // 2
+        data[at : at + 64] = bytes(64)
+    (media.folder / name).write_bytes(data)
+    cd = iso(media.folder, tmp_path / "damaged.iso", ROCK_RIDGE)
+    assert main(["pxe", str(cd), str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "only installs" not in said
+    if damage == "its start" and generation != "4.1":
+        assert f"{name!r} is not an archive that can be opened" in said
+        assert "only its installer exported" in said
+        assert main(["pxe", str(cd), str(tmp_path / "install"), "--install"]) == 1  # it holds something damaged
+        assert (tmp_path / "install" / "mboot.c32").read_bytes() == media.read("mboot.c32")
+
+
+def test_a_cd_without_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That is no damage."""
+    media = Media(tmp_path, "3.5", small_disk({name: module(name) for name in BANK_35}), ROCK_RIDGE)
+    inside = write_tree(tmp_path / "inside", {"sbin/installer.sh": b"#!/bin/sh\n", "etc/hosts": b"127.0.0.1\n"})
+    tgz(inside, media.folder / "install.tgz", "sbin", "etc")
+    cd = iso(media.folder, tmp_path / "without.iso", ROCK_RIDGE)
+    assert main(["pxe", str(cd), str(tmp_path / "run")]) == 2
+    assert "holds no image of an installed system, only its installer" in capsys.readouterr().err

@@ -533,6 +533,6 @@ class TestResumed:
                 raise OSError(errno.EIO, "Input/output error")
 
         (tmp_path / "a").write_bytes(b"content")
-        with pytest.raises(SourceError, match="Input/output error") as caught:
+        with pytest.raises(SourceError, match="input/output error") as caught:
             write_files([("a", Failing(b"content"))], tmp_path, resume=True)
         assert caught.value.errno == errno.EIO

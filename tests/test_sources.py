@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from tests.http_server import Served, Server
@@ -25,6 +26,7 @@ from vmvisor_image import (
     NotAnArchive,
     PartitionNotFound,
     PathNotFound,
+    RemoteError,
     convert,
     export_pxe,
     inspect,
@@ -36,7 +38,7 @@ from vmvisor_image.boot.envelope import decrypt, key_of, read_envelope
 from vmvisor_image.boot.modules import Module
 from vmvisor_image.boot.state import open_state
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.fleet import scan_one, stream
+from vmvisor_image.fleet import scan, scan_one, stream
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import fat_volume
 from vmvisor_image.testing.forge_modules import encrypt, encryption_info, kernel_elf, tar_archive
@@ -56,6 +58,7 @@ SEALED = gzip.compress(tar_archive({"local.tgz.ve": ENVELOPE, "encryption.info":
 ARCHIVE = tar_archive({"a": b"1"})
 KERNEL = gzip.compress(kernel_elf(b"VMware ESXi 4.1.0 build-260247"), mtime=0)
 BZIP2 = bz2.compress(bytes(range(256)))
+NO_DATASTORE = "no partition of these images holds VMFS: `vmvisor-image info` shows what they hold"
 
 
 class Foreign:
@@ -106,6 +109,10 @@ class Given:
                 file = io.BytesIO(data) if kind == "BytesIO" else self._stack.enter_context(path.open("rb"))
                 self.is_closed = lambda: file.closed
                 return file
+            case "fsspec file":
+                remote = self._stack.enter_context(fsspec.open(path.as_uri()).open())
+                self.is_closed = lambda: remote.closed
+                return remote
             case "BytesSource":
                 return BytesSource(data)
             case "ReadAt":
@@ -118,25 +125,31 @@ class Given:
 
 KINDS = [
     *("path", "PathLike", "file URL", "http URL", "bytes", "bytearray", "memoryview"),
-    *("BytesIO", "open file", "BytesSource", "ReadAt", "File"),
+    *("BytesIO", "open file", "fsspec file", "BytesSource", "ReadAt", "File"),
 ]
 
 
-def opened(source: Any) -> int:
-    with Image.open(source) as image:
+def opened(source: Any, **options: Any) -> int:
+    with Image.open(source, **options) as image:
         return len(image.partitions)
 
 
-def converted(source: Any, folder: Path) -> bytes:
-    convert(source, folder / "a.zst", overwrite=True)
+def converted(source: Any, folder: Path, **options: Any) -> bytes:
+    convert(source, folder / "a.zst", overwrite=True, **options)
     with Image.open(folder / "a.zst") as image:
         return image.read_at(0, image.size)
 
 
-def datastore(source: Any) -> str:
+def content(archive: Any, path: str) -> bytes:
+    with archive:
+        data: bytes = archive[path].read_bytes()
+        return data
+
+
+def datastore(source: Any, **options: Any) -> str:
     """What is said of a disk that was opened and has no datastore, which is at least 1 GiB."""
     with pytest.raises(NotAFileSystem) as found:
-        open_datastore(source)
+        open_datastore(source, **options)
     return str(found.value)
 
 
@@ -170,7 +183,7 @@ FUNCTIONS: dict[str, tuple[bytes, Callable[[Any, Path], Any], Any]] = {
     "stream": (DISK, lambda source, _: [row["partitions"] for row in stream(source, workers=1)], [2]),
     "convert": (DISK, converted, DISK),
     "export_pxe": (DISK, lambda source, folder: export_pxe(source, folder / "tftp", overwrite=True).label, "3i"),
-    "open_datastore": (DISK, lambda source, _: datastore(source), "none of the partitions is a VMFS device"),
+    "open_datastore": (DISK, lambda source, _: datastore(source), NO_DATASTORE),
     "open_archive": (ARCHIVE, lambda source, _: archive(source), b"1"),
     "open_state": (STATE, lambda source, _: state(source), b"127.0.0.1"),
     "open_state, encrypted": (SEALED, lambda source, _: state(source), b"127.0.0.1"),
@@ -208,6 +221,33 @@ def test_every_function_takes_every_kind(function: str, kind: str, given: Given,
     assert not given.is_closed()
     assert descriptors(tmp_path / "source") == before
     assert call(source, tmp_path) == expected  # what is the caller's can be used again
+
+
+SECRET: dict[str, Any] = {"headers": {"Authorization": "secret"}}
+WITH_OPTIONS: dict[str, tuple[bytes, Callable[[str, Path], Any], Any]] = {
+    "Image.open": (DISK, lambda url, _: opened(url, storage_options=SECRET), 2),
+    "inspect": (DISK, lambda url, _: len(inspect(url, storage_options=SECRET).partitions), 2),
+    "verify": (DISK, lambda url, _: len(verify(url, storage_options=SECRET).partitions), 2),
+    "scan_one": (DISK, lambda url, _: scan_one(url, storage_options=SECRET)["partitions"], 2),
+    "scan": (DISK, lambda url, _: [row["partitions"] for row in scan(url, storage_options=SECRET)], [2]),
+    "stream": (DISK, lambda url, _: [row["partitions"] for row in stream(url, workers=1, storage_options=SECRET)], [2]),
+    "convert": (DISK, lambda url, folder: converted(url, folder, storage_options=SECRET), DISK),
+    "export_pxe": (DISK, lambda url, folder: export_pxe(url, folder / "tftp", storage_options=SECRET).label, "3i"),
+    "open_datastore": (DISK, lambda url, _: datastore(url, storage_options=SECRET), NO_DATASTORE),
+    "open_archive": (ARCHIVE, lambda url, _: content(open_archive(url, storage_options=SECRET), "a"), b"1"),
+    "open_state": (STATE, lambda url, _: content(open_state(url, storage_options=SECRET), "etc/hosts"), b"127.0.0.1"),
+    "Module": (KERNEL, lambda url, _: Module(url, storage_options=SECRET).kind, "elf"),
+}
+
+
+@pytest.mark.parametrize("function", WITH_OPTIONS)
+def test_every_function_takes_credentials(function: str, server: Server, tmp_path: Path) -> None:
+    data, call, expected = WITH_OPTIONS[function]
+    server.objects["source"] = Served(BytesSource(data), password="secret")
+    assert call(f"{server.url}/source", tmp_path) == expected
+    if function in FUNCTIONS and function not in ("scan_one", "stream"):
+        with pytest.raises(RemoteError, match="401"):
+            FUNCTIONS[function][1](f"{server.url}/source", tmp_path / "without")
 
 
 @pytest.mark.parametrize("function", [name for name in FUNCTIONS if name != "stream"])

@@ -14,7 +14,9 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
+import stat
 import sys
 import threading
 import time
@@ -31,16 +33,21 @@ from vmvisor_image.base.destination import check_replaceable, is_at, lock, publi
 from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import check_options
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.bzip2.index_file import CACHE_SUFFIX, INDEX_SUFFIX
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
     DestinationFailed,
     InvalidArgument,
+    NoDiskImage,
     PartitionNotFound,
     PathNotFound,
     UsageError,
+    VmvisorImageError,
 )
+from vmvisor_image.layers.containers import extents_among, is_disk_name
 from vmvisor_image.reports.inspection import ImageReport
 from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.streams.opening import SourceLike, is_source, path_of
@@ -57,6 +64,8 @@ _IN_FLIGHT_PER_WORKER: Final = 2
 _LARGEST_INTEGER: Final = (1 << 63) - 1
 _JSON_LINES: Final = (".jsonl", ".ndjson")
 _PARQUET: Final = ".parquet"
+_PART: Final = re.compile(r"\.[0-9a-f]{16}-[0-9]+(-[0-9a-f]+)?\.part|^\.[0-9a-f]{16}\.part")
+"""Names of files that `convert`, `extract` and others are writing, or left when they were interrupted."""
 
 
 class Row(TypedDict):
@@ -172,32 +181,82 @@ def scan_one(
     return cast("Row", {name: _storable(value) for name, value in row.items()})
 
 
-def expand(sources: SourceLike | Iterable[SourceLike]) -> tuple[SourceLike, ...]:
-    """Sources with patterns replaced by the files they match, sorted, and with each path made absolute.
+def expand(
+    sources: SourceLike | Iterable[SourceLike], *, without: str | os.PathLike[str] | None = None
+) -> tuple[SourceLike, ...]:
+    """Sources with patterns and directories replaced by the files in them, sorted, and with each path made absolute.
 
     Args:
-        sources: One source of any kind, or a pattern, or any number of them. A local path with ``*``, ``?`` or ``[``
-            that is not a file is a pattern, in which ``**`` matches any number of directories. It matches everything
-            except directories: unreadable files, such as broken links, have a row. URLs and sources that are not
-            paths stay as they are.
+        sources: One source of any kind, or a pattern, or a directory, or any number of them. A local path with ``*``,
+            ``?`` or ``[`` that is not a file is a pattern, in which ``**`` matches any number of directories. It
+            matches everything except directories: unreadable files, such as broken links, have a row. A directory
+            stands for the images in it and in all directories below it: files with the suffix of a disk image or CD,
+            maybe with that of a compression behind it, and any other file that opens as an image, or is damaged so
+            that this can't be told; a VMDK's extents are read with its descriptor. What this library writes beside
+            images (indexes, kept data, parts) is left out of both. URLs and sources that are not paths stay as they
+            are.
+        without: Path of a file that is left out of patterns and directories, such as the one to which rows are written.
 
     Raises:
-        PathNotFound: A pattern matches no file. A missing path that is not a pattern is an error in its row instead.
+        PathNotFound: A pattern matches no file, or a directory holds no image. A missing path that is not a pattern is
+            an error in its row instead.
     """
     given = (sources,) if is_source(sources) else cast("Iterable[SourceLike]", sources)
+    left_out = () if without is None else tuple(os.path.realpath(f"{os.fspath(without)}{end}") for end in ("", ".part"))
     found: list[SourceLike] = []
     for source in given:
         path = path_of(source)
         if path is None or is_url(path) or descriptor_of(path) is not None:
             found.append(source)
+        elif os.path.isdir(path):  # noqa: PTH112  # Path.is_dir may raise
+            inside = [each for each in _images_below(_absolute(path)) if os.path.realpath(each) not in left_out]
+            if not inside:
+                raise PathNotFound(f"{path}: no image is in this folder; name the files if they are images")
+            found += inside
         elif not glob.has_magic(path) or os.path.lexists(path):
             found.append(_absolute(path))
         else:
             matches = [match for match in glob.iglob(path, recursive=True) if not os.path.isdir(match)]  # noqa: PTH112, PTH207  # a pattern may be absolute, and Path.is_dir may raise
-            if not matches:
-                raise PathNotFound(f"no file matches {path!r}")
-            found += map(_absolute, sorted(matches))
+            named = [each for each in map(_absolute, sorted(matches)) if not _is_own(each)]
+            named = [each for each in named if os.path.realpath(each) not in left_out]
+            if not named:
+                raise PathNotFound(f"no file matches {path!r}; check the folder and the pattern")
+            found += named
     return tuple(found)
+
+
+def _is_own(path: str) -> bool:
+    """Whether a path is that of something that this library writes beside images: an index, kept data, a part."""
+    *above, name = Path(path).parts
+    is_kept = name.endswith(INDEX_SUFFIX) or any(part.endswith(CACHE_SUFFIX) for part in above)
+    return is_kept or _PART.search(name) is not None
+
+
+def _images_below(folder: str) -> list[str]:
+    """Sorted absolute paths of the images in a directory and all below it; links to directories are not followed."""
+    found: list[str] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.endswith(CACHE_SUFFIX)]
+        parts = extents_among(names)
+        paths = [os.path.join(root, name) for name in names if name not in parts]  # noqa: PTH118  # many of them
+        found += [path for path in paths if not _is_own(path) and _is_image(path)]
+    return sorted(found)
+
+
+def _is_image(path: str) -> bool:
+    """Whether a file of a directory is an image; any doubt, such as damage, counts as one, so that it has a row."""
+    try:
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH110, PTH116  # as os.walk has them
+            return False
+        if is_disk_name(path):
+            return True
+        with Image.open(path, threads=1) as image:
+            table = find_table(image.disk)
+            return table.scheme != "none" or next(iter(table.entries()), None) is not None
+    except NoDiskImage:
+        return False
+    except (VmvisorImageError, OSError):
+        return True
 
 
 def stream(

@@ -132,6 +132,11 @@ class ArchiveHome:
         return self._open().inner
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files that the archive is read from."""
+        return self.given.local_paths
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """See `Archive.layers`."""
         return self._open().layers
@@ -244,7 +249,7 @@ class Metered(View):
         return self._meter
 
 
-def open_archive(source: SourceLike) -> Archive:
+def open_archive(source: SourceLike, *, storage_options: Mapping[str, Any] | None = None) -> Archive:
     """The archive in `source`, without its compressions (gzip, xz, zstd, bzip2) and its signature.
 
     Its headers are read when a file is first requested. If opened from a path or URL, use it as a context manager or
@@ -252,6 +257,7 @@ def open_archive(source: SourceLike) -> Archive:
 
     Args:
         source: A `File` of an image, or anything else that `Image.open` takes.
+        storage_options: See `Image.open`.
 
     Raises:
         OSError: The file can't be opened.
@@ -259,7 +265,7 @@ def open_archive(source: SourceLike) -> Archive:
         CorruptImage: Its compression can't be opened.
         InvalidArgument: `source` can't be used as a source.
     """
-    opened = open_source(source)
+    opened = open_source(source, storage_options)
     home = ArchiveHome(opened.source, opened)
     try:
         return Archive(home.kind, home)
@@ -326,6 +332,11 @@ class MemberHome:
     def meter(self) -> Meter:
         """Counter of decoded bytes."""
         return self._archive.meter
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files that the archive is read from."""
+        return self._archive.local_paths
 
     @property
     def files(self) -> Archive:

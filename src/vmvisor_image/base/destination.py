@@ -23,6 +23,15 @@ from vmvisor_image.errors import (
 _T = TypeVar("_T")
 FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Error numbers of the system for a full disk, a spent quota and a file of the largest size."""
+_STEPS: Final = {
+    errno.ENOENT: ", make its folder first",
+    errno.ENOTDIR: ", a part of its path is a file: choose another folder",
+    errno.EACCES: ", choose a folder that you may write to",
+    errno.EPERM: ", choose a folder that you may write to",
+    errno.EROFS: ", choose a folder on another file system",
+    errno.EISDIR: ", it is a folder: choose a name in it",
+}
+"""Next steps by the system's error number."""
 _TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK))
 """Error numbers for a lock that somebody else holds; any other number means a file system without locks."""
 _IS_WINDOWS: Final = sys.platform == "win32"
@@ -51,7 +60,8 @@ def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
         if error.errno in FULL:
             failed: DestinationFailed = DestinationFull(f"{os.fspath(dest)}: there is no room left {reason}{state}")
         else:
-            failed = DestinationFailed(f"{os.fspath(dest)}: it can't be written {reason}{state}")
+            step = _STEPS.get(error.errno or 0, "")
+            failed = DestinationFailed(f"{os.fspath(dest)}: it can't be written {reason}{step}{state}")
         failed.errno = error.errno
         raise failed from error
 
@@ -95,18 +105,23 @@ def check_replaceable(dest: Path, *, overwrite: bool) -> None:
         raise DestinationExists(f"{dest} is in the way: it is not a file that could be replaced")
 
 
-def check_apart(dest: Path, source: str | os.PathLike[str]) -> None:
+def check_apart(dest: Path, *sources: str | os.PathLike[str]) -> None:
     """Refuse a destination that is the image itself, which is never written, even where files may be replaced.
 
+    Args:
+        dest: Path of the destination.
+        sources: Paths of the image, and of further files that hold parts of it.
+
     Raises:
-        DestinationExists: The destination is the image.
+        DestinationExists: The destination is one of them.
     """
-    try:
-        is_same = dest.samefile(source)
-    except OSError:  # one of the two does not exist
-        return
-    if is_same:
-        raise DestinationExists(f"{dest} is the image itself")
+    for source in sources:
+        try:
+            is_same = dest.samefile(source)
+        except OSError:  # one of the two does not exist
+            continue
+        if is_same:
+            raise DestinationExists(f"{dest} is the image itself, which is never written; choose another destination")
 
 
 def lock(file: BinaryIO) -> bool | None:
@@ -114,19 +129,57 @@ def lock(file: BinaryIO) -> bool | None:
 
     Nothing except this function respects the lock. Moves the file's position.
     """
+    if sys.platform == "win32":
+        file.seek(_LOCKED_BYTE)
+    return lock_descriptor(file.fileno())
+
+
+def lock_descriptor(descriptor: int) -> bool | None:
+    """See `lock`, for a descriptor, on Windows at its position."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(_LOCKED_BYTE)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         return False if error.errno in _TAKEN else None
     return True
+
+
+@contextlib.contextmanager
+def holding_folder(dest: str | os.PathLike[str]) -> Iterator[None]:
+    """Block in which no other one of this kind holds the directory `dest`, which is made where it is missing.
+
+    Directories are locked by the system itself, so that no file is left; Windows and some file systems can't.
+
+    Raises:
+        DestinationExists: Another run holds it.
+        DestinationFailed: It can't be made.
+    """
+    root = Path(dest)
+    made = [path for path in (root, *root.parents) if not os.path.lexists(path)]
+    if _IS_WINDOWS or (not made and not root.is_dir()):  # writing to it says what is in the way
+        yield
+        return
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        held = os.open(root, os.O_RDONLY)
+    try:
+        if lock_descriptor(held) is False:
+            raise DestinationExists(f"{root} is being written by another run; wait for it, or choose another folder")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # what was written stays
+                for path in made:
+                    path.rmdir()
+            raise
+    finally:
+        os.close(held)
 
 
 def is_at(path: Path, file: BinaryIO) -> bool:

@@ -19,7 +19,7 @@ _WORDS: Final = {
     errno.ENXIO: "no device answers there: check that it is connected",
     errno.ENODEV: "no device answers there: check that it is connected",
     errno.ENOMEDIUM if hasattr(errno, "ENOMEDIUM") else errno.ENXIO: "the drive is empty: put a medium in",
-    errno.EIO: "the device gives an error: try another reader or port, and copy it with ddrescue",
+    errno.EIO: "input/output error of the device: try another reader or port, and copy it with ddrescue",
 }
 _AT_URL: Final = {
     errno.ENOENT: "there is nothing at this address: check the URL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -157,14 +158,15 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
     if found is None and bank is None and (cd := _installer_volume(image)) is not None:
         return cd
     if found is None:
-        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in partitions)
-        raise PartitionNotFound(f"no boot bank: there are {f'partitions {known}' if known else 'no partitions'}")
+        known = f"partitions {listed(partitions)}" if len(partitions) else "no partitions"
+        raise PartitionNotFound(f"no boot bank: there are {known}; name the partition to boot as the bank")
     bootable = Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
     if not bootable.boots:
         for problem in found.files.problems:
             raise problem.error()
         raise PartitionNotFound(
-            f"partition {found.number} holds no boot bank: no boot.cfg that names a kernel, no module that is known"
+            f"partition {found.number} holds no boot bank: no boot.cfg that names a kernel, no module that is known;"
+            f" name another partition as the bank: {listed(partitions)}"
         )
     return bootable
 
@@ -175,6 +177,16 @@ def find_installer(image: Image) -> Bootable | None:
         if layer.kind == "iso9660" and layer.files is not None:
             return Bootable(layer.files, None, is_installer=True)
     return _installer_volume(image)
+
+
+def listed(partitions: Iterable[Partition]) -> str:
+    """Numbers and labels of partitions, as text."""
+    return ", ".join(map(named, partitions)) or "none"
+
+
+def named(partition: Partition) -> str:
+    """Number and label of a partition, as text."""
+    return f"{partition.number}" + (f" ({partition.label})" if partition.label else "")
 
 
 def find_boot_partition(image: Image) -> Partition | None:

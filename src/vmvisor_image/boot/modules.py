@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from vmvisor_image.archives.archive import Archive, ArchiveHome, find_reader
 from vmvisor_image.base.forking import cached_property
@@ -79,15 +79,15 @@ class Kernel:
 class Module(Closing):
     """One module, read lazily. One made from a path or URL is used as a context manager, or has to be closed."""
 
-    def __init__(self, file: SourceLike) -> None:
-        """A module by its file: a `File` of an image, or anything else that `Image.open` takes.
+    def __init__(self, file: SourceLike, *, storage_options: Mapping[str, Any] | None = None) -> None:
+        """A module by its file: a `File` of an image, or anything else that `Image.open` takes, with its options.
 
         Raises:
             OSError: The file can't be opened.
             CorruptImage: Its compression can't be opened.
             InvalidArgument: `file` is not a source.
         """
-        self._opened = open_source(file)
+        self._opened = open_source(file, storage_options)
         self.file = file = self._opened.source
         """Opened file of the module, with its compression."""
         try:

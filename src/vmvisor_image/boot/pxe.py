@@ -9,8 +9,9 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from vmvisor_image.base.destination import holding_folder
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.boot.bootable import (
     BOOT_LABELS,
@@ -19,6 +20,8 @@ from vmvisor_image.boot.bootable import (
     find_boot_partition,
     find_bootable,
     find_installer,
+    listed,
+    named,
 )
 from vmvisor_image.boot.overlay import build_module
 from vmvisor_image.boot.system import PRODUCT_OF_3, identify
@@ -33,6 +36,7 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.files.extraction import write_files
 from vmvisor_image.files.file import File
+from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
 from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig, add_entry
 from vmvisor_image.streams.opening import SourceLike
@@ -104,6 +108,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     ipxe: bool = False,
     overlay: Mapping[str, str | os.PathLike[str]] | None = None,
     keep_overlaid: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> PxeExport:
     """Result of writing the files that a PXE server needs to boot `image`.
 
@@ -132,18 +137,20 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         overlay: Directories by name of a module, such as ``oem.tgz``: a module made of the directory takes its place,
             or is loaded last where there is none of that name. The image stays as it is.
         keep_overlaid: Whether to keep those files of a replaced module that the directory does not have.
+        storage_options: See `Image.open`.
 
     Raises:
         PartitionNotFound: There is no boot bank or no boot partition.
         PathNotFound: A loader or the kernel does not exist. For a kernel of ESX 3i 3.5 or ESXi 4 that ``boot.cfg``
             names, this is raised after the files were written: reading it first would decode most of the bank twice.
         UnsafeName: A file's name can't be written safely; nothing was written.
-        DestinationExists: A file, or an entry of that label, already exists; nothing was written.
+        DestinationExists: A file, or an entry of that label, already exists, or another export writes to `dest`;
+            nothing was written.
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
         InvalidArgument: An argument is not valid, or there is no installer to export.
     """
     if not isinstance(image, Image):
-        with Image.open(image) as opened:
+        with Image.open(image, storage_options=storage_options) as opened:
             return export_pxe(
                 opened,
                 dest,
@@ -176,12 +183,12 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     plan = (_plan_5 if source.bootable.loads_by_configuration else _plan_before_5)(image, source, wanted, made)
     at = wanted.folder
     existing = Path(dest) / CONFIGURATION
-    has_entries = plan.has_bios and bool(SyslinuxConfig.parse(_read_entries(existing)).entries)
     contents = [
         *((f"{at}{name}", content) for name, content in plan.made.items()),
         *_configurations(plan, wanted, existing),
     ]
-    with image.limits.operation():
+    with image.limits.operation(), holding_folder(dest):
+        has_entries = plan.has_bios and bool(SyslinuxConfig.parse(_read_entries(existing)).entries)
         if has_entries and not overwrite:
             _check_label(existing, found_label())
         written = write_files(
@@ -286,8 +293,16 @@ def _find_source(image: Image, mode: Mode | None, bank: int | str | None) -> _So
         return _Source(found, "install")
     found = find_bootable(image, bank)
     if found.is_installer and (mode == "run" or not found.loads_by_configuration):
+        for problem in image.known_problems:  # damage may hide the image of the installed system
+            raise CorruptImage(
+                f"{problem.message}; so the system that the CD installs can't be read, only its installer exported:"
+                ' mode="install", or pxe --install',
+                structure=problem.structure,
+                offset=problem.offset,
+            )
         raise InvalidArgument(
-            "this is an installer CD without an image of an installed system that can be read: it only installs"
+            "this installer CD holds no image of an installed system, only its installer: export that with"
+            ' mode="install", or pxe --install'
         )
     return _Source(found, "install" if found.is_installer else "run")
 
@@ -319,9 +334,14 @@ def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[st
     else:
         boot = find_boot_partition(image)
         if boot is None:
-            known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in image.partitions)
-            raise PartitionNotFound(f"no boot partition {BOOT_LABELS[0]!r}; there are {known or 'none'}")
-        files = [(LOADER, boot.files[LOADER]), *((file.name, file) for file in bootable.root_files)]
+            raise PartitionNotFound(
+                f"no boot partition {BOOT_LABELS[0]!r}, which holds {LOADER}; there are {listed(image.partitions)}:"
+                " export from the installer CD of the same version"
+            )
+        loader = Bootable(boot.files, boot.number, is_installer=False).find(LOADER)
+        if loader is None:
+            raise _missing_loader(boot.files, f"the boot partition {named(boot)}", LOADER)
+        files = [(LOADER, loader), *((file.name, file) for file in bootable.root_files)]
     order = functools.cache(lambda: _order(bootable, made, wanted.options))
     if bootable.is_installer or bootable.find(_BOOT_CONFIGURATION) is None:
         order()  # so that its errors are known already
@@ -333,11 +353,21 @@ def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[st
     return _Plan(kept, made, order, append)
 
 
+def _missing_loader(files: FileTree, holder: str, names: str) -> Exception:
+    """Error for a volume without a loader; the first problem of the volume, which may hide it, where there is one."""
+    for problem in files.problems:
+        return problem.error()
+    return PathNotFound(
+        f"{holder} has no {names}, which a PXE server needs to start the rest: export from the installer CD of the same"
+        " version, which has it"
+    )
+
+
 def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
     """The loader, the files that it loads, and those that the installer fetches itself, each once."""
     loader = bootable.find(LOADER) or bootable.find(f"isolinux/{LOADER}")
     if loader is None:
-        raise PathNotFound(f"the installer CD lacks {LOADER}")
+        raise _missing_loader(bootable.files, "the installer CD", LOADER)
     files = {LOADER: loader}
     for module in bootable.order:
         if (file := bootable.find(module.name)) is not None:
@@ -353,7 +383,7 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     bootable = source.bootable
     configuration = bootable.configuration
     if configuration is None or configuration.kernel is None:
-        raise PathNotFound(f"there is no {_BOOT_CONFIGURATION} that names a kernel")
+        raise PathNotFound(f"{_place(bootable)} has no {_BOOT_CONFIGURATION} that names a kernel: name another bank")
     files: dict[str, File] = {}
     missing = []
     loaded: list[BootModule] = []
@@ -372,7 +402,10 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
         elif file is not None:
             files[name] = file  # spelled as in boot.cfg: a TFTP server distinguishes case, a CD does not
     if configuration.kernel.name in missing:
-        raise PathNotFound(f"the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names is not there")
+        raise PathNotFound(
+            f"{_place(bootable)} lacks the kernel {configuration.kernel.name!r} that {_BOOT_CONFIGURATION} names: name"
+            " another bank"
+        )
     known = {fold_name(module.name) for module in loaded}
     loaded += [BootModule(name) for name in made if fold_name(name) not in known]
     has_efi = _add_loaders(image, bootable, files)
@@ -399,15 +432,23 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
     )
 
 
+def _place(bootable: Bootable) -> str:
+    """Words for a boot bank or CD."""
+    return "the installer CD" if bootable.number is None else f"the boot bank, partition {bootable.number},"
+
+
 def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
     """Whether there is a loader for UEFI; adds the loaders to `files`."""
     holder = bootable
+    where = _place(bootable)
     if not bootable.is_installer and (boot := find_boot_partition(image)) is not None:
         holder = Bootable(boot.files, boot.number, is_installer=False)
+        where = f"the boot partition {named(boot)}"
     loader = holder.find(LOADER)
     efi = next((file for name in _EFI_LOADERS if (file := holder.find(name)) is not None), None)
     if loader is None and efi is None:
-        raise PathNotFound(f"there is neither {LOADER} nor {_EFI_LOADERS[0]}")
+        names = f"{LOADER} nor {_EFI_LOADERS[0 if bootable.is_installer else 1]}"
+        raise _missing_loader(holder.files, where, names)
     if loader is not None:
         files[LOADER] = loader
     if efi is not None:
@@ -439,13 +480,11 @@ def _configurations(plan: _Plan, wanted: _Wanted, existing: Path) -> list[tuple[
 
 def _order(bootable: Bootable, made: Mapping[str, Content], options: str) -> _Order:
     """Kernel and modules in load order, spelled as the files are."""
-    named = bootable.order
-    if bootable.find(named[0].name) is None:
-        raise PathNotFound(
-            f"{'the installer CD' if bootable.is_installer else 'the boot bank'} lacks its kernel {named[0].name!r}"
-        )
+    order = bootable.order
+    if bootable.find(order[0].name) is None:
+        raise PathNotFound(f"{_place(bootable)} lacks its kernel {order[0].name!r}: name another bank")
     found, missing, present = [], [], set()
-    for number, module in enumerate(named):
+    for number, module in enumerate(order):
         file = bootable.find(module.name)
         if file is None and module.name not in made:
             missing.append(module.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from vmvisor_image.archives.archive import Archive, ArchiveHome, open_archive
 from vmvisor_image.boot.envelope import decrypt, key_of
@@ -18,7 +19,9 @@ _LARGEST_INFO: Final = 1 << 16
 """Most bytes of an `ENCRYPTION_INFO` that are read; it has some hundred. A wrong key fails when decrypting."""
 
 
-def open_state(file: SourceLike, *, key: bytes | None = None) -> Archive:
+def open_state(
+    file: SourceLike, *, key: bytes | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Archive:
     """Archive of the files of a host's configuration, below ``etc/``.
 
     One made from a path or URL is used as a context manager, or has to be closed.
@@ -27,13 +30,14 @@ def open_state(file: SourceLike, *, key: bytes | None = None) -> Archive:
         file: ``state.tgz``, or the ``local.tgz`` that ESXi 4 and earlier have in the bank itself, as a `File` of an
             image or anything else that `Image.open` takes.
         key: Key of ``local.tgz.ve``, 32 bytes; None to derive it from ``encryption.info``.
+        storage_options: See `Image.open`.
 
     Raises:
         KeyUnavailable: It is encrypted, and the key is not available.
         PathNotFound: It holds no configuration.
         CorruptImage: It is damaged.
     """
-    outer = open_archive(file)
+    outer = open_archive(file, storage_options=storage_options)
     try:
         return _inner(outer, file, key)
     except BaseException:

@@ -360,6 +360,11 @@ class Bzip2Reader(Source):
             saved = self._walk.snapshot()
         save_index(path, saved, self._fingerprint or fingerprint(self._source))
 
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """See `Source.local_paths`."""
+        return self._source.local_paths
+
     def close(self) -> None:
         """Stop the threads and write the index, where one is kept; later reads raise `ClosedError`.
 

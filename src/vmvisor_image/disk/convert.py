@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from vmvisor_image.base.cores import available_cores
 from vmvisor_image.base.destination import (
@@ -28,16 +28,19 @@ from vmvisor_image.base.destination import (
     writing,
 )
 from vmvisor_image.base.open_options import Progress
+from vmvisor_image.compressions import zstd
 from vmvisor_image.compressions.zstd import walk_frames
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import CorruptImage, InvalidArgument, SourceError
 from vmvisor_image.files.file import File
+from vmvisor_image.layers.containers import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, DISK_SUFFIXES
 from vmvisor_image.schemas.zstd import SeekTableEntry
+from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.fingerprint import fingerprint, is_identified
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.reading import prefetch, read_up_to
 from vmvisor_image.streams.source import ReadAt
-from vmvisor_image.streams.sources import FileObjectSource, FileSource
+from vmvisor_image.streams.sources import FileObjectSource
 from vmvisor_image.streams.zstd_frames import compress_frame, decode_frame, seek_table
 
 FRAME_SIZE: Final = 1 << 18
@@ -47,6 +50,13 @@ _MOST_FRAMES: Final = 0x8000000
 """Most frames in a seek table (ZSTD_SEEKABLE_MAXFRAMES)."""
 _READ: Final = 16
 """Frames read at once."""
+
+
+_OTHER_SUFFIXES: Final = (
+    *(each for each in (*DISK_SUFFIXES, *ARCHIVE_SUFFIXES, *COMPRESSED_SUFFIXES) if each not in zstd.SUFFIXES),
+    *(".7z", ".lz4", ".ova", ".qcow", ".rar", ".vdi"),
+)
+"""Suffixes of files that are not what is written here: those of all formats that are read, and some others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ class Conversion:
     """Decoded bytes that an earlier, interrupted run had already written."""
 
 
-def convert(  # each is one setting of the command
+def convert(  # noqa: PLR0913  # each is one setting of the command
     source: SourceLike | Image,
     dest: str | os.PathLike[str],
     *,
@@ -71,6 +81,7 @@ def convert(  # each is one setting of the command
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Result of writing a source as seekable zstd; the file appears whole or not at all.
 
@@ -81,29 +92,33 @@ def convert(  # each is one setting of the command
     Args:
         source: An open image or any `ReadAt`, whose bytes are written as they are; or anything else that `Image.open`
             takes, whose disk is written.
-        dest: Path of the file to write.
+        dest: Path of the file to write, with the suffix ``.zst`` or any that is not the suffix of another format.
         level: zstd's compression level.
         frame_size: Decoded bytes in a frame, at least 4096.
         threads: Number of threads that compress; None for one per core.
         overwrite: Whether to replace `dest` where it exists.
         progress: Called with the decoded bytes written so far, and None: their total is not known.
+        storage_options: See `Image.open`.
 
     Raises:
         DestinationExists: `dest` exists, is not a file that could be replaced, or is the image itself.
         CorruptImage: The source is damaged; the frames before the damage stay in the ``.part`` file.
-        InvalidArgument: `level` or `frame_size` is out of range.
+        InvalidArgument: `level` or `frame_size` is out of range, or the suffix of `dest` is that of another format.
         DestinationFull: There is no room left; the written frames stay in the ``.part`` file.
         DestinationFailed: The file can't be written for another reason.
         SourceError: The source can't be read.
     """
-    if not 4096 <= frame_size <= 1 << 30 or not 1 <= level <= 22:
-        raise InvalidArgument(f"frame_size must be 4096 to 1 GiB and level 1 to 22, not {frame_size} and {level}")
+    if not 4096 <= frame_size <= 1 << 30:
+        raise InvalidArgument(f"frame_size must be 4096 to 1073741824 bytes, not {frame_size}")
+    if not 1 <= level <= 22:
+        raise InvalidArgument(f"level must be 1 to 22, not {level}")
     if threads is not None and threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     target = Path(dest)
+    _check_suffix(target)
     check_replaceable(target, overwrite=overwrite)
     if not isinstance(source, Image) and not hasattr(source, "read_at"):
-        with Image.open(source, threads=threads) as image:
+        with Image.open(source, threads=threads, storage_options=storage_options) as image:
             return convert(
                 image,
                 dest,
@@ -115,8 +130,7 @@ def convert(  # each is one setting of the command
             )
     source = cast("Image | ReadAt", source)
     for given in _sources(source):
-        if isinstance(given, FileSource):
-            check_apart(target, given.path)
+        check_apart(target, *as_source(given).local_paths)
     part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
     with _claimed(part) as (part, file):
         entries = _whole_frames(file, frame_size)
@@ -141,6 +155,20 @@ def convert(  # each is one setting of the command
             compressed = file.tell()
             publish(file, part, target)
     return Conversion(target, size, compressed, resumed)
+
+
+def _check_suffix(target: Path) -> None:
+    """Refuse a name that says that the file is something else.
+
+    Raises:
+        InvalidArgument: It ends in the suffix of another format.
+    """
+    found = next((suffix for suffix in _OTHER_SUFFIXES if target.name.lower().endswith(suffix)), None)
+    if found is not None:
+        raise InvalidArgument(
+            f"{target}: seekable zstd is written, which is not what {found} stands for; choose a name that ends in"
+            f" {zstd.SUFFIXES[0]}"
+        )
 
 
 def _sources(source: Image | ReadAt) -> tuple[ReadAt, ...]:

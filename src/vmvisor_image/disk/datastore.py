@@ -12,13 +12,17 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import InvalidArgument, NotAFileSystem, Problem
 from vmvisor_image.files.file import Extent, File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.streams.opening import SourceLike
+from vmvisor_image.streams.opening import SourceLike, path_of
 from vmvisor_image.streams.source import Closing, ReadAt
 from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping
 from vmvisor_image.volumes.vmfs.volume import VmfsVolume, join_devices
 
 
-def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None = None) -> Datastore:
+def open_datastore(
+    *sources: SourceLike | Image | Partition,
+    volume: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Datastore:
     """A VMFS volume on one or several devices.
 
     Without a device, only the data on it is missing: that is a `Problem`, and an error when it is read.
@@ -27,6 +31,7 @@ def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None 
         sources: Sources of its devices: anything that `Image.open` takes, an image (all its VMFS partitions are
             examined), or a partition.
         volume: Label or UUID of the volume to open, where the sources hold several.
+        storage_options: See `Image.open`; used for every source that is a path or URL.
 
     Raises:
         NotAFileSystem: There is no VMFS partition, no volume of that name, or no device with the volume's start.
@@ -45,7 +50,8 @@ def open_datastore(*sources: SourceLike | Image | Partition, volume: str | None 
             if isinstance(source, Image):
                 image = source
             else:
-                image = Image.open(source)
+                options = None if path_of(source) is None else storage_options
+                image = Image.open(source, storage_options=options)
                 images.append(image)
             partitions += image.partitions
         return Datastore(_devices(partitions, volume), images)
@@ -67,7 +73,7 @@ def _devices(partitions: Sequence[Partition], wanted: str | None) -> list[Partit
         known = (key, partition.volume.label, partition.volume.uuid)
         names.setdefault(key, set()).update(filter(None, known))
     if not found:
-        raise NotAFileSystem("none of the partitions is a VMFS device")
+        raise NotAFileSystem("no partition of these images holds VMFS: `vmvisor-image info` shows what they hold")
     if wanted is not None:
         found = {key: devices for key, devices in found.items() if wanted in names[key]}
         if not found:
@@ -165,6 +171,11 @@ class Datastore(Closing):
     def meter(self) -> Meter:
         """Counter of the bytes decoded of its first device's image, whose limits apply to its files."""
         return self._devices[0].meter
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files that its devices are read from."""
+        return tuple(dict.fromkeys(path for device in self._devices for path in device.local_paths))
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """Extents of a file, for `File`."""

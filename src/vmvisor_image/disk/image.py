@@ -202,6 +202,11 @@ class Image(Shown, Source):
         return (opened.source, *opened.neighbours)
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files that it is read from, with those of all its layers."""
+        return tuple(dict.fromkeys(path for source in self.sources for path in source.local_paths))
+
+    @property
     def known_size(self) -> int | None:
         """`size`, or None where damage hides the end of the disk."""
         try:

@@ -73,6 +73,11 @@ class PartitionOwner(Protocol):
         ...
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files that the image is read from."""
+        ...
+
+    @property
     def partitions(self) -> Surroundings:
         """All partitions of the disk."""
         ...
@@ -256,6 +261,11 @@ class Partition(Shown, Source):
     def meter(self) -> Meter:
         """Counter of the bytes decoded of its image."""
         return self._owner.meter
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files that its image is read from."""
+        return self._owner.local_paths
 
     def locate(self, token: Any) -> tuple[Extent, ...]:
         """Extents of a file of its volume; for `File`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from vmvisor_image.base.destination import writing
+from vmvisor_image.base.destination import check_apart, writing
 from vmvisor_image.base.limits import passed
 from vmvisor_image.errors import CorruptImage, DestinationExists, PartialExtraction, UnsafeName
 from vmvisor_image.files.folder_writer import DestinationFolder, Extractable, is_written
@@ -77,7 +77,8 @@ def write_files(  # noqa: PLR0913  # the options are independent of each other
         reachable = _check_folders(root, paths)
     done = _written(root, files) if resume else frozenset()
     with writing(root):
-        _check_free(root, [path for path in reachable if path not in done], overwrite=overwrite, replaced=replaced)
+        free = [path for path in reachable if path not in done]
+        _check_free(root, free, overwrite=overwrite, replaced=replaced, sources=_local_paths(files))
     ordered, failed = _in_disk_order([(path, file) for path, file in files if path not in done])
     for _, file in ordered:
         prefetch(file, 0, file.size)
@@ -131,7 +132,7 @@ def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptIma
 def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
     """Paths whose directory exists; anything in the way of a directory, such as a link, is refused."""
     if os.path.lexists(root) and not root.is_dir():
-        raise DestinationExists(f"{root} is in the way: it is not a directory")
+        raise DestinationExists(f"{root} is in the way: it is not a directory; choose another folder")
     folders: dict[tuple[int, str], int] = {}
     """Number of each directory, by the number of its parent and its name; 0 for a missing directory."""
     reachable: list[str] = []
@@ -149,14 +150,24 @@ def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
     return reachable
 
 
-def _check_free(root: Path, paths: Sequence[str], *, overwrite: bool, replaced: Collection[str]) -> None:
-    """Refuse anything in the way of a file."""
+def _local_paths(files: Iterable[tuple[str, Extractable]]) -> frozenset[str]:
+    """Paths of the files of the system that the files are read from."""
+    homes = {id(home): home for _, file in files if (home := getattr(file, "home", None)) is not None}
+    return frozenset(path for home in homes.values() for path in getattr(home, "local_paths", ()))
+
+
+def _check_free(
+    root: Path, paths: Sequence[str], *, overwrite: bool, replaced: Collection[str], sources: Collection[str]
+) -> None:
+    """Refuse anything in the way of a file, and to replace a file of the system that the image is read from."""
     for path in paths:
         mode = _mode(root / path)
         if mode is not None and stat.S_ISDIR(mode):
             raise DestinationExists(f"{root / path} is in the way: it is a directory")
         if mode is not None and not overwrite and path not in replaced:
             raise DestinationExists(f"{root / path} is already there; nothing was written")
+        if mode is not None:
+            check_apart(root / path, *sources)
 
 
 def _is_folder(root: Path, path: str) -> bool:

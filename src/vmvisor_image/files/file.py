@@ -202,6 +202,11 @@ class File(_Entry, Pieced):
         return self._home
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """See `Source.local_paths`; those of the partition or archive."""
+        return tuple(getattr(self._home, "local_paths", ()))
+
+    @property
     def meter(self) -> Meter | None:
         """Counter of the bytes decoded for the image that the file lies in; None where nothing is counted."""
         found: Meter | None = getattr(self._home, "meter", None)

@@ -32,7 +32,9 @@ def _one_of(suffixes: Iterable[str]) -> str:
     return f"({'|'.join(map(re.escape, suffixes))})"
 
 
-_COMPRESSED: Final = _one_of(suffix for each in COMPRESSIONS for suffix in each.SUFFIXES)
+COMPRESSED_SUFFIXES: Final = tuple(suffix for each in COMPRESSIONS for suffix in each.SUFFIXES)
+"""Suffixes of compressed files."""
+_COMPRESSED: Final = _one_of(COMPRESSED_SUFFIXES)
 
 INSTALLER_IMAGES: Final = (
     re.compile(rf"usr/lib/vmware/installer/[^/]+\.dd{_COMPRESSED}?", re.IGNORECASE),
@@ -43,17 +45,19 @@ INSTALLER_ARCHIVES: Final = ("image.tgz", "install.tgz")
 """Archives of an installer CD that hold the image; 4.0 has both, with the image in the first."""
 
 CD_SUFFIXES: Final = iso9660.SUFFIXES
-_DISK_SUFFIXES: Final = (
+DISK_SUFFIXES: Final = (
     *(".dd", ".img", ".raw"),
     *(suffix for each in VIRTUAL_DISKS for suffix in each.SUFFIXES),
     *CD_SUFFIXES,
 )
-_ARCHIVE_SUFFIXES: Final = (
+"""Suffixes of disk images and CDs, without those of compressions behind them."""
+ARCHIVE_SUFFIXES: Final = (
     *(suffix for each in COMPRESSIONS for suffix in each.TAR_SUFFIXES),
     *(suffix for each in ARCHIVES if each.HOLDS_DISKS for suffix in each.SUFFIXES),
 )
-_DISK: Final = re.compile(rf"(?!.*(^|/)efiboot\.img$).*{_one_of(_DISK_SUFFIXES)}{_COMPRESSED}?", re.IGNORECASE)
-_ARCHIVE: Final = re.compile(rf".*({_one_of(_ARCHIVE_SUFFIXES)}|\.tar{_COMPRESSED})", re.IGNORECASE)
+"""Suffixes of archives that may hold a disk."""
+_DISK: Final = re.compile(rf"(?!.*(^|/)efiboot\.img$).*{_one_of(DISK_SUFFIXES)}{_COMPRESSED}?", re.IGNORECASE)
+_ARCHIVE: Final = re.compile(rf".*({_one_of(ARCHIVE_SUFFIXES)}|\.tar{_COMPRESSED})", re.IGNORECASE)
 _EXTENT: Final = re.compile(r"(.*)-(flat|delta|sesparse|[sf]\d{3,})\.vmdk", re.IGNORECASE)
 """Names of VMDK extents whose descriptor is a separate file; the first group is the descriptor's name."""
 _MOST_ARCHIVES: Final = 8
@@ -172,14 +176,22 @@ def _candidates(kind: str, name: str | None, files: FileTree, depth: int, report
 
 def _disks(files: FileTree) -> list[File]:
     """Files with the name of a disk image, without the extents of a VMDK whose descriptor is also there."""
-    found = [file for file in files.values() if _DISK.fullmatch(file.path)]
-    paths = {fold_name(file.path) for file in found}
+    found = [file for file in files.values() if is_disk_name(file.path)]
+    parts = extents_among(file.path for file in found)
+    return [file for file in found if file.path not in parts]
 
-    def is_part(file: File) -> bool:
-        match = _EXTENT.fullmatch(file.path)
-        return match is not None and fold_name(f"{match.group(1)}.vmdk") in paths
 
-    return [file for file in found if not is_part(file)]
+def is_disk_name(path: str) -> bool:
+    """Whether a path has the suffix of a disk image or CD, maybe with that of a compression behind it."""
+    return _DISK.fullmatch(path) is not None
+
+
+def extents_among(paths: Iterable[str]) -> frozenset[str]:
+    """Those of some paths that are extents of a VMDK whose descriptor is also among them."""
+    given = tuple(paths)
+    folded = {fold_name(path) for path in given}
+    matches = ((path, _EXTENT.fullmatch(path)) for path in given)
+    return frozenset(path for path, match in matches if match and fold_name(f"{match.group(1)}.vmdk") in folded)
 
 
 def _inside(

@@ -274,11 +274,29 @@ def _lines(report: VerificationReport) -> Iterator[str]:
     for text in report.not_checked:
         yield f"not checked: {text}"
     if not report.problems:
-        yield "no problems: all that was checked is sound"
+        yield f"no problem in what was checked: {_checked(report)}"
         return
     yield f"{counted(len(report.problems), 'problem')}:"
     for problem in report.problems:
         yield f"  {problem}"
+
+
+def _checked(report: VerificationReport) -> str:
+    """Parts of an image that were read and checked, in words."""
+    files = [file for layer in report.layers for file in layer.files]
+    files += [file for partition in report.partitions for file in partition.files]
+    packed = sum(file.is_gzip for file in files)
+    kinds = " in ".join(layer.kind for layer in reversed(report.layers))
+    table = {"gpt": "both copies of the GPT", "mbr": "the master boot record"}.get(report.scheme)
+    found = [
+        f"{kinds}, decoded to the end" if kinds else "",
+        table or "",
+        f"the structures of {counted(len(report.partitions), 'partition')}" if report.partitions else "",
+        f"{counted(len(files), 'file')} read whole" if files else "",
+        f"the CRC of {counted(packed, 'gzip file')}" if packed else "",
+        f"{counted(len(report.checksums), 'checksum')} beside the image" if report.checksums else "",
+    ]
+    return ", ".join(filter(None, found)) or "the disk, read whole"
 
 
 def _hashes(values: Hashes, indent: str) -> Iterator[str]:

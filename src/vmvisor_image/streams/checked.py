@@ -99,6 +99,11 @@ class CheckedSource(Source):
         return found
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """See `Source.local_paths`."""
+        return tuple(self._told("local_paths", ()))
+
+    @property
     def container(self) -> Source | None:
         """See `Source.container`."""
         found: ReadAt | None = self._told("container")

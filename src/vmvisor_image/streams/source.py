@@ -124,6 +124,14 @@ class Source:
         return None
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """Paths of the files of the system that the bytes are read from, which must never be written; empty by default.
+
+        Only of sources, views of them, images and what lies in images: a layer is not asked by itself.
+        """
+        return ()
+
+    @property
     def container(self) -> Source | None:
         """Source of the container that this source is a member of; None by default."""
         return None
@@ -160,7 +168,7 @@ def check_range(offset: int, length: int) -> None:
 def past_end(structure: str, offset: int, length: int, size: int) -> TruncatedImage:
     """Error for a range that passes the end of `structure`, which is `size` bytes long."""
     return TruncatedImage(
-        f"{length} bytes wanted, but it ends at byte {size:#x}",
+        f"{length} byte{'' if length == 1 else 's'} wanted, but it ends at byte {size:#x}",
         structure=structure,
         offset=offset,
         expected=f"at least {offset + length} bytes",

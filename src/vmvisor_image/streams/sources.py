@@ -267,6 +267,11 @@ class FileSource(Source):
         """Path of the file; see `Source.kept_beside`."""
         return self.path
 
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """See `Source.local_paths`."""
+        return (self.path,)
+
     def __reduce__(self) -> tuple[type[FileSource], tuple[str]]:
         return (FileSource, (self.path,))
 
@@ -328,6 +333,12 @@ class FileObjectSource(Source):
                 parts.append(data)
                 done += len(data)
         return b"".join(parts)
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """See `Source.local_paths`; the name of a file object that has one."""
+        name = getattr(self._file, "name", None)
+        return (os.path.abspath(name),) if isinstance(name, str) else ()  # noqa: PTH100  # links are kept
 
     def close(self) -> None:
         """Leave the file object open, as it belongs to the caller."""

@@ -105,6 +105,11 @@ class View(Source):
         return self._source.kept_beside if self._size is None else None
 
     @property
+    def local_paths(self) -> tuple[str, ...]:
+        """See `Source.local_paths`; those of the whole also for a part."""
+        return self._source.local_paths
+
+    @property
     def container(self) -> Source | None:
         """See `Source.container`."""
         return self._source.container if self._size is None else None

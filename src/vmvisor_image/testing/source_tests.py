@@ -193,6 +193,7 @@ class SourceTests:
         """The other members have values of their types."""
         source = as_source(self._open()[0])
         assert isinstance(source.problems, tuple)
+        assert all(isinstance(path, str) for path in source.local_paths)
         for text in (source.version, source.kept_beside):
             assert text is None or isinstance(text, str)
         for time in (source.modified_ns, source.changed_ns):

@@ -347,7 +347,7 @@ def run_scan(options: argparse.Namespace) -> int:
             executor, cores = stack.enter_context(_cluster(options.scheduler))
             workers = workers or cores
         rows = fleet.stream(
-            options.sources,
+            fleet.expand(options.sources, without=options.out),
             executor,
             workers=workers,
             threads=options.threads,

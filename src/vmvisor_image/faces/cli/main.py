@@ -476,7 +476,8 @@ def _add_scan(commands: _Commands) -> None:
         metavar="SRC",
         nargs="+",
         type=_source,
-        help=f"an image, or a pattern in quotes, such as 'dir/**/*.bz2'; - for standard input{_ALSO_A_PIPE}",
+        help="an image, a folder (every image in it and below it), or a pattern in quotes, such as 'dir/**/*.bz2';"
+        f" - for standard input{_ALSO_A_PIPE}",
     )
     scan.add_argument(
         "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
