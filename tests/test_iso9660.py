@@ -216,7 +216,7 @@ def test_a_system_use_area_is_read_up_to_the_most(length: int) -> None:
     area += b"PD" + bytes((2048 - len(area), 1)) + bytes(2044 - len(area))
     data = with_use(goes_on(AREAS, length), [area[:length], bytes(SECTOR)])
     cut = {f"it goes on with {length} bytes, of which 2048 are read"} if length > 2048 else set()
-    broken = {"an entry's length makes no sense"} if length == 2047 else set()
+    broken = {"an entry's length is not valid"} if length == 2047 else set()
     assert set(problems_of(data)) == cut | broken
     with opened(data) as image:
         assert list(image.partitions[1].files) == ["name"]
@@ -227,8 +227,8 @@ def test_a_system_use_area_is_read_up_to_the_most(length: int) -> None:
     [
         (NAME + bytes(6), None),
         (NAME + b"\1\2\3", None),
-        (NAME + b"NM\x0a\1\0more", "an entry's length makes no sense"),
-        (NAME + b"NM\3\1", "an entry's length makes no sense"),
+        (NAME + b"NM\x0a\1\0more", "an entry's length is not valid"),
+        (NAME + b"NM\3\1", "an entry's length is not valid"),
         (NAME + b"SL\x0b\1\0\0\4link", None),
         (NAME + b"SL\x0b\1\0\0\5link", "a part of the link's target is longer than the entry"),
     ],

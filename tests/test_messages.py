@@ -19,6 +19,7 @@ from tests.support import unavailable
 from vmvisor_image.faces.cli import main
 from vmvisor_image.faces.cli.main import _parser
 from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
 
 BAD_INPUT, MISUSE = 1, 2
 PAGE = b"<!-- made by a tool -->\n<!DOCTYPE html>\n<html><head><title>Downloads</title></head></html>\n" * 20
@@ -31,6 +32,14 @@ COMMANDS = {
     "ls of a partition": ["ls", "SRC", "5"],
     "cat": ["cat", "SRC", "5", "boot.cfg"],
     "extract": ["extract", "SRC", "5", "DEST"],
+    "ls of a path": ["ls", "SRC", "5/"],
+    "cat of a path": ["cat", "SRC", "5/boot.cfg"],
+    "extract of all": ["extract", "SRC", "DEST"],
+    "extract of some": ["extract", "SRC", "*/*.tgz", "DEST"],
+    "tree": ["tree", "SRC"],
+    "find": ["find", "SRC", "*.tgz"],
+    "sha256": ["sha256", "SRC"],
+    "diff": ["diff", "SRC", "SRC"],
     "pxe": ["pxe", "SRC", "DEST"],
     "system": ["system", "SRC"],
     "system --json": ["system", "SRC", "--json"],
@@ -261,6 +270,54 @@ def test_a_name_that_is_nearly_right(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"did you mean {str(tmp_path / 'imagedd.bz2')!r}?" in capsys.readouterr().err
     assert main(["info", str(tmp_path / "nowhere" / "imagedd.bz2")]) == MISUSE
     assert f"{str(tmp_path / 'nowhere')!r} is not a folder that can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        (
+            "ls SRC 2",
+            MISUSE,
+            "partition 2 .* holds no file system.*; `vmvisor-image info SRC` shows what each partition",
+        ),
+        ("hexdump SRC 9", MISUSE, "no partition '9'; there are 1"),
+        ("extract SRC 1 there", MISUSE, "there/a is already there; nothing was written; --force replaces it"),
+        ("extract SRC 1 file", MISUSE, "file is in the way: it is not a directory; choose another folder"),
+        ("extract SRC 1 file/x", BAD_INPUT, r"can't be written \(Not a directory\), a part of its path is a file"),
+        ("convert SRC out.qcow2", MISUSE, "choose a name that ends in .zst"),
+        ("convert SRC there/a", MISUSE, "there/a is already there; --force replaces it"),
+        ("convert SRC nowhere/a", BAD_INPUT, r"can't be written \(No such file or directory\), make its folder first"),
+        ("convert SRC a --level 99", MISUSE, "level must be 1 to 22, not 99"),
+        ("verify SRC --manifest file", MISUSE, "file is already there; --force replaces it"),
+        ("info SRC --member x", MISUSE, "no container that could hold 'x', only a disk: leave the member out"),
+        ("hexdump SRC -s 999999999", BAD_INPUT, "1 byte wanted, but it ends at byte .*; give a smaller --offset"),
+        ("pxe SRC out", MISUSE, "partition 1 holds no boot bank.*; name another partition as the bank: 1 "),
+        ("scan nothing-*", MISUSE, r"no file matches 'nothing-\*'; check the folder and the pattern"),
+        ("module SRC", BAD_INPUT, "neither a program"),
+        ("module SRC 2 a", MISUSE, "`vmvisor-image info SRC` shows what each partition holds"),
+    ],
+)
+def test_what_is_asked_of_a_healthy_disk(
+    line: str,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    volume = fat_volume({"a": b"a"}, sectors=6000, label="Hypervisor1")
+    disk = [ForgedPartition(1, 6, 64, 6000, content=volume), ForgedPartition(2, 0xFC, 8000, 100)]
+    mbr_disk(disk, sectors=8192).write_to(tmp_path / "SRC")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a").touch()
+    (tmp_path / "file").touch()
+    assert main(line.split()) == status
+    message = capsys.readouterr().err
+    assert message.startswith("vmvisor-image: ")
+    assert message.count("\n") == 1
+    assert "Errno" not in message
+    assert re.search(said, message), message
 
 
 def test_standard_input_that_is_no_image() -> None:

@@ -212,7 +212,7 @@ class TestCommands:
         finally:
             os.close(reading)
             os.close(writing)
-        assert (done.returncode, done.stderr) == (2, b"vmvisor-image: out is already there\n")
+        assert (done.returncode, done.stderr) == (2, b"vmvisor-image: out is already there; --force replaces it\n")
 
     def test_too_much(self, tmp_path: Path) -> None:
         with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as yes:

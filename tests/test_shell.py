@@ -35,6 +35,11 @@ def script(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.Captur
     [
         (("i",), {"info", "index"}),
         (("sca",), {"scan"}),
+        (("tr",), {"tree"}),
+        (("diff", "SUPP"), {"SUPPORTED.md"}),
+        (("diff", "README.md", "SUPP"), {"SUPPORTED.md"}),
+        (("sha256", "--j"), {"--json"}),
+        (("ls", "--rec"), {"--recursive"}),
         (("scan", "--sch"), {"--scheduler"}),
         (("pxe", "--ker"), {"--kernel-option"}),
         (("completion", ""), {"bash", "zsh", "fish"}),

@@ -450,7 +450,7 @@ class IsoFileSystem:
                 name_length = sector[at + 32] if at + 32 < len(sector) else 0
                 name_end = at + _HEAD + name_length
                 if size < _HEAD + 1 or at + size > len(sector) or not name_length or name_end > at + size:
-                    self._note(base + at, "ISO 9660 directory record", "its lengths make no sense")
+                    self._note(base + at, "ISO 9660 directory record", "its lengths are not valid")
                     break
                 record = DirectoryRecord.parse(sector, at, base=base)
                 self._unequal.update(dict.fromkeys(_unequal(record, ("extent", "data_length"), "directory record")))
@@ -467,7 +467,7 @@ class IsoFileSystem:
                 head = SystemUseEntry.parse(area)
                 if head.entry_length < SystemUseEntry.length() or head.entry_length > len(area):
                     if any(area):  # zeros are padding
-                        self._note(at, "Rock Ridge system use area", "an entry's length makes no sense")
+                        self._note(at, "Rock Ridge system use area", "an entry's length is not valid")
                     break
                 data = area[SystemUseEntry.length() : head.entry_length]
                 area = area[head.entry_length :]

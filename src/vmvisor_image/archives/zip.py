@@ -260,7 +260,7 @@ def _content(
     header, name = _local_header(source, entry)
     if len(header) < _LOCAL_HEADER or header[:4] != _MAGIC:
         raise CorruptImage(
-            f"{entry.filename!r} has none here",
+            f"{entry.filename!r} has no local header here",
             structure="zip local header",
             offset=max(at, 0),
             expected=_MAGIC.hex(),
@@ -385,7 +385,7 @@ def _with_sound_extra_fields(directory: bytes, start: int, report: Callable[[Pro
             is_whole = len(data) == length
             if not is_whole or (kind == _ZIP64 and length < wanted) or (kind == _UNICODE_PATH and not _is_name(data)):
                 struct.pack_into("<2H", sound, at_field, _NO_FIELD, len(data))
-                message = f"an extra field of type {kind:#06x} makes no sense and is left out"
+                message = f"an extra field of type {kind:#06x} is not valid and is left out"
                 report(Problem("zip directory", message, start + at_field))
         at += _ENTRY + name + extra + comment
     return bytes(sound)
@@ -594,7 +594,7 @@ class LzmaDecoder(_LibraryDecoder):
         super().__init__(member)
         head = read_up_to(member.source, member.start, min(9, member.length))
         if len(head) < 9 or head[2:4] != b"\5\0":
-            raise CorruptImage("its LZMA header makes no sense", structure="zip member", offset=member.start)
+            raise CorruptImage("its LZMA header is not valid", structure="zip member", offset=member.start)
         # No distance is longer than the data: a larger dictionary would take memory for nothing.
         dictionary = min(int.from_bytes(head[5:], "little"), max(member.size, 1 << 12))
         size = (1 << 64) - 1 if member.flags & _HAS_END_MARK else member.size

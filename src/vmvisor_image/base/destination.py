@@ -23,6 +23,15 @@ from vmvisor_image.errors import (
 _T = TypeVar("_T")
 FULL: Final = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Error numbers of the system for a full disk, a spent quota and a file of the largest size."""
+_STEPS: Final = {
+    errno.ENOENT: ", make its folder first",
+    errno.ENOTDIR: ", a part of its path is a file: choose another folder",
+    errno.EACCES: ", choose a folder that you may write to",
+    errno.EPERM: ", choose a folder that you may write to",
+    errno.EROFS: ", choose a folder on another file system",
+    errno.EISDIR: ", it is a folder: choose a name in it",
+}
+"""Next steps by the system's error number."""
 _TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK))
 """Error numbers for a lock that somebody else holds; any other number means a file system without locks."""
 _IS_WINDOWS: Final = sys.platform == "win32"
@@ -51,7 +60,8 @@ def writing(dest: str | os.PathLike[str], state: str = "") -> Iterator[None]:
         if error.errno in FULL:
             failed: DestinationFailed = DestinationFull(f"{os.fspath(dest)}: there is no room left {reason}{state}")
         else:
-            failed = DestinationFailed(f"{os.fspath(dest)}: it can't be written {reason}{state}")
+            step = _STEPS.get(error.errno or 0, "")
+            failed = DestinationFailed(f"{os.fspath(dest)}: it can't be written {reason}{step}{state}")
         failed.errno = error.errno
         raise failed from error
 

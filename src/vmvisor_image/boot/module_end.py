@@ -54,7 +54,7 @@ class ModuleEnd:
         """Trailer of a signed module, in the decoded data of gzip; None where there is none, or the gzip is damaged.
 
         Raises:
-            CorruptImage: Its length makes no sense.
+            CorruptImage: Its length is not valid.
         """
         if self.failure is not None:
             return None

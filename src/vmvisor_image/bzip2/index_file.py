@@ -218,7 +218,7 @@ def _check(entries: Sequence[BlockEntry], place: Place | None, source_bits: int)
             and 0 < entry.size <= largest_size(entry.level)
             and entry.crc >> 32 == 0
         ):
-            raise _rejected(f"its block at bit {entry.start_bit} can't be")
+            raise _rejected(f"its block at bit {entry.start_bit} is not possible")
         bit = entry.end_bit
     if place is not None and not (bit <= place.bit <= source_bits and place.level <= 9):
         raise _rejected(f"its chain can't go on at bit {place.bit}")

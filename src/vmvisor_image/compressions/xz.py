@@ -145,7 +145,7 @@ class XzBlockDecoder(_LzmaDecoder):
         if not self._left and not self._is_checked:
             if self._decode(1, end):
                 raise CorruptImage(
-                    "it has more bytes than its index tells of", structure="xz block", offset=self._block.start
+                    "it has more bytes than its index lists", structure="xz block", offset=self._block.start
                 )
             self._check_index()
             self._is_checked = True

@@ -108,8 +108,10 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
         DestinationFailed: The file can't be written for another reason.
         SourceError: The source can't be read.
     """
-    if not 4096 <= frame_size <= 1 << 30 or not 1 <= level <= 22:
-        raise InvalidArgument(f"frame_size must be 4096 to 1 GiB and level 1 to 22, not {frame_size} and {level}")
+    if not 4096 <= frame_size <= 1 << 30:
+        raise InvalidArgument(f"frame_size must be 4096 to 1073741824 bytes, not {frame_size}")
+    if not 1 <= level <= 22:
+        raise InvalidArgument(f"level must be 1 to 22, not {level}")
     if threads is not None and threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     target = Path(dest)

@@ -132,7 +132,7 @@ def _raise_partial(written: tuple[Path, ...], failed: list[tuple[str, CorruptIma
 def _check_folders(root: Path, paths: Sequence[str]) -> list[str]:
     """Paths whose directory exists; anything in the way of a directory, such as a link, is refused."""
     if os.path.lexists(root) and not root.is_dir():
-        raise DestinationExists(f"{root} is in the way: it is not a directory")
+        raise DestinationExists(f"{root} is in the way: it is not a directory; choose another folder")
     folders: dict[tuple[int, str], int] = {}
     """Number of each directory, by the number of its parent and its name; 0 for a missing directory."""
     reachable: list[str] = []

@@ -37,7 +37,9 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
     while found := way.next_layers():
         way.go_into(found)
     if way.options.member is not None:
-        raise MemberNotFound(f"there is no container that could hold {way.options.member!r}")
+        raise MemberNotFound(
+            f"there is no container that could hold {way.options.member!r}, only a disk: leave the member out"
+        )
     return tuple(way.layers)
 
 

@@ -208,7 +208,7 @@ def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | No
     if descriptor.parent_content_id is not None:
         raise _refused("the disk is the difference to another one, which is not read")
     if descriptor.unread:  # without them the disk would be another one
-        raise _refused(f"a line about an extent makes no sense: {descriptor.unread[0]!r:.200}")
+        raise _refused(f"a line about an extent can't be read: {descriptor.unread[0]!r:.200}")
     if not descriptor.extents:
         raise _refused("it names no extents")
     parts: list[tuple[int, ReadAt | None, int]] = []
@@ -364,7 +364,7 @@ class _SparseReader:
         for problem in embedded.problems:
             self.problems.note(problem.structure, problem.message, at)
         if embedded.unread:
-            self.problems.note(_DESCRIPTOR, f"a line that makes no sense, {embedded.unread[0]!r:.200}", at)
+            self.problems.note(_DESCRIPTOR, f"a line that can't be read, {embedded.unread[0]!r:.200}", at)
         if (embedded.create_type or "").casefold() == _STREAM_OPTIMIZED and not header.flags & COMPRESSED:
             self.problems.note("VMDK extent header", "its grains are not compressed, but by the descriptor they are", 8)
         sectors = sum(extent.sectors for extent in embedded.extents)

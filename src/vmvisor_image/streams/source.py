@@ -168,7 +168,7 @@ def check_range(offset: int, length: int) -> None:
 def past_end(structure: str, offset: int, length: int, size: int) -> TruncatedImage:
     """Error for a range that passes the end of `structure`, which is `size` bytes long."""
     return TruncatedImage(
-        f"{length} bytes wanted, but it ends at byte {size:#x}",
+        f"{length} byte{'' if length == 1 else 's'} wanted, but it ends at byte {size:#x}",
         structure=structure,
         offset=offset,
         expected=f"at least {offset + length} bytes",

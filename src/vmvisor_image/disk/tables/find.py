@@ -46,7 +46,7 @@ def find_table(disk: ReadAt) -> Table:
     if is_mbr:
         return mbr.MbrTable(disk, sector, problems)
     if is_empty(sector):
-        message = "its parameters make no sense, so no volume is read"
+        message = "its parameters are not valid, so no volume is read"
         damaged = (Problem("FAT boot sector", message, 0),) if fat.is_named_fat(sector) else ()
         return mbr.MbrTable(disk, sector, damaged)
     message = "sector 0 holds neither a partition table nor a volume that is recognised"

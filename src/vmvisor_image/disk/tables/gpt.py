@@ -330,7 +330,7 @@ def _join(problems: list[Problem]) -> str:
 
 
 def _header_crc(header: GptHeader, raw: bytes) -> int | None:
-    """Computed CRC of the header at the start of `raw`; None where its size makes no sense."""
+    """Computed CRC of the header at the start of `raw`; None where its size is not valid."""
     if not GptHeader.length() <= header.header_size <= len(raw):
         return None
     cleared = bytearray(raw[: header.header_size])

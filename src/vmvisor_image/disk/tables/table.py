@@ -56,7 +56,7 @@ class GptCheck:
     header_crc: int | None
     """CRC of the header, as the header says; None where there is no header."""
     header_crc_found: int | None
-    """CRC of the header, computed; None where its size makes no sense."""
+    """CRC of the header, computed; None where its size is not valid."""
     entries_crc: int | None
     """CRC of the entries, as the header says; None where there is no header."""
     entries_crc_found: int | None

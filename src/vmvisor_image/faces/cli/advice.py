@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.disk.tables.table import STRUCTURE
-from vmvisor_image.errors import CorruptImage, Problem, VmvisorImageError
+from vmvisor_image.errors import CorruptImage, DestinationExists, Problem, VmvisorImageError
 from vmvisor_image.examine.signatures import PAGE
 from vmvisor_image.streams.sources import descriptor_of
 from vmvisor_image.streams.urls import is_url
@@ -25,6 +25,8 @@ AGAIN = "it is empty: copy or download it again"
 def one_line(error: Exception) -> str:
     """Message of an error, with a similar name where a file of the system is not there."""
     text = in_words(error)
+    if isinstance(error, DestinationExists) and " already" in text:
+        return f"{text}; --force replaces it"
     if isinstance(error, IsADirectoryError) and not isinstance(error, VmvisorImageError):
         return f"{text}, or read all that is in it with {command('scan', error.filename or 'FOLDER')}"
     if not isinstance(error, FileNotFoundError) or isinstance(error, VmvisorImageError):
@@ -68,7 +70,7 @@ def no_disk(problem: Problem, source: str, size: int | None) -> CorruptImage:
 
 def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     """Next step where a source is not a disk that is recognised; None for any other problem."""
-    if problem.structure != STRUCTURE:
+    if problem.structure != STRUCTURE or "`vmvisor-image" in problem.message:
         return None
     if size == 0:
         return AGAIN
@@ -85,4 +87,4 @@ def advised(row: Row) -> str:
     if row["error"] != "Problem" or row["partitions"] or table:
         return message
     step = step_of(Problem(STRUCTURE, rest), row["path"], row["size"])
-    return f"{message}; {step}"
+    return message if step is None else f"{message}; {step}"

@@ -11,7 +11,7 @@ from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import NotAFileSystem, PartitionNotFound, PathNotFound
-from vmvisor_image.faces.cli.advice import no_disk
+from vmvisor_image.faces.cli.advice import command, no_disk
 from vmvisor_image.faces.cli.progress import doing, showing_progress
 
 DONE = 0
@@ -54,6 +54,8 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
             check_partitions(image, given, error)
             options.problems += image.known_problems
+            if isinstance(error, NotAFileSystem) and not getattr(options, "device", None):
+                raise NotAFileSystem(f"{error}; {command('info', given)} shows what each partition holds") from error
             raise
         options.problems += image.known_problems
 

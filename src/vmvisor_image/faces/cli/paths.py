@@ -76,8 +76,6 @@ def run_extract(options: argparse.Namespace) -> int:
     with opened_selection(options, options.targets) as (image, selected):
         if not options.targets and not options.device:
             _refuse_partition_as_destination(image, options.dest)
-        if not selected.parts:
-            raise InvalidArgument("no partition of this image has files that can be read")
         parts = [(part.files.root, part.above, part.patterns) for part in selected.parts]
         try:
             written = extract_all(parts, options.dest, overwrite=options.force, resume=options.resume)

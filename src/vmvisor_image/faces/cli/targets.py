@@ -180,6 +180,8 @@ def _all(options: argparse.Namespace, image: Image) -> Selected:
             options.problems.append(Problem.of(error))
         else:
             parts.append(Selection(partition_target(image, partition), (), f"{partition.number}/"))
+    if not parts:
+        raise NotAFileSystem("no partition of this image has files that can be read")
     return Selected(tuple(parts), tuple(unread))
 
 

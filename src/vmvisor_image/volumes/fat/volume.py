@@ -95,7 +95,7 @@ def is_media(value: int) -> bool:
 
 
 def is_named_fat(sector: bytes) -> bool:
-    """Whether a sector has the name of FAT in the place of a boot sector, even if its fields make no sense."""
+    """Whether a sector has the name of FAT in the place of a boot sector, even if its fields are not valid."""
     return any(sector[at : at + 3] == b"FAT" for at in _TYPE_NAMES)
 
 

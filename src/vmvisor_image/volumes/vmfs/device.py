@@ -168,7 +168,7 @@ class VmfsDevice:
         wrong = _contradiction(device, found)
         if wrong is not None:
             read = "what is here is read as a volume of this device alone, if the file system starts on it"
-            self._note(offset, "LVM volume table", f"it makes no sense: {wrong}; {read}")
+            self._note(offset, "LVM volume table", f"it is not valid: {wrong}; {read}")
             return None
         return found
 

@@ -98,7 +98,7 @@ class Geometry:
         """Sizes by a file system descriptor.
 
         Raises:
-            CorruptImage: The descriptor's sizes make no sense.
+            CorruptImage: The descriptor's sizes are not valid.
         """
         generation = read_as(descriptor.major_version)
         block = _power_of_two(descriptor, "file_block_size", descriptor.file_block_size, 1 << 30)

@@ -268,7 +268,7 @@ class ResourceFiles:
         count = metadata.resources_per_cluster
         if metadata.signature != RESOURCE_FILE_SIGNATURE or not 1 <= count <= _MOST_IN_CLUSTER:
             raise CorruptImage(
-                f"how many file blocks a cluster has is not told, {usual} is taken",
+                f"the number of file blocks in a cluster is not recorded, {usual} is taken",
                 structure="VMFS resource file",
                 offset=metadata.source_offset,
             )

@@ -124,7 +124,7 @@ class VmfsVolume(BaseVolume):
 
         Raises:
             NotAFileSystem: This device does not hold the file system's descriptor.
-            CorruptImage: The descriptor makes no sense.
+            CorruptImage: The descriptor is not valid.
         """
         _, tree = self._opened()
         with self._lock:
@@ -257,7 +257,7 @@ class VmfsVolume(BaseVolume):
 
         Raises:
             NotAFileSystem: This device does not hold the file system's descriptor.
-            CorruptImage: The descriptor makes no sense.
+            CorruptImage: The descriptor is not valid.
         """
         with self._lock:
             if self._readers is None:
