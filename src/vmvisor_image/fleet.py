@@ -198,21 +198,21 @@ def expand(
         without: Path of a file that is left out of patterns and directories, such as the one to which rows are written.
 
     Raises:
-        PathNotFound: A pattern matches no file, or a directory holds no image. A missing path that is not a pattern is
-            an error in its row instead.
+        PathNotFound: A pattern matches no file, or there are only directories, and no image in them. A missing path
+            that is not a pattern is an error in its row instead.
     """
     given = (sources,) if is_source(sources) else cast("Iterable[SourceLike]", sources)
     left_out = () if without is None else tuple(os.path.realpath(f"{os.fspath(without)}{end}") for end in ("", ".part"))
     found: list[SourceLike] = []
+    barren: str | None = None
     for source in given:
         path = path_of(source)
         if path is None or is_url(path) or descriptor_of(path) is not None:
             found.append(source)
         elif os.path.isdir(path):  # noqa: PTH112  # Path.is_dir may raise
             inside = [each for each in _images_below(_absolute(path)) if os.path.realpath(each) not in left_out]
-            if not inside:
-                raise PathNotFound(f"{path}: no image is in this folder; name the files if they are images")
             found += inside
+            barren = path if barren is None and not inside else barren
         elif not glob.has_magic(path) or os.path.lexists(path):
             found.append(_absolute(path))
         else:
@@ -222,6 +222,8 @@ def expand(
             if not named:
                 raise PathNotFound(f"no file matches {path!r}; check the folder and the pattern")
             found += named
+    if barren is not None and not found:
+        raise PathNotFound(f"{barren}: no image is in this folder; name the files if they are images")
     return tuple(found)
 
 
