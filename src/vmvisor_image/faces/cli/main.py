@@ -36,6 +36,7 @@ from vmvisor_image.faces.cli.commands import (
     run_system,
     run_verify,
 )
+from vmvisor_image.faces.cli.live import run_mount
 from vmvisor_image.faces.cli.show import complain
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -43,7 +44,7 @@ from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 _INTERRUPTED = 130
 _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
 _SHELLS = ("bash", "zsh", "fish")
-_COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
+_COMPLETED = {"SRC": "FILE", "DEST": "FILE", "FOLDER": "DIRECTORY", "DIR": "DIRECTORY", "[MODULE=]FOLDER": "DIRECTORY"}
 """Kind of completion by shtab for an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_raw_commands(commands)
     _add_verify(commands)
     _add_scan(commands)
+    _add_live(commands)
     _add_completion(commands)
     return parser
 
@@ -391,6 +393,17 @@ def _add_scan(commands: _Commands) -> None:
     _add_limits(scan)
     scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
     scan.set_defaults(run=run_scan)
+
+
+def _add_live(commands: _Commands) -> None:
+    text = "show an image as a folder, read-only, until it is unmounted: each partition is a folder of its files"
+    mounting = _add_command(commands, "mount", run_mount, text)
+    mounting.add_argument("folder", metavar="DIR", help="the folder to mount it on, which must be empty")
+    mounting.add_argument(
+        "--foreground", dest="background", action="store_false", help="go on until Ctrl-C or an unmount (the default)"
+    )
+    mounting.add_argument("--background", action="store_true", help="return at once, and go on until an unmount")
+    mounting.set_defaults(background=False)
 
 
 def _add_verify(commands: _Commands) -> None:
