@@ -31,6 +31,7 @@ LATE = {
     ("bzip2.reader", "Bzip2Reader._open_cache", "vmvisor_image.bzip2.decoded_cache"): 5,
     ("bzip2.choose", "make_engine", "vmvisor_image.bzip2.rust"): 1,
     ("faces.cli.commands", "_file", "difflib"): 14,
+    ("faces.cli.live", "run_browse", "vmvisor_image.faces.browse"): 0,
     ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.file_system"): 0,
     ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.mount"): 0,
     ("volumes.plugins", "_load", "importlib.metadata"): 30,

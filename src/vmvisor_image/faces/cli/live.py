@@ -58,6 +58,20 @@ def run_mount(options: argparse.Namespace) -> int:
     return DONE
 
 
+def run_browse(options: argparse.Namespace) -> int:
+    """Browse an image in the terminal until q is pressed."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("browse needs a terminal to draw on; info, ls and hexdump print the same to anywhere")
+    try:
+        from vmvisor_image.faces.browse import Browser
+    except ImportError as error:
+        raise DependencyMissing(f"browsing needs more ({error}): pip install 'vmvisor-image[browse]'") from error
+    with Image.open(options.source, **_open_options(options, None)) as image:
+        Browser(image, options.source).run()
+        options.problems += image.known_problems
+    return DONE
+
+
 def _mount_point(given: str) -> Path:
     """Empty directory to mount on, as an absolute path."""
     folder = Path(given).absolute()

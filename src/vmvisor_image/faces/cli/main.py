@@ -36,7 +36,7 @@ from vmvisor_image.faces.cli.commands import (
     run_system,
     run_verify,
 )
-from vmvisor_image.faces.cli.live import run_mount
+from vmvisor_image.faces.cli.live import run_browse, run_mount
 from vmvisor_image.faces.cli.show import complain
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -404,6 +404,8 @@ def _add_live(commands: _Commands) -> None:
     )
     mounting.add_argument("--background", action="store_true", help="return at once, and go on until an unmount")
     mounting.set_defaults(background=False)
+    text = "browse an image in the terminal: partitions, files, bytes with their fields, explanations"
+    _add_command(commands, "browse", run_browse, text)
 
 
 def _add_verify(commands: _Commands) -> None:
