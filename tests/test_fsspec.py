@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import gc
+import hashlib
+import io
 import os
 import pickle
 import zipfile
@@ -30,6 +32,7 @@ from vmvisor_image import (
     NotAFile,
     PathNotFound,
     ReadOnly,
+    SourceChanged,
 )
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fsspec import VmvisorFileSystem
@@ -58,6 +61,10 @@ def disk(*labels: str | None, kind: int = 6) -> bytes:
         for number, label in enumerate(labels, 1)
     ]
     return b"".join(mbr_disk(partitions, sectors=6000 * len(labels) + 1).chunks())
+
+
+def _partition(files: dict[str, bytes]) -> ForgedPartition:
+    return ForgedPartition(1, 6, 1, 6000, content=fat_volume(files, sectors=6000, label="Hypervisor1"))
 
 
 @pytest.fixture
@@ -426,6 +433,79 @@ class TestLife:
         fs, path = fsspec.url_to_fs(f"vmvisor://Hypervisor1/a.tgz::simplecache::{server.url}/x.dd")
         again = pickle.loads(pickle.dumps(fs))
         assert again.cat_file(path) == b"1"
+
+    @pytest.mark.parametrize("position", [0, 3, 70_000, len(FILES["vmkernel.gz"]), 1 << 20])
+    @pytest.mark.parametrize("link", ["file://", ""])
+    def test_pickling_of_an_open_stream(self, path: Path, position: int, link: str) -> None:
+        """As of fsspec's own files, also where a part of what was buffered was not read yet."""
+        opened = fsspec.open(f"vmvisor://Hypervisor1/vmkernel.gz::{link}{path}").open()
+        with opened as stream, fsspec.open(f"file://{path}") as model:
+            for each in (stream, model):
+                each.seek(max(0, position - 2))
+                each.read(min(2, position))
+            again = pickle.loads(pickle.dumps(stream))
+            assert again.tell() == (end := stream.tell())
+            assert pickle.loads(pickle.dumps(model)).tell() == model.tell()
+            assert (again.name, again.mode, again.size) == (stream.name, stream.mode, stream.size)
+            assert hashlib.sha256(again.read()).digest() == hashlib.sha256(FILES["vmkernel.gz"][position:]).digest()
+            stream.read()
+            again.seek(1)
+            assert stream.tell() == max(end, len(FILES["vmkernel.gz"]))  # two cursors
+            again.close()
+            assert again.fs is not stream.fs
+
+    def test_pickling_of_a_stream_of_a_url(self, server: Server) -> None:
+        server.serve("x.dd", BytesSource(disk("Hypervisor1")))
+        with fsspec.open(f"vmvisor://Hypervisor1/boot.cfg::{server.url}/x.dd") as stream:
+            stream.read(7)
+            with pickle.loads(pickle.dumps(stream)) as again:
+                assert again.readline() == b"vmkernel.gz\n"
+
+    @pytest.mark.parametrize("kind", ["bytes", "open file", "fsspec's open file", "bytes in memory", "path object"])
+    def test_pickling_of_what_can_be_opened_again(self, path: Path, kind: str) -> None:
+        with fsspec.open(str(path)) as opened:
+            fo: Any = {
+                "bytes": path.read_bytes(),
+                "open file": fsspec.open(str(path)),
+                "fsspec's open file": opened,
+                "bytes in memory": io.BytesIO(path.read_bytes()),
+                "path object": path,
+            }[kind]
+            with VmvisorFileSystem(fo).open("Hypervisor1/boot.cfg") as stream:
+                stream.read(7)
+                again = pickle.loads(pickle.dumps(stream))
+                assert again.read(8) == b"vmkernel"
+                again.close()
+                again.fs.close()
+
+    def test_pickling_of_what_can_not(self, path: Path) -> None:
+        with path.open("rb") as file:
+            fs = VmvisorFileSystem(file)
+            for kept in (fs, fs.open("Hypervisor1/boot.cfg")):
+                with pytest.raises(TypeError, match=r"given as a BufferedReader.* give its path, a URL, or bytes"):
+                    pickle.dumps(kept)
+        stream = VmvisorFileSystem(str(path)).open("Hypervisor1/boot.cfg")
+        stream.close()
+        with pytest.raises(ClosedError):
+            pickle.dumps(stream)
+
+    @pytest.mark.parametrize("options", [{}, {"target_protocol": "file"}])
+    def test_pickling_of_a_relative_path(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
+        monkeypatch.chdir(path.parent)
+        pickled = pickle.dumps(VmvisorFileSystem(path.name, **options).open("Hypervisor1/boot.cfg"))
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        with pickle.loads(pickled) as stream:
+            assert stream.read() == FILES["boot.cfg"]
+
+    def test_a_file_that_changed_since_it_was_pickled(self, path: Path) -> None:
+        with VmvisorFileSystem(str(path)).open("Hypervisor1/boot.cfg") as stream:
+            pickled = pickle.dumps(stream)
+        path.write_bytes(b"".join(mbr_disk([_partition({"boot.cfg": b"x"})], sectors=6001).chunks()))
+        with pytest.raises(SourceChanged, match="it has 1 bytes"):
+            pickle.loads(pickled)
 
     def test_closing(self, path: Path) -> None:
         fs = VmvisorFileSystem(str(path))

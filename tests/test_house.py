@@ -32,15 +32,19 @@ LATE = {
     ("bzip2.choose", "make_engine", "vmvisor_image.bzip2.rust"): 1,
     ("errors", "NameNotFound.similar", "difflib"): 14,
     ("faces.cli.advice", "one_line", "difflib"): 14,
+    ("faces.cli.live", "run_browse", "vmvisor_image.faces.browse"): 0,
+    ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.file_system"): 0,
+    ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.mount"): 0,
     ("volumes.plugins", "_load", "importlib.metadata"): 30,
 }
 """Imports inside functions that go down, by module and function: milliseconds of CPU that everybody would pay else.
 
-The module of dask's bag imports dask, and that of the Rust engine an extension: both are optional.
+The module of dask's bag imports dask, that of the Rust engine an extension, and those of `faces.cli.live` what extras
+bring: all are optional.
 """
 LATE_PACKAGES = {"construct": 100, "pyfatfs": 6, "zstandard": 14}
 """Packages that are always there, and are imported inside functions wherever they are needed: milliseconds."""
-OPTIONAL = {"cryptography", "distributed", "fcntl", "fsspec", "msvcrt", "pyarrow", "rich", "shtab"}
+OPTIONAL = {"cryptography", "distributed", "fcntl", "fsspec", "fuse", "msvcrt", "pyarrow", "rich", "shtab", "textual"}
 """Packages of the extras, and modules of one operating system: they are not there everywhere."""
 
 

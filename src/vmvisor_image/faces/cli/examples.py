@@ -1,4 +1,4 @@
-"""Two examples of each command, for its help and the man page; a test runs each of them."""
+"""Two examples of each command, for its help and the man page; a test runs each of them that ends by itself."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "index": ("vmvisor-image index esx.dd.bz2", "vmvisor-image index --with-data esx.dd.bz2"),
     "verify": ("vmvisor-image verify esx.dd.bz2", "vmvisor-image verify --manifest SHA256SUMS esx.dd.bz2"),
     "scan": ("vmvisor-image scan '*.bz2'", "vmvisor-image scan '*.bz2' --out report.jsonl"),
+    "mount": ("vmvisor-image mount esx.dd.bz2 mnt", "vmvisor-image mount --background esx.dd.bz2 mnt"),
+    "browse": ("vmvisor-image browse esx.dd.bz2", "vmvisor-image browse https://host/esx.dd.bz2"),
     "completion": (
         "source <(vmvisor-image completion bash)",
         "vmvisor-image completion fish > vmvisor-image.fish",

@@ -34,6 +34,7 @@ from vmvisor_image.faces.cli.commands import (
 from vmvisor_image.faces.cli.comparing import run_diff
 from vmvisor_image.faces.cli.examples import EXAMPLES
 from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
+from vmvisor_image.faces.cli.live import run_browse, run_mount
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
 from vmvisor_image.faces.cli.show import complain
@@ -45,7 +46,7 @@ _ALSO_A_PIPE = ", also a pipe, which is copied to a temporary file"
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETED = {
     **dict.fromkeys(("SRC", "SRC1", "SRC2", "DEST"), "FILE"),
-    **dict.fromkeys(("FOLDER", "[MODULE=]FOLDER"), "DIRECTORY"),
+    **dict.fromkeys(("FOLDER", "DIR", "[MODULE=]FOLDER"), "DIRECTORY"),
 }
 """Kind of completion by shtab for an argument, by its name in the help."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -199,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_raw_commands(commands)
     _add_verify(commands)
     _add_scan(commands)
+    _add_live(commands)
     _add_completion(commands)
     for name, command in commands.choices.items():
         if command.reads_images:
@@ -490,6 +492,19 @@ def _add_scan(commands: _Commands) -> None:
     shared.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
     _add_limits(shared)
     scan.set_defaults(run=run_scan)
+
+
+def _add_live(commands: _Commands) -> None:
+    text = "show an image as a folder, read-only, until it is unmounted: each partition is a folder of its files"
+    mounting = _add_command(commands, "mount", run_mount, text)
+    mounting.add_argument("folder", metavar="DIR", help="the folder to mount it on, which must be empty")
+    mounting.add_argument(
+        "--foreground", dest="background", action="store_false", help="go on until Ctrl-C or an unmount (the default)"
+    )
+    mounting.add_argument("--background", action="store_true", help="return at once, and go on until an unmount")
+    mounting.set_defaults(background=False)
+    text = "browse an image in the terminal: partitions, files, bytes with their fields, explanations"
+    _add_command(commands, "browse", run_browse, text)
 
 
 def _add_verify(commands: _Commands) -> None:

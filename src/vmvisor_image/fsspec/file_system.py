@@ -1,19 +1,17 @@
-"""`VmvisorFileSystem`: the partitions and files of an image as an fsspec file system, ``vmvisor://``.
-
-``vmvisor://Hypervisor1/vmkernel.gz::https://host/image.dd.bz2``: the first part of a path is the label or the number of
-a partition; the rest is a path in its volume. The arguments are those of fsspec's archive file systems.
-"""
+"""The file system itself: paths are looked up in an image, and its files are opened."""
 
 from __future__ import annotations
 
 import io
 import os
+import pickle
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, SupportsIndex
 
 from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile
+from fsspec.spec import make_instance
 from fsspec.utils import tokenize
 
 from vmvisor_image.disk.image import Image
@@ -28,11 +26,13 @@ from vmvisor_image.errors import (
     PathNotFound,
     Problem,
     ReadOnly,
+    SourceChanged,
 )
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.streams.buffered import BufferedStream
 from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.urls import is_url
 
 _Found = Directory | File | Partition
 """Target of a path; a partition, whose files then can't be read, stands for its bytes."""
@@ -128,6 +128,24 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     def __del__(self) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        args, options = self.storage_args, dict(self.storage_options)
+        fo = args[0] if args else options["fo"]
+        if isinstance(fo, str | os.PathLike) and not is_url(text := os.fspath(fo)):
+            protocol = args[2] if len(args) > 2 else options.get("target_protocol")
+            if not os.path.isabs(text) and protocol in (None, "file", "local"):  # noqa: PTH117
+                absolute = os.path.abspath(text)  # noqa: PTH100  # links are kept
+                args, options = ((absolute, *args[1:]), options) if args else (args, {**options, "fo": absolute})
+        elif not isinstance(fo, str | bytes | OpenFile):
+            try:
+                pickle.dumps(fo)
+            except Exception as error:
+                raise TypeError(
+                    f"what was opened of an image can't be pickled where that was given as a {type(fo).__name__}, which"
+                    " no other process can open: give its path, a URL, or bytes"
+                ) from error
+        return make_instance, (type(self), args, options)
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -260,13 +278,33 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
 
 class _Stream(BufferedStream):
-    """An open file; it keeps its file system, and has the attributes of fsspec's files."""
+    """An open file; it keeps its file system, and has the attributes of fsspec's files.
+
+    An unpickled copy has its own file system, and begins where this one was.
+    """
 
     def __init__(self, file: File | Partition, fs: VmvisorFileSystem, path: str) -> None:
         super().__init__(file, path)
         self.fs = fs
         self.path = path
         self.size = file.size
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _reopen, (self.fs, self.path, self.size, self.tell())
+
+
+def _reopen(fs: VmvisorFileSystem, path: str, size: int, position: int) -> _Stream:
+    """Stream of the same file at the same position, in bytes from its start.
+
+    Raises:
+        SourceChanged: The file has another size than it had.
+    """
+    stream = fs._open(path)
+    assert isinstance(stream, _Stream)
+    if stream.size != size:
+        raise SourceChanged(f"{path!r} has changed: it has {stream.size} bytes, and had {size} when it was pickled")
+    stream.seek(position)
+    return stream
 
 
 def _root(partition: Partition) -> Directory | Partition:

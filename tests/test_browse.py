@@ -1,0 +1,221 @@
+"""`vmvisor-image browse`, by Textual's own pilot: what the tree and the details show, and what is read for it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("textual", reason="Textual is not installed")
+
+from rich.console import Console
+from textual.widgets import Static, Tree
+
+from tests import browse_page
+from tests.test_fsspec import FILES, disk
+from tests.tool_disk import ToolDisk
+from vmvisor_image import Image
+from vmvisor_image.bzip2 import Bzip2Reader
+from vmvisor_image.faces.browse import Browser
+from vmvisor_image.faces.cli import main
+from vmvisor_image.faces.cli.commands import MISUSE
+
+WIDE, NARROW = (130, 40), (80, 24)
+
+
+class Shown:
+    """The screen after some keys."""
+
+    def __init__(self, app: Browser) -> None:
+        tree = app.query_one(Tree)
+        self.nodes = [str(node.label) for node in _walk(tree.root)]
+        console = Console(width=200, file=io.StringIO())
+        with console.capture() as captured:
+            console.print(app.query_one(Static).content)
+        self.details = captured.get()
+        self.screen = browse_page.words(app.export_screenshot())
+
+
+def _walk(node: Any) -> list[Any]:
+    return [found for child in node.children for found in (child, *_walk(child))]
+
+
+def browse(
+    source: Any, *keys: str, size: tuple[int, int] = WIDE, then: Callable[[Image], object] | None = None
+) -> Shown:
+    """What is shown of an image after keys, each pressed when all that the one before asked for is there."""
+
+    async def run() -> Shown:
+        with Image.open(source) as image:
+            app = Browser(image, "image.dd")
+            async with app.run_test(size=size) as pilot:
+                await _settle(app, pilot)
+                for key in keys:
+                    await pilot.press(key)
+                    await _settle(app, pilot)
+                shown = Shown(app)
+            if then is not None:
+                then(image)
+            return shown
+
+    return asyncio.run(run())
+
+
+async def _settle(app: Browser, pilot: Any) -> None:
+    await pilot.pause()
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+class TestTree:
+    def test_partitions_and_files(self) -> None:
+        shown = browse(disk("Hypervisor1", "Other"))
+        assert shown.nodes == ["1 Hypervisor1", "2 Other"]
+        shown = browse(disk("Hypervisor1", "Other"), "down", "enter")
+        assert sorted(shown.nodes) == sorted(
+            ["1 Hypervisor1", "vmkernel.gz", "boot.cfg", "a.tgz", "packages/", "empty.txt", "2 Other"]
+        )
+
+    def test_a_directory_is_read_when_it_is_opened(self) -> None:
+        with Image.open(disk("V")) as image:
+            entries = [entry.name for entry in image.partitions[1].files.root]
+        at = entries.index("packages")
+        shown = browse(disk("V"), "down", "enter", *["down"] * (at + 1), "enter")
+        assert {"tools/", "x.xml"} <= set(shown.nodes)
+        assert "linux.iso" not in shown.nodes
+        assert "packages" in shown.details
+
+    def test_decodes_no_further_than_what_is_shown(self, tool_built_disk: ToolDisk) -> None:
+        read: dict[str, int] = {}
+
+        def count(image: Image) -> None:
+            reader = image.layers[0].source
+            assert isinstance(reader, Bzip2Reader)
+            read["blocks"] = reader.stats.blocks_decoded
+
+        shown = browse(tool_built_disk.bz2, then=count)
+        tree_alone = read["blocks"]
+        with Image.open(tool_built_disk.bz2) as image:
+            _ = [partition.label for partition in image.partitions]
+            reader = image.layers[0].source
+            assert isinstance(reader, Bzip2Reader)
+            labels = reader.stats.blocks_decoded
+        assert tree_alone <= labels + 1  # a thread may be ahead of the other
+        assert [node for node in shown.nodes if node.endswith("Hypervisor3")] == ["8 Hypervisor3"]
+
+    def test_names_are_no_markup(self) -> None:
+        shown = browse(disk("[red]x"))
+        assert shown.nodes == ["1 [red]x"]
+
+
+class TestDetails:
+    def test_about(self) -> None:
+        assert "a bare disk" in browse(disk("V")).details
+        shown = browse(disk("V"), "down")
+        for text in ("Label      V", "byte 0x200", "fat16", "3,072,000 bytes"):
+            assert text in shown.details, shown.details
+
+    @pytest.mark.parametrize(("size", "width"), [(WIDE, 16), (NARROW, 8)])
+    def test_hexdump_with_fields(self, size: tuple[int, int], width: int) -> None:
+        data = disk("V")
+        shown = browse(data, "down", "h", size=size)
+        hexadecimal = data[512 : 512 + width].hex(" ")
+        first = shown.details.splitlines()[0]
+        assert first.replace("  ", " ").startswith(f"00000000 {hexadecimal} |")
+        assert first.endswith("|")
+        assert "oem_name" in shown.details or "MSDOS" in shown.details
+        assert first.split()[-1] in shown.screen  # nothing of the line is cut off
+
+    def test_hexdump_goes_on_and_back(self) -> None:
+        data = disk("V")
+        assert browse(data, "h").details.startswith("00000000")
+        shown = browse(data, "h", "n", "n")
+        assert shown.details.startswith("00000400")
+        assert browse(data, "h", "n", "n", "b", "b", "b").details.startswith("00000000")
+        assert "The end is before byte" in browse(b"\0" * 512, "h", "n").details
+
+    def test_of_a_file(self) -> None:
+        with Image.open(disk("V")) as image:
+            entries = [entry.name for entry in image.partitions[1].files.root]
+        keys = ["down", "enter", *["down"] * (entries.index("boot.cfg") + 1)]
+        assert f"{len(FILES['boot.cfg'])} bytes" in browse(disk("V"), *keys).details
+        assert "|kernel=vmkernel.|" in browse(disk("V"), *keys, "h").details
+        assert "explanation of each partition" in browse(disk("V"), *keys, "e").details
+
+    def test_explanation(self) -> None:
+        with Image.open(disk("V")) as image:
+            words = image.partitions[1].explain().split()
+        assert browse(disk("V"), "down", "e").details.split() == words
+
+
+class TestBadImages:
+    def test_without_partitions(self) -> None:
+        shown = browse(b"\0" * 4096)
+        assert shown.nodes[0] == "no partitions; h shows the bytes of the disk"
+        assert shown.nodes[1].startswith("! partition table at byte 0x0: ")
+        assert browse(b"abc" + b"\0" * 4093, "h").details.startswith("00000000  61 62 63")
+
+    def test_damage_is_where_it_lies(self) -> None:
+        data = bytearray(disk("Hypervisor1", "Other"))
+        packages = data.index(b"PACKAGES   ", 6001 * 512) + 26
+        data[packages : packages + 2] = b"\xff\xee"
+        with Image.open(bytes(data)) as image:
+            entries = [entry.name for entry in image.partitions[2].files.root]
+        shown = browse(bytes(data), "down", "down", "enter", *["down"] * (entries.index("packages") + 1), "enter")
+        assert "1 Hypervisor1" in shown.nodes
+        wrong = [node for node in shown.nodes if node.startswith("! ")]
+        assert wrong, shown.nodes
+        assert {"boot.cfg", "packages/", "vmkernel.gz"} <= set(shown.nodes)
+
+    def test_a_disk_that_is_cut(self) -> None:
+        data = disk("Hypervisor1", "Other")
+        shown = browse(data[: 6000 * 512])
+        assert shown.nodes[0] == "1 Hypervisor1"
+        assert any(node.startswith("! ") for node in shown.nodes), shown.nodes
+        shown = browse(data[: 6000 * 512], "down", "down", "h")
+        assert shown.details.strip()
+
+
+class TestCommand:
+    def test_needs_a_terminal(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["browse", str(tmp_path / "x.dd")]) == MISUSE
+        assert "browse needs a terminal" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("missing", [False, True])
+    def test_in_a_terminal(self, tmp_path: Path, missing: bool) -> None:
+        (tmp_path / "x.dd").write_bytes(disk("Hypervisor1"))
+        hidden = "sys.modules['textual'] = None;" if missing else ""
+        program = f"import sys; {hidden} from vmvisor_image.faces.cli import main; sys.exit(main())"
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", program, "browse", str(tmp_path / "x.dd")]
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+            os.close(theirs)
+            seen, pressed = b"", False
+            while select.select([ours], [], [], 60)[0]:
+                try:
+                    seen += os.read(ours, 1 << 16)
+                except OSError:  # the other end is closed
+                    break
+                if b"Hypervisor1" in seen and not pressed:
+                    os.write(ours, b"q")
+                    pressed = True
+        os.close(ours)
+        assert process.returncode == (MISUSE if missing else 0), seen
+        assert (b"pip install 'vmvisor-image[browse]'" in seen) is missing
+
+
+def test_the_picture_is_of_what_is_shown() -> None:
+    drawn = browse_page.PICTURE.read_text(encoding="utf-8")
+    assert "://" not in drawn.replace("http://www.w3.org", "")
+    old, new = browse_page.words(drawn), browse_page.words(browse_page.draw())
+    assert old == new, "python -m tests.browse_page"
