@@ -36,6 +36,7 @@ from vmvisor_image.errors import (
     UsageError,
 )
 from vmvisor_image.examine.hexdump import Hexdump
+from vmvisor_image.faces.cli.search import print_search
 from vmvisor_image.faces.cli.show import (
     list_archive,
     list_files,
@@ -126,7 +127,13 @@ def _partition(image: Image, text: str) -> Partition:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Print the report of an image, or the details of one partition."""
+    """Print the report of an image, or the details of one partition, or what a search finds."""
+    if options.search:
+        if options.partition is not None:
+            raise InvalidArgument("--search is for the whole image: leave the partition out")
+        with _image(options) as image:
+            print_search(image, as_json=options.json)
+        return DONE
     if options.partition is not None:
         if options.json:
             raise InvalidArgument("--json is for the whole image: leave the partition out")

@@ -159,6 +159,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check the disk image found on a CD against the checksum file on it, such as imagedd.md5",
     )
+    info.add_argument(
+        "--search",
+        action="store_true",
+        help="search the disk for volumes that its partition table does not have, and show each with its evidence",
+    )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
     ls = _add_command(commands, "ls", run_ls, "list the files of one partition, or of all")
     _add_partition(ls, "?")

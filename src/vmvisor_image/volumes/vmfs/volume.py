@@ -28,7 +28,7 @@ from vmvisor_image.volumes.vmfs.blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs.check import problems_of
 from vmvisor_image.volumes.vmfs.device import VmfsDevice, find_magic
 from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping, VmfsTree, lock_in
-from vmvisor_image.volumes.vmfs.geometry import Geometry, by_file_system
+from vmvisor_image.volumes.vmfs.geometry import Geometry, by_file_system, by_volume_manager
 from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost, read_hosts, text_of
 from vmvisor_image.volumes.vmfs.lvm import LogicalVolume
 from vmvisor_image.volumes.volume import BaseVolume, Hints, OtherEntry, VolumeCheck, VolumeEvidence
@@ -303,6 +303,12 @@ class VmfsVolume(BaseVolume):
     def block_size(self) -> int | None:
         """Bytes in a file block; None on a device without the volume's start."""
         return None if self.file_system is None else self.file_system.file_block_size
+
+    @property
+    def own_size(self) -> int | None:
+        """See `BaseVolume.own_size`: of the device, by the volume manager; None where its header is lost."""
+        is_known = by_volume_manager(self.device.major_version) is not None
+        return self.device.total_bytes if self.has_volume_manager and is_known else None
 
     @property
     def capacity(self) -> int | None:
