@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from fuzz.exercise import Bounded
 from fuzz.samples import TREE
 from tests.support import require_tool, run
-from vmvisor_image import CorruptImage, FoundPartitions, Image, Role
+from vmvisor_image import CorruptImage, FoundPartitions, Image, LimitExceeded, Limits, Role
+from vmvisor_image.disk import search
 from vmvisor_image.examine.survey import looks_even, survey
 from vmvisor_image.faces.cli import main
-from vmvisor_image.schemas.vmfs import EXTENT_SIZE
+from vmvisor_image.schemas.vmfs import EXTENT_SIZE, LVM_MAGIC
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.damage import damaged
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx40_disk, fat_volume, mbr_disk
@@ -303,6 +304,38 @@ class TestCost:
             few = source.reads
             assert len(image.partitions.search()) == 1
             assert source.reads > 3 * few
+
+
+class TestLimits:
+    @staticmethod
+    def _magics(count: int) -> SparseImage:
+        """The magic of VMFS's volume manager, and nothing else of it."""
+        magic = LVM_MAGIC.to_bytes(4, "little")
+        return SparseImage((count + 24) * MIB, [((at + 2) * MIB, magic) for at in range(count)])
+
+    def test_a_magic_alone(self) -> None:
+        with Image.open(self._magics(5)) as image:
+            found = [partition.finding for partition in image.partitions.search()]
+            assert [finding.confidence for finding in found if finding is not None] == ["low"] * 5
+            assert all(finding is not None and finding.inside is None for finding in found)
+
+    def test_findings_have_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(search, "_MOST_FOUND", 3)
+        with Image.open(self._magics(5)) as image:
+            found = image.partitions.search()
+            assert len(found) == 3
+            assert "it ends here, after 3 findings" in str(found.problems[-1])
+
+    def test_places_have_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(search, "_MOST_PLACES", 12)
+        with Image.open(self._magics(50)) as image:
+            assert "it ends here, after 12 places" in str(image.partitions.search().problems[-1])
+
+    def test_so_has_the_time(self) -> None:
+        with Image.open(self._magics(5), limits=Limits(seconds=1e-9)) as image:
+            table = image.partitions
+            with pytest.raises(LimitExceeded):
+                list(table.search())
 
 
 def test_damage_hides_only_what_it_covers() -> None:

@@ -271,6 +271,10 @@ class FoundPartitions(PartitionTable):
         _ = len(self)
         return self._table.problems
 
+    def _at(self, position: int) -> Partition | None:
+        with self._owner.meter.limits.operation():
+            return super()._at(position)
+
     def search(self) -> FoundPartitions:
         """The same partitions."""
         return self

@@ -16,7 +16,7 @@ from vmvisor_image.disk.partition import Partition, PartitionOwner
 from vmvisor_image.disk.purpose import LAYOUTS
 from vmvisor_image.disk.tables.gpt import GptTable, find_gpt
 from vmvisor_image.disk.tables.table import Confidence, Finding, Scheme, TableEntry, Unchecked
-from vmvisor_image.errors import CorruptImage, Problem, ProblemList
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem, ProblemList
 from vmvisor_image.examine.signatures import Match
 from vmvisor_image.examine.survey import entropy, looks_even
 from vmvisor_image.record import Record
@@ -215,7 +215,7 @@ class _Search:
         if size is not None and self._is_copy(start, partition.kind if volume is not None else match.kind, size):
             return None
         fits = size is not None and 0 < size <= room
-        confidence: Confidence = "medium" if fits or volume is not None else "low"
+        confidence: Confidence = "medium" if fits or _has_files(partition) else "low"
         if fits and volume is not None and not problems:
             confidence = "high"
         evidence = [_evidence(start, match)]
@@ -227,7 +227,7 @@ class _Search:
         if inside is None and self._endless is not None:
             inside = self._endless
             evidence.append(Evidence("the end of the volume that may hold it is not known", inside))
-        if volume is not None and size is None and self._endless is None:
+        if confidence == "medium" and size is None and self._endless is None:
             self._endless = start
         return replace(entry, size=length, finding=Finding(confidence, tuple(evidence), inside, size_is_known=fits))
 
@@ -269,6 +269,15 @@ class _Search:
             return True
         self._measured.append((start, (kind, size)))
         return False
+
+
+def _has_files(partition: Partition) -> bool:
+    """Whether there is a tree of files; none of its directories is read."""
+    try:
+        _ = partition.files
+    except (CorruptImage, NotAFileSystem):
+        return False
+    return True
 
 
 def _size_evidence(start: int, room: int, size: int | None) -> Iterator[Evidence]:

@@ -26,9 +26,9 @@ class Finding:
     """Confidence in it.
 
     "high" where the volume opens without a problem, and its own header gives a size that fits on the disk; "medium"
-    where it opens, or only the size fits; "low" for a magic alone, or for a size that passes the disk's end. Of a
-    partition in a backup GPT: "high" where a volume also begins there, "medium" where none does, "low" where the table
-    is damaged.
+    where its files can be reached, or only the size fits; "low" for a magic alone, or for a size that passes the disk's
+    end. Of a partition in a backup GPT: "high" where a volume also begins there, "medium" where none does, "low" where
+    the table is damaged.
     """
     evidence: tuple[Evidence, ...]
     """Findings on the disk, with their offsets."""

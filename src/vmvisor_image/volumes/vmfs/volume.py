@@ -42,6 +42,7 @@ _PARTITION_TYPES: Final = (None, MBR_VMFS, VMFS, VMFS_L)
 """Types of partitions with VMFS; None for a disk without a table."""
 _MOST_PROBLEMS: Final = 100_000
 """Most problems that are kept; further ones are only counted."""
+_DISK_BLOCKS: Final = (512, 4096)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -307,8 +308,9 @@ class VmfsVolume(BaseVolume):
     @property
     def own_size(self) -> int | None:
         """See `BaseVolume.own_size`: of the device, by the volume manager; None where its header is lost."""
-        is_known = by_volume_manager(self.device.major_version) is not None
-        return self.device.total_bytes if self.has_volume_manager and is_known else None
+        device = self.device
+        is_sound = by_volume_manager(device.major_version) is not None and device.disk_block_size in _DISK_BLOCKS
+        return device.total_bytes if self.has_volume_manager and is_sound else None
 
     @property
     def capacity(self) -> int | None:
