@@ -17,6 +17,7 @@ import gc
 import gzip
 import io
 import os
+import random
 import re
 import shlex
 import shutil
@@ -37,6 +38,7 @@ from vmvisor_image.faces.cli import main
 from vmvisor_image.testing import forge_modules
 from vmvisor_image.testing.forge import (
     ForgedPartition,
+    SparseImage,
     esx35_bank_files,
     esx35_boot_files,
     esx35_disk,
@@ -260,6 +262,22 @@ def _datastore(path: Path) -> None:
     ).write_to(path)
 
 
+def _encrypted(image: SparseImage, size: int) -> SparseImage:
+    """The image with random bytes in the place of its first `size`."""
+    rest = [(max(at, size), data[max(0, size - at) :]) for at, data in image.pieces if at + len(data) > size]
+    return SparseImage(image.size, [(0, random.Random(1).randbytes(size)), *rest])
+
+
+def _attacked(path: Path) -> None:
+    """A datastore whose first 16 MiB are encrypted, with a virtual disk whose first MiB is."""
+    volume = fat_volume({"a.txt": b"a"}, sectors=8192)
+    guest = _encrypted(mbr_disk([ForgedPartition(1, 6, 2048, 8192, content=volume)], sectors=10240), 1 << 20)
+    (datastore,) = vmfs_volume({"vm/vm-flat.vmdk": VmfsFile(size=guest.size, pieces=guest.pieces)})
+    sectors = datastore.size // 512
+    disk = mbr_disk([ForgedPartition(1, 0xFB, 2048, sectors, content=datastore)], sectors=2048 + sectors)
+    _encrypted(disk, 16 << 20).write_to(path)
+
+
 def _device(number: int) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         vmfs_volume(_guest(), devices=2)[number].write_to(path)
@@ -306,6 +324,7 @@ IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
     "VMware-VMvisor-Installer-4.1.0.x86_64.iso": _cd("4.1"),
     "VMware-VMvisor-Installer-8.0.iso": _cd("6.5"),
     "cd.iso": _cd("3.5"),
+    "attacked.img": _attacked,
     "bank.img": _modules,
     "datastore.img": _datastore,
     "esxi-disk.img": _datastore,

@@ -27,7 +27,7 @@ from vmvisor_image import Image
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.faces.browse import Browser
 from vmvisor_image.faces.cli import main
-from vmvisor_image.faces.cli.commands import MISUSE
+from vmvisor_image.faces.cli.opening import MISUSE
 
 WIDE, NARROW = (130, 40), (80, 24)
 

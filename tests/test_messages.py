@@ -236,7 +236,7 @@ def test_each_command_says_what_is_wrong_and_what_to_do(
 
 def test_every_command_is_in_the_table() -> None:
     [commands] = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
-    assert {line[0] for line in COMMANDS.values()} | {"completion"} == set(commands)
+    assert {line[0] for line in COMMANDS.values()} | {"browse", "completion", "mount"} == set(commands)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no users of this kind")

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from vmvisor_image.disk.explanation import Explanation as Explanation, NextStep as NextStep
     from vmvisor_image.disk.image import Image as Image
     from vmvisor_image.disk.partition import Partition as Partition
-    from vmvisor_image.disk.partition_table import PartitionTable as PartitionTable
+    from vmvisor_image.disk.partition_table import (
+        FoundPartitions as FoundPartitions,
+        PartitionTable as PartitionTable,
+    )
     from vmvisor_image.disk.purpose import Generation as Generation
+    from vmvisor_image.disk.search import SuspectRange as SuspectRange
+    from vmvisor_image.disk.tables.table import Finding as Finding
     from vmvisor_image.errors import (
         ClosedError as ClosedError,
         CorruptImage as CorruptImage,
@@ -91,8 +96,10 @@ _HOMES: Final = {
     "disk.explanation": "Explanation NextStep",
     "disk.image": "Image",
     "disk.partition": "Partition",
-    "disk.partition_table": "PartitionTable",
+    "disk.partition_table": "FoundPartitions PartitionTable",
     "disk.purpose": "Generation",
+    "disk.search": "SuspectRange",
+    "disk.tables.table": "Finding",
     "errors": (
         "ClosedError CorruptImage DependencyMissing DestinationExists DestinationFailed DestinationFull "
         "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "

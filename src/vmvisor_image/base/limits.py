@@ -37,8 +37,8 @@ class Limits:
     extracted_bytes: int = 1 << 44
     """Bytes that one extraction may write, including the holes of sparse files: 16 TiB."""
     seconds: float | None = None
-    """Seconds that one operation may take: opening, `inspect`, `Image.problems`, a walk of a file tree, an extraction,
-    an export, or the block of `operation`. None for no limit."""
+    """Seconds that one operation may take: opening, searching for the next partition, `inspect`, `Image.problems`, a
+    walk of a file tree, an extraction, an export, or the block of `operation`. None for no limit."""
     cache_bytes: int = 64_000_000
     """Bytes of decoded data that each reader of a compression keeps in memory; it always keeps one block."""
 

@@ -13,7 +13,7 @@ from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.explanation import GENERATION_NOTES, PURPOSES, Explanation, next_steps
 from vmvisor_image.disk.purpose import Generation, Layout, Purpose, assess
-from vmvisor_image.disk.tables.table import Scheme, TableEntry
+from vmvisor_image.disk.tables.table import Finding, Scheme, TableEntry
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem, ProblemList
 from vmvisor_image.examine.hexdump import Hexdump, hexdump
 from vmvisor_image.examine.signatures import Match
@@ -33,6 +33,7 @@ from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.volume import Volume, complete, has_files
 
 _WHOLE_DISK = PartitionType(None, None, "whole disk")
+_FOUND = PartitionType(None, None, "found by search")
 
 
 class Surroundings(Protocol):
@@ -147,6 +148,11 @@ class Partition(Shown, Source):
         return None if self._scheme == "none" else self._entry.source_offset
 
     @property
+    def finding(self) -> Finding | None:
+        """Confidence and evidence of a partition that `PartitionTable.search` found; None for any other."""
+        return self._entry.finding
+
+    @property
     def active(self) -> bool:
         """Whether it is marked for the BIOS to boot."""
         return self._entry.active
@@ -160,7 +166,9 @@ class Partition(Shown, Source):
     def type(self) -> PartitionType:
         """Type in the partition table."""
         key = self._entry.type_key
-        return _WHOLE_DISK if key is None else partition_type(key)
+        if key is None:
+            return _WHOLE_DISK if self.finding is None else _FOUND
+        return partition_type(key)
 
     @property
     def label(self) -> str | None:
@@ -208,6 +216,8 @@ class Partition(Shown, Source):
     def evidence(self) -> tuple[Evidence, ...]:
         """Statements of the disk about its content and its purpose."""
         found = self._purpose().evidence
+        if self.finding is not None:
+            found = tuple(dict.fromkeys((*self.finding.evidence, *found)))
         match, is_empty = (None, False) if self.volume is not None or self.is_container else self._recognised()
         if match is not None:
             text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in match.magic)
@@ -336,7 +346,7 @@ class Partition(Shown, Source):
         what = [PURPOSES[purpose.role], *self._describe_generation(purpose.role, generation)]
         what += self._describe_content()
         evidence = list(self.evidence)
-        if self._scheme == "none":
+        if self._scheme == "none" and self.finding is None:
             evidence.insert(0, Evidence("there is no partition table: the volume starts at byte 0", None))
         told = {item.offset for item in evidence}
         evidence += [item for item in generation_evidence if item.offset is None or item.offset not in told]

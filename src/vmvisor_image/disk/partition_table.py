@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from vmvisor_image.base.forking import ForkSafeLock, cached_property, restart_in_child
+from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank, active_bank, read_bank
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.partition import Partition, PartitionOwner
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
+from vmvisor_image.disk.search import SearchTable, SuspectRange, suspect_ranges
 from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry
 from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem, VmvisorImageError
 from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
+from vmvisor_image.streams.source import Source
 from vmvisor_image.volumes.role import Evidence
 
 _Default = TypeVar("_Default")
@@ -93,6 +96,15 @@ class PartitionTable(Shown):
                 position += 1
             if self._at(position) is None:
                 return
+
+    def search(self) -> FoundPartitions:
+        """Partitions by what looks like a volume where this table has none; nothing is read before they are needed.
+
+        Their starts are looked for where hypervisors and partitioning programs put partitions, in a backup GPT, and at
+        every multiple of 1 MiB. Runs of zeros that the source knows of are not read; of anything else some ten reads of
+        together about 10 KiB are made for each MiB.
+        """
+        return FoundPartitions(_FoundOwner(self._owner), self)
 
     @property
     def banks(self) -> tuple[BootBank, ...]:
@@ -248,6 +260,76 @@ class PartitionTable(Shown):
         count = f"{counted(len(numbers), 'partition')}{more}"
         shown = ", ".join(map(str, numbers[:_MOST_SHOWN])) + (", …" if len(numbers) > _MOST_SHOWN else "")
         return f"<PartitionTable {self.scheme}, {count}{f': {shown}' if shown else ''}>"
+
+
+class _FoundOwner:
+    """An image, as the owner of what is found on it."""
+
+    def __init__(self, owner: PartitionOwner) -> None:
+        self._owner = owner
+        self._found: FoundPartitions | None = None
+
+    @property
+    def disk(self) -> Source:
+        return self._owner.disk
+
+    @property
+    def meter(self) -> Meter:
+        return self._owner.meter
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        return self._owner.local_paths
+
+    @property
+    def partitions(self) -> FoundPartitions:
+        if self._found is None:  # in another process
+            self._found = FoundPartitions(self, cast("PartitionTable", self._owner.partitions))
+        return self._found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_FoundOwner, (self._owner,))
+
+
+class FoundPartitions(PartitionTable):
+    """Partitions that were found by a search, with numbers from 1 by their starts; never written to the disk.
+
+    `Partition.finding` gives the confidence and the evidence of each, and whether it is inside another one. `find`
+    gives them as they are found; iterating, and all that needs all of them, searches the whole disk.
+    """
+
+    def __init__(self, owner: _FoundOwner, table: PartitionTable) -> None:
+        """Made by `PartitionTable.search`."""
+        super().__init__(owner, SearchTable(owner, lambda: list(table)))
+        owner._found = self
+
+    @cached_property
+    def suspect_ranges(self) -> tuple[SuspectRange, ...]:
+        """Range at the disk's start that is all zeros or evenly spread where a partition table is expected.
+
+        At most the first 256 MiB are examined, 4 KiB of each 64 KiB.
+
+        Raises:
+            CorruptImage: The disk can't be read there.
+        """
+        return suspect_ranges(self._owner.disk)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Ranges that could not be searched, and limits that ended the search; searches the whole disk."""
+        _ = len(self)
+        return self._table.problems
+
+    def _at(self, position: int) -> Partition | None:
+        with self._owner.meter.limits.operation():
+            return super()._at(position)
+
+    def search(self) -> FoundPartitions:
+        """The same partitions."""
+        return self
+
+    def __repr__(self) -> str:
+        return "<FoundPartitions>"
 
 
 def _names(partition: Partition) -> Iterator[str | None]:

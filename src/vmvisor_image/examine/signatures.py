@@ -40,6 +40,8 @@ class Signature:
     refine_length: int = 0
     content: Content = "volume"
     """Sort of content that has the format."""
+    measure: Callable[[bytes], int | None] | None = None
+    """Function that gives the bytes of the volume from its first 8 KiB; None where its header makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Match:
     """Offset of the magic, in bytes from the start of the examined content."""
     magic: bytes
     content: Content
+    size: int | None = None
+    """Bytes in the content by its own header; None where it is not read, or makes no sense."""
 
 
 def _ext(superblock: bytes) -> tuple[str, str]:
@@ -63,6 +67,49 @@ def _ext(superblock: bytes) -> tuple[str, str]:
     if read_only & ~0x7 or incompatible & ~0x16:  # extents, 64-bit block numbers, huge files and the like
         return "ext4", "ext4 file system"
     return ("ext3", "ext3 file system") if has_journal else ("ext2", "ext2 file system")
+
+
+def _measure_ext(head: bytes) -> int | None:
+    """Bytes of an ext file system (Linux, fs/ext4/ext4.h); None also for a backup of the super block."""
+    superblock = head[1024:2048]
+    inodes, blocks, first, log_size = (int.from_bytes(superblock[at : at + 4], "little") for at in (0, 4, 20, 24))
+    revision, group = int.from_bytes(superblock[76:80], "little"), int.from_bytes(superblock[90:92], "little")
+    if int.from_bytes(superblock[96:100], "little") & _EXT_64BIT:
+        blocks |= int.from_bytes(superblock[336:340], "little") << 32
+    is_sound = inodes and blocks and first in (0, 1) and log_size <= _EXT_LARGEST_LOG and revision <= 1 and group == 0
+    return blocks * (1024 << log_size) if is_sound else None
+
+
+_EXT_64BIT: Final = 0x80
+_EXT_LARGEST_LOG: Final = 6
+
+
+def _measure_ntfs(head: bytes) -> int | None:
+    """Bytes of an NTFS volume: its sectors and, as in the partition, the copy of the boot sector after them."""
+    unit, sectors = int.from_bytes(head[11:13], "little"), int.from_bytes(head[40:48], "little")
+    return (sectors + 1) * unit if unit in _SECTOR_SIZES and 0 < sectors < 1 << 55 else None
+
+
+def _measure_exfat(head: bytes) -> int | None:
+    """Bytes of an exFAT volume (Microsoft, exFAT file system specification, 3.1.5 and 3.1.14)."""
+    sectors, shift = int.from_bytes(head[72:80], "little"), head[108]
+    return sectors << shift if sectors and 1 << shift in _SECTOR_SIZES else None
+
+
+def _measure_xfs(head: bytes) -> int | None:
+    """Bytes of an XFS file system; the super block is big-endian (XFS Algorithms and Data Structures)."""
+    unit, blocks = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:16], "big")
+    return unit * blocks if 512 <= unit <= 1 << 16 and not unit & (unit - 1) and 0 < blocks < 1 << 55 else None
+
+
+def _measure_squashfs(head: bytes) -> int | None:
+    """Bytes of a squashfs file system of version 4 (Linux, fs/squashfs/squashfs_fs.h)."""
+    size, major = int.from_bytes(head[40:48], "little"), int.from_bytes(head[28:30], "little")
+    return size if major == _SQUASHFS and size > 96 else None
+
+
+_SQUASHFS: Final = 4
+_SECTOR_SIZES: Final = (512, 1024, 2048, 4096)
 
 
 def _elf(header: bytes) -> tuple[str, str]:
@@ -111,14 +158,14 @@ _DMG: Final = b"koly\0\0\0\x04\0\0\x02\0"
 FOREIGN: Final = (
     Signature("crypto_LUKS", "LUKS encrypted volume", 0, b"LUKS\xba\xbe"),
     Signature("BitLocker", "BitLocker encrypted volume", 3, b"-FVE-FS-"),
-    Signature("ntfs", "NTFS volume", 3, b"NTFS    ", ((510, b"\x55\xaa"),)),
-    Signature("exfat", "exFAT volume", 3, b"EXFAT   ", ((510, b"\x55\xaa"),)),
+    Signature("ntfs", "NTFS volume", 3, b"NTFS    ", ((510, b"\x55\xaa"),), measure=_measure_ntfs),
+    Signature("exfat", "exFAT volume", 3, b"EXFAT   ", ((510, b"\x55\xaa"),), measure=_measure_exfat),
     Signature("ReFS", "ReFS volume", 3, b"ReFS\0\0\0\0"),
-    Signature("xfs", "XFS file system", 0, b"XFSB"),
-    Signature("squashfs", "squashfs file system", 0, b"hsqs"),
+    Signature("xfs", "XFS file system", 0, b"XFSB", measure=_measure_xfs),
+    Signature("squashfs", "squashfs file system", 0, b"hsqs", measure=_measure_squashfs),
     Signature("cramfs", "cramfs file system", 0, b"\x45\x3d\xcd\x28"),
     Signature("LVM2_member", "physical volume of Linux LVM", 512, b"LABELONE", ((512 + 24, b"LVM2 001"),)),
-    Signature("ext4", "ext file system", 0x438, b"\x53\xef", (), _ext, 0x400, 104),
+    Signature("ext4", "ext file system", 0x438, b"\x53\xef", (), _ext, 0x400, 104, measure=_measure_ext),
     Signature("hfsplus", "HFS+ volume", 0x400, b"H+\0\x04"),
     Signature("hfsplus", "HFSX volume", 0x400, b"HX\0\x05"),
     Signature("apfs", "APFS container", 32, b"NXSB"),
@@ -216,7 +263,8 @@ def first_match(
                 part = read(signature.refine_offset, signature.refine_length)
                 if len(part) == signature.refine_length:
                     kind, name = signature.refine(part)
-            return Match(kind, name, signature.offset, signature.magic, signature.content)
+            size = None if signature.measure is None else signature.measure(head)
+            return Match(kind, name, signature.offset, signature.magic, signature.content, size)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +54,46 @@ class Survey(Shown):
         if len(read) < len(self.entropies):
             text += f", {len(self.entropies) - len(read)} can't be read"
         return f"<Survey of {text}, entropy {min(read):.1f} to {max(read):.1f}>" if read else f"<Survey of {text}>"
+
+    @property
+    def even_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Offset and bytes of each run of blocks whose samples are as even as random bytes.
+
+        Encrypted and compressed data are, and noise; which of them it is can't be told. Only a sample is known of each
+        block, and a run begins and ends in whole blocks.
+        """
+        return self._ranges(lambda value: value is not None and value > 8 - 2 * _RANDOM_DISTANCE / self.sampled)
+
+    @property
+    def unreadable_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Offset and bytes of each run of blocks that can't be read."""
+        return self._ranges(lambda value: value is None)
+
+    def _ranges(self, belongs: Callable[[float | None], bool]) -> tuple[tuple[int, int], ...]:
+        found: list[tuple[int, int]] = []
+        for number, value in enumerate(self.entropies):
+            if not belongs(value):
+                continue
+            start = number * self.block_size
+            end = min(start + self.block_size, self.size)
+            if found and sum(found[-1]) == start:
+                start = found.pop()[0]
+            found.append((start, end - start))
+        return tuple(found)
+
+
+def looks_even(data: bytes) -> bool:
+    """Whether bytes are spread as evenly as random ones, as encrypted or compressed data are.
+
+    Random bytes have an entropy of about 8 - 184 / n bits per byte in a sample of n; twice that distance is allowed.
+    """
+    return len(data) >= _LEAST_EVEN and entropy(data) > 8 - 2 * _RANDOM_DISTANCE / len(data)
+
+
+_LEAST_EVEN: Final = 512
+"""Bytes in the shortest sample that shows anything."""
+_RANDOM_DISTANCE: Final = 184
+"""255 / (2 ln 2): the mean loss of entropy of a sample of n bytes of 256 values, times n (Miller, 1955)."""
 
 
 def entropy(data: bytes) -> float:

@@ -29,6 +29,11 @@ class IsoVolume(iso9660.IsoFileSystem, BaseVolume):
     def __repr__(self) -> str:
         return volume_repr(self, self.label, self._start)
 
+    @property
+    def own_size(self) -> int:
+        """See `BaseVolume.own_size`: the primary descriptor's count of blocks."""
+        return self.primary.block_count * self.primary.block_size
+
     def evidence(self, _name: str | None, /) -> VolumeEvidence:
         """See `BaseVolume.evidence`; its files show whether it is an installer, and its role is otherwise unknown."""
         said = [Evidence("it holds an ISO 9660 volume: the magic 'CD001'", self.primary.source_offset)]

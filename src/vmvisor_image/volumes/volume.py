@@ -170,6 +170,11 @@ class BaseVolume(Shown):
         return None
 
     @property
+    def own_size(self) -> int | None:
+        """Bytes of the volume by its own headers, whatever the size of its partition; None where they don't say."""
+        return None
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """Damage found so far."""
         return ()

@@ -11,9 +11,32 @@ from vmvisor_image.errors import Problem
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.volumes.role import Evidence
 
 Scheme = Literal["mbr", "gpt", "none"]
 CopyName = Literal["primary", "backup"]
+Confidence = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Reasons for a partition that a search found."""
+
+    confidence: Confidence
+    """Confidence in it.
+
+    "high" where the volume opens without a problem, and its own header gives a size that fits on the disk; "medium"
+    where its files can be reached, or only the size fits; "low" for a magic alone, or for a size that passes the disk's
+    end. Of a partition in a backup GPT: "high" where a volume also begins there, "medium" where none does, "low" where
+    the table is damaged.
+    """
+    evidence: tuple[Evidence, ...]
+    """Findings on the disk, with their offsets."""
+    inside: int | None
+    """First byte, from the start of the decoded disk, of the partition that holds all of it, such as one with a disk
+    image in a file, or of an earlier one of unknown size that may hold it; None for a partition of the disk itself."""
+    size_is_known: bool
+    """Whether a header or a table gives the size; otherwise the partition is taken to reach to the disk's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +67,8 @@ class TableEntry:
     """Attribute bits; GPT only."""
     record: Record | None = None
     """Entry as it is on disk."""
+    finding: Finding | None = None
+    """Reasons for a partition that a search found; None for one of the disk's own table."""
 
 
 @dataclass(frozen=True, slots=True)

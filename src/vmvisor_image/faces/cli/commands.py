@@ -45,6 +45,7 @@ from vmvisor_image.faces.cli.opening import (
 )
 from vmvisor_image.faces.cli.paths import write_out
 from vmvisor_image.faces.cli.progress import showing_progress
+from vmvisor_image.faces.cli.search import print_search
 from vmvisor_image.faces.cli.show import (
     list_archive,
     print_partition,
@@ -78,7 +79,13 @@ def _overlays(given: Sequence[str]) -> dict[str, str]:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Print the report of an image, or the details of one partition."""
+    """Print the report of an image, or the details of one partition, or what a search finds."""
+    if options.search:
+        if options.partition is not None:
+            raise InvalidArgument("--search is for the whole image: leave the partition out")
+        with opened_image(options) as image:
+            print_search(image, as_json=options.json)
+        return DONE
     if options.partition is not None:
         if options.json:
             raise InvalidArgument("--json is for the whole image: leave the partition out")

@@ -183,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check the disk image found on a CD against the checksum file on it, such as imagedd.md5",
     )
+    info.add_argument(
+        "--search",
+        action="store_true",
+        help="search the disk for volumes that its partition table does not have, and show each with its evidence",
+    )
     info.add_argument("--explain", action="store_true", help="say what each partition is for, and why")
     _add_listing_commands(commands)
     _add_content_commands(commands)

@@ -164,6 +164,12 @@ class FatVolume(BaseVolume):
         return volume_repr(self, self._label, self._start)
 
     @property
+    def own_size(self) -> int:
+        """See `BaseVolume.own_size`: the boot sector's count of sectors."""
+        boot = self.boot_sector
+        return (boot.total_sectors_16 or boot.total_sectors_32) * boot.bytes_per_sector
+
+    @property
     def label(self) -> str | None:
         """Label in the root directory, or None; see docs/partitions.md for the one in the boot sector."""
         if not self._label_read:

@@ -28,7 +28,7 @@ from vmvisor_image.volumes.vmfs.blocks import VmfsBlocks
 from vmvisor_image.volumes.vmfs.check import problems_of
 from vmvisor_image.volumes.vmfs.device import VmfsDevice, find_magic
 from vmvisor_image.volumes.vmfs.files import FileLock, RawDeviceMapping, VmfsTree, lock_in
-from vmvisor_image.volumes.vmfs.geometry import Geometry, by_file_system
+from vmvisor_image.volumes.vmfs.geometry import Geometry, by_file_system, by_volume_manager
 from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost, read_hosts, text_of
 from vmvisor_image.volumes.vmfs.lvm import LogicalVolume
 from vmvisor_image.volumes.volume import BaseVolume, Hints, OtherEntry, VolumeCheck, VolumeEvidence, volume_repr
@@ -42,6 +42,7 @@ _PARTITION_TYPES: Final = (None, MBR_VMFS, VMFS, VMFS_L)
 """Types of partitions with VMFS; None for a disk without a table."""
 _MOST_PROBLEMS: Final = 100_000
 """Most problems that are kept; further ones are only counted."""
+_DISK_BLOCKS: Final = (512, 4096)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -308,6 +309,13 @@ class VmfsVolume(BaseVolume):
     def block_size(self) -> int | None:
         """Bytes in a file block; None on a device without the volume's start."""
         return None if self.file_system is None else self.file_system.file_block_size
+
+    @property
+    def own_size(self) -> int | None:
+        """See `BaseVolume.own_size`: of the device, by the volume manager; None where its header is lost."""
+        device = self.device
+        is_sound = by_volume_manager(device.major_version) is not None and device.disk_block_size in _DISK_BLOCKS
+        return device.total_bytes if self.has_volume_manager and is_sound else None
 
     @property
     def capacity(self) -> int | None:
