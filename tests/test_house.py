@@ -44,7 +44,18 @@ bring: all are optional.
 """
 LATE_PACKAGES = {"construct": 100, "pyfatfs": 6, "zstandard": 14}
 """Packages that are always there, and are imported inside functions wherever they are needed: milliseconds."""
-OPTIONAL = {"cryptography", "distributed", "fcntl", "fsspec", "fuse", "msvcrt", "pyarrow", "rich", "shtab", "textual"}
+OPTIONAL = {
+    "cryptography",
+    "distributed",
+    "fcntl",
+    "fsspec",
+    "mfusepy",
+    "msvcrt",
+    "pyarrow",
+    "rich",
+    "shtab",
+    "textual",
+}
 """Packages of the extras, and modules of one operating system: they are not there everywhere."""
 
 

@@ -25,7 +25,7 @@ from vmvisor_image.testing.forge import fat_volume
 try:
     from vmvisor_image.fsspec import mount as mounting
 except (ImportError, OSError) as error:
-    pytest.skip(f"fusepy can't be used here: {error}", allow_module_level=True)
+    pytest.skip(f"mfusepy can't be used here: {error}", allow_module_level=True)
 
 
 def _can_mount() -> str | None:
@@ -158,14 +158,14 @@ class TestOperations:
         fs.close()
 
     def test_reads(self, operations: Any) -> None:
-        assert operations("readdir", "/", 0) == [".", "..", "Hypervisor1", "Other"]
-        handle = operations("open", "/Hypervisor1/boot.cfg", os.O_RDONLY)
+        assert operations.readdir("/", 0) == [".", "..", "Hypervisor1", "Other"]
+        handle = operations.open("/Hypervisor1/boot.cfg", os.O_RDONLY)
         data = FILES["boot.cfg"]
         for offset, size in ((0, 4096), (7, 8), (len(data), 10), (len(data) + 5, 10)):
-            assert operations("read", "/Hypervisor1/boot.cfg", size, offset, handle) == data[offset : offset + size]
-        operations("release", "/Hypervisor1/boot.cfg", handle)
-        assert operations("statfs", "/")["f_namemax"] == 255
-        assert operations("getattr", "/", None)["st_nlink"] == 2
+            assert operations.read("/Hypervisor1/boot.cfg", size, offset, handle) == data[offset : offset + size]
+        operations.release("/Hypervisor1/boot.cfg", handle)
+        assert operations.statfs("/")["f_namemax"] == 255
+        assert operations.getattr("/", None)["st_nlink"] == 2
 
     @pytest.mark.parametrize(
         ("call", "number"),
@@ -174,13 +174,11 @@ class TestOperations:
             (("getattr", "/Hypervisor1/boot.cfg/x", None), errno.ENOENT),
             (("open", "/Hypervisor1", os.O_RDONLY), errno.EISDIR),
             (("open", "/Hypervisor1/boot.cfg", os.O_RDWR), errno.EROFS),
-            (("mkdir", "/new", 0o700), errno.EROFS),
-            (("unlink", "/Hypervisor1/boot.cfg"), errno.EROFS),
         ],
     )
     def test_errors(self, operations: Any, call: tuple[Any, ...], number: int) -> None:
         with pytest.raises(OSError) as caught:  # noqa: PT011  # its number is what is looked at
-            operations(*call)
+            getattr(operations, call[0])(*call[1:])
         assert caught.value.errno == number
 
     def test_a_name_that_is_no_text(self) -> None:
@@ -188,7 +186,7 @@ class TestOperations:
         wrong = "A\ud800 d".encode("utf-16-le", "surrogatepass")
         told: list[str] = []
         fs = VmvisorFileSystem(volume.replace("Ab d".encode("utf-16-le"), wrong))
-        found = mounting._Operations(fs, lambda: None, told.append)("readdir", "/1", 0)
+        found = mounting._Operations(fs, lambda: None, told.append).readdir("/1", 0)
         assert "good.txt" in found
         assert all(name.encode() for name in found)
         fs.close()
@@ -207,7 +205,7 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("code", "message"),
         [
-            ("sys.modules['fuse'] = None", "pip install 'vmvisor-image[mount]'"),
+            ("sys.modules['mfusepy'] = None", "pip install 'vmvisor-image[mount]'"),
             ("sys.modules['fsspec'] = None", "pip install 'vmvisor-image[mount]'"),
             ("import ctypes.util; ctypes.util.find_library = lambda name: None", "libfuse2"),
         ],

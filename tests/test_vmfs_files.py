@@ -484,7 +484,7 @@ class TestSeveralVolumes:
             open_datastore(one, two, volume="three")
 
     def test_no_volume_at_all(self) -> None:
-        with pytest.raises(NotAFileSystem, match="none of the partitions"):
+        with pytest.raises(NotAFileSystem, match="no partition of these images holds VMFS"):
             open_datastore(bytes(1 << 20))
         with pytest.raises(InvalidArgument, match="at least one"):
             open_datastore()

@@ -145,6 +145,8 @@ def lock_descriptor(descriptor: int) -> bool | None:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # a system without locks, such as WebAssembly's
+        return None
     except OSError as error:
         return False if error.errno in _TAKEN else None
     return True

@@ -1,19 +1,20 @@
 """An image mounted on a folder, read-only, by FUSE: each partition is a folder of its files.
 
 The operations of `fsspec.fuse` are not used: they give zeros for what is damaged, show files as writable, and don't
-mount read-only. Needs fusepy, and libfuse 2 of the operating system; importing this module fails without them.
+mount read-only. Needs mfusepy, and libfuse of the operating system; importing this module fails without them.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fuse import FUSE, FuseOSError, Operations
+from mfusepy import FUSE, FuseOSError, Operations
 
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import NotAFile, NotAFileSystem, VmvisorImageError
@@ -21,6 +22,8 @@ from vmvisor_image.files.file import Directory, File
 from vmvisor_image.fsspec.file_system import VmvisorFileSystem
 
 _SECOND = 10**9
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def mount(
@@ -47,22 +50,15 @@ def mount(
     FUSE(operations, os.fspath(folder), foreground=not background, ro=True, fsname="vmvisor-image", subtype="vmvisor")
 
 
-class _Operations(Operations):  # type: ignore[misc]  # fusepy has no types
-    """Answers to what the kernel asks; whatever would write is refused by the kernel, and by the base class."""
+def _answering(
+    method: Callable[Concatenate[_Operations, str, _P], _R],
+) -> Callable[Concatenate[_Operations, str, _P], _R]:
+    """The same operation on a path, with an error of this library as the number that the kernel knows."""
 
-    use_ns = True  # times are whole nanoseconds
-
-    def __init__(self, fs: VmvisorFileSystem, begun: Callable[[], None], failed: Callable[[str], None]) -> None:
-        self._fs = fs
-        self._begun = begun
-        self._failed = failed
-        self._open: dict[int, File | Partition] = {}
-        self._handles = itertools.count()
-
-    def __call__(self, op: str, path: str, *args: Any) -> Any:
-        """Answer; an error of this library as the number that the kernel knows."""
+    @functools.wraps(method)
+    def answer(self: _Operations, path: str, /, *args: _P.args, **names: _P.kwargs) -> _R:
         try:
-            return super().__call__(op, path, *args)
+            return method(self, path, *args, **names)
         except NotAFile as error:
             raise FuseOSError(errno.EISDIR) from error
         except (NotADirectoryError, NotAFileSystem) as error:
@@ -73,10 +69,26 @@ class _Operations(Operations):  # type: ignore[misc]  # fusepy has no types
             self._failed(f"{path}: {error}")
             raise FuseOSError(errno.EIO) from error
 
+    return answer
+
+
+class _Operations(Operations):  # type: ignore[misc]  # mfusepy has no types
+    """Answers to the kernel, which refuses itself whatever would write, as the mount is read-only."""
+
+    use_ns = True  # times are whole nanoseconds
+
+    def __init__(self, fs: VmvisorFileSystem, begun: Callable[[], None], failed: Callable[[str], None]) -> None:
+        self._fs = fs
+        self._begun = begun
+        self._failed = failed
+        self._open: dict[int, File | Partition] = {}
+        self._handles = itertools.count()
+
     def init(self, path: str) -> None:  # noqa: ARG002  # FUSE's signature
         self._begun()
 
-    def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:  # noqa: ARG002
+    @_answering
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:  # noqa: ARG002
         path = path.strip("/")
         found = self._fs._find(path) if path else None
         is_folder = found is None or isinstance(found, Directory)
@@ -95,10 +107,12 @@ class _Operations(Operations):  # type: ignore[misc]  # fusepy has no types
             "st_atime": time,
         }
 
+    @_answering
     def readdir(self, path: str, fh: int) -> list[str]:  # noqa: ARG002
         names = [name.rpartition("/")[2] for name in self._fs.ls(path, detail=False)]
         return [".", "..", *(name for name in names if self._can_be_told(path, name))]
 
+    @_answering
     def open(self, path: str, flags: int) -> int:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise FuseOSError(errno.EROFS)
@@ -106,14 +120,16 @@ class _Operations(Operations):  # type: ignore[misc]  # fusepy has no types
         self._open[handle] = self._fs._find_file(path)
         return handle
 
+    @_answering
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
         """All bytes that were asked for, up to the end, or an error: FUSE puts zeros in the place of missing ones."""
         file = self._open[fh]
         length = min(size, file.size - offset)
         return file.read_at(offset, length) if length > 0 else b""
 
-    def release(self, path: str, fh: int) -> None:  # noqa: ARG002
+    def release(self, path: str, fh: int) -> int:  # noqa: ARG002
         self._open.pop(fh, None)
+        return 0
 
     def statfs(self, path: str) -> dict[str, int]:  # noqa: ARG002
         return {"f_bsize": 512, "f_frsize": 512, "f_namemax": 255}

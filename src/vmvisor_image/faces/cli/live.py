@@ -22,11 +22,11 @@ def run_mount(options: argparse.Namespace) -> int:
         from vmvisor_image.fsspec.mount import mount
     except ImportError as error:
         raise DependencyMissing(
-            f"mounting needs fusepy and fsspec ({error}): pip install 'vmvisor-image[mount]'"
+            f"mounting needs mfusepy and fsspec ({error}): pip install 'vmvisor-image[mount]'"
         ) from error
-    except OSError as error:  # fusepy's, where it finds no library
+    except OSError as error:  # mfusepy's, where it finds no library
         raise DependencyMissing(
-            "mounting needs version 2 of the library libfuse, which is not here; its package is libfuse2 (Debian),"
+            "mounting needs the library libfuse, which is not here; its package is libfuse2 (Debian),"
             " libfuse2t64 (Ubuntu), fuse-libs (Fedora), or macFUSE"
         ) from error
     if sys.platform == "linux" and not _FUSE.exists():

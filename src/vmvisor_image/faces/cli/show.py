@@ -192,11 +192,10 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
 
 
 def relative(path: str) -> str:
-    """Path from the current directory, where it leads below it; otherwise, and for a URL, the path as it is."""
+    """Path from the current directory, where that is shorter; otherwise, and for a URL, the path as it is."""
     if not os.path.isabs(path):  # noqa: PTH117  # it may be a URL
         return path
     with contextlib.suppress(ValueError, OSError):  # on another drive; without a current directory
         found = os.path.relpath(path)
-        if not found.startswith(os.pardir):
-            return found
+        return min(path, found, key=len)
     return path
