@@ -50,6 +50,11 @@ def mount(
     FUSE(operations, os.fspath(folder), foreground=not background, ro=True, fsname="vmvisor-image", subtype="vmvisor")
 
 
+def _owner(call: str) -> int:
+    """Number of this user or group by a function of the system; 0 on Windows, which has none."""
+    return int(getattr(os, call, int)())
+
+
 def _answering(
     method: Callable[Concatenate[_Operations, str, _P], _R],
 ) -> Callable[Concatenate[_Operations, str, _P], _R]:
@@ -100,8 +105,8 @@ class _Operations(Operations):  # type: ignore[misc]  # mfusepy has no types
             "st_nlink": 2 if is_folder else 1,
             "st_size": size,
             "st_blocks": -(-size // 512),
-            "st_uid": os.getuid(),
-            "st_gid": os.getgid(),
+            "st_uid": _owner("getuid"),
+            "st_gid": _owner("getgid"),
             "st_mtime": time,
             "st_ctime": time,
             "st_atime": time,
@@ -114,7 +119,7 @@ class _Operations(Operations):  # type: ignore[misc]  # mfusepy has no types
 
     @_answering
     def open(self, path: str, flags: int) -> int:
-        if flags & os.O_ACCMODE != os.O_RDONLY:
+        if flags & (os.O_WRONLY | os.O_RDWR):
             raise FuseOSError(errno.EROFS)
         handle = next(self._handles)
         self._open[handle] = self._fs._find_file(path)
