@@ -80,7 +80,7 @@ def _mount_point(given: str) -> Path:
         raise FileNotFoundError(f"{given}: there is no such folder; make an empty one: mkdir {given}")
     if not folder.is_dir():
         raise NotADirectoryError(f"{given} is not a folder; an image is mounted on an empty folder")
-    if os.path.ismount(folder):  # noqa: PTH114  # Path.is_mount is not there on Windows
+    if os.path.ismount(folder):  # Path.is_mount is not there on Windows
         raise InvalidArgument(f"{given}: something is mounted here already; to unmount it: fusermount -u {given}")
     if any(folder.iterdir()):
         raise InvalidArgument(f"{given} is not empty, and a mount would hide what is in it: give an empty folder")
