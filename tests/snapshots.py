@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import fcntl
+import gzip
 import os
 import pty
 import struct
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -40,10 +42,18 @@ _MODULES: Final = ("license.tgz", "oem.tgz", "driver-with-a-long-name.v00")
 _ARGUMENTS: Final = "netconsole=192.168.1.17:6666 logLevel=verbose debugLogToSerial=1 com1_baud=115200 noquickboot"
 
 
+def _stored(data: bytes) -> bytes:
+    """gzip of `data` without compression: the same bytes with every Python and zlib."""
+    blocks = [data[at : at + 0xFFFF] for at in range(0, len(data), 0xFFFF)]
+    body = b"".join(
+        struct.pack("<BHH", block is blocks[-1], len(block), len(block) ^ 0xFFFF) + block for block in blocks
+    )
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + body + struct.pack("<II", zlib.crc32(data), len(data))
+
+
 def forge() -> SparseImage:
     """A disk of ESXi 4.1 with modules, a long path, and a second bank that was never written."""
-    bank = {name: module(name) for name in _MODULES}
-    bank["vmkboot.gz"] = module("vmkboot.gz")
+    bank = {name: _stored(gzip.decompress(module(name))) for name in (*_MODULES, "vmkboot.gz")}
     bank["boot.cfg"] = (
         f"kernel=vmkboot.gz\nkernelopt={_ARGUMENTS}\nmodules=license.tgz {_ARGUMENTS} --- oem.tgz ---"
         " driver-with-a-long-name.v00\nbuild=4.1.0-260247\nupdated=1\nbootstate=0\n"
