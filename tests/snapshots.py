@@ -6,20 +6,18 @@ The texts are in ``tests/snapshots/``, one for each command and width: look at w
 from __future__ import annotations
 
 import bz2
-import fcntl
 import gzip
 import os
-import pty
 import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import zlib
 from pathlib import Path
 from typing import Final
 
 from tests.media import module
+from tests.terminals import open_terminal, read_terminal
 from vmvisor_image.testing.forge import SparseImage, esx40_disk
 
 FOLDER: Final = Path(__file__).with_suffix("")
@@ -86,20 +84,10 @@ def printed(name: str, columns: int | None, folder: Path, *, keep_columns: bool 
             command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
         )
         return done.stdout.decode()
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    controller, terminal = open_terminal(columns)
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=terminal, stderr=subprocess.DEVNULL)
     os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(controller, 65536)
-        except OSError:  # the other end was closed
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(controller)
+    shown = read_terminal(controller)
     process.wait()
     return shown.decode().replace("\r\n", "\n")
 

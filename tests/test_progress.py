@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.media import ROCK_RIDGE, Media, iso, small_disk, write_tree
+from tests.terminals import open_terminal, read_terminal
 from vmvisor_image import Image, verify
 from vmvisor_image.faces.cli import main, progress
 from vmvisor_image.streams.views import Watched
@@ -48,8 +45,7 @@ def in_terminal(*arguments: str, columns: int = 80, with_rich: bool = True, pipe
     hide = "" if with_rich else f"import sys; sys.modules.update(dict.fromkeys({names!r})); "
     code = f"{hide}from vmvisor_image.faces.cli import main; raise SystemExit(main())"
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "LINES")}
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    controller, terminal = open_terminal(columns)
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE if piped else terminal,
@@ -62,16 +58,7 @@ def in_terminal(*arguments: str, columns: int = 80, with_rich: bool = True, pipe
     reader = None if stream is None else threading.Thread(target=lambda: printed.append(stream.read()))
     if reader is not None:
         reader.start()
-    shown = b""
-    while True:
-        try:
-            piece = os.read(controller, 65536)
-        except OSError:  # the other end was closed
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(controller)
+    shown = read_terminal(controller)
     if reader is not None and stream is not None:
         reader.join()
         stream.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +12,7 @@ from vmvisor_image.base.forking import cached_property
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.partition import Partition, listed
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
@@ -177,16 +176,6 @@ def find_installer(image: Image) -> Bootable | None:
         if layer.kind == "iso9660" and layer.files is not None:
             return Bootable(layer.files, None, is_installer=True)
     return _installer_volume(image)
-
-
-def listed(partitions: Iterable[Partition]) -> str:
-    """Numbers and labels of partitions, as text."""
-    return ", ".join(map(named, partitions)) or "none"
-
-
-def named(partition: Partition) -> str:
-    """Number and label of a partition, as text."""
-    return f"{partition.number}" + (f" ({partition.label})" if partition.label else "")
 
 
 def find_boot_partition(image: Image) -> Partition | None:

@@ -20,12 +20,11 @@ from vmvisor_image.boot.bootable import (
     find_boot_partition,
     find_bootable,
     find_installer,
-    listed,
-    named,
 )
 from vmvisor_image.boot.overlay import build_module
 from vmvisor_image.boot.system import PRODUCT_OF_3, identify
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import listed, named
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,

@@ -277,8 +277,7 @@ class Bzip2Reader(Source):
         """
         count = 0
         for at, block, first in self._blocks(offset, len(buffer)):
-            count = at - offset
-            count += block.read_into(first, buffer[count:])
+            count = at - offset + block.read_into(first, buffer[at - offset :])
         return count
 
     def _blocks(self, offset: int, length: int) -> Iterator[tuple[int, Block, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -426,3 +426,13 @@ class Partition(Shown, Source):
 
     def __repr__(self) -> str:
         return f"<Partition {self.number} {self.type} at {self.start:#x}, {self.size} bytes>"
+
+
+def listed(partitions: Iterable[Partition]) -> str:
+    """Numbers and labels of partitions, as text."""
+    return ", ".join(map(named, partitions)) or "none"
+
+
+def named(partition: Partition) -> str:
+    """Number and label of a partition, as text."""
+    return f"{partition.number}" + (f" ({partition.label})" if partition.label else "")

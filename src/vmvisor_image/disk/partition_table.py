@@ -13,7 +13,7 @@ from vmvisor_image.base.names import fold_name
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank, active_bank, read_bank
 from vmvisor_image.disk.explanation import counted
-from vmvisor_image.disk.partition import Partition, PartitionOwner
+from vmvisor_image.disk.partition import Partition, PartitionOwner, listed
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.disk.search import SearchTable, SuspectRange, suspect_ranges
 from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry
@@ -183,9 +183,9 @@ class PartitionTable(Shown):
         if not isinstance(key, str):  # the labels would have to be read
             known = ", ".join(map(str, self.keys()))
             raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
-        known = ", ".join(f"{p.number}" + (f" ({p.label})" if p.label else "") for p in self)
+        known = listed(self)
         names = {name: None for partition in self for name in _names(partition) if name}
-        raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}", wanted=key, names=names)
+        raise PartitionNotFound(f"no partition {key!r}; there are {known}", wanted=key, names=names)
 
     @overload
     def get(self, key: int | str) -> Partition | None: ...

@@ -11,8 +11,8 @@ from vmvisor_image.errors import (
     SourceChanged,
     SourceError,
 )
-from vmvisor_image.streams.checked import CheckedSource, as_source
-from vmvisor_image.streams.source import COPY_CHUNK, ReadAt, Source
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.source import COPY_CHUNK, ReadAt
 
 _ZEROS = bytes(COPY_CHUNK)
 
@@ -29,7 +29,7 @@ def prefetch(source: ReadAt, offset: int, length: int) -> None:
     Layers that decode (bzip2) work ahead up to the end of the range and no further.
     """
     if length > 0:
-        (source if isinstance(source, Source) else CheckedSource(source)).prefetch(offset, length)
+        as_source(source).prefetch(offset, length)
 
 
 def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
@@ -37,7 +37,7 @@ def read_up_to(source: ReadAt, offset: int, length: int) -> bytes:
 
     Unlike `ReadAt.read_at`, this needs no size beforehand, which a compressed source finds only by decoding to its end.
     """
-    return (source if isinstance(source, Source) else CheckedSource(source)).read_up_to(offset, length)
+    return as_source(source).read_up_to(offset, length)
 
 
 def read_healthy(source: ReadAt, offset: int, length: int) -> bytes:
@@ -66,7 +66,7 @@ def read_healthy_into(source: ReadAt, offset: int, buffer: memoryview) -> int:
         SourceError: The source can't be read at `offset`.
     """
     try:
-        return (source if isinstance(source, Source) else CheckedSource(source)).read_into(offset, buffer)
+        return as_source(source).read_into(offset, buffer)
     except (RemoteError, SourceChanged):
         raise
     except (CorruptImage, SourceError):
@@ -98,7 +98,7 @@ def skip_zeros(source: ReadAt, offset: int, end: int) -> int:
     """
     if offset >= end:
         return offset
-    found = (source if isinstance(source, Source) else CheckedSource(source)).skip_zeros(offset, end)
+    found = as_source(source).skip_zeros(offset, end)
     if found <= offset:  # past its own end, a source may give an earlier byte
         return offset
     return min(found, end)
