@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from vmvisor_image.reports.verification import verify as verify
     from vmvisor_image.reports.verification_report import VerificationReport as VerificationReport
     from vmvisor_image.schemas.partition_types import PARTITION_TYPES as PARTITION_TYPES, PartitionType as PartitionType
+    from vmvisor_image.streams.linked import Link as Link
     from vmvisor_image.streams.source import ReadAt as ReadAt
     from vmvisor_image.volumes.role import Evidence as Evidence, Role as Role
     from vmvisor_image.volumes.vmfs.files import FileLock as FileLock, RawDeviceMapping as RawDeviceMapping
@@ -116,6 +117,7 @@ _HOMES: Final = {
     "reports.verification": "verify",
     "reports.verification_report": "VerificationReport",
     "schemas.partition_types": "PARTITION_TYPES PartitionType",
+    "streams.linked": "Link",
     "streams.source": "ReadAt",
     "volumes.role": "Evidence Role",
     "volumes.vmfs.files": "FileLock RawDeviceMapping",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from vmvisor_image.base.limits import Limits
 
@@ -12,6 +13,19 @@ Progress = Callable[[int, int | None], None]
 """Function called with the number of compressed bytes passed so far, and in all (None where that is not known).
 
 Of a disk that is not compressed it is called with the bytes of the disk."""
+
+
+class ParentChoice(enum.Enum):
+    """Ways to find the disk that a virtual disk rests on, other than to give it."""
+
+    BESIDE = "beside"
+    """The file of the name that the disk has for it, in the disk's own directory, archive or place on a server."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+BESIDE: Final = ParentChoice.BESIDE
 
 
 class ReadOptions(TypedDict, total=False):
@@ -22,6 +36,9 @@ class ReadOptions(TypedDict, total=False):
     member: str | None
     storage_options: Mapping[str, Any] | None
     limits: Limits | None
+    parent: Any
+    snapshot: str | None
+    allow_cid_mismatch: bool
 
 
 class OpenOptions(ReadOptions, total=False):

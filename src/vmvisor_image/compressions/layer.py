@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vmvisor_image.base.limits import Meter, passed
-from vmvisor_image.base.open_options import Progress
+from vmvisor_image.base.open_options import BESIDE, ParentChoice, Progress
 from vmvisor_image.compressions.sequential import Decoder, SequentialReader
 from vmvisor_image.errors import Problem
 from vmvisor_image.files.tree import FileTree
+from vmvisor_image.streams.linked import Parent
 from vmvisor_image.streams.source import ReadAt, Source
 
 
@@ -34,6 +35,16 @@ class LayerOptions:
     """Function called with a problem for each part of a container that was skipped."""
     neighbour: Callable[[str], ReadAt] | None = None
     """Function that opens a file in the directory of the source by name, for virtual disks in several files."""
+    parent: Parent | ParentChoice | None = BESIDE
+    """Disk that a virtual disk rests on, where it rests on any; None to read it without that disk."""
+    snapshot: str | None = None
+    """Name or number of a snapshot inside the virtual disk; None for its present state."""
+    allow_cid_mismatch: bool = False
+    """Whether a disk is read with a parent whose content has changed since."""
+    above: tuple[str | None, ...] = ()
+    """Names of the disks of a chain down to the one that is opened, which is the last."""
+    open_disk: Callable[[ReadAt, str, LayerOptions, bytes], tuple[Layer, ...]] | None = None
+    """Function that opens a parent which is a virtual disk itself; see `layers.virtual.open_disk`."""
     meter: Meter = field(default_factory=Meter)
     """Counter of decoded bytes, with the limits."""
 

@@ -185,7 +185,8 @@ def _key(source: Image | ReadAt) -> str:
             layer.source.path if isinstance(layer.source, File) else type(layer.source) for layer in source.layers
         ]
         way = [(layer.kind, layer.name, within) for layer, within in zip(source.layers, inside, strict=True)]
-        digest.update(repr(way).encode("utf-8", "surrogatepass"))
+        chain = [(link.kind, link.name) for link in source.chain[1:]]
+        digest.update(repr((way, chain, source.snapshot)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 
 

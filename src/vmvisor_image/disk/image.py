@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
-from vmvisor_image.base.open_options import OpenOptions, Progress, check_options
+from vmvisor_image.base.open_options import BESIDE, OpenOptions, ParentChoice, Progress, check_options
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
@@ -25,12 +25,13 @@ from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.paths import glob, resolve
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.disk.tables.table import Scheme
-from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, Problem
+from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, MemberNotFound, Problem
 from vmvisor_image.files.checksums import Checksum, check_beside
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.layers.unwrap import neighbour_of, unwrap
 from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.fingerprint import fingerprint
+from vmvisor_image.streams.linked import Link, Linked, Parent
 from vmvisor_image.streams.opening import SourceLike, open_remote, open_source, path_of
 from vmvisor_image.streams.reading import meter_of, prefetch
 from vmvisor_image.streams.source import ReadAt, Source
@@ -56,6 +57,8 @@ class _Opened:
     closers: tuple[Callable[[], None], ...]
     neighbours: tuple[Source, ...]
     """Further files that hold parts of the disk, such as the extents of a VMDK."""
+    name: str | None
+    """Name of the file that was opened; None for a source without a name."""
 
 
 class _Open(Generic[_Parameters]):
@@ -107,6 +110,9 @@ class Image(Shown, Source):
         storage_options: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
         salvage: bool = False,
+        parent: Any = BESIDE,
+        snapshot: str | None = None,
+        allow_cid_mismatch: bool = False,
     ) -> Image:
         """An open image, its layers recognised; the disk itself is not read yet.
 
@@ -129,17 +135,26 @@ class Image(Shown, Source):
             limits: Limits on the cost of reading; None for those of the image that the source lies in, or the defaults.
             salvage: Whether to place the data after damage in bzip2 data by the end of the last partition, so that
                 only the contents of the damaged blocks are lost; decodes everything once.
+            parent: Disk that the virtual disk rests on, as any source or an `Image` (left open by `close`); None to
+                read it alone, with zeros, and a problem, for what it does not hold. By default the file of the name
+                that it has for its parent is looked for in its own directory, archive or place on a server, and so on
+                down the chain; directories in that name are not followed.
+            snapshot: Name, or else number, of a snapshot inside a qcow2 image; None for its present state.
+            allow_cid_mismatch: Whether to read a disk whose parent has changed since, which is then a problem; the
+                data of the two may not belong together.
 
         Raises:
             OSError: The file can't be opened.
             RemoteError: The URL can't be read.
             DependencyMissing: The source is a URL, and fsspec or a package that it needs for it is not installed.
-            CorruptImage: A layer is recognised and damaged.
+            CorruptImage: A layer is recognised and damaged, or a parent is missing or is another one.
             LimitExceeded: There are more layers than `limits` allow, or finding them took too long.
             NoDiskImage: A container holds nothing that looks like a disk.
             SeveralImages: A container holds several disks, and `member` names none.
-            MemberNotFound: The container has no member of that name, or there is no container.
-            InvalidArgument: The source has none of these types, or an argument is out of range.
+            MemberNotFound: The container has no member of that name, or there is no container; or there is no such
+                snapshot.
+            InvalidArgument: The source has none of these types, an argument is out of range, or a parent is given for
+                a disk that has none.
         """
         image: Image = cls(
             source,
@@ -151,6 +166,9 @@ class Image(Shown, Source):
             storage_options=storage_options,
             limits=limits,
             salvage=salvage,
+            parent=parent,
+            snapshot=snapshot,
+            allow_cid_mismatch=allow_cid_mismatch,
         )
         with image.limits.operation():
             _ = image.disk
@@ -194,14 +212,17 @@ class Image(Shown, Source):
     def fingerprint(self) -> bytes:
         """Fingerprint of the source, 32 bytes that differ after a change; see `vmvisor_image.streams.fingerprint`.
 
-        For a disk in several files it is that of all of them.
+        For a disk in several files it is that of all of them; at a snapshot of the disk it is another one.
         """
         found = [fingerprint(source) for source in self.sources]
+        chain = [(link.kind, link.name) for link in self.chain[1:]]
+        if chain or self.snapshot is not None:
+            found.append(repr((chain, self.snapshot)).encode("utf-8", "surrogatepass"))
         return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """`source`, and further files that hold parts of the disk: the extents of a VMDK."""
+        """`source`, and further files that hold parts of the disk: extents of a VMDK, the disks that it rests on."""
         opened = self._open()
         return (opened.source, *opened.neighbours)
 
@@ -227,6 +248,27 @@ class Image(Shown, Source):
     def layers(self) -> tuple[Layer, ...]:
         """Compressions and containers around the disk, outermost first; empty for a bare disk."""
         return self._open().layers
+
+    @property
+    def chain(self) -> tuple[Link, ...]:
+        """Disks that rest on each other, this one first; one link for a disk that rests on nothing."""
+        opened = self._open()
+        last = opened.layers[-1] if opened.layers else None
+        name = opened.name if last is None else last.name
+        found: list[Link] = []
+        source = opened.disk
+        kind = last.kind if last is not None and isinstance(source, Linked) else "raw"
+        while True:
+            found.append(Link(kind, name, source))
+            parent = source.parent if isinstance(source, Linked) else None
+            if parent is None:
+                return tuple(found)
+            kind, name, source = parent.kind, parent.name, parent.source
+
+    @property
+    def snapshot(self) -> str | None:
+        """Snapshot inside the virtual disk that was asked for; None for its present state."""
+        return self._options.get("snapshot")
 
     @property
     def scheme(self) -> Scheme:
@@ -396,10 +438,15 @@ class Image(Shown, Source):
             member=given.get("member"),
             report=self._passed_over.append,
             neighbour=neighbour,
+            parent=BESIDE,
+            snapshot=given.get("snapshot"),
+            allow_cid_mismatch=given.get("allow_cid_mismatch", False),
             meter=self.meter,
         )
         try:
+            options = replace(options, parent=self._parent(closers, neighbours))
             layers = unwrap(source, name, options)
+            self._check_use(options, layers)
         except BaseException:
             for close in closers:
                 close()
@@ -412,7 +459,28 @@ class Image(Shown, Source):
         progress = given.get("progress")
         if progress is not None and not any(map(is_compression, layers)):  # else the outermost compression reports it
             disk = Watched(disk, progress)
-        return _Opened(layers, source, disk, tuple(closers), (*neighbours,))
+        return _Opened(layers, source, disk, tuple(closers), (*neighbours,), name)
+
+    def _parent(self, closers: list[Callable[[], None]], neighbours: list[Source]) -> Parent | ParentChoice | None:
+        """Parent for the disk, which is opened here where it is given as something else than an `Image`."""
+        given = self._options.get("parent", BESIDE)
+        if given is None or isinstance(given, ParentChoice):
+            return given
+        image = given
+        if not isinstance(given, Image):
+            image = Image(given, limits=self.limits, storage_options=self._options.get("storage_options"))
+            closers.append(image.close)
+        neighbours += image.sources
+        first = image.chain[0]
+        return Parent(first.kind, first.name, first.source)
+
+    def _check_use(self, options: LayerOptions, layers: tuple[Layer, ...]) -> None:
+        """Refuse a parent, or a snapshot, for a disk that has none."""
+        disks = [layer.source for layer in layers if isinstance(layer.source, Linked)]
+        if isinstance(options.parent, Parent) and not any(disk.parent for disk in disks):
+            raise InvalidArgument("a parent is given, and the disk does not rest on another one")
+        if options.snapshot is not None and not disks:
+            raise MemberNotFound(f"there is no snapshot {options.snapshot!r}: it is not a virtual disk that has any")
 
     def _neighbour(
         self, source: Source, closers: list[Callable[[], None]], neighbours: list[Source]
@@ -454,6 +522,9 @@ class Image(Shown, Source):
         if given is None:
             raise TypeError("only an image of a path, of a URL or of bytes can be pickled")
         options: OpenOptions = {**self._options, "limits": self.limits, "progress": None}
+        parent = path_of(options.get("parent"))
+        if isinstance(parent, str) and not self._is_url(parent):
+            options["parent"] = os.path.abspath(parent)  # noqa: PTH100  # links are kept
         return (_reopen, (type(self), given, options))
 
     def _is_url(self, path: str) -> bool:

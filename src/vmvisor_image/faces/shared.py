@@ -227,7 +227,7 @@ def summary_of_report(report: ImageReport) -> Summary:
     lines = _table_lines(report.scheme, sector_size, report.layout, report.generation, report.active_bank)
     return Summary(
         title=report.name or "image",
-        lines=(*_layer_lines(report.layers), f"disk of {size}", *lines, *_facts(report.table_facts)),
+        lines=(*_layer_lines(report.layers), *_chain_lines(report.chain), f"disk of {size}", *lines, *_facts(report.table_facts)),
         partitions=partitions,
         size=report.size,
         rows=tuple(_row(partition, partition.type_name, len(partition.files)) for partition in partitions),
@@ -241,9 +241,10 @@ def summary_of_image(image: Image) -> Summary:
     known = image.known_size
     size = "unknown size" if known is None else f"{known} bytes ({sized(known)})"
     layers = _layer_lines((layer.kind, layer.name) for layer in image.layers)
+    chain = _chain_lines((link.kind, link.name) for link in image.chain[1:])
     return Summary(
         title=image.path or "image",
-        lines=(*layers, f"disk of {size}", *of_table.lines),
+        lines=(*layers, *chain, f"disk of {size}", *of_table.lines),
         partitions=of_table.partitions,
         size=known,
         rows=of_table.rows,
@@ -275,6 +276,10 @@ def summary_of_table(table: PartitionTable) -> Summary:
 
 def _layer_lines(layers: Iterable[tuple[str, str | None]]) -> list[str]:
     return [f"{kind} around {name or 'the disk'}" for kind, name in layers]
+
+
+def _chain_lines(parents: Iterable[tuple[str, str | None]]) -> list[str]:
+    return [f"resting on {kind} {name or 'without a name'}" for kind, name in parents]
 
 
 def _table_lines(

@@ -1,20 +1,25 @@
 """qcow2, QEMU's format of virtual disks, versions 2 and 3. Source: QEMU, docs/interop/qcow2.rst.
 
-Backing files, external data files and encryption are recognised and refused.
+Backing files and external data files are found beside the image; encryption is recognised and refused.
 """
 
 from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from vmvisor_image.compressions.layer import LayerOptions
-from vmvisor_image.errors import CorruptImage, ProblemList
+from vmvisor_image.errors import CorruptImage, MemberNotFound, ProblemList
 from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.layers.parents import RAW, Reference, find_parent, open_beside
 from vmvisor_image.schemas.qcow2 import (
+    BACKING_FORMAT,
     COMPRESSION_TYPE,
     CORRUPT,
+    DATA_FILE,
     DIRTY,
     EXTENDED_L2,
     EXTERNAL_DATA,
@@ -22,6 +27,8 @@ from vmvisor_image.schemas.qcow2 import (
     Qcow2Compression,
     Qcow2Extension,
     Qcow2Header,
+    Qcow2HeaderExtension,
+    Qcow2Snapshot,
 )
 from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
 from vmvisor_image.streams.reading import read_up_to
@@ -35,10 +42,12 @@ MAGICS: Final = (
     Signature("qcow2", "QEMU disk image (qcow2)", 0, b"QFI\xfb\0\0\0\3", content="disk"),
 )
 REFERENCES: Final = ("QEMU, docs/interop/qcow2.rst",)
-_KNOWN_FEATURES: Final = DIRTY | CORRUPT | COMPRESSION_TYPE | EXTENDED_L2
+_KNOWN_FEATURES: Final = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2
 _ADDRESS: Final = 0x00FF_FFFF_FFFF_FE00
 """Bits 9 to 55, the address, of an entry of either table."""
 _COMPRESSED: Final = 1 << 62
+_COPIED: Final = 1 << 63
+"""Bit of an entry whose cluster has one reference; in an external data file, it is set for each cluster in use."""
 _RESERVED_L1: Final = 0x7F00_0000_0000_01FF
 _RESERVED_L2: Final = 0x3F00_0000_0000_01FE
 """Bits of an entry that must be 0: in the L1 table, and in the L2 table where the cluster is not compressed."""
@@ -47,10 +56,16 @@ _LEAST_HEADER: Final = 104
 _ZERO: Final = 1
 _SUBCLUSTERS: Final = 32
 _LONGEST_NAME: Final = 1023
+_MOST_SHOWN: Final = 20
 _MOST_L1_ENTRIES: Final = 1 << 22
 """QEMU's limit of 32 MiB for the L1 table; a search for data in an empty disk passes each entry."""
 _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
+_MOST_EXTENSIONS: Final = 100
+_MOST_SNAPSHOTS: Final = 65_536
+"""QEMU's limit (block/qcow2.h)."""
+_KINDS: Final = {"raw": RAW, "qcow2": "qcow2", "vmdk": "vmdk", "vpc": "vhd", "vhdx": "vhdx", "file": RAW}
+"""Formats of backing files by QEMU's name for them, of those that are read."""
 
 
 def probe(head: bytes) -> bool:
@@ -58,14 +73,44 @@ def probe(head: bytes) -> bool:
     return head[:4] == MAGIC and head[4:8] in (b"\0\0\0\2", b"\0\0\0\3")
 
 
-def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
-    """The disk in a qcow2 image.
+def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:
+    """The disk in a qcow2 image, in its present state or at a snapshot.
 
     Raises:
-        CorruptImage: The header is damaged, or needs features that are not supported.
+        CorruptImage: The header is damaged, or needs features that are not supported; or the file that it rests on, or
+            that its data is in, can't be opened.
+        UnsafeName: The name of such a file does not name a file.
+        MemberNotFound: There is no such snapshot.
     """
     reader = _Reader(source)
-    return MappedDisk(KIND, source, reader.header.size, reader.locate, reader.problems)
+    extensions = dict(reader.extensions())
+    data = source
+    if reader.has_external_data:
+        name = extensions.get(DATA_FILE)
+        if not name:
+            raise _refused("incompatible_features", "the data is in another file, whose name is not in it", 72)
+        text = name.decode("utf-8", "replace")
+        data = open_beside(Reference(text, "qcow2 header extension"), "the data is in", options)
+    if options.snapshot is not None:
+        reader.go_to(options.snapshot)
+    parent = None
+    reference = reader.backing(extensions.get(BACKING_FORMAT))
+    if reference is not None:
+        parent = find_parent(reference, options, reader.problems)
+    disk = MappedDisk(KIND, data, reader.size, reader.locate, reader.problems, parent=parent)
+    disk.list_snapshots = reader.snapshot_names
+    return disk
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    entry: Qcow2Snapshot
+    at: int
+    """Bytes from the file's start to the entry."""
+    number: str
+    name: str
+    size: int | None
+    """Bytes of the disk at the snapshot; None where the entry does not say it."""
 
 
 class _Reader:
@@ -95,6 +140,99 @@ class _Reader:
         self._entry = 16 if self._extended else 8
         self._per_table = self._cluster // self._entry
         self._tables = Tables(KIND, source, "big")
+        self.has_external_data = bool(features & EXTERNAL_DATA)
+        self.size = header.size
+        """Size of the disk in the state that is read, in bytes."""
+        self._l1, self._l1_size = header.l1_table_offset, header.l1_size
+        self._extensions_at = Qcow2Header.length() if extension is None else extension.header_length
+
+    def extensions(self) -> Iterator[tuple[int, bytes]]:
+        """Type and data of each header extension, up to the first that is invalid; long data is cut."""
+        at = self._extensions_at
+        for _ in range(_MOST_EXTENSIONS):
+            data = read_up_to(self._source, at, Qcow2HeaderExtension.length())
+            if len(data) < Qcow2HeaderExtension.length() or at >= self._cluster:
+                return
+            found = Qcow2HeaderExtension.parse(data, base=at)
+            at += Qcow2HeaderExtension.length()
+            if not found.type:
+                return
+            if found.size > self._cluster - at:
+                self.problems.note("qcow2 header extension", f"its {found.size} bytes pass the first cluster", at - 4)
+                return
+            yield found.type, read_up_to(self._source, at, min(found.size, _LONGEST_NAME))
+            at += -(-found.size // 8) * 8
+        self.problems.note("qcow2 header extension", f"those after the first {_MOST_EXTENSIONS} are not read", at)
+
+    def backing(self, kind: bytes | None) -> Reference | None:
+        """Reference to the backing file, of the format that an extension says; None without a backing file."""
+        header = self.header
+        if not header.backing_file_offset or not header.backing_file_size:
+            return None  # for QEMU also, an empty name means no file
+        length = min(header.backing_file_size, _LONGEST_NAME)
+        name = read_up_to(self._source, header.backing_file_offset, length).decode("utf-8", "replace")
+        text = None if kind is None else kind.decode("utf-8", "replace")
+        known = None if text is None else _KINDS.get(text)
+        if text is not None and known is None:
+            message = f"its backing file {name!r} is of the format {text!r}, which is not read"
+            raise CorruptImage(message, structure="qcow2 header extension", field="backing file format")
+        return Reference(name, "qcow2 header", 8, known)
+
+    def go_to(self, snapshot: str) -> None:
+        """Read the state at a snapshot, given by its name or else by its number.
+
+        Raises:
+            MemberNotFound: There is none, or there are several of that name.
+            CorruptImage: The table of snapshots is damaged.
+        """
+        there = list(self._snapshots())
+        found = [each for each in there if each.name == snapshot] or [each for each in there if each.number == snapshot]
+        if len(found) != 1:
+            what = f"{len(found)} snapshots have the name" if found else "there is no snapshot"
+            listed = ", ".join(f"{each.name!r} (number {each.number})" for each in there[:_MOST_SHOWN])
+            more = f" and {len(there) - _MOST_SHOWN} more" if len(there) > _MOST_SHOWN else ""
+            raise MemberNotFound(f"{what} {snapshot!r}; there are {listed or 'none'}{more}")
+        [chosen] = found
+        self._l1, self._l1_size = chosen.entry.l1_table_offset, chosen.entry.l1_size
+        self.size = self.header.size if chosen.size is None else chosen.size
+        self._check_l1("qcow2 snapshot", chosen.at)
+
+    def snapshot_names(self) -> tuple[str, ...]:
+        """See `Linked.snapshots`."""
+        try:
+            return tuple(each.name for each in self._snapshots())
+        except CorruptImage as error:
+            self.problems.note(error.structure, error.message, error.offset)
+            return ()
+
+    def _snapshots(self) -> Iterator[_Snapshot]:
+        """Entries of the table of snapshots (qcow2.rst, "Snapshots").
+
+        Raises:
+            CorruptImage: The table ends early, or has more entries than QEMU allows.
+        """
+        at = self.header.snapshots_offset
+        if self.header.snapshot_count > _MOST_SNAPSHOTS:
+            raise _refused("nb_snapshots", f"{self.header.snapshot_count}, more than {_MOST_SNAPSHOTS}", 60)
+        for _ in range(self.header.snapshot_count):
+            entry = Qcow2Snapshot.parse(read_up_to(self._source, at, Qcow2Snapshot.length()), base=at)
+            rest = Qcow2Snapshot.length() + entry.extra_size
+            extra = read_up_to(self._source, at + Qcow2Snapshot.length(), min(entry.extra_size, 16))
+            names = read_up_to(self._source, at + rest, entry.id_size + entry.name_size)
+            number, name = names[: entry.id_size], names[entry.id_size :]
+            size = int.from_bytes(extra[8:16], "big") if len(extra) >= 16 else None
+            yield _Snapshot(entry, at, number.decode("utf-8", "replace"), name.decode("utf-8", "replace"), size)
+            at += -(-(rest + entry.id_size + entry.name_size) // 8) * 8
+
+    def _check_l1(self, structure: str, at: int) -> None:
+        """Refuse an L1 table that is too small for the disk, too large, or out of place."""
+        needed = -(-self.size // (self._cluster * self._per_table))
+        if not needed <= self._l1_size <= _MOST_L1_ENTRIES:
+            message = f"{self._l1_size} entries, not {needed} to {_MOST_L1_ENTRIES}, for {self.size} bytes"
+            raise CorruptImage(message, structure=structure, offset=at, field="l1_size")
+        if self._l1 % self._cluster:
+            message = f"{self._l1:#x} is not a multiple of the cluster size"
+            raise CorruptImage(message, structure=structure, offset=at, field="l1_table_offset")
 
     def _check(self, features: int) -> None:
         header = self.header
@@ -104,12 +242,6 @@ class _Reader:
             raise _refused("encryption", "the disk is encrypted, which is not read", 32)
         if header.backing_file_offset > 1 << header.cluster_bits:
             raise _refused("backing_file_offset", "the name that it leads to is not in the first cluster", 8)
-        if header.backing_file_offset and header.backing_file_size:  # for QEMU also, an empty name means no file
-            length = min(header.backing_file_size, _LONGEST_NAME)
-            name = read_up_to(self._source, header.backing_file_offset, length).decode("utf-8", "replace")
-            raise _refused("backing_file_offset", f"the disk rests on another file, {name!r}, which is not read", 8)
-        if features & EXTERNAL_DATA:
-            raise _refused("incompatible_features", "the data is in another file, which is not read", 72)
         if features & ~_KNOWN_FEATURES:
             raise _refused("incompatible_features", f"{features:#x} has unknown bits set", 72)
         if header.l1_size > _MOST_L1_ENTRIES:
@@ -131,16 +263,17 @@ class _Reader:
         """See `MappedDisk`."""
         cluster, within = divmod(offset, self._cluster)
         number, index = divmod(cluster, self._per_table)
-        at = self.header.l1_table_offset + 8 * number
+        at = self._l1 + 8 * number
         entry = self._tables.number(at, 8, "L1 table")
         if entry & _RESERVED_L1:
             self.problems.note("qcow2 L1 table", f"entry {entry:#x} has reserved bits set", at)
         table = entry & _ADDRESS
         if not table:
-            return Run((self._per_table - index) * self._cluster - within)
+            absent = max(1, self._tables.zeros(at) // 8)
+            return Run((absent * self._per_table - index) * self._cluster - within, is_hole=True)
         at = table + index * self._entry
         if table % self._cluster:
-            raise _damaged("L1 table", self.header.l1_table_offset + 8 * number, table)
+            raise _damaged("L1 table", self._l1 + 8 * number, table)
         entry = self._tables.number(at, 8, "L2 table")
         left = self._cluster - within
         if entry & _COMPRESSED:
@@ -150,25 +283,34 @@ class _Reader:
         start = entry & _ADDRESS
         if start % self._cluster:
             raise _damaged("L2 table", at, start)
+        is_there = bool(start) or (self.has_external_data and bool(entry & _COPIED))
+        if self.has_external_data and is_there and start != cluster * self._cluster:
+            message = f"cluster {cluster} is at another place in the data file, {start:#x}"
+            self.problems.note("qcow2 L2 table", message, at)
         if self._extended:
-            return self._locate_subcluster(start, within, at)
+            return self._locate_subcluster(start if is_there else None, within, at)
         if entry & _ZERO and self.header.version == 2:
             message = "a cluster of zeros, which version 2 does not have"
             raise CorruptImage(message, structure="qcow2 L2 table", offset=at, field="entry", found=f"{entry:#x}")
-        if entry & _ZERO or not start:
+        if entry & _ZERO:
             return Run(left)
+        if not is_there:
+            absent = min(max(1, self._tables.zeros(at) // 8), self._per_table - index)
+            return Run(absent * self._cluster - within, is_hole=True)
         return Run(left, start + within)
 
-    def _locate_subcluster(self, start: int, within: int, at: int) -> Run:
-        """See `MappedDisk`; with extended entries, a bit for each 32nd of a cluster says whether it is allocated."""
+    def _locate_subcluster(self, start: int | None, within: int, at: int) -> Run:
+        """See `MappedDisk`; with extended entries, two bits say of each 32nd of a cluster: allocated, zeros."""
         bitmap = self._tables.number(at + 8, 8, "L2 table")
         size = self._cluster // _SUBCLUSTERS
         number, skip = divmod(within, size)
         there, zeros = bitmap & 0xFFFFFFFF, bitmap >> 32
-        if there & zeros or (there and not start):
+        if there & zeros or (there and start is None):
             message = "subclusters are allocated and also zeros, or allocated without a cluster"
             raise CorruptImage(message, structure="qcow2 L2 table", offset=at + 8, field="bitmap", found=f"{bitmap:#x}")
-        return Run(size - skip, start + within if there >> number & 1 else None)
+        if start is not None and there >> number & 1:
+            return Run(size - skip, start + within)
+        return Run(size - skip, is_hole=not zeros >> number & 1)
 
     def _packed(self, entry: int, within: int) -> Packed:
         bits = 62 - (self.header.cluster_bits - 8)

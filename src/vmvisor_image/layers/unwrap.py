@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from vmvisor_image.base.open_options import BESIDE
 from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
 from vmvisor_image.compressions.peel import BZIP2, HEAD, inner_name_of, is_compression, peel_from
 from vmvisor_image.errors import CorruptImage, MemberNotFound
@@ -13,6 +14,7 @@ from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.layers import containers, virtual
 from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.linked import Linked
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import KeptBeside
@@ -84,6 +86,9 @@ class _Way:
             self.options = replace(self.options, progress=None)
         if any(layer.kind == BZIP2 for layer in found):
             self.options = replace(self.options, index=None, cache=None)
+        if isinstance(self.inner, Linked):  # what a guest has written there must not choose files beside the disk
+            parent = None if self.options.parent is None else BESIDE
+            self.options = replace(self.options, neighbour=None, parent=parent, snapshot=None)
         if isinstance(self.inner, File):
             self.name = self.inner.path
             self.options = replace(self.options, member=None, neighbour=neighbour_of(self.inner))

@@ -45,6 +45,7 @@ def open_disk(source: ReadAt, name: str | None, options: LayerOptions, head: byt
     Raises:
         CorruptImage: It is a virtual disk, but can't be opened.
     """
+    options = replace(options, above=(*options.above, name), open_disk=open_disk)
     for each in VIRTUAL_DISKS:
         if each.probe(head):
             return (Layer(each.KIND, name, each.open_layer(source, options)),)

@@ -95,6 +95,8 @@ class ImageReport(Shown):
     """Problems of the whole image, including those of the partitions."""
     table_facts: tuple[tuple[str, str], ...] = ()
     """Remarks on the partition table that are not problems, by name."""
+    chain: tuple[tuple[str, str | None], ...] = ()
+    """Kind and name of each disk that the disk rests on, the nearest first; empty where it rests on none."""
 
     def __repr__(self) -> str:
         who = "" if self.generation is None else f", {self.generation.value}"
@@ -160,6 +162,7 @@ def _report(image: Image) -> ImageReport:
         partitions=partitions,
         problems=problems,
         table_facts=tuple(image.partitions.facts.items()),
+        chain=tuple((link.kind, link.name) for link in image.chain[1:]),
     )
 
 

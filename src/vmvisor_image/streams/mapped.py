@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -10,8 +10,9 @@ from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.streams.checked import as_source
-from vmvisor_image.streams.reading import read_up_to, skip_zeros
-from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
+from vmvisor_image.streams.linked import Linked, Parent
+from vmvisor_image.streams.reading import prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.source import ReadAt, check_range, past_end
 
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
@@ -30,6 +31,8 @@ class Run:
     """First byte in the source; None for compressed data, and for zeros."""
     packed: Packed | None = None
     """Compressed cluster that holds the bytes; None where they are not compressed."""
+    is_hole: bool = False
+    """Whether the disk does not hold the bytes: they are those of its parent, or zeros without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Packed:
     """Bytes of the decoded cluster before the run."""
 
 
-class MappedDisk(Source):
+class MappedDisk(Linked):
     """A virtual disk as a `ReadAt`; any number of threads may read."""
 
     size: int = 0
@@ -56,6 +59,9 @@ class MappedDisk(Source):
         size: int,
         locate: Callable[[int], Run],
         problems: ProblemList | None = None,
+        *,
+        parent: Parent | None = None,
+        identity: str | None = None,
     ) -> None:
         """Read runs that `locate` finds.
 
@@ -66,6 +72,8 @@ class MappedDisk(Source):
             locate: Function that gives the run beginning at an offset of the disk, which may pass the disk's end. It
                 raises CorruptImage where a table is damaged.
             problems: Damage found when the disk was opened; `locate` may add to it.
+            parent: Disk that holds what this one does not; None where that is zeros.
+            identity: See `Linked.identity`.
         """
         self._kind = kind
         self._source = as_source(source)
@@ -73,6 +81,8 @@ class MappedDisk(Source):
         self.locate = locate
         """Function that gives the run beginning at an offset of the disk."""
         self._problems = problems
+        self.parent = parent
+        self.identity = identity
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
@@ -80,8 +90,20 @@ class MappedDisk(Source):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Damage found when the disk was opened, and in the tables that were read since."""
-        return () if self._problems is None else self._problems.found
+        """Damage found when the disk was opened, and in the tables that were read since; that of its parent, too."""
+        own = () if self._problems is None else self._problems.found
+        parent = self.parent
+        return own if parent is None else (*own, *map(parent.tell, parent.source.problems))
+
+    def own_ranges(self) -> Iterator[tuple[int, int]]:
+        """See `Linked.own_ranges`."""
+        offset = 0
+        while offset < self.size:
+            run = self.locate(offset)
+            length = min(run.length, self.size - offset)
+            if not run.is_hole:
+                yield offset, length
+            offset += length
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.
@@ -100,14 +122,28 @@ class MappedDisk(Source):
                 skip = run.packed.skip
                 found.append(self._decode(run.packed)[skip : skip + count])
             elif run.start is None:
-                found.append(bytes(count))
+                found.append(self._hole(offset, count) if run.is_hole and self.parent is not None else bytes(count))
             else:
                 found.append(self._source.read_at(run.start, count))
             offset += count
             length -= count
         return found[0] if len(found) == 1 else b"".join(found)
 
-    # No prefetch: the place of the following runs is known only by reading tables, which a hint should not do.
+    def _hole(self, offset: int, length: int) -> bytes:
+        """Bytes of the parent, and zeros past its end."""
+        assert self.parent is not None
+        source = self.parent.source
+        there = min(length, max(0, source.size - offset))
+        data = source.read_at(offset, there) if there else b""
+        return data if there == length else data + bytes(length - there)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `Source.prefetch`; the hint is for the parent, which may be compressed.
+
+        The place of runs in the disk's own file is known only by reading tables, which a hint should not do.
+        """
+        if self.parent is not None:
+            prefetch(self.parent.source, offset, length)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`: ranges without data in the tables, and the zeros of the source itself."""
@@ -121,12 +157,22 @@ class MappedDisk(Source):
                 return offset
             count = min(run.length, end - offset)
             skipped = count
-            if run.start is not None:
+            if run.is_hole and self.parent is not None:
+                skipped = self._skip_hole(offset, count)
+            elif run.start is not None:
                 skipped = skip_zeros(self._source, run.start, run.start + count) - run.start
             offset += skipped
             if skipped < count:
                 return offset
         return end
+
+    def _skip_hole(self, offset: int, length: int) -> int:
+        """Number of bytes of a hole that are known to be zeros."""
+        assert self.parent is not None
+        source = self.parent.source
+        end = min(offset + length, source.size)
+        to = skip_zeros(source, offset, end) if offset < end else end
+        return length if to >= end else to - offset
 
     def _decode(self, packed: Packed) -> bytes:
         known = self._decoded.get(packed.start)
@@ -162,6 +208,12 @@ class Tables:
                 "it lies past the end of the source", structure=f"{self._kind} {table}", offset=offset, field="entry"
             )
         return int.from_bytes(data, self._byte_order)
+
+    def zeros(self, offset: int) -> int:
+        """Number of zero bytes from `offset` to the first that is not, or to the end of a page of the tables."""
+        page, within = divmod(offset, _PAGE)
+        rest = self._page(page)[within:]
+        return len(rest) - len(rest.lstrip(b"\0"))
 
     def _page(self, number: int) -> bytes:
         page = self._pages.get(number)

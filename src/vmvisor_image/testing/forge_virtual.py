@@ -6,6 +6,7 @@ What vouches for what each function makes is in its docstring.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -67,6 +68,81 @@ def qcow2_disk(disk: bytes) -> bytes:
             l1.ljust(l1_clusters * _CLUSTER, b"\0"),
             l2.ljust(tables * _CLUSTER, b"\0"),
             *clusters,
+            counted,
+        )
+    )
+
+
+def qcow2_delta(
+    clusters: Mapping[int, bytes | None],
+    size: int,
+    parent: str,
+    kind: str | None = "raw",
+    *,
+    snapshot: str | None = None,
+) -> bytes:
+    """A qcow2 of version 3 with clusters of 512 bytes that rests on another disk.
+
+    Vouched for by ``qemu-img``: ``tests/test_chains.py``.
+
+    Args:
+        clusters: Data of each cluster that the disk holds, by number; None for zeros.
+        size: Bytes of the disk.
+        parent: Name of the file that it rests on.
+        kind: QEMU's name for the format of that file; None not to say it.
+        snapshot: Name of a snapshot, of the same clusters; None for no snapshot.
+    """
+    per_table = _CLUSTER // 8
+    tables = -(-size // _CLUSTER // per_table)
+    l1_clusters = -(-tables * 8 // _CLUSTER)
+    first_table = 1 + l1_clusters
+    stored = {number: data for number, data in sorted(clusters.items()) if data is not None}
+    first_data = first_table + tables
+    places = {number: first_data + count for count, number in enumerate(stored)}
+    table_at = first_data + len(stored)
+    used = table_at + (snapshot is not None)
+    table_clusters, counted = _refcounts(used)
+    copied = 0 if snapshot is not None else _COPIED
+    header = qcow2.Qcow2Header(
+        magic=qcow2.MAGIC,
+        version=3,
+        backing_file_offset=256,
+        backing_file_size=len(parent.encode()),
+        cluster_bits=_CLUSTER_BITS,
+        size=size,
+        encryption=0,
+        l1_size=tables,
+        l1_table_offset=_CLUSTER,
+        refcount_table_offset=used * _CLUSTER,
+        refcount_table_clusters=table_clusters,
+        snapshot_count=int(snapshot is not None),
+        snapshots_offset=0 if snapshot is None else table_at * _CLUSTER,
+    )
+    head = header.build() + qcow2.Qcow2Extension(0, 0, 0, 4, 104).build()
+    if kind is not None:
+        head += qcow2.Qcow2HeaderExtension(qcow2.BACKING_FORMAT, len(kind)).build() + kind.encode().ljust(8, b"\0")
+    l1 = b"".join((copied | _CLUSTER * (first_table + number)).to_bytes(8, "big") for number in range(tables))
+    entries = [0] * (tables * per_table)
+    for number, data in clusters.items():
+        entries[number] = 1 if data is None else copied | _CLUSTER * places[number]
+    l2 = b"".join(entry.to_bytes(8, "big") for entry in entries)
+    taken = b""
+    if snapshot is not None:
+        name = snapshot.encode()
+        taken = qcow2.Qcow2Snapshot(_CLUSTER, tables, 1, len(name), 0, 0, 0, 0, 16).build()
+        taken = (taken + bytes(8) + size.to_bytes(8, "big") + b"1" + name).ljust(_CLUSTER, b"\0")
+        counts = bytearray(counted)  # the snapshot shares all but the header and its table
+        block = table_clusters * _CLUSTER
+        for number in range(1, table_at):
+            counts[block + 2 * number + 1] = 2
+        counted = bytes(counts)
+    return b"".join(
+        (
+            head.ljust(256, b"\0") + parent.encode().ljust(_CLUSTER - 256, b"\0"),
+            l1.ljust(l1_clusters * _CLUSTER, b"\0"),
+            l2,
+            *(data.ljust(_CLUSTER, b"\0") for data in stored.values()),
+            taken,
             counted,
         )
     )
