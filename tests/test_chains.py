@@ -206,6 +206,28 @@ class TestFoundByItself:
         assert letters(layer.source.read_at(128 * KIB, 64 * KIB)) == "a" * 16
         assert [len(source.reads) for source in sources.values()] == [0, 0, 1]
 
+    def test_a_chain_costs_no_more_reads_than_one_disk(self, tmp_path: Path) -> None:
+        """Tables are read once for each link; then data alone, and clusters that lie in a row together."""
+        below: tuple[str, ...] = ()
+        for number in range(5):
+            path = tmp_path / f"{number}.qcow2"
+            run("qemu-img", "create", "-f", "qcow2", "-o", "cluster_size=4096", *below, path, "1M")
+            qemu_io(path, "qcow2", "write -P 9 0 512k" if not number else f"write -P {number} {number * 4}k 4k")
+            below = ("-b", path.name, "-F", "qcow2")
+        sources = {path.name: Counting(BytesSource(path.read_bytes())) for path in tmp_path.iterdir()}
+        top = sources["4.qcow2"]
+        [layer] = open_disk(top, "4.qcow2", LayerOptions(neighbour=sources.__getitem__), top.read_at(0, 512))
+        layer.source.read_at(0, 1 << 20)
+        for source in sources.values():
+            source.reads.clear()
+        found = layer.source.read_at(0, 1 << 20)
+        assert [found[at] for at in range(0, 28 << 10, 4096)] == [9, 1, 2, 3, 4, 9, 9]
+        assert [len(sources[f"{number}.qcow2"].reads) for number in (1, 2, 3, 4)] == [1, 1, 1, 1]
+        assert len(sources["0.qcow2"].reads) <= 4  # before the others' clusters, and after them up to 64 at once
+        for at in range(256 << 10, 260 << 10, 512):
+            layer.source.read_at(at, 512)
+        assert sum(len(source.reads) for source in sources.values()) <= 8 + 8
+
     def test_in_a_tar(self, chain: Path, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "disks.tar", "w") as archive:
             for name in ("a.raw", "b.qcow2", "c.qcow2"):

@@ -44,7 +44,7 @@ from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive
-from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
+from vmvisor_image.testing.forge_virtual import qcow2_delta, qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
 from vmvisor_image.testing.source_tests import SourceTests
 from vmvisor_image.volumes.vmfs.lvm import LogicalVolume, Segment
@@ -295,6 +295,22 @@ class TestQcow2(SourceTests):
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return _disk_in(qcow2_disk(CONTENT)), CONTENT
+
+
+class TestChain(SourceTests):
+    reader = MappedDisk
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        clusters: dict[int, bytes | None] = {
+            at: CONTENT[512 * at : 512 * at + 512] for at in (0, 1, 5, 200, 201, 900, 1071)
+        }
+        clusters |= {at: None for at in (202, 300, 590) if not any(CONTENT[512 * at : 512 * at + 512])}
+        base = bytearray(CONTENT)
+        for at in clusters:
+            base[512 * at : 512 * at + 512] = b"?" * 512
+        delta = qcow2_delta(clusters, len(CONTENT), "base", "qcow2")
+        image = Image.open(delta, parent=qcow2_disk(bytes(base)))
+        return image.disk, CONTENT
 
 
 class TestVmdk(SourceTests):

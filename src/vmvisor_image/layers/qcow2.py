@@ -62,6 +62,8 @@ _MOST_L1_ENTRIES: Final = 1 << 22
 _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
 _MOST_EXTENSIONS: Final = 100
+_LOOKED_AHEAD: Final = 512
+"""Bytes of a table in which the end of a hole, or of consecutive clusters, is looked for."""
 _MOST_SNAPSHOTS: Final = 65_536
 """QEMU's limit (block/qcow2.h)."""
 _KINDS: Final = {"raw": RAW, "qcow2": "qcow2", "vmdk": "vmdk", "vpc": "vhd", "vhdx": "vhdx", "file": RAW}
@@ -139,6 +141,7 @@ class _Reader:
         self._cluster = 1 << header.cluster_bits
         self._entry = 16 if self._extended else 8
         self._per_table = self._cluster // self._entry
+        self._first = Tables(KIND, source, "big")
         self._tables = Tables(KIND, source, "big")
         self.has_external_data = bool(features & EXTERNAL_DATA)
         self.size = header.size
@@ -264,12 +267,12 @@ class _Reader:
         cluster, within = divmod(offset, self._cluster)
         number, index = divmod(cluster, self._per_table)
         at = self._l1 + 8 * number
-        entry = self._tables.number(at, 8, "L1 table")
+        entry = self._first.number(at, 8, "L1 table")
         if entry & _RESERVED_L1:
             self.problems.note("qcow2 L1 table", f"entry {entry:#x} has reserved bits set", at)
         table = entry & _ADDRESS
         if not table:
-            absent = max(1, self._tables.zeros(at) // 8)
+            absent = max(1, self._first.zeros(at) // 8)
             return Run((absent * self._per_table - index) * self._cluster - within, is_hole=True)
         at = table + index * self._entry
         if table % self._cluster:
@@ -295,9 +298,10 @@ class _Reader:
         if entry & _ZERO:
             return Run(left)
         if not is_there:
-            absent = min(max(1, self._tables.zeros(at) // 8), self._per_table - index)
+            absent = min(max(1, self._tables.zeros(at, _LOOKED_AHEAD) // 8), self._per_table - index)
             return Run(absent * self._cluster - within, is_hole=True)
-        return Run(left, start + within)
+        count = min(self._tables.rising(at, self._cluster, _LOOKED_AHEAD // 8), self._per_table - index)
+        return Run(count * self._cluster - within, start + within)
 
     def _locate_subcluster(self, start: int | None, within: int, at: int) -> Run:
         """See `MappedDisk`; with extended entries, two bits say of each 32nd of a cluster: allocated, zeros."""

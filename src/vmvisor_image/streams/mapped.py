@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.lru_cache import LruCache
@@ -12,7 +13,7 @@ from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.linked import Linked, Parent
 from vmvisor_image.streams.reading import prefetch, read_up_to, skip_zeros
-from vmvisor_image.streams.source import ReadAt, check_range, past_end
+from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
@@ -21,8 +22,7 @@ _CACHE_BYTES: Final = 16 << 20
 """Bytes of decoded clusters that are kept; the last cluster always is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):  # one is made for each cluster that is read, and a dataclass takes three times as long
     """Place of consecutive bytes of a virtual disk."""
 
     length: int
@@ -44,6 +44,23 @@ class Packed:
     decode: Callable[[], bytes]
     skip: int
     """Bytes of the decoded cluster before the run."""
+
+
+class _Place(NamedTuple):
+    """Place of consecutive bytes of a disk, in itself or in a disk that it rests on."""
+
+    begin: int
+    """First byte, from the start of the disk."""
+    end: int
+    """Byte after the last one."""
+    disk: MappedDisk
+    """Disk of the chain whose tables give the place."""
+    source: Source | None = None
+    """Source of the bytes; None for compressed data, and for zeros."""
+    start: int = 0
+    """First byte in the source."""
+    packed: Packed | None = None
+    """Compressed cluster that holds the bytes."""
 
 
 class MappedDisk(Linked):
@@ -83,6 +100,8 @@ class MappedDisk(Linked):
         self._problems = problems
         self.parent = parent
         self.identity = identity
+        self._last = _Place(0, 0, self)
+        """Place of what was read last, where the next read often begins."""
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
@@ -116,26 +135,41 @@ class MappedDisk(Linked):
             raise past_end(f"{self._kind} disk", offset, length, self.size)
         found = []
         while length:
-            run = self.locate(offset)
-            count = min(run.length, length)
-            if run.packed is not None:
-                skip = run.packed.skip
-                found.append(self._decode(run.packed)[skip : skip + count])
-            elif run.start is None:
-                found.append(self._hole(offset, count) if run.is_hole and self.parent is not None else bytes(count))
+            place = self._last
+            if not place.begin <= offset < place.end:
+                place = self._last = self._find(offset)
+            count = min(place.end - offset, length)
+            skip = offset - place.begin
+            if place.packed is not None:
+                skip += place.packed.skip
+                found.append(place.disk._decode(place.packed)[skip : skip + count])
+            elif place.source is None:
+                found.append(bytes(count))
             else:
-                found.append(self._source.read_at(run.start, count))
+                found.append(place.source.read_at(place.start + skip, count))
             offset += count
             length -= count
         return found[0] if len(found) == 1 else b"".join(found)
 
-    def _hole(self, offset: int, length: int) -> bytes:
-        """Bytes of the parent, and zeros past its end."""
-        assert self.parent is not None
-        source = self.parent.source
-        there = min(length, max(0, source.size - offset))
-        data = source.read_at(offset, there) if there else b""
-        return data if there == length else data + bytes(length - there)
+    def _find(self, offset: int) -> _Place:
+        """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow."""
+        disk, end = self, self.size
+        while True:
+            run = disk.locate(offset)
+            end = min(end, offset + run.length)
+            if run.packed is not None:
+                return _Place(offset, end, disk, packed=run.packed)
+            if run.start is not None:
+                return _Place(offset, end, disk, disk._source, run.start)
+            if not run.is_hole or disk.parent is None:
+                return _Place(offset, end, disk)
+            source = disk.parent.source
+            if offset >= source.size:
+                return _Place(offset, end, disk)
+            end = min(end, source.size)
+            if not isinstance(source, MappedDisk):
+                return _Place(offset, end, disk, source, offset)
+            disk = source
 
     def prefetch(self, offset: int, length: int) -> None:
         """See `Source.prefetch`; the hint is for the parent, which may be compressed.
@@ -194,6 +228,8 @@ class Tables:
         self._source = source
         self._byte_order: Literal["little", "big"] = byte_order
         self._pages: LruCache[int, bytes] = LruCache(_MOST_PAGES)
+        self._last: tuple[int, bytes] = (-1, b"")
+        """Page that was used last, which is found without the lock of the cache."""
 
     def number(self, offset: int, width: int, table: str) -> int:
         """Number of `width` bytes at `offset`, which is a multiple of `width`.
@@ -209,15 +245,35 @@ class Tables:
             )
         return int.from_bytes(data, self._byte_order)
 
-    def zeros(self, offset: int) -> int:
-        """Number of zero bytes from `offset` to the first that is not, or to the end of a page of the tables."""
+    def rising(self, offset: int, step: int, most: int) -> int:
+        """Number of 8-byte numbers from `offset`, at most `most`, each of which is the one before plus `step`.
+
+        The first one is there. Those behind the end of a page of the tables are not counted.
+        """
         page, within = divmod(offset, _PAGE)
-        rest = self._page(page)[within:]
+        data = self._page(page)[within : within + 8 * most]
+        order = "<" if self._byte_order == "little" else ">"
+        numbers = struct.unpack_from(f"{order}{len(data) // 8}Q", data)
+        first = numbers[0]
+        if numbers[-1] == first + step * (len(numbers) - 1) and numbers == tuple(range(first, numbers[-1] + 1, step)):
+            return len(numbers)
+        return next(count for count, number in enumerate(numbers) if number != first + step * count)
+
+    def zeros(self, offset: int, most: int = _PAGE) -> int:
+        """Number of zero bytes from `offset` to the first that is not, at most `most` of them, in a page of tables."""
+        page, within = divmod(offset, _PAGE)
+        rest = self._page(page)[within : within + most]
         return len(rest) - len(rest.lstrip(b"\0"))
 
     def _page(self, number: int) -> bytes:
-        page = self._pages.get(number)
-        if page is None:
-            page = read_up_to(self._source, number * _PAGE, _PAGE)
-            self._pages.put(number, page)
+        last, page = self._last
+        if last == number:
+            return page
+        kept = self._pages.get(number)
+        if kept is not None:
+            self._last = number, kept
+            return kept
+        page = read_up_to(self._source, number * _PAGE, _PAGE)
+        self._pages.put(number, page)
+        self._last = number, page
         return page
