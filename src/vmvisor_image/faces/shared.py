@@ -227,7 +227,13 @@ def summary_of_report(report: ImageReport) -> Summary:
     lines = _table_lines(report.scheme, sector_size, report.layout, report.generation, report.active_bank)
     return Summary(
         title=report.name or "image",
-        lines=(*_layer_lines(report.layers), *_chain_lines(report.chain), f"disk of {size}", *lines, *_facts(report.table_facts)),
+        lines=(
+            *_layer_lines(report.layers),
+            *_chain_lines(report.chain),
+            f"disk of {size}",
+            *lines,
+            *_facts(report.table_facts),
+        ),
         partitions=partitions,
         size=report.size,
         rows=tuple(_row(partition, partition.type_name, len(partition.files)) for partition in partitions),
