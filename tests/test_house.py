@@ -14,7 +14,7 @@ import vmvisor_image
 from tests.support import REPOSITORY
 
 PACKAGE = Path(vmvisor_image.__file__).parent
-MOST_ENTRIES = 22
+MOST_ENTRIES = 24
 _COLUMN = 17
 """Where the modules begin in a line of the drawing."""
 DOORS = {
@@ -52,6 +52,8 @@ OPTIONAL = {
     "mfusepy",
     "msvcrt",
     "pyarrow",
+    "pyasn1",
+    "pyasn1_modules",
     "rich",
     "shtab",
     "textual",

@@ -127,6 +127,11 @@ class Module(Closing):
         return find_signature(self._outer)
 
     @property
+    def signed_content(self) -> ReadAt:
+        """Content without the outermost compression, with the trailer: what `signature` was found in."""
+        return self._outer
+
+    @property
     def content(self) -> ReadAt:
         """Content without the compression and the signature.
 

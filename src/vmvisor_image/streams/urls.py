@@ -48,7 +48,7 @@ def resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tupl
     if neighbour is not None:
         is_http = "http" in protocols(behind_cache(fs))
         folder = (path.partition("?")[0] if is_http else path).rpartition("/")[0]
-        path = f"{folder}/{quote(neighbour, safe='') if is_http else neighbour}"
+        path = f"{folder}/{quote(neighbour) if is_http else neighbour}"
     return fs, path
 
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -236,20 +236,28 @@ def amd_microcode(
     return b"".join(parts)
 
 
-def sign(data: bytes, *, key_id: bytes = b"a forged key id.", schema: int = 2) -> bytes:
-    """A module's data with the trailer of a signed one; no key gives its signature.
+def sign(
+    data: bytes,
+    *,
+    key_id: bytes = b"a forged key id.",
+    schema: int = 2,
+    make: Callable[[bytes], bytes] | None = None,
+) -> bytes:
+    """A module's data with the trailer of a signed one.
 
-    Vouched for by the trailers of five modules of ESXi 6.7, which have this layout and are not at hand; no program that
-    reads one is (``find_signature`` is ours): ``tests/test_modules.py``.
+    Vouched for by ``openssl``, which makes the signature, for what is signed, by the facts of the boot loader's source;
+    and by the trailers of five modules of ESXi 6.7, which have this layout and are not at hand: no program that reads
+    one is (``find_signature`` is ours): ``tests/test_modules.py`` and ``tests/test_packages.py``.
 
     Args:
         data: Content without the compression.
         key_id: 16 bytes.
         schema: Of the signature.
+        make: Function that makes the signature of the bytes that it covers; None for one that no key gives.
     """
-    signature = key_id + hashlib.sha256(data).digest() * 8
-    tail = SignatureTail(len(signature), SIGNATURE_MAGIC).build()
-    return data + schema.to_bytes(4, "little") + signature + tail
+    covered = data + schema.to_bytes(4, "little")
+    signature = key_id + (hashlib.sha256(data).digest() * 8 if make is None else make(covered))
+    return covered + signature + SignatureTail(len(signature), SIGNATURE_MAGIC).build()
 
 
 def encryption_info(first: bytes, second: bytes, *, mode: str = "NONE") -> bytes:

@@ -1,0 +1,168 @@
+"""The image database of a boot bank or CD (``imgdb.tgz``): which packages are installed, by the host's own account.
+
+Source: the database of an installer of ESXi 6.7. The signature of a package is over ``.xml.orig``; ``.xml`` was written
+anew by the installer, and no signature covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from vmvisor_image.archives.archive import Archive, open_archive
+from vmvisor_image.base.forking import cached_property
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.xml import LARGEST_DOCUMENT
+from vmvisor_image.errors import CorruptImage, Problem, ProblemList
+from vmvisor_image.packages.certificates import Certificate
+from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor, parse_descriptor
+from vmvisor_image.packages.profile import ImageProfile, parse_profile
+from vmvisor_image.packages.signatures import SignatureCheck, check_signed_data
+from vmvisor_image.streams.opening import SourceLike
+from vmvisor_image.streams.source import Closing
+
+DATABASE: Final = "imgdb.tgz"
+_STRUCTURE: Final = "image database"
+_VIBS: Final = "/vibs/"
+_PROFILES: Final = "/profiles/"
+_SIGNED, _SIGNATURE = ".orig", ".sig"
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledVib:
+    """A package that the database lists."""
+
+    descriptor: VibDescriptor
+    """Description: the signed form where the database has it, otherwise the one that the installer wrote."""
+    signed: bytes | None
+    """The description as it was signed; None where the database does not have it."""
+    signature: bytes
+    """Signature over `signed`, in PEM or DER; empty where there is none."""
+
+    @property
+    def id(self) -> str:
+        """See `VibDescriptor.id`."""
+        return self.descriptor.id
+
+    def check_signature(self, certificates: tuple[Certificate, ...] = ()) -> SignatureCheck:
+        """Check of the signature over the description; see `check_signed_data`.
+
+        Raises:
+            DependencyMissing: The extra ``crypto`` is not installed.
+            CorruptImage: The signature can't be parsed.
+        """
+        return check_signed_data(self.signed or b"", self.signature if self.signed is not None else b"", certificates)
+
+
+class ImageDatabase(Closing):
+    """An image database. One made from a path or URL is used as a context manager, or has to be closed."""
+
+    def __init__(self, archive: Archive) -> None:
+        """Made by `open_image_database`."""
+        self._archive = archive
+        self._problems = ProblemList(_STRUCTURE)
+
+    @cached_property
+    def vibs(self) -> Mapping[str, InstalledVib]:
+        """Packages by id."""
+        found: dict[str, InstalledVib] = {}
+        for path in self._paths(_VIBS):
+            self._guarded(path, lambda path=path: self._add(found, self._vib(path)))  # type: ignore[misc]
+        return MappingProxyType(found)
+
+    @cached_property
+    def profile(self) -> ImageProfile | None:
+        """Image profile of the host; None without one. Of several, the last one by name, which is a problem."""
+        found: list[ImageProfile] = []
+        for path in self._paths(_PROFILES):
+            self._guarded(path, lambda path=path: found.append(parse_profile(self._read(path))))  # type: ignore[misc]
+        if len(found) > 1:
+            names = ", ".join(repr(each.name) for each in found)
+            self._problems.note(_STRUCTURE, f"it has {len(found)} image profiles, {names}: the last one is used")
+        return found[-1] if found else None
+
+    @cached_property
+    def payloads(self) -> Mapping[str, tuple[InstalledVib, PayloadDescription]]:
+        """Package and payload of each file of the boot bank, by the file's name in lower case.
+
+        By the image profile, or else by the name that a payload has in its package (``vfat-name``).
+        """
+        found: dict[str, tuple[InstalledVib, PayloadDescription]] = {}
+        names = {} if self.profile is None else self.profile.payload_files
+        for vib in self.vibs.values():
+            files = names.get(vib.id, {})
+            for payload in vib.descriptor.payloads:
+                name = files.get(payload.name) or payload.file_name
+                if name:
+                    found.setdefault(fold_name(name.lstrip("/")), (vib, payload))
+        return MappingProxyType(found)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Damage to the database; reads all of it."""
+        vibs, profile = self.vibs, self.profile
+        missing = () if profile is None else [each for each in profile.vib_ids if each not in vibs]
+        listed = tuple(
+            Problem(_STRUCTURE, f"the image profile names {each!r}, of which there is no description")
+            for each in missing
+        )
+        return (*self._archive.problems, *self._problems.found, *listed)
+
+    def close(self) -> None:
+        """Close the source, where it was opened for the database."""
+        self._archive.close()
+
+    def _paths(self, folder: str) -> list[str]:
+        return sorted(
+            path for path in self._archive if folder in f"/{path}" and not path.endswith((_SIGNED, _SIGNATURE))
+        )
+
+    def _vib(self, path: str) -> InstalledVib:
+        signed = self._read(path + _SIGNED) if path + _SIGNED in self._archive else None
+        signature = self._read(path + _SIGNATURE) if path + _SIGNATURE in self._archive else b""
+        written = parse_descriptor(self._read(path))
+        descriptor = written if signed is None else parse_descriptor(signed)
+        if descriptor.id != written.id:
+            message = f"{path!r} describes {written.id!r}, and its signed form {descriptor.id!r}"
+            self._problems.note(_STRUCTURE, message)
+        return InstalledVib(descriptor, signed, signature)
+
+    def _add(self, found: dict[str, InstalledVib], vib: InstalledVib) -> None:
+        if vib.id in found:
+            self._problems.note(_STRUCTURE, f"it has two descriptions of {vib.id!r}: the first one is used")
+        found.setdefault(vib.id, vib)
+
+    def _read(self, path: str) -> bytes:
+        file = self._archive[path]
+        if file.size > LARGEST_DOCUMENT:
+            raise CorruptImage(f"it has {file.size} bytes, more than any document that is read", structure=_STRUCTURE)
+        return file.read_bytes()
+
+    def _guarded(self, path: str, read: Callable[[], Any]) -> None:
+        """Run `read`; a document that it can't read is a problem, and the others stay readable."""
+        try:
+            read()
+        except CorruptImage as error:
+            self._problems.add(Problem(error.structure, f"{path}: {error.message}", error.offset))
+
+    def __repr__(self) -> str:
+        return f"<ImageDatabase {self._archive.kind}>"
+
+
+def open_image_database(source: SourceLike, *, storage_options: Mapping[str, Any] | None = None) -> ImageDatabase:
+    """The image database in `source`: the file ``imgdb.tgz`` of a boot bank or CD.
+
+    If opened from a path or URL, use it as a context manager or close it.
+
+    Args:
+        source: A `File` of an image, or anything else that `Image.open` takes.
+        storage_options: See `Image.open`.
+
+    Raises:
+        OSError: The file can't be opened.
+        NotAnArchive: It is no archive.
+        CorruptImage: Its compression can't be opened.
+    """
+    return ImageDatabase(open_archive(source, storage_options=storage_options))

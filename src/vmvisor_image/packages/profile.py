@@ -1,0 +1,69 @@
+"""Image profiles: which packages a system is made of, and which file of a boot bank each payload is.
+
+Source: the image database of an installer of ESXi 6.7; vmware/weasel, cache.py, read for the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from vmvisor_image.base.xml import parse_xml, text_of
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.packages.descriptor import parse_time
+
+STRUCTURE: Final = "image profile"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProfile:
+    """An image profile."""
+
+    name: str
+    creator: str | None
+    acceptance_level: str | None
+    """Lowest acceptance level of a package that it takes."""
+    created: datetime | None
+    description: str | None
+    payload_files: Mapping[str, Mapping[str, str]]
+    """Name of the file in a boot bank by the payload's name, by the id of the package."""
+
+    @property
+    def vib_ids(self) -> tuple[str, ...]:
+        """Ids of its packages."""
+        return tuple(self.payload_files)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.vib_ids))
+
+
+def parse_profile(data: bytes) -> ImageProfile:
+    """An image profile by its XML.
+
+    Raises:
+        CorruptImage: It is not XML, or not an image profile.
+    """
+    root = parse_xml(data, STRUCTURE)
+    name = text_of(root, "name")
+    if root.tag != "imageprofile" or name is None:
+        raise CorruptImage(
+            "it is no image profile, or has no name", structure=STRUCTURE, expected="imageprofile", found=root.tag
+        )
+    payloads: dict[str, Mapping[str, str]] = {}
+    for vib in root.iterfind("viblist/vib"):
+        if (vib_id := text_of(vib, "vib-id")) is not None:
+            files = {
+                each.get("payload-name") or "": (each.text or "").strip() for each in vib.iterfind("payloads/payload")
+            }
+            payloads[vib_id] = MappingProxyType(files)
+    return ImageProfile(
+        name,
+        text_of(root, "creator"),
+        text_of(root, "acceptancelevel"),
+        parse_time(text_of(root, "creationtime")),
+        text_of(root, "description"),
+        MappingProxyType(payloads),
+    )

@@ -1,0 +1,563 @@
+"""VIBs, bundles, image databases and signatures; judges are ``openssl``, ``ar``, ``unzip``, ``xmllint`` and others."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import random
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import require_tool
+from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive
+from vmvisor_image.boot.provenance import Verdict
+from vmvisor_image.packages.bundle import open_bundle
+from vmvisor_image.packages.certificates import Certificate, open_certificates
+from vmvisor_image.packages.descriptor import parse_descriptor
+from vmvisor_image.packages.signatures import SignatureState, check_signed_data
+from vmvisor_image.packages.vib import Fit, Vib, check_payload, fit_of, open_vib
+from vmvisor_image.testing.forge_iso import iso_volume
+from vmvisor_image.testing.forge_modules import kernel_elf, sign, tar_archive, vmtar_archive
+from vmvisor_image.testing.forge_packages import (
+    ForgedPayload,
+    archive_payload,
+    descriptor,
+    image_database,
+    image_profile,
+    offline_bundle,
+    vib,
+)
+
+FILES = {"usr/lib/vmware/vmkmod/driver": b"\x7fELF" + bytes(9000), "etc/vmware/driver.map.d/driver.map": b"a map\n"}
+KEY_ID = b"vmware_esx67".ljust(16, b"\0")
+
+
+def openssl(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """``openssl`` with these arguments."""
+    return subprocess.run([require_tool("openssl"), *arguments], input=stdin, capture_output=True, check=False)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A key, and its certificate, made by ``openssl``."""
+
+    folder: Path
+    name: str
+
+    @property
+    def key(self) -> Path:
+        return self.folder / f"{self.name}.key"
+
+    @property
+    def pem(self) -> Path:
+        return self.folder / f"{self.name}.pem"
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        return open_certificates(self.pem)
+
+    def signed_data(self, content: bytes, *more: str | Path) -> bytes:
+        """A detached signature in PEM, as VIBs have it."""
+        command = ("smime", "-sign", "-binary", "-outform", "PEM", "-md", "sha256", *more)
+        done = openssl(*command, "-signer", self.pem, "-inkey", self.key, stdin=content)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def raw(self, content: bytes) -> bytes:
+        """An RSA signature with SHA-512, as modules have it."""
+        done = openssl("dgst", "-sha512", "-sign", self.key, stdin=content)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def make_signer(
+    folder: Path,
+    name: str,
+    *,
+    exponent: int = 65537,
+    above: Signer | None = None,
+    ca: bool = True,
+    digest: str = "sha512",
+) -> Signer:
+    """A key of 2048 bits and its certificate, signed with itself or with the key of `above`."""
+    signer = Signer(folder, name)
+    options = ("-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", f"rsa_keygen_pubexp:{exponent}")
+    assert openssl("genpkey", "-algorithm", "RSA", *options, "-out", signer.key).returncode == 0
+    extension = ("-addext", f"basicConstraints=critical,CA:{'TRUE' if ca else 'FALSE'}")
+    request = (
+        "req",
+        "-new",
+        "-x509",
+        "-key",
+        signer.key,
+        "-subj",
+        f"/O=Forged/CN={name}",
+        "-days",
+        "3650",
+        f"-{digest}",
+    )
+    by = () if above is None else ("-CA", above.pem, "-CAkey", above.key)
+    done = openssl(*request, *extension, *by, "-out", signer.pem)
+    assert done.returncode == 0, done.stderr
+    return signer
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    """A key with exponent 3, as VMware's are."""
+    return make_signer(tmp_path_factory.mktemp("vendor"), "vendor", exponent=3)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    return make_signer(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+@pytest.fixture(scope="module")
+def payload() -> ForgedPayload:
+    return archive_payload("driver", FILES)
+
+
+def judged(content: bytes, signature: bytes, trusted: Path, folder: Path, *options: str | Path) -> bool:
+    """Whether ``openssl`` takes a signature for one that a trusted certificate stands behind."""
+    (folder / "content").write_bytes(content)
+    (folder / "signature").write_bytes(signature)
+    command = ("smime", "-verify", "-inform", "PEM", "-binary", "-purpose", "any", "-no_check_time")
+    files = ("-in", folder / "signature", "-content", folder / "content", "-CAfile", trusted, "-out", folder / "out")
+    return openssl(*command, *files, *options).returncode == 0
+
+
+def test_a_vib_is_what_ar_and_xmllint_read(payload: ForgedPayload, tmp_path: Path) -> None:
+    text = descriptor("driver", [payload])
+    (tmp_path / "a.vib").write_bytes(vib(text, [payload], b"a signature"))
+    listed = subprocess.run([require_tool("ar"), "t", tmp_path / "a.vib"], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == ["descriptor.xml", "sig.pkcs7", "driver"]
+    for name, data in (("descriptor.xml", text), ("sig.pkcs7", b"a signature"), ("driver", payload.data)):
+        assert subprocess.run(["ar", "p", tmp_path / "a.vib", name], capture_output=True, check=True).stdout == data
+    done = subprocess.run([require_tool("xmllint"), "--noout", "-"], input=text, check=False)
+    assert done.returncode == 0
+    query = (
+        "--xpath",
+        "string(/vib/payloads/payload/checksum[@checksum-type='sha-256' and not(@verify-process)])",
+        "-",
+    )
+    named = subprocess.run(["xmllint", *query], input=text, capture_output=True, check=True).stdout.strip()
+    summed = subprocess.run([require_tool("sha256sum")], input=payload.data, capture_output=True, check=True).stdout
+    assert named == summed.split()[0]
+    (tmp_path / "tgz").write_bytes(archive_payload("t", FILES, kind="tgz").data)
+    assert subprocess.run([require_tool("gzip"), "-t"], input=payload.data, check=False).returncode == 0
+    names = subprocess.run([require_tool("tar"), "tzf", tmp_path / "tgz"], capture_output=True, text=True, check=True)
+    assert set(names.stdout.split()) >= set(FILES)
+
+
+def test_a_vib_is_read(payload: ForgedPayload) -> None:
+    found = open_vib(vib(descriptor("driver", [payload]), [payload]))
+    assert found.id == "VMW_bootbank_driver_1.0-1vmw.800.0.0.1"
+    assert (found.name, found.version) == ("driver", "1.0-1vmw.800.0.0.1")
+    assert found.descriptor.acceptance_level == "certified"
+    assert [str(each) for each in found.descriptor.replaces] == ["older << 1.0"]
+    assert found.descriptor.platforms == ("embeddedEsx 8.0",)
+    assert {path: file.read_bytes() for path, file in found.files.items()} == FILES
+    assert set(found.descriptor.files) == set(FILES)
+    assert found.files.origin("etc/vmware/driver.map.d/driver.map") == "driver"
+    assert [each.is_right for each in found.payloads["driver"].check()] == [True, True, True]
+    assert found.problems == ()
+    assert found.check_signature().state is SignatureState.UNSIGNED
+    assert repr(found) == "<Vib VMW_bootbank_driver_1.0-1vmw.800.0.0.1>"
+
+
+def changed_payload(payload: ForgedPayload) -> bytes:
+    inner = vmtar_archive(FILES | {"etc/vmware/driver.map.d/driver.map": b"A map\n"})
+    return gzip.compress(inner, mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data, _: data.replace(b"certified", b"community"), None),
+        (lambda data, _: data[: data.index(b"sig.pkcs7")], "'driver' is not there"),
+        (
+            lambda data, _: data + data[data.index(b"driver  ") :].replace(b"driver  ", b"another "),
+            "'another' is not described",
+        ),
+        (lambda data, _: data.replace(b"<file>etc", b"<file>opt"), "it lists 'opt/vmware/driver.map.d/driver.map'"),
+        (
+            lambda data, _: data.replace(b"<file>etc", b"<file>opt"),
+            "a payload has 'etc/vmware/driver.map.d/driver.map'",
+        ),
+        (lambda data, _: data[:-4] + b"\0\0\0\0", "other than by the description|another checksum|can't be decoded"),
+    ],
+)
+def test_what_does_not_fit_a_description_is_a_problem(
+    payload: ForgedPayload, change: Callable[[bytes, bytes], bytes], said: str | None
+) -> None:
+    text = descriptor("driver", [payload])
+    found = open_vib(change(vib(text, [payload]), text))
+    problems = "\n".join(map(str, found.problems))
+    if said is None:
+        assert problems == ""
+    else:
+        assert any(part in problems for part in said.split("|")), problems
+
+
+def test_checksums_that_can_be_forged_do_not_make_a_payload(payload: ForgedPayload) -> None:
+    """SHA-1 alone is no proof; a module that was compressed anew is the same payload."""
+    anew = gzip.compress(payload.decoded, compresslevel=1, mtime=7)
+    other = changed_payload(payload)
+    described = open_vib(vib(descriptor("driver", [payload]), [payload])).payloads["driver"].description
+    weak = descriptor("driver", [payload]).replace(b'"sha-256" verify-process="gunzip"', b'"md5" verify-process="x"')
+
+    def fit(data: bytes, text: bytes | None = None) -> Fit:
+        one = ForgedPayload("driver", data, b"")
+        of = described if text is None else parse_descriptor(text).payloads[0]
+        held = open_vib(vib(descriptor("holder", [one]), [one]))
+        file = held.payloads["driver"].file
+        assert file is not None
+        return fit_of(check_payload(file, of))
+
+    assert (fit(payload.data), fit(anew), fit(other)) == (Fit.STORED, Fit.DECODED, Fit.OTHER)
+    assert (fit(payload.data, weak), fit(anew, weak)) == (Fit.STORED, Fit.OTHER)
+
+
+def test_signatures_are_as_openssl_says(
+    payload: ForgedPayload, vendor: Signer, stranger: Signer, tmp_path: Path
+) -> None:
+    text = descriptor("driver", [payload])
+    signature = vendor.signed_data(text)
+    states = {}
+    for name, content, by in (("whole", text, vendor), ("changed", text + b" ", vendor), ("unknown", text, stranger)):
+        check = check_signed_data(content, signature, by.certificates)
+        assert check.is_verified == judged(content, signature, by.pem, tmp_path), name
+        states[name] = check.state
+    assert states == {
+        "whole": SignatureState.VERIFIED,
+        "changed": SignatureState.WRONG,
+        "unknown": SignatureState.UNKNOWN_SIGNER,
+    }
+    check = open_vib(vib(text, [payload], signature)).check_signature(vendor.certificates)
+    assert check.is_verified
+    assert check.signer == check.trusted == vendor.certificates[0]
+    assert check.signed_at is not None
+    without = vendor.signed_data(text, "-noattr")
+    assert check_signed_data(text, without, vendor.certificates).is_verified
+    assert check_signed_data(text, vendor.signed_data(text, "-nocerts"), vendor.certificates).is_verified
+    assert check_signed_data(text, vendor.signed_data(text, "-nocerts"), ()).state is SignatureState.NOT_CHECKED
+    assert check_signed_data(text, signature, ()).state is SignatureState.UNKNOWN_SIGNER
+
+
+@pytest.mark.parametrize("delivers", [True, False])
+def test_no_changed_signature_is_taken(
+    *, delivers: bool, payload: ForgedPayload, vendor: Signer, tmp_path: Path
+) -> None:
+    """What openssl refuses is never verified, except where only a certificate in it, which is not needed, is bad."""
+    text = descriptor("driver", [payload])
+    pem = vendor.signed_data(text, *(() if delivers else ("-nocerts",)))
+    der = base64.b64decode(b"".join(pem.splitlines()[1:-1]))
+    [trusted] = vendor.certificates
+    refused = 0
+    source = random.Random(22)
+    for _ in range(120):
+        at = source.randrange(len(der))
+        changed = bytearray(der)
+        changed[at] ^= 1 << source.randrange(8)
+        wrapped = b"-----BEGIN PKCS7-----\n" + base64.encodebytes(bytes(changed)) + b"-----END PKCS7-----\n"
+        try:
+            check = check_signed_data(text, wrapped, vendor.certificates)
+        except CorruptImage:
+            refused += 1
+            continue
+        if not check.is_verified:
+            refused += 1
+        elif delivers:
+            assert check.signer == check.trusted == trusted, f"bit of byte {at}"
+        else:
+            options = ("-nointern", "-certfile", vendor.pem)
+            assert judged(text, wrapped, vendor.pem, tmp_path, *options), f"bit of byte {at}"
+    assert refused > 40
+    for cut in range(0, len(pem), 97):
+        try:
+            assert not check_signed_data(text, pem[:cut], vendor.certificates).is_verified
+        except CorruptImage:
+            continue
+
+
+def cube_root(key_bytes: int, prefix: bytes) -> bytes:
+    """A number whose cube begins with `prefix`: a signature for whoever does not compare the end (CVE-2006-4339)."""
+    wanted = int.from_bytes(prefix.ljust(key_bytes, b"\xff"), "big")
+    low, high = 0, 1 << (8 * key_bytes // 3 + 2)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle**3 <= wanted else (low, middle - 1)
+    assert (low**3).to_bytes(key_bytes, "big").startswith(prefix)
+    return low.to_bytes(key_bytes, "big")
+
+
+SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
+"""DigestInfo before a digest of SHA-256 (RFC 8017, section 9.2)."""
+
+
+@pytest.mark.parametrize("padding", [b"\0\1" + b"\xff" * 8 + b"\0", b"\0\1\0", b"\0\1\xff\0"])
+def test_a_cube_root_is_no_signature(padding: bytes, payload: ForgedPayload, vendor: Signer, tmp_path: Path) -> None:
+    text = descriptor("driver", [payload])
+    der = base64.b64decode(b"".join(vendor.signed_data(text, "-noattr").splitlines()[1:-1]))
+    root = cube_root(256, padding + SHA256_INFO + hashlib.sha256(text).digest())
+    wrapped = b"-----BEGIN PKCS7-----\n" + base64.encodebytes(der[:-256] + root) + b"-----END PKCS7-----\n"
+    assert check_signed_data(text, wrapped, vendor.certificates).state is SignatureState.WRONG
+    assert not judged(text, wrapped, vendor.pem, tmp_path)
+    vendor_256 = make_signer(tmp_path, "vendor256", exponent=3, digest="sha256")
+    data = b"a module that nobody signed"
+    covered = hashlib.sha256(data + (4).to_bytes(4, "little")).digest()
+    forged = sign(data, key_id=KEY_ID, schema=4, make=lambda _: cube_root(256, padding + SHA256_INFO + covered))
+    assert state_of(forged, vendor_256.certificates) is SignatureState.NOT_CHECKED
+
+
+def state_of(module: bytes, certificates: tuple[Certificate, ...]) -> SignatureState:
+    """State of the signature of a module."""
+    one = ForgedPayload("b", gzip.compress(module, mtime=0), module)
+    return open_vib(vib(descriptor("b", [one]), [one])).payloads["b"].check_signature(certificates).state
+
+
+def test_modules_are_verified(vendor: Signer, stranger: Signer) -> None:
+    signed = sign(kernel_elf(), key_id=KEY_ID, schema=4, make=vendor.raw)
+    both = (*stranger.certificates, *vendor.certificates)
+    assert state_of(signed, both) is SignatureState.VERIFIED
+    assert state_of(signed, stranger.certificates) is SignatureState.NOT_CHECKED
+    assert state_of(signed, ()) is SignatureState.NOT_CHECKED
+    assert state_of(kernel_elf(), both) is SignatureState.UNSIGNED
+    for at in (0, len(kernel_elf()) - 1, len(kernel_elf())):  # the last is the schema, which is covered
+        changed = bytearray(signed)
+        changed[at] ^= 1
+        assert state_of(bytes(changed), both) is SignatureState.NOT_CHECKED, at
+
+
+def test_a_chain_ends_at_a_trusted_certificate(payload: ForgedPayload, tmp_path: Path) -> None:
+    root = make_signer(tmp_path, "root")
+    below = make_signer(tmp_path, "below", above=root)
+    leaf = make_signer(tmp_path, "leaf", above=below, ca=False)
+    astray = make_signer(tmp_path, "astray", above=leaf)  # a certificate that was not allowed to issue one
+    text = descriptor("driver", [payload])
+    for signer, delivered, right in ((leaf, [below], True), (leaf, [], False), (astray, [leaf, below], False)):
+        chain = tmp_path / "chain"
+        chain.write_bytes(b"".join(each.pem.read_bytes() for each in delivered))
+        more = ("-certfile", chain) if delivered else ()
+        signature = signer.signed_data(text, *more)
+        check = check_signed_data(text, signature, root.certificates)
+        assert check.is_verified is right, check
+        assert check.is_verified == judged(text, signature, root.pem, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'<!DOCTYPE vib [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><vib>&b;</vib>',
+        b'<!DOCTYPE vib [<!ENTITY file SYSTEM "file:///etc/passwd">]><vib><name>&file;</name></vib>',
+        b'<!DOCTYPE vib SYSTEM "http://127.0.0.1:9/vib.dtd"><vib/>',
+        b"<vib>" * 100_000,
+        b"<vib><name>cut",
+        b'<?xml version="1.0" encoding="no-such-code"?><vib/>',
+        b"<other/>",
+        b"<vib/>",
+        b"\0\1\2",
+    ],
+)
+def test_xml_that_nobody_vouches_for(text: bytes) -> None:
+    with pytest.raises(CorruptImage):
+        parse_descriptor(text)
+    with pytest.raises(CorruptImage):
+        open_vib(vib(text, []))
+
+
+def test_bundles(payload: ForgedPayload, tmp_path: Path) -> None:
+    text = descriptor("driver", [payload])
+    package = vib(text, [payload])
+    profile = image_profile("ESXi-forged-standard", {parse_descriptor(text).id: {"driver": "driver.v00"}})
+    (tmp_path / "bundle.zip").write_bytes(offline_bundle([package], [text], profile))
+    folder = tmp_path / "depot"
+    subprocess.run([require_tool("unzip"), "-q", tmp_path / "bundle.zip", "-d", folder], check=True)
+    subprocess.run([require_tool("xmllint"), "--noout", folder / "index.xml", folder / "vendor-index.xml"], check=True)
+    assert subprocess.run(["xmllint", "--noout", "-"], input=profile, check=False).returncode == 0
+    for source in (tmp_path / "bundle.zip", folder, folder / "index.xml", (folder / "index.xml").as_uri()):
+        with open_bundle(source) as bundle:
+            assert list(bundle.vibs) == [parse_descriptor(text).id]
+            assert list(bundle.components) == ["forged-1"]
+            assert bundle.components["forged-1"].vib_ids == tuple(bundle.vibs)
+            assert bundle.profiles["ESXi-forged-standard"].vib_ids == tuple(bundle.vibs)
+            assert bundle.check() == ()
+            [listed] = bundle.vibs.values()
+            assert listed.descriptor == parse_descriptor(text)
+            assert {path: file.read_bytes() for path, file in listed.open().files.items()} == FILES
+
+
+def test_a_bundle_says_what_does_not_fit(payload: ForgedPayload, tmp_path: Path) -> None:
+    text = descriptor("driver", [payload])
+    package = vib(text, [payload])
+    other = vib(text.replace(b">driver<", b">intruder<"), [payload])
+    whole = offline_bundle([package], [text])
+    (tmp_path / "bundle.zip").write_bytes(whole)
+    folder = tmp_path / "depot"
+    subprocess.run([require_tool("unzip"), "-q", tmp_path / "bundle.zip", "-d", folder], check=True)
+    [path] = folder.rglob("*.vib")
+    path.write_bytes(other)
+    with open_bundle(folder) as bundle:
+        said = "\n".join(map(str, bundle.check()))
+        assert "not that of the metadata" in said
+        assert "is 'VMW_bootbank_intruder_1.0-1vmw.800.0.0.1'" in said
+    path.unlink()
+    with open_bundle(folder) as bundle:
+        assert "can't be read" in "\n".join(map(str, bundle.check()))
+    for place in ("../../../etc/passwd", "/etc/passwd", "c:\\windows", "a/../../b"):
+        bad = (folder / "vendor-index.xml").read_text().replace("metadata.zip", place)
+        (tmp_path / "bad").mkdir(exist_ok=True)
+        (tmp_path / "bad" / "index.xml").write_bytes((folder / "index.xml").read_bytes())
+        (tmp_path / "bad" / "vendor-index.xml").write_text(bad)
+        with open_bundle(tmp_path / "bad") as bundle:
+            assert not bundle.vibs
+            assert "would leave" in str(bundle.problems) or "path separator" in str(bundle.problems)
+    with pytest.raises(NotAnArchive, match="depot"):
+        open_bundle(tmp_path)
+    with pytest.raises(NotAnArchive, match="no bundle"):
+        open_bundle(package)
+
+
+def test_certificates(vendor: Signer, stranger: Signer, tmp_path: Path) -> None:
+    both = vendor.pem.read_bytes() + stranger.pem.read_bytes()
+    (tmp_path / "both.pem").write_bytes(vendor.key.read_bytes() + both)
+    der = openssl("x509", "-in", vendor.pem, "-outform", "DER").stdout
+    (tmp_path / "one.cer").write_bytes(der)
+    (tmp_path / "readme.txt").write_text("not one")
+    found = open_certificates(tmp_path)
+    assert found == (*vendor.certificates, *stranger.certificates)
+    printed = openssl("x509", "-in", vendor.pem, "-noout", "-fingerprint", "-sha256", "-serial").stdout.decode().lower()
+    assert found[0].sha256 == printed.partition("fingerprint=")[2].splitlines()[0].replace(":", "")
+    assert found[0].serial == printed.partition("serial=")[2].strip().lstrip("0")
+    for bad in (b"no certificate", b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        with pytest.raises(InvalidArgument, match="certificate"):
+            open_certificates(bad)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidArgument, match="no certificate in the folder"):
+        open_certificates(tmp_path / "empty")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A CD of ESXi with packages, of which one module can be changed."""
+
+    vendor: Signer
+
+    def image(self, **changed: bytes) -> Image:
+        """The CD; `changed` are the bytes of modules, by name with an underscore for the dot."""
+        payload = archive_payload("driver", FILES)
+        anew = archive_payload("anew", {"bin/anew": b"compressed anew by the installer"})
+        alien = gzip.compress(tar_archive({"bin/alien": b"of no package"}), mtime=0)
+        kernel = sign(kernel_elf(identity=("VMware ESXi", "8.0.0", "1")), key_id=KEY_ID, schema=4, make=self.vendor.raw)
+        boot = ForgedPayload("b", gzip.compress(kernel, mtime=0), kernel, "boot")
+        community = archive_payload("tool", {"opt/tool": b"of a community package"}, kind="tgz")
+        texts = [
+            descriptor("esx-base", [boot, payload, anew]),
+            descriptor("tool", [community], vendor="someone", acceptance_level="community"),
+        ]
+        ids = [parse_descriptor(text).id for text in texts]
+        files = {
+            ids[0]: {"b": "b.b00", "driver": "driver.v00", "anew": "anew.v00"},
+            ids[1]: {"tool": "tool.t00"},
+        }
+        signatures = [self.vendor.signed_data(texts[0]), b""]
+        database = image_database(image_profile("forged", files), [*zip(texts, signatures, strict=True)])
+        modules = {
+            "b.b00": boot.data,
+            "driver.v00": payload.data,
+            "anew.v00": gzip.compress(anew.decoded, compresslevel=1, mtime=1),
+            "tool.t00": community.data,
+            "alien.v00": alien,
+            "imgdb.tgz": database,
+            "state.tgz": gzip.compress(tar_archive({"local.tgz": gzip.compress(tar_archive({"etc/x": b"y"}))})),
+        }
+        modules |= {name.replace("_", "."): data for name, data in changed.items()}
+        names = " --- ".join(name for name in modules if name != "b.b00")
+        config = f"bootstate=0\ntitle=Loading\nkernel=b.b00\nkernelopt=\nmodules={names}\nbuild=8.0.0-1\nupdated=1\n"
+        return Image.open(iso_volume({"boot.cfg": config.encode(), **modules}))
+
+
+@pytest.fixture(scope="module")
+def host(vendor: Signer) -> Host:
+    return Host(vendor)
+
+
+def verdicts(image: Image, certificates: tuple[Certificate, ...] = ()) -> dict[str, str]:
+    return {each.name: each.verdict.value for each in image.system().provenance(certificates).modules}
+
+
+def test_where_modules_come_from(host: Host) -> None:
+    with host.image() as image:
+        assert verdicts(image, host.vendor.certificates) == {
+            "b.b00": "verified",
+            "driver.v00": "verified",
+            "anew.v00": "verified",
+            "tool.t00": "belongs",
+            "alien.v00": "unsigned",
+            "imgdb.tgz": "unsigned",
+            "state.tgz": "unsigned",
+        }
+        assert verdicts(image) == {
+            "b.b00": "belongs",
+            "driver.v00": "belongs",
+            "anew.v00": "belongs",
+            "tool.t00": "belongs",
+            "alien.v00": "unsigned",
+            "imgdb.tgz": "unsigned",
+            "state.tgz": "unsigned",
+        }
+        found = image.system().provenance(host.vendor.certificates)
+        assert {each.id.split("_")[2]: each.verdict for each in found.vibs} == {
+            "esx-base": Verdict.VERIFIED,
+            "tool": Verdict.UNSIGNED,
+        }
+        assert [each.modules for each in found.vibs] == [("b.b00", "driver.v00", "anew.v00"), ("tool.t00",)]
+        assert found.owners["opt/tool"] == found.vibs[1].id
+        assert "bin/alien" in found.unowned
+        assert not set(found.unowned) & {"opt/tool", "etc/x", *FILES}
+        assert found.problems == ()
+        assert "compressed anew" in found.modules[2].message
+        json.dumps(found.to_dict())
+
+
+def test_one_changed_module_is_found(host: Host) -> None:
+    intruder = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"}).data
+    with host.image(driver_v00=intruder) as image:
+        for certificates in ((), host.vendor.certificates):
+            found = image.system().provenance(certificates)
+            assert [each.name for each in found.altered] == ["driver.v00"]
+            assert "other checksums" in found.altered[0].message
+
+
+def test_a_database_that_was_changed_with_the_module(host: Host) -> None:
+    """Who changes a module can describe it anew, and can't sign that."""
+    intruder = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"})
+    text = descriptor("esx-base", [intruder])
+    old = host.vendor.signed_data(descriptor("esx-base", [archive_payload("driver", FILES)]))
+    profile = image_profile("forged", {parse_descriptor(text).id: {"driver": "driver.v00"}})
+    database = image_database(profile, [(text, old)])
+    with host.image(driver_v00=intruder.data, imgdb_tgz=database) as image:
+        found = image.system().provenance(host.vendor.certificates)
+        assert {each.name: each.verdict for each in found.modules}["driver.v00"] is Verdict.BELONGS
+        assert [each.verdict for each in found.vibs] == [Verdict.ALTERED]
+
+
+def test_without_a_database(host: Host) -> None:
+    with host.image(imgdb_tgz=gzip.compress(tar_archive({}))) as image:
+        found = image.system().provenance(host.vendor.certificates)
+        assert {each.name: each.verdict for each in found.modules}["b.b00"] is Verdict.VERIFIED
+        assert {each.name: each.verdict for each in found.modules}["driver.v00"] is Verdict.UNSIGNED
+
+
+def test_a_vib_has_to_be_one(payload: ForgedPayload) -> None:
+    for other in (tar_archive(FILES), b"!<arch>\n", offline_bundle([], [])):
+        with pytest.raises(NotAnArchive, match="no VIB"):
+            open_vib(other)
+    assert isinstance(open_vib(vib(descriptor("driver", [payload]), [])), Vib)
