@@ -43,6 +43,8 @@ COMMANDS = {
     "pxe": ["pxe", "SRC", "DEST"],
     "system": ["system", "SRC"],
     "system --json": ["system", "SRC", "--json"],
+    "provenance": ["provenance", "SRC"],
+    "provenance --json": ["provenance", "SRC", "--json"],
     "module": ["module", "SRC"],
     "module of a partition": ["module", "SRC", "5", "oem.tgz"],
     "archive": ["archive", "SRC"],

@@ -17,6 +17,7 @@ import pytest
 from tests.support import require_tool
 from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive
 from vmvisor_image.boot.provenance import Verdict
+from vmvisor_image.faces.cli.main import main
 from vmvisor_image.packages.bundle import open_bundle
 from vmvisor_image.packages.certificates import Certificate, open_certificates
 from vmvisor_image.packages.descriptor import parse_descriptor
@@ -561,3 +562,28 @@ def test_a_vib_has_to_be_one(payload: ForgedPayload) -> None:
         with pytest.raises(NotAnArchive, match="no VIB"):
             open_vib(other)
     assert isinstance(open_vib(vib(descriptor("driver", [payload]), [])), Vib)
+
+
+def test_the_command(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*options: str | Path, **changed: bytes) -> tuple[int, str]:
+        path = tmp_path / "cd.iso"
+        with host.image(**changed) as image:
+            path.write_bytes(image.disk.read_at(0, image.disk.size))
+        status = main(["provenance", str(path), *map(str, options)])
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return status, captured.out
+
+    status, shown = run("--certificate", host.vendor.pem, "--files")
+    assert status == 0
+    assert "7 modules: 3 verified, 1 belongs, 3 unsigned" in shown
+    assert "bin/alien" in shown
+    assert "no certificate was given" not in shown
+    status, shown = run()
+    assert (status, "no certificate was given" in shown) == (0, True)
+    intruder = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"}).data
+    status, shown = run("--certificate", host.vendor.pem, driver_v00=intruder)
+    assert (status, "1 altered" in shown, "other checksums" in shown) == (1, True, True)
+    status, shown = run("--json", "--certificate", host.vendor.pem, driver_v00=intruder)
+    assert status == 1
+    assert {each["name"]: each["verdict"] for each in json.loads(shown)["modules"]}["driver.v00"] == "altered"

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from vmvisor_image.archives.archive import Archive as Archive, open_archive as open_archive
     from vmvisor_image.archives.member import ArchiveMember as ArchiveMember
     from vmvisor_image.base.limits import Limits as Limits
+    from vmvisor_image.boot.provenance import (
+        ModuleProvenance as ModuleProvenance,
+        Provenance as Provenance,
+        Verdict as Verdict,
+        VibProvenance as VibProvenance,
+    )
     from vmvisor_image.boot.pxe import PxeExport as PxeExport, export_pxe as export_pxe
     from vmvisor_image.compressions.layer import Layer as Layer
     from vmvisor_image.disk.convert import Conversion as Conversion, convert as convert
@@ -68,6 +74,17 @@ if TYPE_CHECKING:
         FileAttributes as FileAttributes,
     )
     from vmvisor_image.files.tree import FileTree as FileTree
+    from vmvisor_image.packages.bundle import Bundle as Bundle, open_bundle as open_bundle
+    from vmvisor_image.packages.certificates import (
+        Certificate as Certificate,
+        open_certificates as open_certificates,
+    )
+    from vmvisor_image.packages.database import (
+        ImageDatabase as ImageDatabase,
+        open_image_database as open_image_database,
+    )
+    from vmvisor_image.packages.signatures import SignatureCheck as SignatureCheck, SignatureState as SignatureState
+    from vmvisor_image.packages.vib import Vib as Vib, open_vib as open_vib
     from vmvisor_image.record import Record as Record
     from vmvisor_image.reports.inspection import (
         ImageReport as ImageReport,
@@ -90,6 +107,7 @@ _HOMES: Final = {
     "archives.archive": "Archive open_archive",
     "archives.member": "ArchiveMember",
     "base.limits": "Limits",
+    "boot.provenance": "ModuleProvenance Provenance Verdict VibProvenance",
     "boot.pxe": "PxeExport export_pxe",
     "compressions.layer": "Layer",
     "disk.convert": "Conversion convert",
@@ -112,6 +130,11 @@ _HOMES: Final = {
     "examine.survey": "Survey",
     "files.file": "Directory Extent File FileAttributes",
     "files.tree": "FileTree",
+    "packages.bundle": "Bundle open_bundle",
+    "packages.certificates": "Certificate open_certificates",
+    "packages.database": "ImageDatabase open_image_database",
+    "packages.signatures": "SignatureCheck SignatureState",
+    "packages.vib": "Vib open_vib",
     "record": "Record",
     "reports.inspection": "ImageReport PartitionReport inspect",
     "reports.verification": "verify",

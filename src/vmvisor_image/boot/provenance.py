@@ -96,6 +96,11 @@ class Provenance:
         self.certificates = tuple(certificates)
         """Certificates that the user trusts."""
 
+    @property
+    def has_database(self) -> bool:
+        """Whether the system has an image database (``imgdb.tgz``), as ESXi 5 and later do."""
+        return self._database is not None
+
     @cached_property
     def modules(self) -> tuple[ModuleProvenance, ...]:
         """Origin of each module in load order; a module whose file is missing is in `System.problems`."""
@@ -134,14 +139,13 @@ class Provenance:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Damage to the image database, and that there is none."""
-        if self._database is None:
-            return (Problem("image database", f"{DATABASE!r} is not there: which package a module is of is not known"),)
-        return self._database.problems
+        """Damage to the image database."""
+        return () if self._database is None else self._database.problems
 
     def to_dict(self) -> dict[str, Any]:
         """Verdicts as plain values that `json.dumps` takes."""
         return {
+            "has_database": self.has_database,
             "certificates": [
                 {"subject": each.subject, "serial": each.serial, "sha256": each.sha256} for each in self.certificates
             ],

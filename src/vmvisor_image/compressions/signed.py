@@ -23,7 +23,7 @@ _SCHEMAS_WITH_KEY_ID: Final = range(1, 5)
 
 @dataclass(frozen=True, slots=True)
 class ModuleSignature:
-    """Trailer of a signed module. It is shown but not verified, which would need VMware's keys."""
+    """Trailer of a signed module; `vmvisor_image.packages.signatures.check_module` checks it."""
 
     schema: int
     """Number of the signature schema."""

@@ -153,7 +153,9 @@ def image_database(profile: bytes | None, vibs: Sequence[tuple[bytes, bytes]]) -
     return gzip.compress(tar_archive(files), mtime=0)
 
 
-def offline_bundle(vibs: Sequence[bytes], descriptions: Sequence[bytes], profile: bytes | None = None) -> bytes:
+def offline_bundle(
+    vibs: Sequence[bytes], descriptions: Sequence[bytes], profile: bytes | None = None, *, is_stored: bool = False
+) -> bytes:
     """An offline bundle, a zip file, with one component of all packages.
 
     Vouched for by ``unzip`` and ``xmllint``: ``tests/test_packages.py``; its structure is that of 22 public bundles.
@@ -162,6 +164,7 @@ def offline_bundle(vibs: Sequence[bytes], descriptions: Sequence[bytes], profile
         vibs: The packages.
         descriptions: The description of each.
         profile: Image profile; None for a bundle without one.
+        is_stored: Whether the members of the zip files are not compressed.
     """
     parsed = [parse_descriptor(each) for each in descriptions]
     listed = "".join(_listed(*pair) for pair in zip(vibs, parsed, strict=True))
@@ -191,9 +194,10 @@ def offline_bundle(vibs: Sequence[bytes], descriptions: Sequence[bytes], profile
         {
             INDEX: index.encode(),
             VENDOR_INDEX: vendor_index.encode(),
-            "metadata.zip": _zip(metadata),
+            "metadata.zip": _zip(metadata, is_stored=is_stored),
             **{_path(each): data for each, data in zip(parsed, vibs, strict=True)},
-        }
+        },
+        is_stored=is_stored,
     )
 
 
@@ -209,9 +213,9 @@ def _listed(data: bytes, package: VibDescriptor) -> str:
     )
 
 
-def _zip(files: Mapping[str, bytes]) -> bytes:
+def _zip(files: Mapping[str, bytes], *, is_stored: bool) -> bytes:
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED) as archive:
         for path, data in files.items():
             archive.writestr(zipfile.ZipInfo(path), data)
     return made.getvalue()

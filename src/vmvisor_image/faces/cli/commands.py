@@ -38,6 +38,7 @@ from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import (
     BAD_INPUT,
     DONE,
+    bank_of,
     limits_of,
     named_partition,
     open_options,
@@ -125,7 +126,7 @@ def run_pxe(options: argparse.Namespace) -> int:
             label=options.label,
             overwrite=options.force,
             mode="install" if options.install else None,
-            bank=_bank(options.bank),
+            bank=bank_of(options.bank),
             prefix=options.prefix,
             kernel_options=options.kernel_option,
             ipxe=options.ipxe,
@@ -148,14 +149,10 @@ def run_pxe(options: argparse.Namespace) -> int:
     return BAD_INPUT if export.missing else DONE
 
 
-def _bank(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else text
-
-
 def run_system(options: argparse.Namespace) -> int:
     """Print the system that an image boots."""
     with opened_image(options) as image:
-        system = image.system(_bank(options.bank))
+        system = image.system(bank_of(options.bank))
         options.problems += system.problems
         if options.json:
             print(json.dumps(system.to_dict(hashes=True), indent=2))

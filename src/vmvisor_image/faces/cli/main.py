@@ -37,6 +37,7 @@ from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
 from vmvisor_image.faces.cli.live import run_browse, run_mount
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
+from vmvisor_image.faces.cli.provenance import run_provenance
 from vmvisor_image.faces.cli.show import complain
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -424,6 +425,23 @@ def _add_boot_commands(commands: _Commands) -> None:
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     system.add_argument(
+        "--bank",
+        metavar="BANK",
+        help='number or label of a boot bank, or "active" for the one that the boot loader would start',
+    )
+    provenance = _add_command(
+        commands, "provenance", run_provenance, "say of each module which package has it, and who signed it"
+    )
+    provenance.add_argument("--json", action="store_true", help="the same as JSON")
+    provenance.add_argument(
+        "--certificate",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file or folder of certificates that you trust; may be given more than once. Needs the extra crypto",
+    )
+    provenance.add_argument("--files", action="store_true", help="also list the files that no package has")
+    provenance.add_argument(
         "--bank",
         metavar="BANK",
         help='number or label of a boot bank, or "active" for the one that the boot loader would start',

@@ -22,6 +22,11 @@ MISUSE = 2
 """Exit status of a command that can't be carried out as given."""
 
 
+def bank_of(text: str | None) -> int | str | None:
+    """Boot bank as ``--bank`` has it: a number, or a label."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def limits_of(options: argparse.Namespace) -> Limits:
     """Limits that the options set."""
     return Limits(seconds=options.max_seconds, decoded_bytes=options.max_decoded)
