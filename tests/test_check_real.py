@@ -21,8 +21,9 @@ from vmvisor_image.testing.forge_modules import sign, vmtar_archive
 Main = Callable[[list[str]], int]
 SECRET = b"what is in other people's files is not printed"
 DESCRIPTOR = (
-    '<vib><payloads><payload name="driver"><checksum checksum-type="sha-256">{}</checksum><checksum'
-    ' checksum-type="sha-1" verify-process="gunzip">{}</checksum></payload></payloads></vib>'
+    "<vib><type>bootbank</type><name>driver</name><version>1</version><vendor>VMW</vendor><payloads>"
+    '<payload name="driver" size="{}"><checksum checksum-type="sha-256">{}</checksum>'
+    '<checksum checksum-type="sha-1" verify-process="gunzip">{}</checksum></payload></payloads></vib>'
 )
 
 
@@ -32,7 +33,7 @@ def main() -> Main:
 
 
 def vib(payload: bytes, inner: bytes) -> bytes:
-    descriptor = DESCRIPTOR.format(hashlib.sha256(payload).hexdigest(), hashlib.sha1(inner).hexdigest())
+    descriptor = DESCRIPTOR.format(len(payload), hashlib.sha256(payload).hexdigest(), hashlib.sha1(inner).hexdigest())
     archive = b"!<arch>\n"
     for name, data in {"descriptor.xml": descriptor.encode(), "sig.pkcs7": b"", "driver": payload}.items():
         archive += f"{name:16}{0:<12}{0:<6}{0:<6}{'0o0':8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)

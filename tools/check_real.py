@@ -8,7 +8,8 @@ files that are elsewhere (Git LFS) and empty files are passed over; files as tex
 are decoded in memory.
 
 Each file is tried as an archive, with all that is in it, as a boot module, as a boot configuration, and as a disk
-image, which is verified. Payloads of a VIB are held against the sums that its descriptor has of them.
+image, which is verified. Payloads of a VIB are held against the sums that its descriptor has of them; the
+packages of a bundle are held against its metadata.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from vmvisor_image import CorruptImage, LimitExceeded, Limits, NotAnArchive, ReadAt, VmvisorImageError, verify
+from vmvisor_image import (
+    CorruptImage,
+    LimitExceeded,
+    Limits,
+    NotAnArchive,
+    ReadAt,
+    VmvisorImageError,
+    open_bundle,
+    open_vib,
+    verify,
+)
 from vmvisor_image.archives.archive import Archive, open_archive
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import Module
@@ -223,6 +234,13 @@ def _read_packed(finding: Finding, source: ReadAt, where: str, depth: int) -> bo
         except Exception as error:  # noqa: BLE001
             finding.fail(here, error)
     finding.tell(f"{where}{problem}" for problem in archive.problems)
+    if held:
+        vib = open_vib(source)
+        finding.tell(f"{where}{problem}" for problem in vib.problems)
+        finding.counts[f"packages {vib.check_signature().state.value}"] += 1
+    elif archive.kind == "zip" and "index.xml" in archive:
+        finding.tell(f"{where}{problem}" for problem in open_bundle(source).check())
+        finding.counts["bundles"] += 1
     return True
 
 
