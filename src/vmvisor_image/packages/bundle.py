@@ -1,6 +1,6 @@
 """Offline bundles and depots: packages, with the metadata that lists them.
 
-Source: 22 public bundles for ESXi 5.1 to 9.0. Whole releases of ESXi have more kinds of metadata (base images,
+Source: 23 public bundles for ESXi 5.1 to 9.0. Whole releases of ESXi have more kinds of metadata (base images,
 add-ons), which are not read.
 """
 

@@ -158,7 +158,7 @@ def offline_bundle(
 ) -> bytes:
     """An offline bundle, a zip file, with one component of all packages.
 
-    Vouched for by ``unzip`` and ``xmllint``: ``tests/test_packages.py``; its structure is that of 22 public bundles.
+    Vouched for by ``unzip`` and ``xmllint``: ``tests/test_packages.py``; its structure is that of 23 public bundles.
 
     Args:
         vibs: The packages.
