@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
+from vmvisor_image.base.destination import check_cache
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.base.open_options import OpenOptions, Progress, check_options
@@ -85,6 +86,7 @@ class Image(Shown, Source):
         threads, limits = options.get("threads"), options.get("limits")
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
+        check_cache(options.get("cache"))
         self._given = source
         self._options = options
         self._meter = meter_of(source) if limits is None else Meter(limits)
@@ -139,7 +141,7 @@ class Image(Shown, Source):
             NoDiskImage: A container holds nothing that looks like a disk.
             SeveralImages: A container holds several disks, and `member` names none.
             MemberNotFound: The container has no member of that name, or there is no container.
-            InvalidArgument: The source has none of these types, or an argument is out of range.
+            InvalidArgument: The source has none of these types, an argument is out of range, or `cache` is a file.
         """
         image: Image = cls(
             source,
