@@ -49,6 +49,7 @@ COMMANDS = {
     "convert": ["convert", "SRC", "DEST"],
     "index": ["index", "SRC"],
     "hexdump": ["hexdump", "SRC"],
+    "hexdump --json": ["hexdump", "SRC", "--json"],
     "hexdump of a partition": ["hexdump", "SRC", "5"],
     "verify": ["verify", "SRC"],
     "scan": ["scan", "SRC"],
@@ -181,6 +182,7 @@ OTHERWISE = {
     "module": (r"neither a program \(ELF\), an archive .*nor microcode; `vmvisor-image info \S+` says", BAD_INPUT),
     "index": (r"no index was written: \S+ is not compressed, and only bzip2 needs one: use it as it is", BAD_INPUT),
     "hexdump": (None, 0),
+    "hexdump --json": (None, 0),
 }
 """What commands that need no disk say of what can be read."""
 

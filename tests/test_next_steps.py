@@ -15,6 +15,7 @@ import pytest
 
 from tests.media import module, small_disk
 from tests.support import run
+from tests.test_destinations import LIMITED, linux
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import InvalidArgument
@@ -437,3 +438,42 @@ class TestDiskInADisk:
         assert "no file 'plian.dd' in it; there are 'plain.dd', 'esx.dd'; did you mean 'plain.dd'?" in (
             capsys.readouterr().err
         )
+
+
+@linux
+class TestFull:
+    """Files of a few bytes at most, as on a disk that is full."""
+
+    def test_a_pipe_that_is_kept(self, here: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, "4096", "convert", "-", "out.zst"],
+            input=(here / "plain.dd").read_bytes(),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == BAD_INPUT
+        assert done.stderr.startswith(b"vmvisor-image: no room in ")
+        assert done.stderr.count(b"\n") == 1
+        assert not (here / "out.zst").exists()
+
+    def test_rows_of_several_processes(self, here: Path) -> None:
+        line = ["scan", "esx.dd", "plain.dd", "idle.dd", "--workers", "2", "--detail", "--out", "rows.jsonl"]
+        done = subprocess.run([sys.executable, "-c", LIMITED, "64", *line], capture_output=True, text=True, check=False)
+        assert done.returncode == BAD_INPUT
+        assert done.stderr == "vmvisor-image: rows.jsonl: there is no room left (File too large)\n"
+
+    @pytest.mark.parametrize(
+        ("limit", "said"),
+        [(1, "nothing was written"), (5, "the file written before is whole")],
+        ids=["first", "second"],
+    )
+    def test_what_was_written_before(self, limit: int, said: str, here: Path) -> None:
+        small = fat_volume({"a": b"a", "long.txt": b"longer than five"}, sectors=6000)
+        if limit == 1:
+            small = fat_volume({"long.txt": b"longer than five"}, sectors=6000)
+        mbr_disk([ForgedPartition(1, 6, 64, 6000, content=small)], sectors=8192).write_to(here / "small.dd")
+        line = ["extract", "small.dd", "1", "out"]
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, str(limit), *line], capture_output=True, text=True, check=False
+        )
+        assert done.stderr.endswith(f"out/long.txt: there is no room left (File too large); {said}\n")
