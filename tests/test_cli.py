@@ -152,8 +152,8 @@ def test_hexdump_as_hexdump_prints(source: str, tool_built_disk: ToolDisk, capsy
     [
         (["ls", "{source}", "nope"], "no partition 'nope'"),
         (["ls", "{source}", "7"], "no file system"),
-        (["cat", "{source}", "5", "nope"], "no file 'nope'"),
-        (["cat", "{source}", "5", "boot.cgf"], "no file 'boot.cgf' in this volume; did you mean 'boot.cfg'?"),
+        (["cat", "{source}", "5", "nope"], "no '5/nope' in this image; `vmvisor-image ls "),
+        (["cat", "{source}", "5", "boot.cgf"], "no '5/boot.cgf' in this image; did you mean '5/boot.cfg'?"),
         (["cat", "{source}", "8", "packages"], "is a directory"),
         (["info", "/nonexistent/image"], "/nonexistent/image"),
         (["info", "/"], "/"),

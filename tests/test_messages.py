@@ -51,6 +51,7 @@ COMMANDS = {
     "convert": ["convert", "SRC", "DEST"],
     "index": ["index", "SRC"],
     "hexdump": ["hexdump", "SRC"],
+    "hexdump --json": ["hexdump", "SRC", "--json"],
     "hexdump of a partition": ["hexdump", "SRC", "5"],
     "verify": ["verify", "SRC"],
     "scan": ["scan", "SRC"],
@@ -183,6 +184,7 @@ OTHERWISE = {
     "module": (r"neither a program \(ELF\), an archive .*nor microcode; `vmvisor-image info \S+` says", BAD_INPUT),
     "index": (r"no index was written: \S+ is not compressed, and only bzip2 needs one: use it as it is", BAD_INPUT),
     "hexdump": (None, 0),
+    "hexdump --json": (None, 0),
 }
 """What commands that need no disk say of what can be read."""
 
@@ -291,9 +293,9 @@ def test_a_name_that_is_nearly_right(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("convert SRC nowhere/a", BAD_INPUT, r"can't be written \(No such file or directory\), make its folder first"),
         ("convert SRC a --level 99", MISUSE, "level must be 1 to 22, not 99"),
         ("verify SRC --manifest file", MISUSE, "file is already there; --force replaces it"),
-        ("info SRC --member x", MISUSE, "no container that could hold 'x', only a disk: leave the member out"),
+        ("info SRC --member x", MISUSE, "no disk 'x' here: --member is a file of a CD or archive, or PARTITION/PATH"),
         ("hexdump SRC -s 999999999", BAD_INPUT, "1 byte wanted, but it ends at byte .*; give a smaller --offset"),
-        ("pxe SRC out", MISUSE, "partition 1 holds no boot bank.*; name another partition as the bank: 1 "),
+        ("pxe SRC out", MISUSE, r"partition 1 \(Hypervisor1\) holds no boot bank.*; no other partition holds one"),
         ("scan nothing-*", MISUSE, r"no file matches 'nothing-\*'; check the folder and the pattern"),
         ("module SRC", BAD_INPUT, "neither a program"),
         ("module SRC 2 a", MISUSE, "`vmvisor-image info SRC` shows what each partition holds"),

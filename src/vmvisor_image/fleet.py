@@ -367,7 +367,10 @@ def write(
     elif path.suffix == _PARQUET:
         put = _parquet_writer(rows_per_group, overwrite=overwrite)
     else:
-        raise InvalidArgument(f"the name must end in {', '.join((*_JSON_LINES, _PARQUET))}: {str(path)!r}")
+        raise InvalidArgument(
+            f"{path}: rows are written as JSON Lines or Parquet: give a name that ends in {' or '.join(_JSON_LINES)},"
+            f" or in {_PARQUET}"
+        )
     check_replaceable(path, overwrite=overwrite)
     images = bad = 0
 

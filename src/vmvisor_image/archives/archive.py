@@ -47,6 +47,7 @@ class Archive(FileTree, Closing):
     """
 
     _SKIPS_UNSAFE = False
+    _HOLDER = "archive"
 
     def __init__(self, kind: str, home: ArchiveHome) -> None:
         """Constructor for `open_archive` and `ArchiveHome.files`."""

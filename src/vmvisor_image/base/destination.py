@@ -16,6 +16,7 @@ from vmvisor_image.errors import (
     DestinationExists,
     DestinationFailed,
     DestinationFull,
+    InvalidArgument,
     SourceError,
     VmvisorImageError,
 )
@@ -122,6 +123,25 @@ def check_apart(dest: Path, *sources: str | os.PathLike[str]) -> None:
             continue
         if is_same:
             raise DestinationExists(f"{dest} is the image itself, which is never written; choose another destination")
+
+
+def check_cache(cache: str | os.PathLike[str] | bool | None) -> None:
+    """Refuse the path of a cache that can't become a directory; whether it can be written to is found out later.
+
+    Raises:
+        InvalidArgument: It, or what should be a directory above it, is something else.
+    """
+    if cache is None or isinstance(cache, bool):
+        return
+    folder = Path(cache)
+    for path in (folder, *folder.parents):
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError:  # not there yet
+            continue
+        if not is_folder:
+            raise InvalidArgument(f"{path} is a file, and decoded data is kept in a folder: choose another cache")
+        return
 
 
 def lock(file: BinaryIO) -> bool | None:

@@ -12,7 +12,8 @@ from vmvisor_image.base.forking import cached_property
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.partition import Partition, listed
+from vmvisor_image.disk.partition import Partition, listed, named
+from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.errors import PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
@@ -157,17 +158,37 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
     if found is None and bank is None and (cd := _installer_volume(image)) is not None:
         return cd
     if found is None:
-        known = f"partitions {listed(partitions)}" if len(partitions) else "no partitions"
-        raise PartitionNotFound(f"no boot bank: there are {known}; name the partition to boot as the bank")
+        raise _no_bank(partitions)
     bootable = Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
     if not bootable.boots:
         for problem in found.files.problems:
             raise problem.error()
+        others = [partitions[bank.number] for bank in partitions.banks if bank.number != found.number]
         raise PartitionNotFound(
-            f"partition {found.number} holds no boot bank: no boot.cfg that names a kernel, no module that is known;"
-            f" name another partition as the bank: {listed(partitions)}"
+            f"partition {named(found)} holds no boot bank: no boot.cfg that names a kernel, no module that is known;"
+            + (f" name another one as the bank: {listed(others)}" if others else " no other partition holds one either")
         )
     return bootable
+
+
+def _no_bank(partitions: PartitionTable) -> PartitionNotFound:
+    """Error for a disk of which no bank starts: why each does not, or what the disk holds instead."""
+    if banks := partitions.banks:
+        reasons = "; ".join(f"partition {named(partitions[bank.number])}: {bank.obstacle}" for bank in banks)
+        return PartitionNotFound(
+            f"the boot loader starts no bank of this disk ({reasons}); name one of them as the bank"
+        )
+    stores = [partition for partition in partitions if partition.role is Role.DATASTORE]
+    if stores:
+        # What is asked for next is in the datastore.
+        below = f"{stores[0].number}/" if len(stores) == 1 else ""
+        return PartitionNotFound(
+            f"this is a datastore without ESXi, from which nothing boots: partition {listed(stores)} holds files of"
+            " virtual machines",
+            below=below,
+        )
+    there = f" in any partition: there are {listed(partitions)}" if len(partitions) else ": there are no partitions"
+    return PartitionNotFound(f"no boot bank{there}")
 
 
 def find_installer(image: Image) -> Bootable | None:

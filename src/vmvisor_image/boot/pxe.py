@@ -166,7 +166,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     if label is not None and not _LABEL_TEXT.fullmatch(label):
         raise InvalidArgument(f"label must be letters, digits, '.', '-' and '_', not {label!r}")
     if prefix and (not _PREFIX_TEXT.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
-        raise InvalidArgument(f"prefix must be names with slashes between, not {prefix!r}")
+        raise InvalidArgument(
+            f"prefix must be names with slashes between, such as 'esx' or 'images/esx-4.1', not {prefix!r}"
+        )
     for option in kernel_options:
         if not option.isprintable() or "---" in option or option != option.strip():
             raise InvalidArgument(

@@ -60,6 +60,8 @@ class SystemTree(FileTree):
     Looking up a path reads the modules from the last one backwards until one has it; iterating reads them all.
     """
 
+    _HOLDER = "system"
+
     def __init__(self, modules: tuple[SystemModule, ...]) -> None:
         """Made by `System`."""
         self._modules = modules

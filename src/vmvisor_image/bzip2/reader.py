@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmvisor_image.base.cores import available_cores
+from vmvisor_image.base.destination import check_cache
 from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.open_options import Progress
@@ -109,11 +110,13 @@ class Bzip2Reader(Source):
         Raises:
             OSError: The source is a path, and its file can't be opened.
             CorruptImage: The source is not bzip2.
-            InvalidArgument: `threads` is below 1, or `index` is an existing file that is not an index.
+            InvalidArgument: `threads` is below 1, `index` is an existing file that is not an index, or `cache` is a
+                file.
             DestinationFailed: The file `index` can't be read.
         """
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
+        check_cache(cache)
         opened = open_source(source)
         try:
             self._begin(opened, threads, cache_bytes, meter, progress, index, cache)

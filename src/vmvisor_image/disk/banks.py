@@ -80,10 +80,12 @@ class BootBank:
             return None
         if self.uuid is None:
             return "it lacks VMware's marker"
-        if self.updated is None or self.updated <= 0:
-            return "its 'updated' is missing or 0"
+        if self.updated is None:
+            return "its 'updated' is missing, or no number"
+        if self.updated <= 0:
+            return f"its 'updated' is {self.updated}, and has to be above 0"
         if self.build is None:
-            return "its 'build' is empty"
+            return "its 'build' is missing or empty"
         if self.configuration.number("quickboot"):
             return "it was for one quick boot only"
         if self.state not in (BootState.VALID, BootState.UPGRADING):

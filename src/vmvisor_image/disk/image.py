@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
+from vmvisor_image.base.destination import check_cache
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.base.open_options import BESIDE, OpenOptions, ParentChoice, Progress, check_options
@@ -88,6 +89,7 @@ class Image(Shown, Source):
         threads, limits = options.get("threads"), options.get("limits")
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads must be at least 1, not {threads}")
+        check_cache(options.get("cache"))
         self._given = source
         self._options = options
         self._meter = meter_of(source) if limits is None else Meter(limits)
@@ -153,8 +155,8 @@ class Image(Shown, Source):
             SeveralImages: A container holds several disks, and `member` names none.
             MemberNotFound: The container has no member of that name, or there is no container; or there is no such
                 snapshot.
-            InvalidArgument: The source has none of these types, an argument is out of range, or a parent is given for
-                a disk that has none.
+            InvalidArgument: The source has none of these types, an argument is out of range, `cache` is a file, or a
+                parent is given for a disk that has none.
         """
         image: Image = cls(
             source,

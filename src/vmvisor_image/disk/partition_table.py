@@ -22,6 +22,7 @@ from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
 from vmvisor_image.streams.source import Source
 from vmvisor_image.volumes.role import Evidence
+from vmvisor_image.volumes.volume import has_files
 
 _Default = TypeVar("_Default")
 _MOST_SHOWN: Final = 16
@@ -183,7 +184,7 @@ class PartitionTable(Shown):
         if not isinstance(key, str):  # the labels would have to be read
             known = ", ".join(map(str, self.keys()))
             raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
-        known = listed(self)
+        known = f"{listed(self)}{_with_files(self)}"
         names = {name: None for partition in self for name in _names(partition) if name}
         raise PartitionNotFound(f"no partition {key!r}; there are {known}", wanted=key, names=names)
 
@@ -336,6 +337,18 @@ def _names(partition: Partition) -> Iterator[str | None]:
     """Names of a partition, the one that costs nothing first."""
     yield partition.name
     yield partition.label
+
+
+def _with_files(partitions: PartitionTable) -> str:
+    """Words that say which partitions have files, for a message that lists all of them."""
+    numbers = []
+    for partition in partitions:
+        with contextlib.suppress(CorruptImage):  # its own problem
+            if has_files(partition.volume):
+                numbers.append(str(partition.number))
+    if not numbers:
+        return ", without files that can be read" if len(partitions) else ""
+    return f", with files in {', '.join(numbers)}" if len(numbers) < len(partitions) else ""
 
 
 def _outside(partitions: list[Partition], disk_size: int) -> Iterator[Problem]:

@@ -419,13 +419,17 @@ class File(_Entry, Pieced):
         return f"<File {self._path!r} {self._size} bytes>"
 
 
+class PartialListing(list["File | Directory"]):
+    """Entries of a directory of which others are hidden by damage, as its `list_entries` gives them."""
+
+
 class Directory(_Entry):
     """A directory of a volume, an `importlib.resources.abc.Traversable`; its entries are read on first use.
 
     Iterating gives the entries; ``in`` accepts an entry or a name.
     """
 
-    __slots__ = ("_entries", "_fold_case", "_folded", "_list", "_lock", "_names", "_rules", "attributes")
+    __slots__ = ("_entries", "_fold_case", "_folded", "_is_partial", "_list", "_lock", "_names", "_rules", "attributes")
 
     def __init__(
         self,
@@ -436,7 +440,15 @@ class Directory(_Entry):
         fold_case: bool,
         attributes: FileAttributes | None = None,
     ) -> None:
-        """Constructor for volumes and archives; `list_entries` is called once."""
+        """Constructor for volumes and archives.
+
+        Args:
+            path: See `path`.
+            modified: See `modified`.
+            list_entries: Gives the entries, as a `PartialListing` where damage hides others; called once.
+            fold_case: Whether names are case-insensitive.
+            attributes: See `attributes`.
+        """
         super().__init__(path, modified)
         self.attributes = attributes
         """Owner and permissions; None where the volume has none or they are not read, and for the root."""
@@ -445,6 +457,7 @@ class Directory(_Entry):
         self._rules = TreeRules()
         self._lock = ForkSafeLock()
         self._entries: tuple[File | Directory, ...] | None = None
+        self._is_partial = False
         self._names: dict[str, File | Directory] = {}
         self._folded: dict[str, File | Directory] = {}
 
@@ -655,11 +668,22 @@ class Directory(_Entry):
             else:
                 pending.pop()
 
+    def partial(self) -> Iterator[Directory]:
+        """Directories from this one down, of those read so far, some of whose entries damage hides; reads nothing."""
+        pending = [self]
+        while pending:
+            here = pending.pop()
+            if here._is_partial:
+                yield here
+            pending += [entry for entry in reversed(here._entries or ()) if isinstance(entry, Directory)]
+
     def _load(self) -> tuple[File | Directory, ...]:
         if self._entries is None:
             with self._lock:
                 if self._entries is None:
-                    entries = tuple(self._list())
+                    found = self._list()
+                    self._is_partial = isinstance(found, PartialListing)
+                    entries = tuple(found)
                     for entry in entries:
                         if isinstance(entry, Directory):
                             entry._rules = self._rules

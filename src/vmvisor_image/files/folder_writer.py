@@ -137,7 +137,7 @@ class DestinationFolder:
             UnsafeName: The name, or the path, is longer than the system allows.
         """
         try:
-            with writing(self._root / path, f"; the {self._written} files written before are whole"):
+            with writing(self._root / path, self._so_far()):
                 self._check_length(path)
                 with self._folder(path) as folder:
                     folder.write(from_source(chunks), timestamp, overwrite=self._overwrite or path in self._replaced)
@@ -146,6 +146,13 @@ class DestinationFolder:
                 raise UnsafeName(f"{path!r} is longer than the system takes", structure="file name") from error
             raise
         self._written += 1
+
+    def _so_far(self) -> str:
+        """End of a message about a file that could not be written."""
+        if self._written == 0:
+            return "; nothing was written"
+        files = "the file written before is" if self._written == 1 else f"the {self._written} files written before are"
+        return f"; {files} whole"
 
     def _check_length(self, path: str) -> None:
         """Refuse a path that could be written directory by directory, but not be opened as a whole afterwards."""

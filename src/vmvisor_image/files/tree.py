@@ -47,6 +47,8 @@ class FileTree(Shown, Mapping[str, File]):
 
     _SKIPS_UNSAFE: ClassVar[bool] = True
     """Whether extraction skips only the file whose name can't be written, and does not refuse all files."""
+    _HOLDER: ClassVar[str] = "volume"
+    """What holds the files, for messages."""
 
     def __init__(
         self,
@@ -122,8 +124,8 @@ class FileTree(Shown, Mapping[str, File]):
         if folded is not None:
             return folded
         if missing is None:
-            raise PathNotFound(f"{path!r} is a directory of this volume, not a file")
-        raise missing.restated(f"no file {path!r} in this volume", elsewhere=elsewhere) from missing
+            raise PathNotFound(f"{path!r} is a directory of this {self._HOLDER}, not a file")
+        raise missing.restated(f"no file {path!r} in this {self._HOLDER}", elsewhere=elsewhere) from missing
 
     def __iter__(self) -> Iterator[str]:
         for file in self._walk():

@@ -40,7 +40,8 @@ def unwrap(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Lay
         way.go_into(found)
     if way.options.member is not None:
         raise MemberNotFound(
-            f"there is no container that could hold {way.options.member!r}, only a disk: leave the member out"
+            f"there is no container that could hold {way.options.member!r}, only a disk: leave the member out (a disk"
+            " in a file of a partition is opened by that File's open_image)"
         )
     return tuple(way.layers)
 

@@ -290,6 +290,8 @@ def check_payload(file: File, description: PayloadDescription) -> tuple[Checksum
 class PayloadTree(FileTree):
     """The files of a package's payloads by path; of two with the same path, that of the later payload counts."""
 
+    _HOLDER = "package"
+
     def __init__(self, payloads: tuple[Payload, ...]) -> None:
         """Made by `Vib`."""
         self._payloads = payloads

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import selectors
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
 
+from vmvisor_image.base.destination import FULL
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits, check_deadline, passed
 from vmvisor_image.errors import ClosedError, DestinationFull, InvalidArgument, SourceError
@@ -155,7 +155,7 @@ def _keep(file: Any, data: bytes) -> None:
         file.write(data)
         file.flush()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        if error.errno not in FULL:
             raise
         full = DestinationFull(
             f"no room in {tempfile.gettempdir()} for what comes out of the pipe: TMPDIR may name another folder"

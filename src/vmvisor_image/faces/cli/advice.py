@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 from pathlib import Path
@@ -9,7 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.disk.tables.table import STRUCTURE
-from vmvisor_image.errors import CorruptImage, DestinationExists, Problem, VmvisorImageError
+from vmvisor_image.errors import (
+    CorruptImage,
+    DestinationExists,
+    NameNotFound,
+    PathNotFound,
+    Problem,
+    VmvisorImageError,
+)
 from vmvisor_image.examine.signatures import PAGE
 from vmvisor_image.streams.sources import descriptor_of
 from vmvisor_image.streams.urls import is_url
@@ -45,9 +53,32 @@ def one_line(error: Exception) -> str:
     return f"{text}; did you mean {str(path.parent / close[0])!r}?" if close else text
 
 
-def command(name: str, source: str) -> str:
+def command(name: str, source: str, *more: str) -> str:
     """A command to try with the same source; what standard input gives has to be saved for it."""
-    return f"`vmvisor-image {name} {'FILE' if descriptor_of(source) is not None else shlex.quote(source)}`"
+    given = "FILE" if descriptor_of(source) is not None else shlex.quote(source)
+    return f"`{' '.join(['vmvisor-image', name, given, *map(shlex.quote, more)])}`"
+
+
+def way_of(options: argparse.Namespace, *, devices: bool = True) -> list[str]:
+    """Options given that decide which disk of the source is read, for a `command` of the same one."""
+    member = getattr(options, "member", None)
+    way = [] if member is None else ["--member", member]
+    for device in getattr(options, "device", None) or () if devices else ():
+        way += ["--device", device]
+    return way
+
+
+def located(error: NameNotFound, source: str, options: argparse.Namespace) -> NameNotFound:
+    """The same error with the command behind its message that lists what is there, unless that names something."""
+    if "`vmvisor-image" in str(error) or error.similar:
+        return error
+    if error.below:
+        step = f"{command('ls', source, error.below, *way_of(options))} lists what is there"
+    elif isinstance(error, PathNotFound):
+        step = f"{command('tree', source, *way_of(options))} shows all files"
+    else:
+        step = f"{command('info', source, *way_of(options, devices=False))} shows what each partition holds"
+    return error.restated(f"{error}; {step}")
 
 
 def with_step(error: _Error, step: str) -> _Error:

@@ -23,7 +23,9 @@ from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.convert import convert
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.disk.paths import entry_at
 from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.errors import (
     CorruptImage,
@@ -31,20 +33,22 @@ from vmvisor_image.errors import (
     InvalidArgument,
     NotAFile,
     NotAnArchive,
+    PartitionNotFound,
+    PathNotFound,
     UsageError,
 )
-from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, with_step
+from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, way_of, with_step
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import (
     BAD_INPUT,
     DONE,
     bank_of,
+    image_of,
     limits_of,
     named_partition,
-    open_options,
     opened_image,
 )
-from vmvisor_image.faces.cli.paths import write_out
+from vmvisor_image.faces.cli.paths import directory_given, write_out
 from vmvisor_image.faces.cli.progress import showing_progress
 from vmvisor_image.faces.cli.search import print_search
 from vmvisor_image.faces.cli.show import (
@@ -54,20 +58,25 @@ from vmvisor_image.faces.cli.show import (
     print_rows,
     print_verification,
 )
-from vmvisor_image.files.file import File
-from vmvisor_image.reports.inspection import inspect
+from vmvisor_image.files.file import Directory, File
+from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import PipeSource, taking_pipes
-from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.urls import is_url
 from vmvisor_image.volumes.role import Role
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor
 
+    from vmvisor_image.fleet import Row
+
 _OVERLAID = "oem.tgz"
 """Name of the module for additions by others."""
+_NO_MODULE = (
+    "neither a program (ELF), an archive (tar, vmtar, zip, ar, ISO 9660), an encrypted configuration nor microcode"
+)
+"""What a file is that is no boot module."""
 
 
 def _overlays(given: Sequence[str]) -> dict[str, str]:
@@ -93,8 +102,8 @@ def run_info(options: argparse.Namespace) -> int:
         with opened_image(options) as image:
             print_partition(named_partition(image, options.partition))
         return DONE
-    with showing_progress() as progress:
-        report = inspect(options.source, **open_options(options, progress))
+    with showing_progress() as progress, image_of(options, options.source, progress) as image:
+        report = report_of(image)
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
@@ -119,7 +128,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def run_pxe(options: argparse.Namespace) -> int:
     """Write the files that a PXE server needs; bad input where a module of the configuration is missing."""
-    with opened_image(options) as image:
+    with opened_image(options) as image, _naming_a_bank(options, image):
         export = export_pxe(
             image,
             options.dest,
@@ -149,10 +158,25 @@ def run_pxe(options: argparse.Namespace) -> int:
     return BAD_INPUT if export.missing else DONE
 
 
+@contextlib.contextmanager
+def _naming_a_bank(options: argparse.Namespace, image: Image) -> Iterator[None]:
+    """Block in which it is an error with a next step that the boot loader starts no bank."""
+    try:
+        yield
+    except PartitionNotFound as error:
+        if options.bank != "active" or not image.partitions.banks:
+            raise
+        dest = getattr(options, "dest", None)
+        given = [*(() if dest is None else (dest,)), "--bank", str(image.partitions.banks[0].number)]
+        name = "system" if dest is None else "pxe"
+        raise error.restated(f"{error}: {command(name, options.source, *given, *way_of(options))}") from error
+
+
 def run_system(options: argparse.Namespace) -> int:
     """Print the system that an image boots."""
     with opened_image(options) as image:
-        system = image.system(bank_of(options.bank))
+        with _naming_a_bank(options, image):
+            system = image.system(bank_of(options.bank))
         options.problems += system.problems
         if options.json:
             print(json.dumps(system.to_dict(hashes=True), indent=2))
@@ -169,6 +193,13 @@ def run_system(options: argparse.Namespace) -> int:
             print_item(
                 f"boot bank in partition {bank.number}: {bank.build or 'no build'}, {state}", "  ", hanging="    "
             )
+        starts = image.partitions.active_bank is not None or any(bank.is_chosen_by_label for bank in system.banks)
+        if system.banks and not starts:
+            print_item(
+                f"the boot loader starts no bank; these are the modules of partition {system.partition}:",
+                "  ",
+                hanging="    ",
+            )
         names = [printable(module.name) for module in system.modules]
         sizes = ["missing" if module.size is None else f"{module.size} bytes" for module in system.modules]
         wide, long = (max(map(len, column), default=0) for column in (names, sizes))
@@ -184,17 +215,17 @@ def _state(bank: BootBank, partitions: PartitionTable) -> str:
     if bank.is_chosen_by_label:
         is_first = partitions[bank.number].role is Role.BOOTBANK
         return "is chosen by its label" if is_first else "is not chosen, by its label"
-    return bank.obstacle or "is the older one"
+    return "does not start: " + (bank.obstacle or "another one is newer, or as new and before it")
 
 
 def run_archive(options: argparse.Namespace) -> int:
     """Print a list of an archive's files, or write one of them to standard output."""
-    with taking_pipes(options.source) as given, _archive(given, options.source) as whole:
+    with taking_pipes(options.source) as given, _archive(given, options) as whole:
         archive = whole
-        for path in options.path[:-1]:
-            archive = archive[path].open_archive()
+        for depth, path in enumerate(options.path[:-1]):
+            archive = _member(archive, path, options, depth).open_archive()
         if options.path:
-            file = archive[options.path[-1]]
+            file = _member(archive, options.path[-1], options, len(options.path) - 1)
             if not options.list:
                 return write_out(file)
             archive = file.open_archive()
@@ -203,53 +234,102 @@ def run_archive(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _archive(given: str | PipeSource, source: str) -> Archive:
+def _member(archive: Archive, path: str, options: argparse.Namespace, depth: int) -> File:
+    """A file of an archive, which lies in `depth` others."""
+    way = options.path[:depth]
+    with _listed_by(command("archive", options.source, *way, *(["--list"] if way else []))):
+        return archive[path]
+
+
+@contextlib.contextmanager
+def _listed_by(listing: str) -> Iterator[None]:
+    """Block in which a path that is not there is an error with the command that lists what is there."""
+    try:
+        yield
+    except PathNotFound as error:
+        if error.similar:
+            raise
+        raise error.restated(f"{error}; {listing} lists what is there") from error
+
+
+def _archive(given: str | PipeSource, options: argparse.Namespace) -> Archive:
     """The archive at a path, or in a pipe."""
+    source, paths = options.source, options.path
     try:
         return open_archive(given)
     except NotAnArchive as error:
         with open_source(given) as opened:
             is_empty = not opened.source.read_up_to(0, 1)
-        raise with_step(error, AGAIN if is_empty else f"{command('info', source)} reads a disk image") from error
+        if is_empty:
+            step = AGAIN
+        elif not paths:
+            step = f"{command('info', source)} reads a disk image"
+        elif options.list or len(paths) > 1:
+            step = f"of a disk image, {command('module', source, *paths[:2])} shows that"
+        else:
+            step = f"of a disk image, {command('cat', source, paths[0])} writes that file"
+        raise with_step(error, step) from error
 
 
 def run_module(options: argparse.Namespace) -> int:
     """Print the properties of a boot module, or write a file of it to standard output."""
-    path = options.partition
-    if path is not None and "/" in path and options.inner is None and (options.path is not None or _is_disk(options)):
-        options.path, options.inner = path, options.path
+    path, inner = options.partition, options.inner
+    if path is not None and "/" in path and inner is None and (options.path is not None or _is_disk(options)):
         with opened_image(options) as image:
-            found = image.resolve(path)
-            if not isinstance(found, File):
-                raise NotAFile(f"{path!r} is not a file: a module is one")
-            return _show_module(options, found, options.inner)
+            return _show_module_at(options, path, image.resolve(path), options.path)
     if options.path is not None:
         with opened_image(options) as image:
-            file = named_partition(image, options.partition).files[options.path]
-            return _show_module(options, file, options.inner)
-    given = {"--index": options.index, "--cache": options.cache, "--member": options.member}
-    if any(given.values()) or options.salvage:
+            given = f"{path.rstrip('/')}/{options.path.lstrip('/')}"
+            found = entry_at(named_partition(image, path).files, options.path, given)
+            return _show_module_at(options, given, found, inner)
+    given_options = {"--index": options.index, "--cache": options.cache, "--member": options.member}
+    if any(given_options.values()) or options.salvage:
         raise InvalidArgument("a module by itself has no image that could be indexed, kept, salvaged or have members")
     limits = limits_of(options)
     with open_source(options.source) as opened, limits.operation():
-        return _show_module(options, Metered(opened.source, Meter(limits)), options.partition)
+        module = Module(Metered(opened.source, Meter(limits)))
+        if path is None:
+            _refuse_module(module, options.source, path)
+            return _show_module(options, module)
+        try:
+            return _write_inner(options, module, path)
+        except NotAnArchive:
+            _refuse_module(module, options.source, path)
+            raise
+
+
+def _show_module_at(
+    options: argparse.Namespace, path: str, found: Partition | Directory | File, inner: str | None
+) -> int:
+    """Show a file of an image as a module, or a file in that."""
+    if isinstance(found, Directory):
+        raise directory_given(path, options)
+    if isinstance(found, Partition):
+        raise NotAFile(f"{path!r} is a partition: a module is a file in one")
+    module = Module(found)
+    if module.kind == "unknown" and not module.layers:
+        dump = command("hexdump", options.source, path, *way_of(options))
+        raise CorruptImage(f"{path!r} is {_NO_MODULE}; {dump} shows its first bytes", structure="boot module")
+    return _show_module(options, module) if inner is None else _write_inner(options, module, inner, path)
+
+
+def _write_inner(options: argparse.Namespace, module: Module, inner: str, *place: str) -> int:
+    """Write a file in a module to standard output."""
+    with _listed_by(command("module", options.source, *place, *way_of(options))):
+        file = module.open_archive()[inner]
+    return write_out(file)
 
 
 def _is_disk(options: argparse.Namespace) -> bool:
     """Whether the source is a disk with partitions, and not a module by itself."""
     try:
-        with Image.open(options.source, **open_options(options, None)) as image:
+        with image_of(options, options.source, None) as image:
             return len(image.partitions) > 0
     except (CorruptImage, UsageError):
         return False
 
 
-def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -> int:
-    module = Module(file)
-    if inner is not None:
-        return write_out(module.open_archive()[inner])
-    if module.kind in ("empty", "unknown") and options.path is None:
-        _refuse_module(module, options.source)
+def _show_module(options: argparse.Namespace, module: Module) -> int:
     print(" in ".join((module.kind, *reversed(module.layers))))
     if (signature := module.signature) is not None:
         key = "" if signature.key_id is None else f", key {printable(signature.key_id)}"
@@ -273,17 +353,17 @@ def _show_module(options: argparse.Namespace, file: ReadAt, inner: str | None) -
     return DONE
 
 
-def _refuse_module(module: Module, source: str) -> None:
+def _refuse_module(module: Module, source: str, partition: str | None) -> None:
     """Raise the error for a file by itself in which no module was found; an empty one may well be compressed."""
     if module.kind == "unknown":
+        inside = "PARTITION/PATH" if partition is None else f"{partition.rstrip('/')}/PATH"
         raise CorruptImage(
-            "it is neither a program (ELF), an archive (tar, vmtar, zip, ar, ISO 9660), an encrypted configuration nor"
-            f" microcode; {command('info', source)} says what it looks like, and"
-            " `vmvisor-image module SRC PARTITION PATH` reads a module of a disk image",
+            f"it is {_NO_MODULE}; {command('info', source)} says what it looks like, and"
+            f" {command('module', source, inside)} reads a module of a disk image",
             structure=" in ".join(("boot module", *reversed(module.layers))),
             offset=0,
         )
-    if not module.layers:
+    if module.kind == "empty" and not module.layers:
         raise CorruptImage(AGAIN, structure="boot module", offset=0)
 
 
@@ -309,13 +389,14 @@ def run_convert(options: argparse.Namespace) -> int:
     if not options.force and os.path.lexists(options.dest):  # before waiting for a pipe
         raise DestinationExists(f"{options.dest} is already there")
     with taking_pipes(options.source, limits_of(options)) as options.source, opened_image(options) as image:
+        table = image.partitions
+        if next(table.find(), None) is None and (problems := table.problems):  # nothing is written of what is no disk
+            raise no_disk(problems[0], given, image.known_size)
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
         if find_table(image.disk).scheme != "none":  # of a truncated disk, the existing part was converted
             options.problems += image.partitions.problems
         resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
         print(f"{printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
-        if not len(image.partitions) and (problems := image.partitions.problems):
-            raise no_disk(problems[0], given, done.size)
     return DONE
 
 
@@ -335,13 +416,14 @@ def run_verify(options: argparse.Namespace) -> int:
             member=options.member,
             limits=limits_of(options),
         )
-    if options.manifest is not None:
+    is_no_disk = report.scheme == "none" and not report.partitions and len(report.problems) > 0
+    if options.manifest is not None and not is_no_disk:
         write_whole(Path(options.manifest), report.manifest())
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         print_verification(report)
-    if report.scheme == "none" and not report.partitions and report.problems:
+    if is_no_disk:
         error = no_disk(report.problems[0], options.source, report.size)
         print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
     return DONE if report.is_sound else BAD_INPUT
@@ -360,7 +442,7 @@ def run_scan(options: argparse.Namespace) -> int:
         progress = stack.enter_context(showing_progress("scanning", "images"))
         if progress is not None:
             progress(0, len(sources))
-        rows = fleet.stream(
+        done = fleet.stream(
             sources,
             executor,
             workers=workers,
@@ -369,6 +451,8 @@ def run_scan(options: argparse.Namespace) -> int:
             limits=limits_of(options),
             progress=progress,
         )
+        stack.callback(getattr(done, "close", lambda: None))  # also where the rows can't be written
+        rows = _in_order(done, sources)
         if options.out is None:
             bad = print_rows(rows, sources)
         else:
@@ -376,6 +460,34 @@ def run_scan(options: argparse.Namespace) -> int:
             print(f"{printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")
             bad = tally.bad
     return BAD_INPUT if bad else DONE
+
+
+def _in_order(rows: Iterator[Row], sources: Sequence[object]) -> Iterator[Row]:
+    """Rows in the order of their sources, so that two runs print the same; each waits for those before it.
+
+    Where the rows end early, as on Ctrl-C, those that wait come before the error.
+    """
+    waiting: dict[str, list[Row]] = {}
+    stopped: BaseException | None = None
+    for source in sources:
+        path = str(source).encode("utf-8", "backslashreplace").decode()  # as the rows have it
+        while stopped is None and path not in waiting:
+            try:
+                row = next(rows)
+            except BaseException as error:  # noqa: BLE001  # it is raised after the rows that wait
+                stopped = error
+            else:
+                waiting.setdefault(row["path"], []).append(row)
+        if path in waiting:
+            yield waiting[path].pop(0)
+            if not waiting[path]:
+                del waiting[path]
+    for left in waiting.values():
+        yield from left
+    if stopped is None:
+        yield from rows
+    elif not isinstance(stopped, StopIteration):
+        raise stopped
 
 
 @contextlib.contextmanager

@@ -19,10 +19,19 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import NotAFileSystem, Problem
-from vmvisor_image.faces.cli.opening import DONE, check_partitions, opened_image
+from vmvisor_image.faces.cli.advice import located
+from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_partitions, opened_image
 from vmvisor_image.faces.cli.show import complain, list_files, list_others
-from vmvisor_image.faces.cli.targets import Target, opened_target, partition_target, target_in
+from vmvisor_image.faces.cli.targets import (
+    Target,
+    no_match,
+    opened_search,
+    opened_target,
+    partition_target,
+    target_in,
+)
 from vmvisor_image.files.file import Directory, File
+from vmvisor_image.files.patterns import has_wildcards
 from vmvisor_image.volumes.volume import OtherEntry, complete
 
 _BRANCHES: Final = {True: ("├── ", "└── ", "│   "), False: ("|-- ", "`-- ", "|   ")}
@@ -116,6 +125,8 @@ def _row(each: Directory | File | OtherEntry, name: str) -> str:
 
 def run_tree(options: argparse.Namespace) -> int:
     """Print directories and files as a tree."""
+    if options.device:
+        return _tree_of_datastore(options)
     with opened_image(options) as image:
         check_partitions(image, options.source)
         if options.target is not None:
@@ -141,6 +152,17 @@ def run_tree(options: argparse.Namespace) -> int:
                 _print_tree(target, found)
         if options.json:
             print_json(image, entries, [each for each in wanted if each.holder not in unread], unread)
+    return DONE
+
+
+def _tree_of_datastore(options: argparse.Namespace) -> int:
+    with opened_target(options) as target:
+        found = target.entry()
+        if options.json:
+            _print_json_of(target, [entry_of(target, each) for each, _ in _shown(target, found, is_deep=True)])
+        else:
+            _print_tree(target, found)
+            complain(target.holder.problems)
     return DONE
 
 
@@ -184,24 +206,30 @@ def _branches() -> tuple[str, str, str]:
 
 
 def run_find(options: argparse.Namespace) -> int:
-    """Print the files that match a pattern; one without a slash is for the name, in every directory."""
-    pattern = options.pattern if "/" in options.pattern else f"**/{options.pattern}"
-    with opened_image(options) as image:
-        check_partitions(image, options.source)
-        targets: dict[int, Target] = {}
+    """Print the files that match a pattern; bad input where none does."""
+    with opened_search(options) as searched:
+        targets: dict[int | None, Target] = {}
         entries: list[dict[str, Any]] = []
-        for file in image.glob(pattern):
-            home = file.home
-            assert isinstance(home, Partition), "a file of an image is in a partition"
-            target = targets.setdefault(home.number, partition_target(image, home))
+        is_found = False
+        for target, file in searched.matching(options.pattern):
+            is_found = True
             if options.json:
+                targets.setdefault(target.number, target)
                 entries.append(entry_of(target, file))
             else:
                 path = f"{target.name}/{file.path}"
                 print(_row(file, path) if options.long else printable(path))
         if options.json:
-            print_json(image, entries, [*targets.values()], ())
-    return DONE
+            _print(entries, [*targets.values()], (), searched.problems)
+        elif searched.store is not None:
+            complain(searched.problems)
+        if is_found:
+            return DONE
+        is_name = "/" not in options.pattern and not has_wildcards(options.pattern)
+        names = dict.fromkeys(file.name for _, file in searched.matching("**")) if is_name else ()
+        error = located(no_match(options.pattern, searched.has, names), options.source, options)
+        print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
+    return BAD_INPUT  # as of grep: the search went well, and found nothing
 
 
 def _all_entries(target: Target) -> Iterator[dict[str, Any]]:

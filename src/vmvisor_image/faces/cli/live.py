@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from vmvisor_image.base.names import printable
-from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import DependencyMissing, InvalidArgument, UsageError
-from vmvisor_image.faces.cli.opening import DONE, open_options
+from vmvisor_image.faces.cli.opening import DONE, image_of
 
 _FUSE = Path("/dev/fuse")
 
@@ -47,7 +46,7 @@ def run_mount(options: argparse.Namespace) -> int:
             flush=True,
         )
 
-    with Image.open(options.source, **open_options(options, None)) as image:
+    with image_of(options, options.source, None) as image:
         fs = VmvisorFileSystem(image)
         if options.background:
             begun()  # later its standard output is gone
@@ -67,7 +66,7 @@ def run_browse(options: argparse.Namespace) -> int:
         from vmvisor_image.faces.browse import Browser
     except ImportError as error:
         raise DependencyMissing(f"browsing needs more ({error}): pip install 'vmvisor-image[browse]'") from error
-    with Image.open(options.source, **open_options(options, None)) as image:
+    with image_of(options, options.source, None) as image:
         Browser(image, options.source).run()
         options.problems += image.known_problems
     return DONE

@@ -17,7 +17,14 @@ from vmvisor_image.base.limits import DEFAULT_LIMITS
 from vmvisor_image.base.names import printable
 from vmvisor_image.bzip2 import engine
 from vmvisor_image.compressions.formats import COMPRESSIONS
-from vmvisor_image.errors import CorruptImage, DestinationFailed, DestinationFull, LimitExceeded, UsageError
+from vmvisor_image.errors import (
+    CorruptImage,
+    DestinationFailed,
+    DestinationFull,
+    LimitExceeded,
+    NameNotFound,
+    UsageError,
+)
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.faces.cli.advice import one_line
 from vmvisor_image.faces.cli.commands import (
@@ -112,6 +119,12 @@ class _HelpFormatter(argparse.HelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
+def _did_you_mean(given: str, names: Sequence[str]) -> str:
+    """End of a message that names what is most like the text given; empty where nothing is."""
+    similar = NameNotFound(wanted=given, names=names).similar
+    return f"; did you mean {similar[0]!r}?" if similar else ""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that reports errors in one line, like all errors, and takes options between arguments."""
 
@@ -132,8 +145,28 @@ class _Parser(argparse.ArgumentParser):
         finally:
             self._is_interleaving = False
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all arguments; one that is not known is an error that names a similar option of the command."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            command: _Parser = getattr(found, "parser", self)
+            options = [each for each in command._option_string_actions if each.startswith("--")]
+            what = "unknown argument" if len(unknown) == 1 else "unknown arguments"
+            command.error(f"{what}: {shlex.join(unknown)}{_did_you_mean(unknown[0].partition('=')[0], options)}")
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices, with the one most like it."""
+        if isinstance(value, str) and action.choices is not None and value not in action.choices:
+            choices = [*map(str, action.choices)]
+            name = action.option_strings[0] if action.option_strings else str(action.metavar).lower()
+            step = _did_you_mean(value, choices) or f"; choose from {', '.join(choices)}"
+            raise argparse.ArgumentError(None, f"there is no {name} {value!r}{step}")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(MISUSE, f"vmvisor-image: {printable(message)}; see {self.prog} --help\n")
+        also = " See" if message.endswith("?") else "; see"
+        self.exit(MISUSE, f"vmvisor-image: {printable(message)}{also} {self.prog} --help\n")
 
 
 def _suffixes(formats: Iterable[Format]) -> str:
@@ -198,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_boot_commands(commands)
     _add_archive(commands)
     for writing in (extract, pxe):
-        writing.add_argument("dest", metavar="DEST", help="the folder to write to")
+        writing.add_argument("dest", metavar="DEST", type=_destination, help="the folder to write to")
         writing.add_argument("--force", action="store_true", help="replace files that are already there")
         writing.set_defaults(left_behind="the files written to {} so far are whole")
     extract.set_defaults(to_go_on=["--resume"])
@@ -211,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in commands.choices.items():
         if command.reads_images:
             _add_shared_options(command, is_indexing=name == "index")
+        command.set_defaults(parser=command)
         command.epilog = "\n".join(["examples:", *(f"  {example}" for example in EXAMPLES.get(name, ()))])
     return parser
 
@@ -243,7 +277,7 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, is_indexing: bool) -
         help='keep the decoded data in FOLDER, as zstd, for the next run; "auto": beside the image, otherwise in your'
         " cache folder",
     )
-    _add_member(shared)
+    _add_member(shared, ", or PARTITION/PATH of a disk in a disk, such as a machine's")
     shared.add_argument(
         "--salvage",
         action="store_true",
@@ -311,15 +345,21 @@ def _add_threads(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with (default: cores)")
 
 
+def _destination(text: str) -> str:
+    """Path as it is given; not "-", which stands for standard output with other programs."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("standard output can't be written to: name a file (./- is one of that name)")
+    return text
+
+
 def _source(text: str) -> str:
     """Path or URL as it is given; the path of standard input for "-"."""
     return "/dev/stdin" if text == "-" else text
 
 
-def _add_member(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--member", metavar="PATH", help="which file of a CD or archive is the disk, where there are several"
-    )
+def _add_member(parser: argparse._ActionsContainer, more: str = "") -> None:
+    text = f"which file of a CD or archive is the disk, where there are several{more}"
+    parser.add_argument("--member", metavar="PATH", help=text)
 
 
 def _add_limits(parser: argparse._ActionsContainer) -> None:
@@ -350,15 +390,18 @@ def _add_listing_commands(commands: _Commands) -> None:
     tree = _add_command(commands, "tree", run_tree, "show directories and files as a tree")
     _add_target(tree, "default: all partitions")
     _add_json(tree)
+    _add_device_option(tree)
     find = _add_command(commands, "find", run_find, "print the paths of the files that match a pattern")
     find.add_argument(
         "pattern",
         metavar="GLOB",
-        help="pattern in quotes: of a name, such as '*.tgz', or of PARTITION/PATH, such as 'Hypervisor1/**/*.cfg';"
-        " ** is any number of directories",
+        help="pattern in quotes: of a name at any depth, such as '*.tgz'; with a slash, of PARTITION/PATH, such as"
+        " 'Hypervisor1/**/*.cfg', where ** is any number of directories",
     )
     find.add_argument("-l", "--long", action="store_true", help="with sizes and times")
+    find.description = f"{find.description} Status 1: nothing matches."
     _add_json(find)
+    _add_device_option(find)
     diff = _add_command(
         commands, "diff", run_diff, "show what differs between two images: partitions, files by content, versions"
     )
@@ -383,11 +426,12 @@ def _add_content_commands(commands: _Commands) -> None:
     )
     _add_targets(sha256, "default: the files of all partitions; extract names the files alike, for the same arguments")
     _add_json(sha256)
-    _add_device_option(cat, extract, sha256)
     hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk, a partition or a file")
     _add_target(hexdump, "default: the disk")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
     hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
+    hexdump.add_argument("--json", action="store_true", help="the same as JSON, without a star for equal lines")
+    _add_device_option(cat, extract, sha256, hexdump)
 
 
 def _add_target(parser: argparse.ArgumentParser, more: str = "", nargs: str | None = "?") -> None:
@@ -396,7 +440,10 @@ def _add_target(parser: argparse.ArgumentParser, more: str = "", nargs: str | No
 
 
 def _add_targets(parser: argparse.ArgumentParser, more: str) -> None:
-    text = f"number or label of a partition; behind a slash, a path in it, or a pattern in quotes ({more})"
+    text = (
+        "number or label of a partition; behind a slash, a path in it, or a pattern in quotes, where ** is any number"
+        f" of directories: what find calls '*.tgz' is '**/*.tgz' here ({more})"
+    )
     parser.add_argument("targets", metavar="PARTITION/GLOB", nargs="*", help=text)
 
 
@@ -408,7 +455,7 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting = _add_command(
         commands, "convert", run_convert, "write the decoded image as seekable zstd, which is quick to read again"
     )
-    converting.add_argument("dest", metavar="DEST", help="the file to write (.zst)")
+    converting.add_argument("dest", metavar="DEST", type=_destination, help="the file to write (.zst)")
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     converting.set_defaults(left_behind="what was converted so far is kept beside {}", to_go_on=[])
@@ -505,7 +552,10 @@ def _add_scan(commands: _Commands) -> None:
         f" - for standard input{_ALSO_A_PIPE}",
     )
     scan.add_argument(
-        "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
+        "--out",
+        metavar="DEST",
+        type=_destination,
+        help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)",
     )
     scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
     scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
@@ -540,6 +590,7 @@ def _add_verify(commands: _Commands) -> None:
     parser.add_argument(
         "--manifest",
         metavar="DEST",
+        type=_destination,
         help="write the SHA-256 of each file to DEST: `sha256sum -c` checks by it what was extracted, each partition to"
         " a folder named by its number",
     )

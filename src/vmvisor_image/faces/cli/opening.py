@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
+import itertools
 from collections.abc import Iterator
 
 from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.errors import NotAFileSystem, PartitionNotFound, PathNotFound
-from vmvisor_image.faces.cli.advice import command, no_disk
+from vmvisor_image.disk.paths import path_name
+from vmvisor_image.errors import (
+    CorruptImage,
+    MemberNotFound,
+    NameNotFound,
+    NotAFileSystem,
+    PartitionNotFound,
+    PathNotFound,
+)
+from vmvisor_image.faces.cli.advice import command, located, no_disk, way_of
 from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.files.file import File
 
 DONE = 0
 """Exit status of a successful command."""
@@ -20,6 +31,10 @@ BAD_INPUT = 1
 """Exit status where the input is damaged or unsuitable."""
 MISUSE = 2
 """Exit status of a command that can't be carried out as given."""
+
+
+_MOST_ALIKE = 3
+"""Most files that an error names."""
 
 
 def bank_of(text: str | None) -> int | str | None:
@@ -46,12 +61,54 @@ def open_options(options: argparse.Namespace, progress: Progress | None) -> Open
 
 
 @contextlib.contextmanager
+def image_of(options: argparse.Namespace, source: str, progress: Progress | None) -> Iterator[Image]:
+    """The image at a path; with ``--member PARTITION/PATH``, the one in that file of a disk, such as a machine's.
+
+    Raises:
+        MemberNotFound: The container has no such member, and the disk no such file.
+    """
+    given = open_options(options, progress)
+    with contextlib.ExitStack() as stack:
+        try:
+            image = stack.enter_context(Image.open(source, **given))
+        except MemberNotFound as error:
+            image = stack.enter_context(_image_within(source, given, error, stack))
+        yield image
+
+
+def _image_within(source: str, given: OpenOptions, error: MemberNotFound, stack: contextlib.ExitStack) -> Image:
+    """Image in a file of a disk, where no container has that member."""
+    path = given.pop("member") or ""
+    try:
+        disk = stack.enter_context(Image.open(source, **given))
+        partitions = len(disk.partitions)
+    except CorruptImage:  # several images, or none: a member of the container was meant
+        raise error from None
+    try:
+        found = disk.resolve(path)
+    except (PartitionNotFound, PathNotFound, NotAFileSystem) as missing:
+        if error.names or not partitions:
+            raise error from None
+        files = itertools.islice(disk.glob(f"*/{glob.escape(path)}"), _MOST_ALIKE)
+        homes = [(file.home, file.path) for file in files]
+        alike = [f"{path_name(disk.partitions, home)}/{below}" for home, below in homes if isinstance(home, Partition)]
+        raise MemberNotFound(
+            f"no disk {path!r} here: --member is a file of a CD or archive, or PARTITION/PATH of a disk in this one",
+            elsewhere=[*alike, *(missing.similar if isinstance(missing, PathNotFound) else ())],
+        ) from missing
+    if not isinstance(found, File):
+        raise error
+    given["progress"] = None  # that of the disk around it goes on
+    return found.open_image(**given)
+
+
+@contextlib.contextmanager
 def opened_image(options: argparse.Namespace, source: str | None = None) -> Iterator[Image]:
     """The image of a command, or of another source, whose damage becomes problems of the command."""
     given = options.source if source is None else source
     with (
         showing_progress(doing(options.run)) as progress,
-        Image.open(given, **open_options(options, progress)) as image,
+        image_of(options, given, progress) as image,
         image.limits.operation(),
     ):
         try:
@@ -60,7 +117,10 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
             check_partitions(image, given, error)
             options.problems += image.known_problems
             if isinstance(error, NotAFileSystem) and not getattr(options, "device", None):
-                raise NotAFileSystem(f"{error}; {command('info', given)} shows what each partition holds") from error
+                step = f"{command('info', given, *way_of(options, devices=False))} shows what each partition holds"
+                raise NotAFileSystem(f"{error}; {step}") from error
+            if isinstance(error, NameNotFound):
+                raise located(error, given, options) from error
             raise
         options.problems += image.known_problems
 

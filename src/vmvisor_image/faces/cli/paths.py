@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import sys
 from collections import Counter
@@ -22,16 +24,18 @@ from vmvisor_image.errors import (
     TruncatedImage,
 )
 from vmvisor_image.examine.hexdump import Hexdump
-from vmvisor_image.faces.cli.advice import AGAIN, with_step
+from vmvisor_image.faces.cli.advice import AGAIN, command, way_of, with_step
 from vmvisor_image.faces.cli.listing import entry_of, print_json
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, opened_image
-from vmvisor_image.faces.cli.targets import Selected, Target, opened_selection, opened_target, target_in
+from vmvisor_image.faces.cli.targets import Selected, Target, opened_selection, opened_target
 from vmvisor_image.files.file import Directory, File, extract_all
 from vmvisor_image.reports.verification_report import manifest_line
 from vmvisor_image.streams.reading import read_healthy, read_up_to
 from vmvisor_image.streams.source import ReadAt, Source
 
 _CHUNK: Final = 1 << 20
+_MOST_SHOWN: Final = 5
+"""Most directories that a message names."""
 
 
 def write_out(source: Source) -> int:
@@ -48,20 +52,29 @@ def write_out(source: Source) -> int:
 def run_cat(options: argparse.Namespace) -> int:
     """Write a file of a partition, or a partition, to standard output."""
     with opened_target(options, is_whole=options.path is not None) as target:
-        return write_out(_content(target) if options.path is None else target.holder.files[options.path])
+        if options.path is None:
+            return write_out(_content(target, options))
+        given = f"{options.target.rstrip('/')}/{options.path.lstrip('/')}"
+        return write_out(_content(dataclasses.replace(target, rest=options.path, given=given), options))
 
 
-def _content(target: Target) -> Source:
+def _content(target: Target, options: argparse.Namespace) -> Source:
     """Bytes that a target has."""
     if target.rest is None:
         if target.number is None:
-            raise NotAFile(f"{target.given!r} is a datastore: give the path of a file in it, {target.given}/PATH")
+            path = f"{target.given or target.name}/PATH"
+            raise NotAFile(f"{target.name!r} is a datastore: give the path of a file in it, {path}")
         return _partition(target)
     found = target.entry()
     if isinstance(found, Directory):
-        path = f"{target.name}/{found.path}".rstrip("/")
-        raise NotAFile(f"{target.given!r} is a directory: `vmvisor-image ls SRC {path}/` lists it")
+        raise directory_given(target.given, options)
     return found
+
+
+def directory_given(path: str, options: argparse.Namespace) -> NotAFile:
+    """Error for the path of a directory where a file is wanted."""
+    listing = command("ls", options.source, f"{path.rstrip('/')}/", *way_of(options))
+    return NotAFile(f"{path!r} is a directory, not a file: {listing} lists it")
 
 
 def _partition(target: Target) -> Source:
@@ -84,9 +97,24 @@ def run_extract(options: argparse.Namespace) -> int:
                 for path, reason in error.failed:
                     said = f"{printable(path)} was not written: {printable(str(reason))}"
                     print(f"vmvisor-image: {said}", file=sys.stderr)
+            _count_unlisted(selected)
             raise
         _print_written(selected, written, options.dest)
+        _count_unlisted(selected)
     return DONE
+
+
+def _count_unlisted(selected: Selected) -> None:
+    """Say on standard error how many directories could not be listed, or not whole: their files were not written."""
+    paths = [
+        f"{part.target.name}/{directory.path}" for part in selected.parts for directory in part.files.root.partial()
+    ]
+    if paths:
+        shown = ", ".join(map(printable, paths[:_MOST_SHOWN]))
+        more = f" and {len(paths) - _MOST_SHOWN} more" if len(paths) > _MOST_SHOWN else ""
+        number = "1 directory" if len(paths) == 1 else f"{len(paths)} directories"
+        said = f"{number} could not be listed whole, and what damage hides there was not written: {shown}{more}"
+        print(f"vmvisor-image: {said}", file=sys.stderr)
 
 
 def _print_written(selected: Selected, written: tuple[Path, ...], dest: str) -> None:
@@ -149,25 +177,46 @@ def _place(file: File) -> int:
 
 def run_hexdump(options: argparse.Namespace) -> int:
     """Print bytes of the disk, of a partition or of a file; equal lines once, then a star."""
-    with opened_image(options) as image:
-        target = image if options.target is None else _content(target_in(image, options.target))
-        end = options.offset + options.length
-        repeated, starred = b"", False
-        for offset in range(options.offset, end, _CHUNK):
-            data = read_up_to(target, offset, min(_CHUNK, end - offset))
-            if not data:
-                _refuse_offset(target, offset)
-            for line in Hexdump(data, offset).lines():
-                if line.data != repeated:
-                    print(line)
-                elif not starred:
-                    print("*")
-                starred = line.data == repeated
-                repeated = line.data
-            if offset + len(data) < min(offset + _CHUNK, end):
-                end = offset + len(data)
-                break
-        print(f"{end:08x}")
+    if options.target is None and not options.device:
+        with opened_image(options) as image:
+            return _dump(image, options)
+    with opened_target(options) as target:
+        return _dump(_content(target, options), options)
+
+
+def _dump(target: ReadAt, options: argparse.Namespace) -> int:
+    if options.json:
+        return _dump_as_json(target, options)
+    end = options.offset + options.length
+    repeated, starred = b"", False
+    for offset in range(options.offset, end, _CHUNK):
+        data = read_up_to(target, offset, min(_CHUNK, end - offset))
+        if not data:
+            _refuse_offset(target, offset)
+        for line in Hexdump(data, offset).lines():
+            if line.data != repeated:
+                print(line)
+            elif not starred:
+                print("*")
+            starred = line.data == repeated
+            repeated = line.data
+        if offset + len(data) < min(offset + _CHUNK, end):
+            end = offset + len(data)
+            break
+    print(f"{end:08x}")
+    return DONE
+
+
+def _dump_as_json(target: ReadAt, options: argparse.Namespace) -> int:
+    """Print the bytes as JSON, with equal lines, too."""
+    data = read_up_to(target, options.offset, options.length)
+    if options.length and not data:
+        _refuse_offset(target, options.offset)
+    lines = [
+        {"offset": line.offset, "hex": line.data.hex(), "text": line.text}
+        for line in Hexdump(data, options.offset).lines()
+    ]
+    print(json.dumps({"offset": options.offset, "length": len(data), "lines": lines}, indent=2))
     return DONE
 
 

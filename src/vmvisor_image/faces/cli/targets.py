@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -58,7 +58,7 @@ class Target:
         """Patterns for the files meant: that file, those in that directory, or those that match; none for all.
 
         Raises:
-            PathNotFound: There is no such file or directory, and the path is no pattern.
+            PathNotFound: There is no such file or directory, and no file matches the path as a pattern.
             NotAFileSystem: The files of the partition can't be read.
         """
         if not (self.rest or "").strip("/"):
@@ -66,11 +66,19 @@ class Target:
         try:
             found = self.entry()
         except PathNotFound:
-            if not has_wildcards(self.rest or ""):
+            rest = self.rest or ""
+            if not has_wildcards(rest):
                 raise
-            return (self.rest or "",)
+            if not any(True for _ in self.holder.files.glob(rest)):
+                raise no_match(self.given, self._matches) from None
+            return (rest,)
         path = glob.escape(found.path)
         return (path if isinstance(found, File) else f"{path}/**",)
+
+    def _matches(self, deeper: str) -> bool:
+        """Whether a pattern with the same beginning as the one given matches a file."""
+        rest = deeper[len(self.given) - len(self.rest or "") :]
+        return any(True for _ in self.holder.files.glob(rest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +97,13 @@ class Selection:
         return self.target.holder.files
 
     def matching(self) -> Iterator[File]:
-        """The files that are selected, each once.
-
-        Raises:
-            PathNotFound: No file matches one of the patterns.
-        """
+        """The files that are selected, each once."""
         if not self.patterns:
             yield from self.files.values()
             return
         seen: set[str] = set()
         for pattern in self.patterns:
-            found = [*self.files.glob(pattern)]
-            if not found:
-                raise PathNotFound(f"no file matches {f'{self.target.name}/{pattern}'!r}")
-            for file in found:
+            for file in self.files.glob(pattern):
                 if file.path not in seen:
                     seen.add(file.path)
                     yield file
@@ -153,6 +154,63 @@ def _datastore(
     with open_datastore(image, *options.device, volume=next(iter(labels), None)) as store:
         rests = [(text, rest if slash else None) for text, (_, slash, rest) in zip(texts, parts, strict=True)]
         yield [Target(store, store.label or "", rest, text) for text, rest in rests or [("", None)]]
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What `find` looks in: an image, or one datastore."""
+
+    image: Image
+    store: Target | None
+    """The datastore; None for the partitions of the image."""
+    is_named: bool
+    """Whether the pattern begins with the datastore's own name."""
+
+    def matching(self, pattern: str) -> Iterator[tuple[Target, File]]:
+        """Files that match, each with its partition or datastore; a pattern without a slash is that of a name.
+
+        Raises:
+            PartitionNotFound: There is no such partition.
+            NotAFileSystem: The files of the partition can't be read.
+        """
+        given = pattern if "/" in pattern else f"**/{pattern}"
+        if self.store is None:
+            targets: dict[int, Target] = {}
+            for file in self.image.glob(given):
+                home = file.home
+                assert isinstance(home, Partition), "a file of an image is in a partition"
+                yield targets.setdefault(home.number, partition_target(self.image, home)), file
+            return
+        name, _, rest = given.lstrip("/").partition("/")
+        if name == "**":
+            rest = given
+        elif not (self.is_named or name_rule(unquote(name), fold_case=True)(self.store.name)):
+            return
+        for file in self.store.holder.files.glob(rest):
+            yield self.store, file
+
+    def has(self, pattern: str) -> bool:
+        """Whether any file matches."""
+        return any(True for _ in self.matching(pattern))
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Damage found so far."""
+        return self.image.known_problems if self.store is None else self.store.holder.problems
+
+
+@contextlib.contextmanager
+def opened_search(options: argparse.Namespace) -> Iterator[Searched]:
+    """What a command with a pattern looks in, in ``options.pattern``."""
+    with opened_image(options) as image:
+        if not options.device:
+            check_partitions(image, options.source)
+            yield Searched(image, None, is_named=False)
+            return
+        name, slash, _ = options.pattern.partition("/")
+        is_named = bool(slash) and not has_wildcards(name)
+        with _datastore(options, image, [options.pattern] if is_named else [], is_whole=False) as [store]:
+            yield Searched(image, store, is_named)
 
 
 @contextlib.contextmanager
@@ -215,8 +273,23 @@ def _matching_partitions(options: argparse.Namespace, image: Image, text: str) -
         if any(rule(each) for each in names if each) and (not rest or any(True for _ in partition.files.glob(rest))):
             found.append(Target(partition, part.target.name, rest or None, text))
     if not found:
-        raise PathNotFound(f"no file matches {text!r}")
+        raise no_match(text, lambda pattern: any(True for _ in image.glob(pattern)))
     return found
+
+
+def no_match(pattern: str, matches: Callable[[str], bool], names: Iterable[str] = ()) -> PathNotFound:
+    """Error for a pattern that matches no file; it names the one for directories below, where that matches.
+
+    Args:
+        pattern: Pattern as it was given.
+        matches: Whether another pattern matches a file.
+        names: Names of files that the pattern may have meant, if it is a name.
+    """
+    above, slash, last = pattern.rpartition("/")
+    deeper = f"{above}{slash}**/{last}"
+    is_deeper = "**" not in pattern and last != "" and matches(deeper)
+    elsewhere = [deeper] if is_deeper else ()
+    return PathNotFound(f"no file matches {pattern!r}", wanted=pattern, names=names, elsewhere=elsewhere)
 
 
 def _merged(targets: Sequence[Target], above: Callable[[Target], str]) -> Iterator[Selection]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from vmvisor_image.base.names import fold_name, printable
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
-from vmvisor_image.files.file import Directory, Extent, File, FileHome
+from vmvisor_image.files.file import Directory, Extent, File, FileHome, PartialListing
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.fat import (
@@ -448,7 +448,8 @@ class FatVolume(BaseVolume):
         names: set[str] = set()
         short_names: set[bytes] = set()
         begin = self._start + self._cluster_offset(cluster)
-        parts = self._directory_parts(path, cluster, entry_offset)
+        cut: list[CorruptImage] = []
+        parts = self._directory_parts(path, cluster, entry_offset, cut)
         has_label = False
         for entry in self._entries.read(parts, self._note_at, self._note_oddity):
             if entry.is_label:
@@ -480,7 +481,7 @@ class FatVolume(BaseVolume):
                 message = f"directory {child_path!r} has a size, {entry.size}"
                 self._note_oddity(entry.offset, "FAT directory entry", message)
             children.append(self._child(child_path, entry))
-        return children
+        return PartialListing(children) if cut else children
 
     def _child(self, path: str, entry: ParsedEntry) -> File | Directory:
         if not entry.is_directory:
@@ -495,13 +496,15 @@ class FatVolume(BaseVolume):
                     "FAT directory entry",
                     f"directory {path!r} has the clusters of {owner or '/'!r}; it is shown empty",
                 )
-                return []
+                return PartialListing()
             return self._list(path, entry.first_cluster, entry.offset)
 
         return Directory(path, entry.modified, entries, fold_case=True)
 
-    def _directory_parts(self, path: str, cluster: int, entry_offset: int) -> Iterator[tuple[int, bytes]]:
-        """Disk offset and bytes of each contiguous part of a directory; at damage they end with a `Problem`."""
+    def _directory_parts(
+        self, path: str, cluster: int, entry_offset: int, cut: list[CorruptImage]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Disk offset and bytes of each contiguous part of a directory; at damage, added to `cut`, they end."""
         geometry = self.geometry
         left = _LARGEST_DIRECTORY // geometry.cluster_size
         passed: set[int] = set()
@@ -524,6 +527,7 @@ class FatVolume(BaseVolume):
                 left -= new
         except CorruptImage as error:
             self._problems.add(Problem.of(error))
+            cut.append(error)
 
     def _healthy_part(self, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
         """Disk offset and bytes of the range at `offset` of the volume, up to damage, which is then raised.

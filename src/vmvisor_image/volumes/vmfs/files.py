@@ -11,7 +11,7 @@ from typing import Final
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.errors import CorruptImage, Problem
-from vmvisor_image.files.file import Directory, File, FileAttributes, FileHome
+from vmvisor_image.files.file import Directory, File, FileAttributes, FileHome, PartialListing
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.vmfs import (
     DIRECTORY_BLOCK_ENTRIES,
@@ -108,8 +108,9 @@ class VmfsTree:
             known = self._listed.setdefault(address, path)
         if known != path:
             self._report(Problem("VMFS directory", f"{path!r} is {known or '/'!r} again and is left out"))
-            return []
+            return PartialListing()
         found: list[File | Directory] = []
+        is_partial = False
         try:
             for name, child in self._entries(path, address):
                 try:
@@ -118,12 +119,14 @@ class VmfsTree:
                     problem = Problem.of(error)
                     where = f"{path}/{name}" if path else name
                     self._report(Problem(problem.structure, f"{where}: {problem.message}", problem.offset))
+                    is_partial = True
                     continue
                 if entry is not None:
                     found.append(entry)
         except CorruptImage as error:
             self._report(Problem.of(error))
-        return found
+            is_partial = True
+        return PartialListing(found) if is_partial else found
 
     def _child(self, path: str, address: int, home: FileHome) -> File | Directory | None:
         descriptor = self._blocks.resources.descriptor(address)
@@ -197,7 +200,12 @@ class VmfsTree:
                     yield entry.name, entry.address
 
     def _read_blocks(self, content: ReadAt, numbers: Iterator[int]) -> Iterator[bytes]:
-        """Blocks of a directory by their numbers; neighbours are read together, or one by one where that fails."""
+        """Blocks of a directory by their numbers; neighbours are read together, or one by one where that fails.
+
+        Raises:
+            CorruptImage: Some can't be read, after all the others were given; the last one is raised.
+        """
+        failed: CorruptImage | None = None
         block = self._blocks.geometry.alignment
         runs = itertools.groupby(enumerate(numbers), lambda item: (item[1] - item[0], item[0] // _BLOCKS_AT_ONCE))
         for run in ([number for _, number in group] for _, group in runs):
@@ -210,8 +218,11 @@ class VmfsTree:
                         yield content.read_at(at, block)
                     except CorruptImage as error:
                         self._report(Problem.of(error))
+                        failed = error
                 continue
             yield from (data[at : at + block] for at in range(0, length, block))
+        if failed is not None:
+            raise failed
 
     def _entry_blocks(self, content: MappedDisk, size: int) -> Iterator[int]:
         """Numbers of a VMFS 6 directory's blocks with entries, by its maps, or of all blocks where a map is missing.
