@@ -39,6 +39,7 @@ from vmvisor_image.faces.cli import main
 from vmvisor_image.files.extraction import write_files
 from vmvisor_image.fleet import scan_one
 from vmvisor_image.streams.sources import BytesSource, FileSource
+from vmvisor_image.testing.forge import ForgedPartition, mbr_disk
 
 DATA = random.Random(1).randbytes(1 << 20)
 LIMITED = """
@@ -291,13 +292,17 @@ class TestWhatIsWrittenMeanwhile:
         with pytest.raises(DestinationFailed, match="the 0 files written before"):
             write_files([("a", Removing()), ("b", Removing())], out)
 
-    def test_a_conversion_on_a_full_disk_goes_on_later(self, tmp_path: Path, image: Path) -> None:
+    def test_a_conversion_on_a_full_disk_goes_on_later(self, tmp_path: Path) -> None:
+        table = mbr_disk([ForgedPartition(1, 0xDA, 64, 1024)], sectors=2048).read_at(0, 512)
+        data = table + DATA[512:]  # what is no disk is not converted
+        image = tmp_path / "disk.dd"
+        image.write_bytes(data)
         with Image.open(image) as opened:
             arguments = ["convert", str(image), str(tmp_path / "x.zst")]
             assert limited(*arguments, limit=600_000).returncode == 1
             assert convert(opened, tmp_path / "x.zst").resumed_at == 2 << 18
         run_to_file(tmp_path / "decoded", "zstd", "-dc", tmp_path / "x.zst")
-        assert (tmp_path / "decoded").read_bytes() == DATA
+        assert (tmp_path / "decoded").read_bytes() == data
 
     def test_a_source_that_fails_is_no_destination_that_does(self, tmp_path: Path) -> None:
         class Failing:

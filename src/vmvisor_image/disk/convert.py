@@ -115,7 +115,7 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
     if threads is not None and threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
     target = Path(dest)
-    _check_suffix(target)
+    check_suffix(target)
     check_replaceable(target, overwrite=overwrite)
     if not isinstance(source, Image) and not hasattr(source, "read_at"):
         with Image.open(source, threads=threads, storage_options=storage_options) as image:
@@ -157,7 +157,7 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
     return Conversion(target, size, compressed, resumed)
 
 
-def _check_suffix(target: Path) -> None:
+def check_suffix(target: Path) -> None:
     """Refuse a name that says that the file is something else.
 
     Raises:

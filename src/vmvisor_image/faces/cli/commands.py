@@ -20,7 +20,7 @@ from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
 from vmvisor_image.disk.banks import BootBank
-from vmvisor_image.disk.convert import convert
+from vmvisor_image.disk.convert import check_suffix, convert
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
@@ -386,7 +386,8 @@ def run_index(options: argparse.Namespace) -> int:
 def run_convert(options: argparse.Namespace) -> int:
     """Write the decoded image as seekable zstd."""
     given = options.source
-    if not options.force and os.path.lexists(options.dest):  # before waiting for a pipe
+    check_suffix(Path(options.dest))  # before waiting for a pipe
+    if not options.force and os.path.lexists(options.dest):
         raise DestinationExists(f"{options.dest} is already there")
     with taking_pipes(options.source, limits_of(options)) as options.source, opened_image(options) as image:
         table = image.partitions
