@@ -42,10 +42,10 @@ are results and `CorruptImage`. Files whose names lead outside a folder can be r
 write them ([0005](adr/0005-extraction.md)).
 
 The other columns: **mtools** is `mdir -/` and `mcopy -s` of everything, **fls** is `fls -r`, **7z** is `7z x`,
-**fsck.fat** is `fsck.fat -n`. Each had {SECONDS} seconds, {MEMORY >> 30} GiB of memory and {OUTPUT >> 20} MiB for each file
-that it writes; on disks with partitions it was given the first one. "does not end" means not within that time, "files
-outside" that something was written outside the given folder, and "-" that the case is no input for the program. Where
-no message is quoted, the program gave none.
+**fsck.fat** is `fsck.fat -n`. Each had {SECONDS} seconds, {MEMORY >> 30} GiB of memory and {OUTPUT >> 20} MiB
+for each file that it writes; on disks with partitions it was given the first one. "does not end" means not within that
+time, "files outside" that something was written outside the given folder, and "-" that the case is no input for the
+program. Where no message is quoted, the program gave none.
 
 Versions: {{versions}}. Made by `python tools/gallery_page.py`.
 
