@@ -151,7 +151,7 @@ class Browser(App[None]):
         for problem in wrong:
             self.call_from_thread(self._add, node, (_wrong(str(problem)), None, False))
         if empty and not wrong:
-            text = "nothing that can be read; a on the partition shows its damage" if _is_damaged(node) else "empty"
+            text = "empty, or damaged: a on the partition shows its damage" if _is_damaged(node) else "empty"
             self.call_from_thread(self._add, node, (Text(text, "dim"), None, False))
 
     @staticmethod
