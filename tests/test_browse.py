@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("textual", reason="Textual is not installed")
 
 from rich.console import Console
-from textual.widgets import Static, Tree
+from textual.widgets import Input, Static, Tree
 
 from tests import browse_page
 from tests.test_fsspec import FILES, disk
@@ -28,7 +28,10 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.faces.browse import Browser
 from vmvisor_image.faces.cli import main
 from vmvisor_image.faces.cli.opening import MISUSE
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 
+TYPED = "typed:"
+"""Prefix of a text that is typed into a field, among keys."""
 WIDE, NARROW = (130, 40), (80, 24)
 
 
@@ -36,12 +39,15 @@ class Shown:
     """The screen after some keys."""
 
     def __init__(self, app: Browser) -> None:
-        tree = app.query_one(Tree)
+        main_screen = app.screen_stack[0]
+        tree = main_screen.query_one(Tree)
         self.nodes = [str(node.label) for node in _walk(tree.root)]
         console = Console(width=200, file=io.StringIO())
         with console.capture() as captured:
-            console.print(app.query_one(Static).content)
+            console.print(main_screen.query_one(Static).content)
         self.details = captured.get()
+        self.outcome = None if app.screen is main_screen else str(app.screen.query_one("#outcome", Static).content)
+        self.messages = [notification.message for notification in app._notifications]
         self.screen = browse_page.words(app.export_screenshot())
 
 
@@ -60,7 +66,10 @@ def browse(
             async with app.run_test(size=size) as pilot:
                 await _settle(app, pilot)
                 for key in keys:
-                    await pilot.press(key)
+                    if key.startswith(TYPED):
+                        app.screen.query_one(Input).value = key.removeprefix(TYPED)
+                    else:
+                        await pilot.press(key)
                     await _settle(app, pilot)
                 shown = Shown(app)
             if then is not None:
@@ -183,6 +192,189 @@ class TestBadImages:
         assert any(node.startswith("! ") for node in shown.nodes), shown.nodes
         shown = browse(data[: 6000 * 512], "down", "down", "h")
         assert shown.details.strip()
+
+
+def keys_to(data: bytes, name: str, partition: int = 1) -> list[str]:
+    """Keys that lead to an entry of a partition's root."""
+    with Image.open(data) as image:
+        entries = [entry.name for entry in image.partitions[partition].files.root]
+    return [*["down"] * partition, "enter", *["down"] * (entries.index(name) + 1)]
+
+
+class TestUnreadable:
+    """A directory that can't be read is not called empty."""
+
+    @staticmethod
+    def damaged() -> bytes:
+        data = bytearray(disk("V"))
+        cluster = data.index(b"PACKAGES   ") + 26
+        data[cluster : cluster + 2] = b"\xff\xee"
+        return bytes(data)
+
+    def test_its_problem_is_shown(self) -> None:
+        data = self.damaged()
+        with Image.open(data) as image:
+            assert list((image.partitions[1].files.root / "packages").iterdir()) == []
+            (problem,) = image.known_problems
+        shown = browse(data, *keys_to(data, "packages"), "enter")
+        assert f"! {problem}" in shown.nodes
+        assert not [node for node in shown.nodes if "empty" in node and "." not in node]
+
+    def test_also_where_it_was_read_before(self) -> None:
+        data = self.damaged()
+
+        async def run() -> list[str]:
+            with Image.open(data) as image:
+                list(image.partitions[1].files)
+                app = Browser(image, "image.dd")
+                async with app.run_test(size=WIDE) as pilot:
+                    for key in (*keys_to(data, "packages"), "enter"):
+                        await _settle(app, pilot)
+                        await pilot.press(key)
+                    await _settle(app, pilot)
+                    return Shown(app).nodes
+
+        nodes = asyncio.run(run())
+        assert "empty, or damaged: a on the partition shows its damage" in nodes
+        assert "empty" not in nodes
+
+    def test_an_empty_one_is_empty(self) -> None:
+        data = mbr_disk(
+            [ForgedPartition(1, 6, 1, 8192, content=fat_volume({"empty/": b""}, sectors=8192))], sectors=8193
+        )
+        with Image.open(data) as image:
+            (entry,) = image.partitions[1].files.root
+        assert entry.name == "empty"
+        assert "empty" in browse(data, "down", "enter", "down", "enter").nodes
+
+
+class TestSave:
+    @staticmethod
+    def path(path: Path) -> list[str]:
+        """Keys that write a path in place of the name that is suggested."""
+        return ["s", f"{TYPED}{path}"]
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        data = disk("V")
+        shown = browse(data, *keys_to(data, "boot.cfg"), *self.path(tmp_path / "x.cfg"), "enter")
+        assert shown.outcome == f"1 file written to {tmp_path / 'x.cfg'}; enter closes this"
+        assert (tmp_path / "x.cfg").read_bytes() == FILES["boot.cfg"]
+        again = browse(data, *keys_to(data, "boot.cfg"), *self.path(tmp_path / "y.cfg"), "enter", "enter")
+        assert again.outcome is None
+
+    def test_the_name_is_suggested(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        data = disk("V")
+        shown = browse(data, *keys_to(data, "boot.cfg"), "s", "enter")
+        assert shown.outcome == "1 file written to boot.cfg; enter closes this"
+        assert [path.name for path in tmp_path.iterdir()] == ["boot.cfg"]
+
+    def test_into_a_directory_that_is_there(self, tmp_path: Path) -> None:
+        data = disk("V")
+        browse(data, *keys_to(data, "boot.cfg"), *self.path(tmp_path), "enter")
+        assert (tmp_path / "boot.cfg").read_bytes() == FILES["boot.cfg"]
+
+    @pytest.mark.parametrize("number", [1, 2, 3])
+    def test_what_is_there_is_replaced_only_when_confirmed(self, tmp_path: Path, number: int) -> None:
+        (tmp_path / "x.cfg").write_bytes(b"mine")
+        data = disk("V")
+        shown = browse(data, *keys_to(data, "boot.cfg"), *self.path(tmp_path / "x.cfg"), *["enter"] * number)
+        if number == 1:
+            assert shown.outcome is not None
+            assert "x.cfg is already there" in shown.outcome
+            assert "enter again: replace" in shown.outcome
+            assert (tmp_path / "x.cfg").read_bytes() == b"mine"
+        else:
+            assert (tmp_path / "x.cfg").read_bytes() == FILES["boot.cfg"]
+            assert (shown.outcome is None) is (number == 3)
+
+    def test_another_path_has_to_be_confirmed_anew(self, tmp_path: Path) -> None:
+        for name in ("x", "xy"):
+            (tmp_path / name).write_bytes(b"mine")
+        data = disk("V")
+        shown = browse(
+            data, *keys_to(data, "boot.cfg"), *self.path(tmp_path / "x"), "enter", f"{TYPED}{tmp_path / 'xy'}", "enter"
+        )
+        assert shown.outcome is not None
+        assert "xy is already there" in shown.outcome
+        assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"mine"}
+
+    @pytest.mark.parametrize("keys", [["escape"], ["s", "escape"]])
+    def test_escape_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
+        monkeypatch.chdir(tmp_path)
+        data = disk("V")
+        shown = browse(data, *keys_to(data, "boot.cfg"), *keys)
+        assert shown.outcome is None
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_directory_and_a_partition(self, tmp_path: Path) -> None:
+        data = disk("V")
+        shown = browse(data, *keys_to(data, "packages"), *self.path(tmp_path / "p"), "enter")
+        below = {path.removeprefix("packages/") for path in FILES if path.startswith("packages/")}
+        assert shown.outcome == f"{len(below)} files written to {tmp_path / 'p'}; enter closes this"
+        assert {path.relative_to(tmp_path / "p").as_posix() for path in (tmp_path / "p").rglob("*.*")} == below
+        browse(data, "down", *self.path(tmp_path / "all"), "enter")
+        for path, content in FILES.items():
+            assert (tmp_path / "all" / path).read_bytes() == content
+
+    def test_a_partition_without_files(self, tmp_path: Path) -> None:
+        content = SparseImage(512 * 64, [(100, b"dump")])
+        data = mbr_disk([ForgedPartition(1, 0xFC, 1, 64, content=content)], sectors=65)
+        shown = browse(data, "down", *self.path(tmp_path / "dump.img"), "enter")
+        assert shown.outcome == f"1 file written to {tmp_path / 'dump.img'}; enter closes this"
+        with Image.open(data) as image:
+            assert (tmp_path / "dump.img").read_bytes() == image.partitions[1].read_at(0, 512 * 64)
+        cut = data.read_at(0, 512 * 40)
+        shown = browse(cut, "down", *self.path(tmp_path / "cut.img"), "enter")
+        assert shown.outcome is not None
+        assert shown.outcome.startswith("0 files written; damaged, and not written:\n! cut.img: ")
+        assert [path.name for path in tmp_path.iterdir()] == ["dump.img"]
+
+    def test_damaged_files_are_named(self, tmp_path: Path) -> None:
+        data = bytearray(disk("V"))
+        entry = data.index(b"VMKERNELGZ ") + 26
+        data[entry : entry + 2] = b"\xff\xee"
+        shown = browse(bytes(data), "down", *self.path(tmp_path / "all"), "enter")
+        assert shown.outcome is not None
+        assert shown.outcome.startswith(
+            f"{len(FILES) - 1} files written; damaged, and not written:\n! vmkernel.gz: FAT"
+        )
+        assert (tmp_path / "all/boot.cfg").read_bytes() == FILES["boot.cfg"]
+        assert not (tmp_path / "all/vmkernel.gz").exists()
+
+    def test_a_place_that_can_not_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        data = disk("V")
+        shown = browse(data, *keys_to(data, "boot.cfg"), *self.path(tmp_path / "file/x"), "enter")
+        assert shown.outcome is not None
+        assert shown.outcome.startswith("! ")
+        assert "it is not a directory" in shown.outcome
+
+    def test_the_image_is_never_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.dd"
+        data = disk("V")
+        path.write_bytes(data)
+        shown = browse(path, *keys_to(data, "boot.cfg"), *self.path(path), "enter", "enter")
+        assert shown.outcome is not None
+        assert "is the image itself" in shown.outcome
+        assert path.read_bytes() == data
+
+    def test_the_dialogue_names_its_keys(self) -> None:
+        words = " ".join(browse(disk("V"), "down", "s", size=NARROW).screen)
+        assert "Save the files of partition 1 in the directory:" in words
+        assert "⏎ Save" in words
+        assert "esc Close" in words
+
+    def test_not_of_the_whole_image(self) -> None:
+        shown = browse(disk("V"), "s")
+        assert shown.outcome is None
+        assert shown.messages == ["Go to a partition, a directory or a file to save it."]
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_the_keys_are_at_the_bottom(size: tuple[int, int]) -> None:
+    words = " ".join(browse(disk("V"), "down", size=size).screen)
+    assert "⏎ Open a About h Hexdump n Next b Back e Explain s Save q Quit" in words
 
 
 class TestCommand:

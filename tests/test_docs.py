@@ -92,6 +92,35 @@ def test_the_reference_has_what_the_pages_import_or_name() -> None:
     assert (imported | named) - known == set()
 
 
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    texts = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-") for text in texts}
+
+
+def test_links_lead_to_files_and_headings() -> None:
+    """Also those of pages that are not on the site."""
+    folders = ("", "docs", "docs/adr", "examples/plugin")
+    wrong = []
+    for page in [path for folder in folders for path in (REPOSITORY / folder).glob("*.md")]:
+        text = re.sub(r"^(`{3,}).*?^\1|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            if ":" in name:
+                continue
+            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+                wrong.append(f"{page.relative_to(REPOSITORY)}: {link}")
+    assert wrong == []
+
+
+def test_extras_are_in_the_tutorial() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    table = (REPOSITORY / "docs/tutorial.md").read_text(encoding="utf-8").partition("## Extras")[2].partition("## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(project["optional-dependencies"])
+
+
 def notebooks_in(folder: str) -> list[Path]:
     """The notebooks in a folder of the repository."""
     return sorted((REPOSITORY / folder).glob("*.ipynb"))

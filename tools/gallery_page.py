@@ -33,19 +33,19 @@ COMPLAINT = re.compile(
 NO_COMPLAINT = re.compile(r"::/|r/r|d/d|ERRORS:$|WARNINGS:$|ERROR: input$")
 HEAD = f"""# A gallery of malice
 
-{{count}} small inputs, each built to do harm in one way (`tests/gallery.py`), what this library says of each, and what
-other programs say of the same bytes. A test holds that the second column is true, that what is healthy is read, that
-extraction writes nothing outside its destination, and that the reads of each case are few.
+Here you can look up how this library and other programs read {{count}} small inputs, each built to do harm in one
+way (`tests/gallery.py`). A test holds that the second column is true, that the healthy parts are read, that extraction
+writes nothing outside its destination, and that the reads of each case are few.
 
-Ours is what `Image.open` (or `open_archive`) and reading both ends of every file give: nothing else comes out than
-results and `CorruptImage`. That files are read whose names lead out is no harm: `extract` refuses such names as a whole
-([0005](adr/0005-extraction.md)).
+The second column is what `Image.open` (or `open_archive`) and reading both ends of every file give. The only outcomes
+are results and `CorruptImage`. Files whose names lead outside a folder can be read without harm; `extract` refuses to
+write them ([0005](adr/0005-extraction.md)).
 
-The others: **mtools** is `mdir -/` and `mcopy -s` of everything, **fls** is `fls -r`, **7z** is `7z x`, **fsck.fat** is
-`fsck.fat -n`, each with {SECONDS} seconds, {MEMORY >> 30} GiB of memory and {OUTPUT >> 20} MiB for each file it
-writes, and on disks with partitions at the first one's place. "does not end" means not in that time, "files outside"
-that something was written beside the folder given, "-" that the case is no input for it. Where nothing is cited, the
-program complained of nothing.
+The other columns: **mtools** is `mdir -/` and `mcopy -s` of everything, **fls** is `fls -r`, **7z** is `7z x`,
+**fsck.fat** is `fsck.fat -n`. Each had {SECONDS} seconds, {MEMORY >> 30} GiB of memory and {OUTPUT >> 20} MiB
+for each file that it writes; on disks with partitions it was given the first one. "does not end" means not within that
+time, "files outside" that something was written outside the given folder, and "-" that the case is no input for the
+program. Where no message is quoted, the program gave none.
 
 Versions: {{versions}}. Made by `python tools/gallery_page.py`.
 

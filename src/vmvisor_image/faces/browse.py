@@ -26,6 +26,7 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import NotAFileSystem, Problem, VmvisorImageError
 from vmvisor_image.examine.hexdump import Hexdump, hexdump
 from vmvisor_image.examine.hexdump import printable as printable_bytes
+from vmvisor_image.faces.saving import SaveScreen
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.volumes.role import Role
 
@@ -43,6 +44,12 @@ _Entry: TypeAlias = tuple[Text, _Place | None, bool]
 """Label of a node, what it stands for, None for a message, and whether there can be nodes below it."""
 
 
+class _Places(Tree[_Place | None]):
+    """The tree, whose keys are named at the bottom of the screen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Open")]
+
+
 class Browser(App[None]):
     """The browser; `run` shows it until q is pressed. The caller closes the image."""
 
@@ -53,9 +60,10 @@ class Browser(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "show('about')", "About"),
         Binding("h", "show('hexdump')", "Hexdump"),
-        Binding("n", "page(1)", "Next bytes"),
-        Binding("b", "page(-1)", "Bytes before"),
-        Binding("e", "show('explanation')", "Explanation"),
+        Binding("n", "page(1)", "Next"),
+        Binding("b", "page(-1)", "Back"),
+        Binding("e", "show('explanation')", "Explain"),
+        Binding("s", "save", "Save"),
         Binding("q", "quit", "Quit"),
     ]
     ENABLE_COMMAND_PALETTE = False
@@ -67,20 +75,19 @@ class Browser(App[None]):
         self._view = "about"
         self._offset = 0
         self.title = name
+        self._tree = _Places(Text(printable(name)), data=image)
+        self._details = Static()
+        self._scroll = VerticalScroll(self._details, can_focus=False)
 
     def compose(self) -> ComposeResult:
         """Widgets of the screen."""
-        with Horizontal():
-            yield Tree[_Place | None](Text(printable(self.title)), data=self._image)
-            with VerticalScroll(can_focus=False):
-                yield Static()
+        yield Horizontal(self._tree, self._scroll)
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to look for partitions."""
-        tree = self.query_one(Tree)
-        tree.focus()
-        tree.root.expand()
+        self._tree.focus()
+        self._tree.root.expand()
 
     def on_tree_node_expanded(self, event: Tree.NodeExpanded[_Place | None]) -> None:
         """Read what is below a node, when it is opened for the first time."""
@@ -108,13 +115,25 @@ class Browser(App[None]):
             self._offset = max(0, self._offset + step * _PAGE)
             self._refresh_details(self._place())
 
+    def action_save(self) -> None:
+        """Ask for a path, and write to it what the cursor is on."""
+        place = self._place()
+        if isinstance(place, Image):
+            self.notify("Go to a partition, a directory or a file to save it.")
+        elif place is not None:
+            try:
+                self.push_screen(SaveScreen(place))
+            except (VmvisorImageError, OSError) as error:
+                self.notify(printable(str(error)), severity="error", markup=False)
+
     def _place(self) -> _Place | None:
-        node: TreeNode[_Place | None] | None = self.query_one(Tree).cursor_node
+        node = self._tree.cursor_node
         return None if node is None else node.data
 
     def _fill(self, node: TreeNode[_Place | None], place: _Place) -> None:
         """Add what is below a node, each entry as it is found; damage is an entry of its own."""
         before = set(self._image.known_problems)
+        empty = True
         try:
             for number, entry in enumerate(_below(place)):
                 if get_current_worker().is_cancelled:  # q was pressed
@@ -123,11 +142,17 @@ class Browser(App[None]):
                     self.call_from_thread(self._add, node, (Text("… and more"), None, False))
                     break
                 self.call_from_thread(self._add, node, entry)
+                empty = False
         except (VmvisorImageError, OSError) as error:
             self.call_from_thread(self._add, node, (_wrong(str(error)), None, False))
+            empty = False
         found = [problem for problem in self._image.known_problems if problem not in before]
-        for problem in dict.fromkeys([*_problems(place), *found]):
+        wrong = dict.fromkeys([*_problems(place), *found])
+        for problem in wrong:
             self.call_from_thread(self._add, node, (_wrong(str(problem)), None, False))
+        if empty and not wrong:
+            text = "empty, or damaged: a on the partition shows its damage" if _is_damaged(node) else "empty"
+            self.call_from_thread(self._add, node, (Text(text, "dim"), None, False))
 
     @staticmethod
     def _add(node: TreeNode[_Place | None], entry: _Entry) -> None:
@@ -135,7 +160,7 @@ class Browser(App[None]):
         node.add(label, place, allow_expand=has_more)
 
     def _refresh_details(self, place: _Place | None) -> None:
-        width = self.query_one(VerticalScroll).scrollable_content_region.width
+        width = self._scroll.scrollable_content_region.width
         self.run_worker(partial(self._show, place, self._view, self._offset, width), thread=True, group="details")
 
     def _show(self, place: _Place | None, view: str, offset: int, width: int) -> None:
@@ -150,8 +175,8 @@ class Browser(App[None]):
 
     def _put(self, place: _Place | None, view: str, offset: int, shown: RenderableType) -> None:
         if (self._place(), self._view, self._offset) == (place, view, offset):
-            self.query_one(Static).update(shown)
-            self.query_one(VerticalScroll).scroll_home(animate=False)
+            self._details.update(shown)
+            self._scroll.scroll_home(animate=False)
 
 
 def _below(place: _Place) -> Iterable[_Entry]:
@@ -167,13 +192,17 @@ def _below(place: _Place) -> Iterable[_Entry]:
             yield Text("no partitions; h shows the bytes of the disk", "dim"), None, False
     elif isinstance(place, Partition | Directory):
         root = place.files.root if isinstance(place, Partition) else place
-        empty = True
         for entry in root.iterdir():
-            empty = False
             is_directory = isinstance(entry, Directory)
             yield Text(printable(entry.name) + "/" * is_directory), entry, is_directory
-        if empty:
-            yield Text("empty", "dim"), None, False
+
+
+def _is_damaged(node: TreeNode[_Place | None]) -> bool:
+    """Whether the partition that a node is in is known to be damaged."""
+    here: TreeNode[_Place | None] | None = node
+    while here is not None and not isinstance(here.data, Partition):
+        here = here.parent
+    return here is not None and isinstance(here.data, Partition) and bool(here.data.known_problems)
 
 
 def _has_files(partition: Partition) -> bool:

@@ -422,9 +422,9 @@ def _add_content_commands(commands: _Commands) -> None:
     resuming = "go on with an interrupted extraction: files that are there with the right content stay"
     extract.add_argument("--resume", action="store_true", help=resuming)
     sha256 = _add_command(
-        commands, "sha256", run_sha256, "print the SHA-256 of files, as sha256sum prints it where they are extracted"
+        commands, "sha256", run_sha256, "print the SHA-256 of files, in the format that sha256sum -c checks"
     )
-    _add_targets(sha256, "default: the files of all partitions; extract names the files alike, for the same arguments")
+    _add_targets(sha256, "default: all files; the paths are those that extract writes for the same arguments")
     _add_json(sha256)
     hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk, a partition or a file")
     _add_target(hexdump, "default: the disk")
