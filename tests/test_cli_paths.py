@@ -420,3 +420,49 @@ class TestDatastores:
 def test_module_by_its_path(tmp_path: Path, source: str, shown: Shown) -> None:
     assert shown("module", source, "1/boot.cfg") == shown("module", source, "1", "boot.cfg") == "unknown\n"
     shown("module", source, "1/packages", status=MISUSE, said="is not a file")
+
+
+class TestDamageElsewhere:
+    @pytest.fixture
+    def cut(self, tmp_path: Path) -> str:
+        """A disk whose first partition ends past its end, by the table."""
+        parts = [
+            ForgedPartition(number, 6, start(number), size, content=fat_volume(dict(TREES[number]), sectors=SECTORS))
+            for number, size in ((1, 4 * SECTORS), (2, SECTORS))
+        ]
+        made = mbr_disk(parts, sectors=start(3))
+        path = tmp_path / "cut.dd"
+        path.write_bytes(made.read_at(0, start(3) * 512))
+        return str(path)
+
+    def test_what_was_shown_or_written_is_whole(self, cut: str, tmp_path: Path, shown: Shown) -> None:
+        said = (
+            "vmvisor-image: what was shown or written is whole; the image is damaged elsewhere: partition 1 at byte"
+            f" {start(1) * 512:#x}: it ends at byte {start(5) * 512:#x}, past the end of the disk at"
+            f" {start(3) * 512:#x}\n"
+        )
+        assert shown("cat", cut, "2/boot.cfg", status=BAD_INPUT, said=said) == "not one"
+        assert shown("ls", cut, "2/", status=BAD_INPUT, said=said).splitlines() == list(SPACED)
+        shown("extract", cut, "2", str(tmp_path / "out"), status=BAD_INPUT, said=said)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == SPACED
+        shown("sha256", cut, "2", status=BAD_INPUT, said=said)
+        shown("info", cut, "2", status=BAD_INPUT, said=said)
+
+    def test_damage_in_what_was_read(self, cut: str, tmp_path: Path, shown: Shown) -> None:
+        said = "vmvisor-image: what was shown or written may be incomplete: partition 1 at byte"
+        for line in (["ls", cut, "1/"], ["ls", cut], ["info", cut], ["extract", cut, "[12]/boot.cfg", str(tmp_path)]):
+            shown(*line, status=BAD_INPUT, said=said)
+
+
+def test_info_of_what_is_no_disk_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no disk")
+    assert main(["info", str(path)]) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("it is most likely text") == 1
+    assert main(["info", str(path), "--json"]) == BAD_INPUT
+    captured = capsys.readouterr()
+    [problem] = json.loads(captured.out)["problems"]
+    assert problem["message"].endswith("it is most likely text")
+    assert captured.err.count("\n") == 1

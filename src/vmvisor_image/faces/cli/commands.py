@@ -16,6 +16,7 @@ from vmvisor_image.base.destination import check_apart, write_whole
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.boot.bootable import find_boot_partition, find_bootable
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
@@ -90,17 +91,19 @@ def run_info(options: argparse.Namespace) -> int:
         if options.json:
             raise InvalidArgument("--json is for the whole image: leave the partition out")
         with opened_image(options) as image:
-            print_partition(named_partition(image, options.partition))
+            partition = named_partition(image, options.partition)
+            options.read = [partition]
+            print_partition(partition)
         return DONE
     with showing_progress() as progress:
         report = inspect(options.source, **open_options(options, progress))
+    is_disk = report.scheme != "none" or report.partitions or not report.problems
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
-    else:
+    elif is_disk:
         print_report(report, explain=options.explain)
-    if report.scheme == "none" and not report.partitions:
-        for problem in report.problems:
-            raise no_disk(problem, options.source, report.size)
+    if not is_disk:
+        raise no_disk(report.problems[0], options.source, report.size)
     options.problems += report.problems
     return _check(options) if options.checksums else DONE
 
@@ -132,6 +135,8 @@ def run_pxe(options: argparse.Namespace) -> int:
             overlay=_overlays(options.overlay),
             keep_overlaid=options.overlay_keep,
         )
+        if (number := find_bootable(image, _bank(options.bank)).number) is not None and not options.install:
+            options.read = [*filter(None, (image.partitions[number], find_boot_partition(image)))]
     if export.default is None:
         boots = "no entry of PXELINUX, as there is no loader for BIOS"
     elif export.default.casefold() == export.label.casefold():
@@ -157,6 +162,8 @@ def run_system(options: argparse.Namespace) -> int:
     with opened_image(options) as image:
         system = image.system(_bank(options.bank))
         options.problems += system.problems
+        if system.partition is not None:
+            options.read = [image.partitions[system.partition]]
         if options.json:
             print(json.dumps(system.to_dict(hashes=True), indent=2))
             return DONE

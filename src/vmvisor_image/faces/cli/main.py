@@ -38,6 +38,7 @@ from vmvisor_image.faces.cli.live import run_browse, run_mount
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
 from vmvisor_image.faces.cli.show import complain
+from vmvisor_image.faces.cli.whole import complain_of_damage
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 
@@ -61,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options.problems = []
+        options.problems, options.apart, options.read = [], [], None
         status: int = options.run(options)
         sys.stdout.flush()
         if options.problems:
-            complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
+            complain_of_damage(options.problems, () if status else options.apart)
             status = status or BAD_INPUT
     except DestinationFailed as error:  # not misuse: the disk is full, or the directory is gone
         return _fail(error, BAD_INPUT)

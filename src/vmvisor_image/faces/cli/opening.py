@@ -13,6 +13,7 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import NotAFileSystem, PartitionNotFound, PathNotFound
 from vmvisor_image.faces.cli.advice import command, no_disk
 from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.faces.cli.whole import elsewhere
 
 DONE = 0
 """Exit status of a successful command."""
@@ -58,6 +59,8 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
                 raise NotAFileSystem(f"{error}; {command('info', given)} shows what each partition holds") from error
             raise
         options.problems += image.known_problems
+        if options.read is not None:
+            options.apart += elsewhere(image, options.read)
 
 
 def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:
