@@ -54,6 +54,7 @@ from vmvisor_image.faces.cli.show import (
     print_rows,
     print_verification,
 )
+from vmvisor_image.faces.shared import columns_of, padded
 from vmvisor_image.files.file import File
 from vmvisor_image.reports.inspection import inspect
 from vmvisor_image.reports.verification import verify
@@ -169,7 +170,8 @@ def run_system(options: argparse.Namespace) -> int:
             return DONE
         if options.files:
             for file in system.files.values():
-                print(f"{file.size:>12}  {printable(system.files.origin(file.path)):14}  {printable(file.path)}")
+                origin = padded(printable(system.files.origin(file.path)), 14)
+                print(f"{file.size:>12}  {origin}  {printable(file.path)}")
             options.problems += system.files.problems
             return DONE
         named = f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}"
@@ -181,9 +183,9 @@ def run_system(options: argparse.Namespace) -> int:
             )
         names = [printable(module.name) for module in system.modules]
         sizes = ["missing" if module.size is None else f"{module.size} bytes" for module in system.modules]
-        wide, long = (max(map(len, column), default=0) for column in (names, sizes))
+        wide, long = (max(map(columns_of, column), default=0) for column in (names, sizes))
         for number, module in enumerate(system.modules):
-            print_item(module.arguments, f"  {number:>3}  {names[number]:{wide}}  {sizes[number]:>{long}}  ")
+            print_item(module.arguments, f"  {number:>3}  {padded(names[number], wide)}  {sizes[number]:>{long}}  ")
     return DONE
 
 

@@ -34,6 +34,7 @@ from vmvisor_image.faces.shared import (
     STRIP,
     Column,
     blocks,
+    columns_of,
     entropy_strip,
     fit,
     map_cells,
@@ -100,7 +101,7 @@ def print_verification(report: VerificationReport) -> None:
     if width is not None:
         files = [file for layer in report.layers for file in layer.files]
         files += [file for partition in report.partitions for file in partition.files]
-        longest = max((len(printable(file.path)) for file in files), default=0)
+        longest = max((columns_of(printable(file.path)) for file in files), default=0)
         digits = min(digits, max(_FEWEST_DIGITS, width - longest - _BESIDE_HASH))
     for line in report.lines(hash_digits=digits):
         if _ROW.match(line):  # a path is in one piece, whatever its length
