@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import run
+from vmvisor_image import Image, InvalidArgument, Partition
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
@@ -466,3 +468,17 @@ def test_info_of_what_is_no_disk_says_so_once(tmp_path: Path, capsys: pytest.Cap
     [problem] = json.loads(captured.out)["problems"]
     assert problem["message"].endswith("it is most likely text")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("pattern", ["*", "**", "1", "Hyper*/", "MY DISK"])
+def test_a_pattern_for_partitions_alone_names_one_for_their_files(source: str, pattern: str) -> None:
+    with Image.open(source) as image:
+        if pattern != "**":
+            with pytest.raises(InvalidArgument, match="matches all their files") as caught:
+                image.glob(pattern)
+            [_, named] = re.findall("'([^']*)'", str(caught.value))
+        else:
+            named = pattern
+        found = [(file.home.number, file.path) for file in image.glob(named) if isinstance(file.home, Partition)]
+        numbers = {"*": TREES, "**": TREES, "1": {1}, "Hyper*/": {1, 4}, "MY DISK": {2}}[pattern]
+        assert sorted(found) == sorted((number, path) for number in numbers for path in TREES[number])

@@ -208,7 +208,10 @@ class File(_Entry, Pieced):
 
     @property
     def home(self) -> FileHome:
-        """The partition or archive that the file lies in."""
+        """The partition or archive that the file lies in: a `Partition` for a file of a disk image.
+
+        For example, ``file.home.number`` is the partition's number for each file of `Image.glob`.
+        """
         return self._home
 
     @property

@@ -82,6 +82,8 @@ def _overlays(given: Sequence[str]) -> dict[str, str]:
 
 def run_info(options: argparse.Namespace) -> int:
     """Print the report of an image, or the details of one partition, or what a search finds."""
+    if options.fields and options.partition is None:
+        raise InvalidArgument("--fields is for one partition: name it behind SRC")
     if options.search:
         if options.partition is not None:
             raise InvalidArgument("--search is for the whole image: leave the partition out")
@@ -94,7 +96,7 @@ def run_info(options: argparse.Namespace) -> int:
         with opened_image(options) as image:
             partition = named_partition(image, options.partition)
             options.read = [partition]
-            print_partition(partition)
+            print_partition(partition, fields=options.fields)
         return DONE
     with showing_progress() as progress:
         report = inspect(options.source, **open_options(options, progress))

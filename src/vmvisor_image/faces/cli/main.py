@@ -180,6 +180,11 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
     _add_partition(info, "?")
     info.add_argument(
+        "--fields",
+        action="store_true",
+        help="with PARTITION: also every field of its entry in the table and of its volume's headers, with its place",
+    )
+    info.add_argument(
         "--checksums",
         action="store_true",
         help="check the disk image found on a CD against the checksum file on it, such as imagedd.md5",

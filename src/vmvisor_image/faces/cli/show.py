@@ -78,8 +78,8 @@ def print_explanation(explained: Explanation, label: str | None) -> None:
     print_blocks(blocks(explained, "shell"))
 
 
-def print_partition(partition: Partition) -> None:
-    """Print the explanation of a partition, a strip of its entropy, and the fields of its records."""
+def print_partition(partition: Partition, *, fields: bool = False) -> None:
+    """Print the explanation of a partition, a strip of its entropy, and with `fields` all those of its records."""
     print_explanation(partition.explained, partition.label)
     if partition.is_container:
         return
@@ -87,6 +87,9 @@ def print_partition(partition: Partition) -> None:
     print(f"\n  [{entropy_strip(found)}]")
     scale = f"from {STRIP[0]!r} for zeros to {STRIP[-1]!r} for random bytes"
     print("\n".join(wrapped(f"{survey_note(found)}; {scale}", GAP, width=text_width())))
+    if partition.records and not fields:
+        print(f"\n  Every field of its headers: vmvisor-image info SRC {partition.number} --fields")
+        return
     for name, record in partition.records.items():
         dump = Hexdump.of(record)
         print(f"\n{name} at byte {dump.offset:#x}")
