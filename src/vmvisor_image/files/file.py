@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
     from importlib.resources.abc import Traversable
 
     from vmvisor_image.archives.archive import Archive
-    from vmvisor_image.base.open_options import OpenOptions
+    from vmvisor_image.base.open_options import OpenOptions, Progress
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.disk.image import Image
 
@@ -687,6 +687,7 @@ def extract_all(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Write files below several directories in one go, and return the paths written; see `Directory.extract`.
 
@@ -698,6 +699,7 @@ def extract_all(
         dest: See `Directory.extract`.
         overwrite: See `Directory.extract`.
         resume: See `Directory.extract`.
+        progress: Called with the bytes written so far, and all that are to be written.
 
     Raises:
         InvalidArgument: There are no parts.
@@ -724,6 +726,7 @@ def extract_all(
             most_bytes=rules.limits.extracted_bytes,
             refused=refused,
             skip_unsafe=rules.skips_unsafe,
+            progress=progress,
         )
 
 

@@ -50,6 +50,7 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
         Image.open(given, **open_options(options, progress)) as image,
         image.limits.operation(),
     ):
+        options.progress = progress
         try:
             yield image
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
