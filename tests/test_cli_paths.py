@@ -482,3 +482,30 @@ def test_a_pattern_for_partitions_alone_names_one_for_their_files(source: str, p
         found = [(file.home.number, file.path) for file in image.glob(named) if isinstance(file.home, Partition)]
         numbers = {"*": TREES, "**": TREES, "1": {1}, "Hyper*/": {1, 4}, "MY DISK": {2}}[pattern]
         assert sorted(found) == sorted((number, path) for number in numbers for path in TREES[number])
+
+
+class TestListsAsJson:
+    def test_of_an_archive(self, tmp_path: Path, shown: Shown) -> None:
+        (tmp_path / "a.txt").write_bytes(b"first")
+        (tmp_path / "link").symlink_to("a.txt")
+        run("tar", "-C", tmp_path, "-cf", tmp_path / "x.tar", "a.txt", "link")
+        archive = str(tmp_path / "x.tar")
+        found = json.loads(shown("archive", archive, "--json"))
+        assert [(each["path"], each["type"]) for each in found["entries"]] == [("a.txt", "file"), ("link", "link")]
+        assert (found["entries"][0]["size"], found["entries"][1]["target"], found["problems"]) == (5, "a.txt", [])
+        assert shown("archive", archive, "a.txt") == "first"
+        shown("archive", archive, "a.txt", "--json", status=MISUSE, said="--json is for a list")
+
+    def test_of_a_scan(self, source: str, tmp_path: Path, shown: Shown) -> None:
+        (tmp_path / "broken.dd.gz").write_bytes(b"\x1f\x8b no gzip")
+        out = tmp_path / "rows.jsonl"
+        shown("scan", source, str(tmp_path / "broken.dd.gz"), "--out", str(out), "--workers", "1", status=BAD_INPUT)
+        lines = shown("scan", source, str(tmp_path / "broken.dd.gz"), "--json", "--workers", "1", status=BAD_INPUT)
+        rows = [[json.loads(line) for line in text.splitlines()] for text in (lines, out.read_text())]
+        for row in (*rows[0], *rows[1]):
+            row.pop("seconds")
+        assert rows[0] == rows[1]
+        assert [row["ok"] for row in rows[0]] == [True, False]
+        shown(
+            "scan", source, "--json", "--out", str(out), "--force", status=MISUSE, said="--json is for standard output"
+        )

@@ -52,6 +52,7 @@ from vmvisor_image.faces.cli.show import (
     print_partition,
     print_report,
     print_rows,
+    print_rows_as_json,
     print_verification,
 )
 from vmvisor_image.faces.shared import columns_of, padded
@@ -210,9 +211,11 @@ def run_archive(options: argparse.Namespace) -> int:
         if options.path:
             file = archive[options.path[-1]]
             if not options.list:
+                if options.json:
+                    raise InvalidArgument("--json is for a list: give --list, too, or leave FILE out")
                 return write_out(file)
             archive = file.open_archive()
-        list_archive(archive)
+        list_archive(archive, as_json=options.json)
         options.problems += archive.problems
     return DONE
 
@@ -365,6 +368,8 @@ def run_scan(options: argparse.Namespace) -> int:
     """Print or write a row for each image; bad input where any is not sound."""
     from vmvisor_image import fleet
 
+    if options.json and options.out is not None:
+        raise InvalidArgument("--json is for standard output: a DEST of --out that ends in .jsonl gets the same rows")
     with contextlib.ExitStack() as stack:
         executor, workers = None, options.workers
         if options.scheduler is not None:
@@ -383,7 +388,9 @@ def run_scan(options: argparse.Namespace) -> int:
             limits=limits_of(options),
             progress=progress,
         )
-        if options.out is None:
+        if options.out is None and options.json:
+            bad = print_rows_as_json(rows)
+        elif options.out is None:
             bad = print_rows(rows, sources)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)

@@ -292,6 +292,7 @@ def _add_archive(commands: _Commands) -> None:
     archive.add_argument(
         "--list", action="store_true", help="list the last FILE as an archive instead of writing it out"
     )
+    archive.add_argument("--json", action="store_true", help="the list as JSON")
     archive.set_defaults(run=run_archive)
 
 
@@ -495,6 +496,7 @@ def _add_scan(commands: _Commands) -> None:
     scan.add_argument(
         "--out", metavar="DEST", help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)"
     )
+    scan.add_argument("--json", action="store_true", help="each row as JSON on a line of its own")
     scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
     scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
     scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")

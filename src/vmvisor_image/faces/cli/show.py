@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import re
 import sys
@@ -131,8 +133,22 @@ def list_files(files: FileTree) -> None:
         print(f"{file.size:>12}  {modified:19}  {printable(file.path)}")
 
 
-def list_archive(archive: Archive) -> None:
-    """Print a row for each file and link of an archive."""
+def list_archive(archive: Archive, *, as_json: bool = False) -> None:
+    """Print a row for each file and link of an archive, or all of them as JSON."""
+    if as_json:
+        entries: list[dict[str, object]] = [
+            {
+                "path": file.path,
+                "type": "file",
+                "size": file.size,
+                "modified": None if file.modified is None else file.modified.isoformat(),
+            }
+            for file in archive.values()
+        ]
+        entries += [{"path": path, "type": "link", "target": target} for path, target in archive.links.items()]
+        problems = [dataclasses.asdict(problem) for problem in archive.problems]
+        print(json.dumps({"entries": entries, "problems": problems}, indent=2))
+        return
     list_files(archive)
     for path, target in archive.links.items():
         print(f"{'link':>12}  {'':19}  {printable(path)} -> {printable(target)}")
@@ -159,11 +175,11 @@ SCAN_COLUMNS: Final = (
     Column("Partitions", 2, is_number=True),
     Column("Files", 1, is_number=True),
     Column("Problems", 5, is_number=True),
-    Column("Layers", 4),
+    Column("Layers", 4, shortest=12),
     Column("Path"),
 )
 """Columns of `print_rows`; a path is never cut, as it has to be typed."""
-_SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, 12)
+_SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, "iso9660/gzip/tar/bzip2")
 """A usual text, or the width, of each column but the last: rows are printed before the next ones are known."""
 
 
@@ -177,8 +193,9 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
     width = table_width()
     usual = [text if isinstance(text, str) else " " * text for text in _SCAN_WIDTHS]
     shown = [[*usual, relative(str(source))] for source in sources]
-    fitted = fit(SCAN_COLUMNS, shown, width)
-    print(row_line(SCAN_COLUMNS, [column.heading for column in SCAN_COLUMNS], fitted, indent=""), flush=True)
+    columns = SCAN_COLUMNS if width else [dataclasses.replace(column, shortest=None) for column in SCAN_COLUMNS]
+    fitted = fit(columns, shown, width)
+    print(row_line(columns, [column.heading for column in columns], fitted, indent=""), flush=True)
     bad = 0
     for row in rows:
         bad += not row["ok"]
@@ -186,12 +203,21 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
         cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"])
         texts = ["-" if cell in (None, "") else printable(str(cell)) for cell in cells]
         cells_of_row = ["ok" if row["ok"] else "BAD", *texts, printable(relative(row["path"]))]
-        print(row_line(SCAN_COLUMNS, cells_of_row, fitted, indent=""), flush=True)
+        print(row_line(columns, cells_of_row, fitted, indent=""), flush=True)
         if row["message"] is not None:
             print_item(advised(row), " " * 7)
             sys.stdout.flush()
     if fitted.left_out:
         print("\n".join(left_out_lines(fitted, width, indent="")))
+    return bad
+
+
+def print_rows_as_json(rows: Iterator[Row]) -> int:
+    """Number of rows that are not ok; prints each as a JSON object on a line of its own, as it comes."""
+    bad = 0
+    for row in rows:
+        bad += not row["ok"]
+        print(json.dumps(row), flush=True)
     return bad
 
 
