@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "info": ("info", IMAGE),
     "info-broken": ("info", BROKEN),
     "info-partition": ("info", IMAGE, "Hypervisor1"),
+    "info-fields": ("info", IMAGE, "Hypervisor1", "--fields"),
     "info-explain": ("info", "--explain", IMAGE),
     "scan": ("scan", "--workers", "1", "**/*.bz2"),
     "system": ("system", IMAGE),

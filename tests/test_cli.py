@@ -388,6 +388,13 @@ def test_info_of_one_partition_and_the_whole_report_of_a_gpt(
     assert re.fullmatch(r"\[1+5+6+7+\.*\]", drawn)
     assert len(drawn) == 74
     assert main(["info", str(path), "BOOTBANK2"]) == DONE
+    short = capsys.readouterr().out
+    assert "info SRC 6 --fields" in short
+    assert "oem_name" not in short
+    assert len(short.splitlines()) < 40
+    assert main(["info", str(path), "--fields"]) == MISUSE
+    capsys.readouterr()
+    assert main(["info", str(path), "BOOTBANK2", "--fields"]) == DONE
     printed = capsys.readouterr().out
     assert "the boot loader starts this bank" in printed
     assert "VMware marker at byte" in printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import run
+from vmvisor_image import Image, InvalidArgument, Partition
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
@@ -421,3 +423,90 @@ def test_module_by_its_path(tmp_path: Path, source: str, shown: Shown) -> None:
         said = f"`vmvisor-image hexdump {source} 1/boot.cfg` shows"
         assert shown("module", source, *place, status=BAD_INPUT, said=said) == ""
     shown("module", source, "1/packages", status=MISUSE, said="is a directory, not a file")
+
+
+class TestDamageElsewhere:
+    @pytest.fixture
+    def cut(self, tmp_path: Path) -> str:
+        """A disk whose first partition ends past its end, by the table."""
+        parts = [
+            ForgedPartition(number, 6, start(number), size, content=fat_volume(dict(TREES[number]), sectors=SECTORS))
+            for number, size in ((1, 4 * SECTORS), (2, SECTORS))
+        ]
+        made = mbr_disk(parts, sectors=start(3))
+        path = tmp_path / "cut.dd"
+        path.write_bytes(made.read_at(0, start(3) * 512))
+        return str(path)
+
+    def test_what_was_shown_or_written_is_whole(self, cut: str, tmp_path: Path, shown: Shown) -> None:
+        said = (
+            "vmvisor-image: what was shown or written is whole; the image is damaged elsewhere: partition 1 at byte"
+            f" {start(1) * 512:#x}: it ends at byte {start(5) * 512:#x}, past the end of the disk at"
+            f" {start(3) * 512:#x}\n"
+        )
+        assert shown("cat", cut, "2/boot.cfg", status=BAD_INPUT, said=said) == "not one"
+        assert shown("ls", cut, "2/", status=BAD_INPUT, said=said).splitlines() == list(SPACED)
+        shown("extract", cut, "2", str(tmp_path / "out"), status=BAD_INPUT, said=said)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == SPACED
+        shown("sha256", cut, "2", status=BAD_INPUT, said=said)
+        shown("info", cut, "2", status=BAD_INPUT, said=said)
+
+    def test_damage_in_what_was_read(self, cut: str, tmp_path: Path, shown: Shown) -> None:
+        said = "vmvisor-image: what was shown or written may be incomplete: partition 1 at byte"
+        for line in (["ls", cut, "1/"], ["ls", cut], ["info", cut], ["extract", cut, "[12]/boot.cfg", str(tmp_path)]):
+            shown(*line, status=BAD_INPUT, said=said)
+
+
+def test_info_of_what_is_no_disk_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no disk")
+    assert main(["info", str(path)]) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("it is most likely text") == 1
+    assert main(["info", str(path), "--json"]) == BAD_INPUT
+    captured = capsys.readouterr()
+    [problem] = json.loads(captured.out)["problems"]
+    assert problem["message"].endswith("it is most likely text")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("pattern", ["*", "**", "1", "Hyper*/", "MY DISK"])
+def test_a_pattern_for_partitions_alone_names_one_for_their_files(source: str, pattern: str) -> None:
+    with Image.open(source) as image:
+        if pattern != "**":
+            with pytest.raises(InvalidArgument, match="matches all their files") as caught:
+                image.glob(pattern)
+            [_, named] = re.findall("'([^']*)'", str(caught.value))
+        else:
+            named = pattern
+        found = [(file.home.number, file.path) for file in image.glob(named) if isinstance(file.home, Partition)]
+        numbers = {"*": TREES, "**": TREES, "1": {1}, "Hyper*/": {1, 4}, "MY DISK": {2}}[pattern]
+        assert sorted(found) == sorted((number, path) for number in numbers for path in TREES[number])
+
+
+class TestListsAsJson:
+    def test_of_an_archive(self, tmp_path: Path, shown: Shown) -> None:
+        (tmp_path / "a.txt").write_bytes(b"first")
+        (tmp_path / "link").symlink_to("a.txt")
+        run("tar", "-C", tmp_path, "-cf", tmp_path / "x.tar", "a.txt", "link")
+        archive = str(tmp_path / "x.tar")
+        found = json.loads(shown("archive", archive, "--json"))
+        assert [(each["path"], each["type"]) for each in found["entries"]] == [("a.txt", "file"), ("link", "link")]
+        assert (found["entries"][0]["size"], found["entries"][1]["target"], found["problems"]) == (5, "a.txt", [])
+        assert shown("archive", archive, "a.txt") == "first"
+        shown("archive", archive, "a.txt", "--json", status=MISUSE, said="--json is for a list")
+
+    def test_of_a_scan(self, source: str, tmp_path: Path, shown: Shown) -> None:
+        (tmp_path / "broken.dd.gz").write_bytes(b"\x1f\x8b no gzip")
+        out = tmp_path / "rows.jsonl"
+        shown("scan", source, str(tmp_path / "broken.dd.gz"), "--out", str(out), "--workers", "1", status=BAD_INPUT)
+        lines = shown("scan", source, str(tmp_path / "broken.dd.gz"), "--json", "--workers", "1", status=BAD_INPUT)
+        rows = [[json.loads(line) for line in text.splitlines()] for text in (lines, out.read_text())]
+        for row in (*rows[0], *rows[1]):
+            row.pop("seconds")
+        assert rows[0] == rows[1]
+        assert [row["ok"] for row in rows[0]] == [True, False]
+        shown(
+            "scan", source, "--json", "--out", str(out), "--force", status=MISUSE, said="--json is for standard output"
+        )

@@ -499,7 +499,8 @@ class TestSources:
             Image.open(strange[name])
         assert caught.value.errno == number
         row = scan_one(strange[name])
-        assert (row["ok"], row["error"]) == (False, type(caught.value).__name__)
+        assert not row["ok"]
+        assert row["error"] in {kind.__name__ for kind in type(caught.value).__mro__}  # Python's own where there is one
         assert main(["info", str(strange[name])]) in (1, 2)
         check_line(capsys.readouterr().err, name)
 

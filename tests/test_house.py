@@ -31,7 +31,7 @@ LATE = {
     ("bzip2.reader", "Bzip2Reader._open_cache", "vmvisor_image.bzip2.decoded_cache"): 5,
     ("bzip2.choose", "make_engine", "vmvisor_image.bzip2.rust"): 1,
     ("errors", "NameNotFound.similar", "difflib"): 14,
-    ("faces.cli.advice", "one_line", "difflib"): 14,
+    ("base.system_errors", "_hint", "difflib"): 14,
     ("faces.cli.live", "run_browse", "vmvisor_image.faces.browse"): 0,
     ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.file_system"): 0,
     ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.mount"): 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import io
 import json
 import pickle
@@ -27,9 +28,14 @@ from vmvisor_image import (
     PartitionNotFound,
     Problem,
     Role,
+    SourceError,
+    SourceIsDirectory,
+    SourceNotDirectory,
+    SourceNotFound,
     TruncatedImage,
     inspect,
 )
+from vmvisor_image.faces.cli.advice import one_line
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing import forge
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
@@ -303,6 +309,29 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         Image.open(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):
         Image.open(tmp_path)
+    for taken in ("disk.dd", "file"):
+        (tmp_path / taken).write_bytes(b"")
+    table: dict[Path, tuple[type[SourceError], type[OSError], int, str]] = {
+        tmp_path / "disc.dd": (
+            SourceNotFound,
+            FileNotFoundError,
+            errno.ENOENT,
+            f"; did you mean '{tmp_path}/disk.dd'?",
+        ),
+        tmp_path / "no" / "x": (SourceNotFound, FileNotFoundError, errno.ENOENT, "is not a folder that can be read"),
+        tmp_path: (SourceIsDirectory, IsADirectoryError, errno.EISDIR, "it is a folder, not a file: name a file in it"),
+        tmp_path / "file" / "x": (SourceNotDirectory, NotADirectoryError, errno.ENOTDIR, "is a file, not a folder"),
+    }
+    for path, (ours, builtin, number, said) in table.items():
+        with pytest.raises(builtin) as caught:
+            Image.open(path)
+        for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+            assert type(error) is ours
+            assert (error.errno, error.filename) == (number, str(path))
+            assert str(error).startswith(f"{path}: ")
+            assert said in str(error)
+            assert "[Errno" not in str(error)
+            assert one_line(error).startswith(str(error))  # the command line has the same words
     for wrong in (None, 5, "no-such-protocol://x.dd"):
         with pytest.raises(InvalidArgument):
             Image.open(wrong)  # type: ignore[arg-type]

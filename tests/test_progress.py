@@ -210,8 +210,28 @@ def test_without_rich_there_is_a_rate_and_the_time_left(monkeypatch: pytest.Monk
         clock.now += 1
         display(60_000_000, None)
         assert frames(terminal.getvalue())[-1].rstrip() == "extracting 60 MB, 20.0 MB/s"
+        writing = display.phase("writing", for_good=True)
+        writing(1_000_000, 2_000_000)
+        display(70_000_000, None)
+        assert frames(terminal.getvalue())[-1].rstrip() == "writing 1 of 2 MB"
 
 
 def test_there_is_none_without_a_terminal(sources: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", str(sources["bare"])]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_of_an_extraction_it_counts_the_bytes_to_write(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    shown: list[tuple[str, int, int | None]] = []
+    monkeypatch.setattr(progress._Line, "show", lambda _, doing, done, total: shown.append((doing, done, total)))
+    assert main(["extract", str(sources["bare"]), "Hypervisor3", str(tmp_path / "out")]) == 0
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert shown[-1] == ("extracting", written, written)
+    totals = [total for _, _, total in shown]
+    assert set(totals[totals.index(written) :]) == {written}  # not that of the disk again

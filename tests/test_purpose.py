@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from uuid import UUID
 
 import pytest
@@ -16,8 +18,11 @@ from hypothesis import strategies as st
 
 from tests.support import Unreadable, run
 from vmvisor_image import CorruptImage, Generation, Image, Problem, Role, inspect, verify
+from vmvisor_image.disk import partition as of_partition
+from vmvisor_image.disk import partition_table
 from vmvisor_image.disk.banks import BootState
 from vmvisor_image.disk.explanation import PURPOSES, described_generation
+from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.schemas.partition_types import BASIC_DATA, EFI_SYSTEM, MEMORY_TIER, VMKCORE, VSAN
 from vmvisor_image.streams.reading import find_data
 from vmvisor_image.testing.forge import (
@@ -540,3 +545,30 @@ def test_no_explanation_nor_heading_contradicts_a_layout(make: Callable[..., Spa
             assert ("but disk of" in described) == (generation not in (None, layout.generation))
             assert described in image.partitions._repr_html_()
             assert inspect(image.source).layout is layout.generation
+
+
+@pytest.mark.parametrize("count", [3, 1023])
+def test_the_disk_is_assessed_once_for_heading_rows_and_explanations(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(module: ModuleType, name: str) -> None:
+        called = getattr(module, name)
+
+        def call(*given: object) -> object:
+            calls[name] += 1
+            return called(*given)
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("find_layout", "find_generation"):
+        counted(partition_table, name)
+    counted(of_partition, "assess")
+    logical = [ForgedPartition(5 + number, 6, 64 + number * 80, 40) for number in range(count)]
+    disk = mbr_disk([ForgedPartition(1, 5, 32, count * 80 + 64), *logical], sectors=count * 80 + 200)
+    with Image.open(disk) as image:
+        report = report_of(image)
+        assert [each.explained for each in image.partitions] == [each.explained for each in report.partitions]
+    assert len(report.partitions) == count + 1
+    assert calls == {"find_layout": 1, "find_generation": 1, "assess": count + 1}

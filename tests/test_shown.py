@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
 import vmvisor_image
@@ -35,14 +36,18 @@ from vmvisor_image import (
 )
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.explanation import Explanation, next_steps
+from vmvisor_image.faces.cli.layout import table_lines, wrapped
 from vmvisor_image.faces.cli.main import _parser
 from vmvisor_image.faces.shared import (
     MAP_CELLS,
     Column,
     blocks,
+    columns_of,
+    cut,
     fit,
     map_cells,
     map_end,
+    padded,
     sized,
     summary_of_image,
     summary_of_report,
@@ -238,3 +243,38 @@ class TestMap:
         assert map_end([], None) == 0
         assert map_cells([]) == [None] * MAP_CELLS
         assert [cell is not None for cell in map_cells([Part(1, 0, 0)])] == [True] + [False] * (MAP_CELLS - 1)
+
+
+class TestWideCharacters:
+    """Columns of a terminal, against those that rich counts."""
+
+    texts = st.text("ab …é漢字仮名ハングル한글ＡＢ💾\u0301\u0308\u3099", max_size=30)
+
+    @given(texts)
+    def test_are_two_columns_and_marks_none(self, text: str) -> None:
+        assert columns_of(text) == cell_len(text)
+
+    @given(texts, st.integers(1, 20))
+    def test_cut(self, text: str, width: int) -> None:
+        shown = cut(text, width)
+        assert cell_len(shown) <= width
+        assert shown == text or (shown.endswith("…") and text.startswith(shown[:-1]) and cell_len(text) > width)
+        assert cell_len(padded(shown, width)) == cell_len(padded(shown, width, to_the_right=True)) == width
+
+    @given(texts, st.integers(10, 40))
+    def test_wrapped(self, text: str, width: int) -> None:
+        lines = wrapped(text, "  ", width=width)
+        assert " ".join(lines).split() == text.split()
+        longest = max((cell_len(word) for word in text.split()), default=0)
+        assert all(cell_len(line) <= max(width, longest + 2) for line in lines)
+
+    @pytest.mark.parametrize("width", [24, 40, None])
+    def test_a_table_is_aligned(self, width: int | None) -> None:
+        columns = (Column("#"), Column("Label"), Column("Size", is_number=True), Column("Type", 1, shortest=5))
+        rows = [("1", "データ", "12", "型" * 9), ("2", "plain", "3 MiB", "x"), ("3", "e\u0301t", "4", "ｗｉｄｅ")]
+        lines = [*table_lines(columns, rows, width)][:4]
+        for line, row in zip(lines[1:], rows, strict=True):
+            assert cell_len(line[: line.index(row[1])]) == cell_len(lines[0][: lines[0].index("Label")])
+            end = line.index(row[2], line.index(row[1]) + len(row[1])) + len(row[2])
+            assert cell_len(line[:end]) == lines[0].index("Size") + len("Size")
+            assert width is None or cell_len(line) <= width

@@ -60,6 +60,10 @@ if TYPE_CHECKING:
         SeveralImages as SeveralImages,
         SourceChanged as SourceChanged,
         SourceError as SourceError,
+        SourceIsDirectory as SourceIsDirectory,
+        SourceNotDirectory as SourceNotDirectory,
+        SourceNotFound as SourceNotFound,
+        SourceNotPermitted as SourceNotPermitted,
         TruncatedImage as TruncatedImage,
         UnsafeName as UnsafeName,
         UsageError as UsageError,
@@ -123,8 +127,9 @@ _HOMES: Final = {
         "ClosedError CorruptImage DependencyMissing DestinationExists DestinationFailed DestinationFull "
         "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "
         "NotADirectory NotAFile NotAFileSystem NotAnArchive PartialExtraction PartitionNotFound "
-        "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError TruncatedImage "
-        "UnsafeName UsageError VmvisorImageError"
+        "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError "
+        "SourceIsDirectory SourceNotDirectory SourceNotFound SourceNotPermitted TruncatedImage UnsafeName UsageError "
+        "VmvisorImageError"
     ),
     "examine.hexdump": "Hexdump",
     "examine.survey": "Survey",

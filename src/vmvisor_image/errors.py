@@ -173,7 +173,37 @@ class DestinationFull(DestinationFailed):
 
 
 class SourceError(VmvisorImageError, OSError):
-    """Bytes of a source could not be read; the message names the range."""
+    """Bytes of a source could not be read, whose range the message names, or a source could not be opened."""
+
+    filename: Any = None  # unlike OSError's own, it survives pickling
+
+
+class SourceNotFound(SourceError, FileNotFoundError):
+    """There is no file at the path, or no object at the URL, of a source; the message names a similar file.
+
+    This error and those of a source that is a folder, lies below a file, or is not permitted have the `errno` and
+    `filename` of the system's own.
+    """
+
+    errno = errno.ENOENT
+
+
+class SourceIsDirectory(SourceError, IsADirectoryError):
+    """A source is a folder; only `vmvisor_image.fleet` reads all images in one."""
+
+    errno = errno.EISDIR
+
+
+class SourceNotDirectory(SourceError, NotADirectoryError):
+    """A part of the path of a source is a file and not a folder."""
+
+    errno = errno.ENOTDIR
+
+
+class SourceNotPermitted(SourceError, PermissionError):
+    """The system, or a server, does not permit to read a source."""
+
+    errno = errno.EACCES
 
 
 class RemoteError(SourceError):

@@ -44,6 +44,7 @@ from vmvisor_image.errors import (
     NoDiskImage,
     PartitionNotFound,
     PathNotFound,
+    SourceError,
     UsageError,
     VmvisorImageError,
 )
@@ -76,7 +77,8 @@ class Row(TypedDict):
     ok: bool
     """Whether it was read without an error or a problem."""
     error: str | None
-    """Class of the exception, "Problem" where the image opens and a part of it is damaged, None if `ok`."""
+    """Class of the exception, Python's own for a file that can't be opened; "Problem" where the image opens and a part
+    of it is damaged; None if `ok`."""
     message: str | None
     """Message of the error, or of the first problem."""
     offset: int | None
@@ -642,7 +644,10 @@ def _failed(source: SourceLike, error: BaseException) -> Row:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     offset = error.offset if isinstance(error, CorruptImage) else None
-    return {"error": type(error).__name__, "message": in_words(error), "offset": offset}
+    kind = type(error)
+    if isinstance(error, SourceError):  # rows name Python's own class where there is one: they are compared by name
+        kind = next((base for base in kind.__bases__ if base.__module__ == "builtins" and base is not OSError), kind)
+    return {"error": kind.__name__, "message": in_words(error), "offset": offset}
 
 
 def _described(report: ImageReport, *, detail: bool) -> dict[str, Any]:

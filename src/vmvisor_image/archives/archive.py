@@ -261,7 +261,7 @@ def open_archive(source: SourceLike, *, storage_options: Mapping[str, Any] | Non
         storage_options: See `Image.open`.
 
     Raises:
-        OSError: The file can't be opened.
+        SourceError: The file can't be opened.
         NotAnArchive: The source is not an archive.
         CorruptImage: Its compression can't be opened.
         InvalidArgument: `source` can't be used as a source.

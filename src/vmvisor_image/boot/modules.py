@@ -83,7 +83,7 @@ class Module(Closing):
         """A module by its file: a `File` of an image, or anything else that `Image.open` takes, with its options.
 
         Raises:
-            OSError: The file can't be opened.
+            SourceError: The file can't be opened.
             CorruptImage: Its compression can't be opened.
             InvalidArgument: `file` is not a source.
         """

@@ -146,7 +146,8 @@ class Image(Shown, Source):
                 data of the two may not belong together.
 
         Raises:
-            OSError: The file can't be opened.
+            SourceError: The file can't be opened; where there is none, or it is a folder or not permitted, the error is
+                also Python's own for that, such as FileNotFoundError.
             RemoteError: The URL can't be read.
             DependencyMissing: The source is a URL, and fsspec or a package that it needs for it is not installed.
             CorruptImage: A layer is recognised and damaged, or a parent is missing or is another one.

@@ -96,6 +96,7 @@ class Partition(Shown, Source):
         self._volume: Volume | None = None
         self._problems = ProblemList(f"partition {entry.number}")
         self._content: tuple[Match | None, bool] | None = None
+        self._assessed: Purpose | None = None
 
     @property
     def number(self) -> int:
@@ -382,8 +383,11 @@ class Partition(Shown, Source):
             return ["It can't be read whole."]
 
     def _purpose(self) -> Purpose:
-        table = self._owner.partitions
-        return assess(self, table.banks, table.generation, table.layout)
+        """Purpose, found once: the heading, the rows and the explanations of a report name the same one."""
+        if self._assessed is None:
+            table = self._owner.partitions
+            self._assessed = assess(self, table.banks, table.generation, table.layout)
+        return self._assessed
 
     def _recognised(self) -> tuple[Match | None, bool]:
         """Format recognised by its magic, and whether the partition is all zeros."""

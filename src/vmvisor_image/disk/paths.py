@@ -85,7 +85,8 @@ def glob(image: HasPartitions, pattern: str) -> Iterator[File]:
         image: The image.
         pattern: Number or label of a partition, and a pattern for `Directory.glob`, with a slash between, such as
             ``"Hypervisor3/packages/**"``. The first part may be a pattern, too: ``"*/boot.cfg"`` looks in every
-            partition whose files can be read, in disk order, and ``"**/boot.cfg"`` at any depth of them.
+            partition whose files can be read, in disk order, ``"**/boot.cfg"`` at any depth of them, and ``"**"`` gives
+            all files.
 
     Raises:
         PartitionNotFound: There is no such partition.
@@ -105,7 +106,9 @@ def glob(image: HasPartitions, pattern: str) -> Iterator[File]:
     else:
         trees = iter([partition.files]) if below else iter(())
     if not below:
-        raise InvalidArgument(f"{pattern!r} matches no file: a pattern for files follows the partition, such as '/**'")
+        raise InvalidArgument(
+            f"{pattern!r} is for partitions, and matches no file in them: {f'{name}/**'!r} matches all their files"
+        )
     wanted = below
     return (file for tree in trees for file in tree.glob(wanted))
 

@@ -6,6 +6,7 @@ Everything here is text as it is in the image, or plain values: a face escapes i
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -74,7 +75,7 @@ class Fitted(NamedTuple):
 
 
 def fit(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None, gap: int = len(GAP)) -> Fitted:
-    """Columns of a table that fit in `width` characters; the least important ones are cut, or else left out.
+    """Columns of a table that fit in `width` columns of a terminal; the least important ones are cut, or else left out.
 
     Args:
         columns: Columns of the table.
@@ -82,7 +83,9 @@ def fit(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | N
         width: Characters in a line; None for no end, where nothing is cut or left out.
         gap: Characters between two columns.
     """
-    widths = {at: max(map(len, cells)) for at, cells in enumerate(zip(*_with_heading(columns, rows), strict=True))}
+    widths = {
+        at: max(map(columns_of, cells)) for at, cells in enumerate(zip(*_with_heading(columns, rows), strict=True))
+    }
     left_out: set[int] = set()
     if width is not None:
         expendable = sorted((at for at, column in enumerate(columns) if column.expendable), key=_order(columns))
@@ -108,8 +111,43 @@ def _order(columns: Sequence[Column]) -> Callable[[int], int]:
 
 
 def cut(text: str, width: int) -> str:
-    """Text of at most `width` characters, with an ellipsis in place of what is cut off."""
-    return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
+    """Text of at most `width` columns, with an ellipsis in place of what is cut off."""
+    if columns_of(text) <= width:
+        return text
+    end = columns = 0
+    for character in text:
+        columns += columns_of(character)
+        if columns >= width:
+            break
+        end += 1
+    return f"{text[:end]}…"
+
+
+def padded(text: str, width: int, *, to_the_right: bool = False) -> str:
+    """Text with spaces up to `width` columns behind it, or, `to_the_right`, before it."""
+    spaces = " " * (width - columns_of(text))
+    return f"{spaces}{text}" if to_the_right else f"{text}{spaces}"
+
+
+def columns_of(text: str) -> int:
+    """Columns of a terminal that a text takes: two for wide characters, none for marks on the one before.
+
+    Source: Unicode Standard Annex 11, "East Asian Width", of which W and F are wide.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if is_wide(character) else 1
+
+
+def is_wide(character: str) -> bool:
+    """Whether a character takes two columns of a terminal."""
+    return unicodedata.east_asian_width(character) in ("W", "F")
 
 
 def sized(size: int) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from vmvisor_image.base.destination import check_apart, writing
 from vmvisor_image.base.limits import passed
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.errors import CorruptImage, DestinationExists, PartialExtraction, UnsafeName
 from vmvisor_image.files.folder_writer import DestinationFolder, Extractable, is_written
 from vmvisor_image.files.safe_names import check_names
@@ -28,6 +29,7 @@ def write_files(  # noqa: PLR0913  # the options are independent of each other
     most_bytes: int | None = None,
     refused: Sequence[tuple[str, CorruptImage]] = (),
     skip_unsafe: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Write files of an image, and generated files, below `dest`.
 
@@ -46,6 +48,7 @@ def write_files(  # noqa: PLR0913  # the options are independent of each other
         refused: Path and reason of each file that can't be written and is not among `files`.
         skip_unsafe: Skip only the file with an unsafe name, or the second of two that collide, unless no other file is
             left.
+        progress: Called with the bytes of `files` written so far, and all that are to be written.
 
     Returns:
         The paths written, and those that were already there, in the order given.
@@ -82,10 +85,11 @@ def write_files(  # noqa: PLR0913  # the options are independent of each other
     ordered, failed = _in_disk_order([(path, file) for path, file in files if path not in done])
     for _, file in ordered:
         prefetch(file, 0, file.size)
+    count = _Counter(progress, sum(file.size for _, file in ordered))
     with DestinationFolder(root, overwrite=overwrite, replaced=replaced) as destination:
         for path, file in ordered:
             try:
-                destination.write(path, file.chunks(), file.timestamp)
+                destination.write(path, count.passing(file.chunks()), file.timestamp)
             except CorruptImage as error:
                 failed.append((path, error))
         if failed or refused:
@@ -94,6 +98,22 @@ def write_files(  # noqa: PLR0913  # the options are independent of each other
         for path, content in made:
             destination.write(path, content(), None)
     return tuple(root / path for path in paths)
+
+
+class _Counter:
+    """Count of the bytes that are written."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._done = 0
+
+    def passing(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each counted once it was written."""
+        for chunk in chunks:
+            yield chunk
+            self._done += len(chunk)
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
 
 def _in_disk_order(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
     from importlib.resources.abc import Traversable
 
     from vmvisor_image.archives.archive import Archive
-    from vmvisor_image.base.open_options import OpenOptions
+    from vmvisor_image.base.open_options import OpenOptions, Progress
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.disk.image import Image
 
@@ -208,7 +208,10 @@ class File(_Entry, Pieced):
 
     @property
     def home(self) -> FileHome:
-        """The partition or archive that the file lies in."""
+        """The partition or archive that the file lies in: a `Partition` for a file of a disk image.
+
+        For example, ``file.home.number`` is the partition's number for each file of `Image.glob`.
+        """
         return self._home
 
     @property
@@ -708,6 +711,7 @@ def extract_all(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Write files below several directories in one go, and return the paths written; see `Directory.extract`.
 
@@ -719,6 +723,7 @@ def extract_all(
         dest: See `Directory.extract`.
         overwrite: See `Directory.extract`.
         resume: See `Directory.extract`.
+        progress: Called with the bytes written so far, and all that are to be written.
 
     Raises:
         InvalidArgument: There are no parts.
@@ -745,6 +750,7 @@ def extract_all(
             most_bytes=rules.limits.extracted_bytes,
             refused=refused,
             skip_unsafe=rules.skips_unsafe,
+            progress=progress,
         )
 
 

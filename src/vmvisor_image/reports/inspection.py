@@ -133,7 +133,7 @@ def inspect(source: SourceLike, **options: Unpack[OpenOptions]) -> ImageReport:
         **options: See `Image.open`; of `limits`: a partition with too many files is a problem of the report.
 
     Raises:
-        OSError: The file can't be opened.
+        SourceError: The file can't be opened.
         CorruptImage: A layer is recognised and can't be opened.
         LimitExceeded: It took too long, or there was too much to decode.
     """

@@ -72,7 +72,7 @@ def verify(
             depend on `threads`.
 
     Raises:
-        OSError: The file can't be opened.
+        SourceError: The file can't be opened.
         CorruptImage: A layer is recognised and can't be opened.
         LimitExceeded: Reading the image exceeds one of `limits`.
         InvalidArgument: An algorithm is not one of these, or an option is not one of those named.

@@ -58,7 +58,8 @@ def open_source(given: SourceLike, storage_options: Mapping[str, Any] | None = N
         storage_options: Arguments of `fsspec.open` in addition to a URL; a path given with them is taken as a URL.
 
     Raises:
-        OSError: The file can't be opened.
+        SourceError: The file can't be opened; where there is none, or it is a folder or not permitted, the error is
+            also Python's own for that, such as FileNotFoundError.
         RemoteError: The object at the URL can't be read.
         DependencyMissing: The source is a URL, and fsspec, or a package that fsspec needs for it, is not installed.
         InvalidArgument: `given` is not a source.

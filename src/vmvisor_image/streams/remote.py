@@ -19,6 +19,7 @@ from typing import Any, Final
 from vmvisor_image.base.forking import restart_in_child
 from vmvisor_image.base.limits import check_deadline
 from vmvisor_image.base.lru_cache import LruCache
+from vmvisor_image.base.system_errors import opening_error
 from vmvisor_image.errors import ClosedError, RemoteError, SourceChanged, SourceError
 from vmvisor_image.streams.retries import NUMBER, WrongAnswer, asks_to_wait, may_pass, tried, wrong_answer
 from vmvisor_image.streams.source import Source, check_range, past_end
@@ -72,8 +73,8 @@ class RemoteSource(Source):
         Raises:
             DependencyMissing: fsspec, or a package that it needs for this protocol, is not installed.
             InvalidArgument: The protocol is not known.
-            FileNotFoundError: There is no such object.
-            IsADirectoryError: The object is a directory.
+            SourceNotFound: There is no such object.
+            SourceIsDirectory: The object is a directory.
             RemoteError: The object can't be reached, or its size is not reported.
         """
         self.url = url
@@ -86,7 +87,7 @@ class RemoteSource(Source):
         self._address = address_of(fs, url if neighbour is None else self.path)
         info = tried(self._info, asks_to_wait)
         if info.get("type") == "directory":
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address)
+            raise opening_error(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._address))
         size = info.get("size")
         if not isinstance(size, int) or size < 0:
             raise RemoteError(f"{self._address}: the server does not report its size; {self._whole}")

@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import check_deadline
+from vmvisor_image.base.system_errors import opening_error
 from vmvisor_image.errors import (
     ClosedError,
     InvalidArgument,
@@ -131,12 +132,18 @@ class FileSource(Source):
         """Open `path`.
 
         Raises:
-            OSError: The file can't be opened.
-            SourceError: The path is a pipe, a socket, or a device without positions, such as a terminal.
+            SourceNotFound: There is no such file; it is also a FileNotFoundError.
+            SourceIsDirectory: It is a folder; it is also an IsADirectoryError.
+            SourceNotPermitted: The system does not permit to read it; it is also a PermissionError.
+            SourceError: It can't be opened for another reason, or is a pipe, a socket, or a device without positions,
+                such as a terminal; it is also an OSError.
         """
         self.path = os.fspath(path)
         # Unbuffered and never writable: nothing here can change what is being examined.
-        self._file = io.FileIO(self.path, "rb", opener=_open_at_once)
+        try:
+            self._file = io.FileIO(self.path, "rb", opener=_open_at_once)
+        except OSError as error:
+            raise opening_error(error, self.path) from error
         kind = stat.S_IFMT(os.fstat(self._file.fileno()).st_mode)
         if kind in _PIPES or (kind == stat.S_IFCHR and not _has_end(self._file)):
             self._file.close()

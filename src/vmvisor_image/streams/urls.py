@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, unquote
 
+from vmvisor_image.base.system_errors import opening_error
 from vmvisor_image.errors import DependencyMissing, InvalidArgument, RemoteError, VmvisorImageError
 
 _VERSION_KEYS: Final = (
@@ -114,8 +115,8 @@ def refuse(url: str, error: Exception) -> NoReturn:
     cause = error.__cause__
     # fsspec reports every failure of HTTP as a missing file; the cause of its error has the reason.
     if isinstance(error, FileNotFoundError) and (cause is None or getattr(cause, "status", None) in _GONE):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
+        raise opening_error(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)) from error
     if isinstance(error, IsADirectoryError | PermissionError):
-        raise error
+        raise opening_error(error, url) from error
     reason = cause or error
     raise RemoteError(f"{url}: it can't be opened: {failure_of(reason)}; {step_after(reason)}") from error

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vmvisor_image.base.system_errors import in_words
@@ -16,7 +14,7 @@ from vmvisor_image.errors import (
     NameNotFound,
     PathNotFound,
     Problem,
-    VmvisorImageError,
+    SourceError,
 )
 from vmvisor_image.examine.signatures import PAGE
 from vmvisor_image.streams.sources import descriptor_of
@@ -31,26 +29,13 @@ AGAIN = "it is empty: copy or download it again"
 
 
 def one_line(error: Exception) -> str:
-    """Message of an error, with a similar name where a file of the system is not there."""
+    """Message of an error, with the next step on the command line."""
     text = in_words(error)
     if isinstance(error, DestinationExists) and " already" in text:
         return f"{text}; --force replaces it"
-    if isinstance(error, IsADirectoryError) and not isinstance(error, VmvisorImageError):
+    if isinstance(error, IsADirectoryError) and (isinstance(error, SourceError) or type(error) is IsADirectoryError):
         return f"{text}, or read all that is in it with {command('scan', error.filename or 'FOLDER')}"
-    if not isinstance(error, FileNotFoundError) or isinstance(error, VmvisorImageError):
-        return text
-    name = error.filename
-    if not isinstance(name, str) or is_url(name):
-        return text
-    from difflib import get_close_matches
-
-    path = Path(name)
-    try:
-        there = os.listdir(path.parent)  # noqa: PTH208  # names are wanted
-    except OSError:
-        return f"{text}; {str(path.parent)!r} is not a folder that can be read"
-    close = get_close_matches(path.name, there, 1)
-    return f"{text}; did you mean {str(path.parent / close[0])!r}?" if close else text
+    return text
 
 
 def command(name: str, source: str, *more: str) -> str:

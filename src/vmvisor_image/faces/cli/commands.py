@@ -16,6 +16,7 @@ from vmvisor_image.base.destination import check_apart, write_whole
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.boot.bootable import find_boot_partition, find_bootable
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
@@ -56,8 +57,10 @@ from vmvisor_image.faces.cli.show import (
     print_partition,
     print_report,
     print_rows,
+    print_rows_as_json,
     print_verification,
 )
+from vmvisor_image.faces.shared import columns_of, padded
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.reports.verification import verify
@@ -90,6 +93,8 @@ def _overlays(given: Sequence[str]) -> dict[str, str]:
 
 def run_info(options: argparse.Namespace) -> int:
     """Print the report of an image, or the details of one partition, or what a search finds."""
+    if options.fields and options.partition is None:
+        raise InvalidArgument("--fields is for one partition: name it behind SRC")
     if options.search:
         if options.partition is not None:
             raise InvalidArgument("--search is for the whole image: leave the partition out")
@@ -100,17 +105,19 @@ def run_info(options: argparse.Namespace) -> int:
         if options.json:
             raise InvalidArgument("--json is for the whole image: leave the partition out")
         with opened_image(options) as image:
-            print_partition(named_partition(image, options.partition))
+            partition = named_partition(image, options.partition)
+            options.read = [partition]
+            print_partition(partition, fields=options.fields)
         return DONE
     with showing_progress() as progress, image_of(options, options.source, progress) as image:
         report = report_of(image)
+    is_disk = report.scheme != "none" or report.partitions or not report.problems
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
-    else:
+    elif is_disk:
         print_report(report, explain=options.explain)
-    if report.scheme == "none" and not report.partitions:
-        for problem in report.problems:
-            raise no_disk(problem, options.source, report.size)
+    if not is_disk:
+        raise no_disk(report.problems[0], options.source, report.size)
     options.problems += report.problems
     return _check(options) if options.checksums else DONE
 
@@ -142,6 +149,8 @@ def run_pxe(options: argparse.Namespace) -> int:
             overlay=_overlays(options.overlay),
             keep_overlaid=options.overlay_keep,
         )
+        if (number := find_bootable(image, bank_of(options.bank)).number) is not None and not options.install:
+            options.read = [*filter(None, (image.partitions[number], find_boot_partition(image)))]
     if export.default is None:
         boots = "no entry of PXELINUX, as there is no loader for BIOS"
     elif export.default.casefold() == export.label.casefold():
@@ -178,12 +187,15 @@ def run_system(options: argparse.Namespace) -> int:
         with _naming_a_bank(options, image):
             system = image.system(bank_of(options.bank))
         options.problems += system.problems
+        if system.partition is not None:
+            options.read = [image.partitions[system.partition]]
         if options.json:
             print(json.dumps(system.to_dict(hashes=True), indent=2))
             return DONE
         if options.files:
             for file in system.files.values():
-                print(f"{file.size:>12}  {printable(system.files.origin(file.path)):14}  {printable(file.path)}")
+                origin = padded(printable(system.files.origin(file.path)), 14)
+                print(f"{file.size:>12}  {origin}  {printable(file.path)}")
             options.problems += system.files.problems
             return DONE
         named = f"{system.product or 'unknown product'} {system.version or ''} build {system.build or 'unknown'}"
@@ -202,9 +214,9 @@ def run_system(options: argparse.Namespace) -> int:
             )
         names = [printable(module.name) for module in system.modules]
         sizes = ["missing" if module.size is None else f"{module.size} bytes" for module in system.modules]
-        wide, long = (max(map(len, column), default=0) for column in (names, sizes))
+        wide, long = (max(map(columns_of, column), default=0) for column in (names, sizes))
         for number, module in enumerate(system.modules):
-            print_item(module.arguments, f"  {number:>3}  {names[number]:{wide}}  {sizes[number]:>{long}}  ")
+            print_item(module.arguments, f"  {number:>3}  {padded(names[number], wide)}  {sizes[number]:>{long}}  ")
     return DONE
 
 
@@ -227,9 +239,11 @@ def run_archive(options: argparse.Namespace) -> int:
         if options.path:
             file = _member(archive, options.path[-1], options, len(options.path) - 1)
             if not options.list:
+                if options.json:
+                    raise InvalidArgument("--json is for a list: give --list, too, or leave FILE out")
                 return write_out(file)
             archive = file.open_archive()
-        list_archive(archive)
+        list_archive(archive, as_json=options.json)
         options.problems += archive.problems
     return DONE
 
@@ -434,6 +448,8 @@ def run_scan(options: argparse.Namespace) -> int:
     """Print or write a row for each image; bad input where any is not sound."""
     from vmvisor_image import fleet
 
+    if options.json and options.out is not None:
+        raise InvalidArgument("--json is for standard output: a DEST of --out that ends in .jsonl gets the same rows")
     with contextlib.ExitStack() as stack:
         executor, workers = None, options.workers
         if options.scheduler is not None:
@@ -454,7 +470,9 @@ def run_scan(options: argparse.Namespace) -> int:
         )
         stack.callback(getattr(done, "close", lambda: None))  # also where the rows can't be written
         rows = _in_order(done, sources)
-        if options.out is None:
+        if options.out is None and options.json:
+            bad = print_rows_as_json(rows)
+        elif options.out is None:
             bad = print_rows(rows, sources)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from vmvisor_image.base.names import printable
-from vmvisor_image.faces.shared import GAP, Block, Column, Fitted, cut, fit
+from vmvisor_image.faces.shared import GAP, Block, Column, Fitted, columns_of, cut, fit, is_wide, padded
 
 WITHOUT_TERMINAL: Final = 80
 """Characters in a line of running text where standard output is no terminal."""
+_FILLER: Final = "\0"
+"""Second half of a wide character; what is printed never has a control character itself."""
 _NARROWEST: Final = 20
 """Characters below which a terminal's width is not believed."""
 
@@ -41,16 +43,24 @@ def wrapped(text: str, indent: str = "", *, hanging: str | None = None, width: i
         width: Characters in a line; None for a single line.
     """
     shown = printable(text)
-    if width is None or len(indent) + len(shown) <= width:
+    if width is None or columns_of(indent) + columns_of(shown) <= width:
         return [f"{indent}{shown}".rstrip()]
-    return textwrap.wrap(
-        shown,
+    lines = textwrap.wrap(
+        _filled(shown),
         width,
-        initial_indent=indent,
-        subsequent_indent=" " * len(indent) if hanging is None else hanging,
+        initial_indent=_filled(indent),
+        subsequent_indent=" " * columns_of(indent) if hanging is None else hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(_FILLER, "") for line in lines]
+
+
+def _filled(text: str) -> str:
+    """Text of as many characters as it takes columns, as `textwrap` counts characters."""
+    if text.isascii():
+        return text
+    return "".join(f"{character}{_FILLER}" if is_wide(character) else character for character in text)
 
 
 def print_item(text: str, indent: str, *, hanging: str | None = None) -> None:
@@ -83,7 +93,7 @@ def row_line(columns: Sequence[Column], row: Sequence[str], fitted: Fitted, inde
     cells = []
     for at, width in fitted.kept:
         text = row[at] if columns[at].shortest is None else cut(row[at], width)
-        cells.append(text.rjust(width) if columns[at].is_number else text.ljust(width))
+        cells.append(padded(text, width, to_the_right=columns[at].is_number))
     return f"{indent}{GAP.join(cells)}".rstrip()
 
 

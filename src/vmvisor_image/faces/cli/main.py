@@ -46,6 +46,7 @@ from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
 from vmvisor_image.faces.cli.provenance import run_provenance
 from vmvisor_image.faces.cli.show import complain
+from vmvisor_image.faces.cli.whole import complain_of_damage
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 
@@ -69,11 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options.problems = []
+        options.problems, options.apart, options.read = [], [], None
         status: int = options.run(options)
         sys.stdout.flush()
         if options.problems:
-            complain([*dict.fromkeys(options.problems)], "what was shown or written may be incomplete: ")
+            complain_of_damage(options.problems, () if status else options.apart)
             status = status or BAD_INPUT
     except DestinationFailed as error:  # not misuse: the disk is full, or the directory is gone
         return _fail(error, BAD_INPUT)
@@ -213,6 +214,11 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
     _add_partition(info, "?")
     info.add_argument(
+        "--fields",
+        action="store_true",
+        help="with PARTITION: also every field of its entry in the table and of its volume's headers, with its place",
+    )
+    info.add_argument(
         "--checksums",
         action="store_true",
         help="check the disk image found on a CD against the checksum file on it, such as imagedd.md5",
@@ -321,6 +327,7 @@ def _add_archive(commands: _Commands) -> None:
     archive.add_argument(
         "--list", action="store_true", help="list the last FILE as an archive instead of writing it out"
     )
+    archive.add_argument("--json", action="store_true", help="the list as JSON")
     archive.set_defaults(run=run_archive)
 
 
@@ -557,6 +564,7 @@ def _add_scan(commands: _Commands) -> None:
         type=_destination,
         help="write the rows to DEST: .jsonl, .ndjson, or .parquet (default: a table)",
     )
+    scan.add_argument("--json", action="store_true", help="each row as JSON on a line of its own")
     scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
     scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
     scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")

@@ -23,6 +23,7 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.faces.cli.advice import command, located, no_disk, way_of
 from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.faces.cli.whole import elsewhere
 from vmvisor_image.files.file import File
 
 DONE = 0
@@ -111,6 +112,7 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
         image_of(options, given, progress) as image,
         image.limits.operation(),
     ):
+        options.progress = progress
         try:
             yield image
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
@@ -123,6 +125,8 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
                 raise located(error, given, options) from error
             raise
         options.problems += image.known_problems
+        if options.read is not None:
+            options.apart += elsewhere(image, options.read)
 
 
 def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:

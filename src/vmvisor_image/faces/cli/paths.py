@@ -90,8 +90,11 @@ def run_extract(options: argparse.Namespace) -> int:
         if not options.targets and not options.device:
             _refuse_partition_as_destination(image, options.dest)
         parts = [(part.files.root, part.above, part.patterns) for part in selected.parts]
+        progress = None if options.progress is None else options.progress.phase("extracting", for_good=True)
         try:
-            written = extract_all(parts, options.dest, overwrite=options.force, resume=options.resume)
+            written = extract_all(
+                parts, options.dest, overwrite=options.force, resume=options.resume, progress=progress
+            )
         except PartialExtraction as error:
             if len(error.failed) > 1:  # otherwise, the error itself names it
                 for path, reason in error.failed:

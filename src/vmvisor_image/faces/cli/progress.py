@@ -50,8 +50,13 @@ class Display(Protocol):
         """Show that `done` of `total` was done; None where the total is not known."""
         ...
 
-    def phase(self, doing: str) -> Progress:
-        """Progress of another part of the work, which is shown in place of this one once it is called."""
+    def phase(self, doing: str, *, for_good: bool = False) -> Progress:
+        """Progress of another part of the work, which is shown in place of this one once it is called.
+
+        Args:
+            doing: Word for what is done.
+            for_good: Whether this one is not shown again.
+        """
         ...
 
 
@@ -86,12 +91,19 @@ class _Display:
         self._restored = 0.0
         """Time at which the display was last drawn below something that was printed."""
         self._has_ended = False
+        self._is_replaced = False
+        """Whether another part of the work is shown in place of this one for good."""
 
     def __call__(self, done: int, total: int | None) -> None:
-        self._update(self._doing, done, total)
+        if not self._is_replaced:
+            self._update(self._doing, done, total)
 
-    def phase(self, doing: str) -> Progress:
-        return lambda done, total: self._update(doing, done, total)
+    def phase(self, doing: str, *, for_good: bool = False) -> Progress:
+        def show(done: int, total: int | None) -> None:
+            self._is_replaced = self._is_replaced or for_good
+            self._update(doing, done, total)
+
+        return show
 
     def _update(self, doing: str, done: int, total: int | None) -> None:
         if not self._has_ended:

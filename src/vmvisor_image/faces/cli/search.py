@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
-import textwrap
-from typing import Any
+from typing import Any, Final
 
 from vmvisor_image.base.names import printable
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import FoundPartitions
 from vmvisor_image.errors import CorruptImage
+from vmvisor_image.faces.cli.layout import left_out_lines, row_line, table_width, text_width, wrapped
+from vmvisor_image.faces.shared import GAP, Column, fit
 
-_HEADINGS = ("#", "Start", "Size", "Kind", "Label", "Confidence", "Inside")
+_COLUMNS: Final = (
+    Column("#"),
+    Column("Start"),
+    Column("Size", 2, is_number=True),
+    Column("Kind"),
+    Column("Label", 3, shortest=8),
+    Column("Confidence", 4),
+    Column("Inside", 1),
+)
 
 
 def print_search(image: Image, *, as_json: bool) -> None:
@@ -27,17 +35,21 @@ def print_search(image: Image, *, as_json: bool) -> None:
         print(json.dumps(_described(image, found), indent=2))
         return
     for text in suspect:
-        _print_wrapped(text, "  ")
-    rows = [_HEADINGS, *map(_row, found)]
-    if len(rows) == 1:
-        _print_wrapped("no partition was found that the disk's own table does not have", "  ")
+        _print_text(text, "  ")
+    partitions = list(found)
+    if not partitions:
+        _print_text("no partition was found that the disk's own table does not have", "  ")
         return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    evidence = [(), *(partition.finding.evidence for partition in found if partition.finding is not None)]
-    for row, items in zip(rows, evidence, strict=True):
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        for item in items:
-            _print_wrapped(printable(str(item)), "      ")
+    rows = [*map(_row, partitions)]
+    width = table_width()
+    fitted = fit(_COLUMNS, rows, None if width is None else width - len(GAP))
+    print(row_line(_COLUMNS, [column.heading for column in _COLUMNS], fitted))
+    for row, partition in zip(rows, partitions, strict=True):
+        print(row_line(_COLUMNS, row, fitted))
+        for item in () if partition.finding is None else partition.finding.evidence:
+            _print_text(str(item), "      ")
+    if fitted.left_out:
+        print("\n".join(left_out_lines(fitted, width)))
 
 
 def _row(partition: Partition) -> tuple[str, ...]:
@@ -88,6 +100,5 @@ def _described(image: Image, found: FoundPartitions) -> dict[str, Any]:
     }
 
 
-def _print_wrapped(text: str, indent: str) -> None:
-    width = shutil.get_terminal_size().columns
-    print(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent + "  "))
+def _print_text(text: str, indent: str) -> None:
+    print("\n".join(wrapped(text, indent, hanging=f"{indent}  ", width=text_width())))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import re
 import sys
@@ -34,6 +36,7 @@ from vmvisor_image.faces.shared import (
     STRIP,
     Column,
     blocks,
+    columns_of,
     entropy_strip,
     fit,
     map_cells,
@@ -77,8 +80,8 @@ def print_explanation(explained: Explanation, label: str | None) -> None:
     print_blocks(blocks(explained, "shell"))
 
 
-def print_partition(partition: Partition) -> None:
-    """Print the explanation of a partition, a strip of its entropy, and the fields of its records."""
+def print_partition(partition: Partition, *, fields: bool = False) -> None:
+    """Print the explanation of a partition, a strip of its entropy, and with `fields` all those of its records."""
     print_explanation(partition.explained, partition.label)
     if partition.is_container:
         return
@@ -86,6 +89,9 @@ def print_partition(partition: Partition) -> None:
     print(f"\n  [{entropy_strip(found)}]")
     scale = f"from {STRIP[0]!r} for zeros to {STRIP[-1]!r} for random bytes"
     print("\n".join(wrapped(f"{survey_note(found)}; {scale}", GAP, width=text_width())))
+    if partition.records and not fields:
+        print(f"\n  Every field of its headers: vmvisor-image info SRC {partition.number} --fields")
+        return
     for name, record in partition.records.items():
         dump = Hexdump.of(record)
         print(f"\n{name} at byte {dump.offset:#x}")
@@ -100,7 +106,7 @@ def print_verification(report: VerificationReport) -> None:
     if width is not None:
         files = [file for layer in report.layers for file in layer.files]
         files += [file for partition in report.partitions for file in partition.files]
-        longest = max((len(printable(file.path)) for file in files), default=0)
+        longest = max((columns_of(printable(file.path)) for file in files), default=0)
         digits = min(digits, max(_FEWEST_DIGITS, width - longest - _BESIDE_HASH))
     for line in report.lines(hash_digits=digits):
         if _ROW.match(line):  # a path is in one piece, whatever its length
@@ -127,8 +133,22 @@ def list_files(files: FileTree) -> None:
         print(f"{file.size:>12}  {modified:19}  {printable(file.path)}")
 
 
-def list_archive(archive: Archive) -> None:
-    """Print a row for each file and link of an archive."""
+def list_archive(archive: Archive, *, as_json: bool = False) -> None:
+    """Print a row for each file and link of an archive, or all of them as JSON."""
+    if as_json:
+        entries: list[dict[str, object]] = [
+            {
+                "path": file.path,
+                "type": "file",
+                "size": file.size,
+                "modified": None if file.modified is None else file.modified.isoformat(),
+            }
+            for file in archive.values()
+        ]
+        entries += [{"path": path, "type": "link", "target": target} for path, target in archive.links.items()]
+        problems = [dataclasses.asdict(problem) for problem in archive.problems]
+        print(json.dumps({"entries": entries, "problems": problems}, indent=2))
+        return
     list_files(archive)
     for path, target in archive.links.items():
         print(f"{'link':>12}  {'':19}  {printable(path)} -> {printable(target)}")
@@ -155,11 +175,11 @@ SCAN_COLUMNS: Final = (
     Column("Partitions", 2, is_number=True),
     Column("Files", 1, is_number=True),
     Column("Problems", 5, is_number=True),
-    Column("Layers", 4),
+    Column("Layers", 4, shortest=12),
     Column("Path"),
 )
 """Columns of `print_rows`; a path is never cut, as it has to be typed."""
-_SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, 12)
+_SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, "iso9660/gzip/tar/bzip2")
 """A usual text, or the width, of each column but the last: rows are printed before the next ones are known."""
 
 
@@ -173,8 +193,9 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
     width = table_width()
     usual = [text if isinstance(text, str) else " " * text for text in _SCAN_WIDTHS]
     shown = [[*usual, relative(str(source))] for source in sources]
-    fitted = fit(SCAN_COLUMNS, shown, width)
-    print(row_line(SCAN_COLUMNS, [column.heading for column in SCAN_COLUMNS], fitted, indent=""), flush=True)
+    columns = SCAN_COLUMNS if width else [dataclasses.replace(column, shortest=None) for column in SCAN_COLUMNS]
+    fitted = fit(columns, shown, width)
+    print(row_line(columns, [column.heading for column in columns], fitted, indent=""), flush=True)
     bad = 0
     for row in rows:
         bad += not row["ok"]
@@ -182,12 +203,21 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
         cells = (row["size"], version, row["partitions"], row["files"], row["problems"], row["layers"])
         texts = ["-" if cell in (None, "") else printable(str(cell)) for cell in cells]
         cells_of_row = ["ok" if row["ok"] else "BAD", *texts, printable(relative(row["path"]))]
-        print(row_line(SCAN_COLUMNS, cells_of_row, fitted, indent=""), flush=True)
+        print(row_line(columns, cells_of_row, fitted, indent=""), flush=True)
         if row["message"] is not None:
             print_item(advised(row), " " * 7)
             sys.stdout.flush()
     if fitted.left_out:
         print("\n".join(left_out_lines(fitted, width, indent="")))
+    return bad
+
+
+def print_rows_as_json(rows: Iterator[Row]) -> int:
+    """Number of rows that are not ok; prints each as a JSON object on a line of its own, as it comes."""
+    bad = 0
+    for row in rows:
+        bad += not row["ok"]
+        print(json.dumps(row), flush=True)
     return bad
 
 

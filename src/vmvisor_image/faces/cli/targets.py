@@ -139,7 +139,9 @@ def opened_target(options: argparse.Namespace, *, is_whole: bool = False) -> Ite
             with _datastore(options, image, [text] if text else [], is_whole=is_whole) as [target]:
                 yield target
         else:
-            yield partition_target(image, named_partition(image, text)) if is_whole else target_in(image, text)
+            target = partition_target(image, named_partition(image, text)) if is_whole else target_in(image, text)
+            options.read = [target.holder]
+            yield target
 
 
 @contextlib.contextmanager
@@ -222,7 +224,10 @@ def opened_selection(options: argparse.Namespace, texts: Sequence[str]) -> Itera
                 yield image, Selected(tuple(_merged(targets, lambda _: "")))
             return
         check_partitions(image, options.source)
-        yield image, _selected(options, image, texts) if texts else _all(options, image)
+        selected = _selected(options, image, texts) if texts else _all(options, image)
+        if texts:
+            options.read = [part.target.holder for part in selected.parts]
+        yield image, selected
 
 
 def _all(options: argparse.Namespace, image: Image) -> Selected:
