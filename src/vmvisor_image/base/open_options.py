@@ -22,6 +22,7 @@ class ReadOptions(TypedDict, total=False):
     member: str | None
     storage_options: Mapping[str, Any] | None
     limits: Limits | None
+    salvage: bool
 
 
 class OpenOptions(ReadOptions, total=False):
@@ -29,7 +30,6 @@ class OpenOptions(ReadOptions, total=False):
 
     index: str | os.PathLike[str] | None
     cache: str | os.PathLike[str] | bool | None
-    salvage: bool
 
 
 def check_options(function: str, given: Collection[str], known: Collection[str]) -> None:

@@ -19,12 +19,14 @@ from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
+from vmvisor_image.compressions.peel import BZIP2
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.convert import convert
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.tables.find import find_table
+from vmvisor_image.disk.tables.table import is_lost
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
@@ -34,6 +36,7 @@ from vmvisor_image.errors import (
     UsageError,
 )
 from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, with_step
+from vmvisor_image.faces.cli.damage import step_of_verification, step_past_damage
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import (
     BAD_INPUT,
@@ -54,7 +57,7 @@ from vmvisor_image.faces.cli.show import (
     print_verification,
 )
 from vmvisor_image.files.file import File
-from vmvisor_image.reports.inspection import inspect
+from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import PipeSource, taking_pipes
@@ -92,16 +95,18 @@ def run_info(options: argparse.Namespace) -> int:
         with opened_image(options) as image:
             print_partition(named_partition(image, options.partition))
         return DONE
-    with showing_progress() as progress:
-        report = inspect(options.source, **open_options(options, progress))
+    with showing_progress() as progress, Image.open(options.source, **open_options(options, progress)) as image:
+        report = report_of(image)
+        step = step_past_damage(image, options) if report.problems else None
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         print_report(report, explain=options.explain)
     if report.scheme == "none" and not report.partitions:
         for problem in report.problems:
-            raise no_disk(problem, options.source, report.size)
+            raise no_disk(problem, options.source, report.size, step)
     options.problems += report.problems
+    options.step = step
     return _check(options) if options.checksums else DONE
 
 
@@ -295,12 +300,14 @@ def run_index(options: argparse.Namespace) -> int:
     if options.with_data and options.cache is None:
         options.cache = True
     with opened_image(options) as image:
-        layers, size = image.layers, image.size
+        layers, size, problems = image.layers, image.size, image.layer_problems
     path = getattr(layers[0].source, "index_path", None) if layers else None
     if path is None:
         kind = layers[0].kind if layers else "not compressed"
-        none = f"no index was written: {printable(options.source)} is {kind}, and only bzip2 needs one"
-        print(f"vmvisor-image: {none}: use it as it is", file=sys.stderr)
+        reason = f"is {kind}, and only bzip2 needs one: use it as it is"
+        if problems and kind == BZIP2:
+            reason = "has no healthy block before the damage"
+        print(f"vmvisor-image: no index was written: {printable(options.source)} {reason}", file=sys.stderr)
         return BAD_INPUT
     print(f"{printable(path)}: {os.path.getsize(path)} bytes for {size} bytes of data")  # noqa: PTH202
     return DONE
@@ -337,6 +344,7 @@ def run_verify(options: argparse.Namespace) -> int:
             hashing=None if progress is None else progress.phase("hashing"),
             member=options.member,
             limits=limits_of(options),
+            salvage=options.salvage,
         )
     if options.manifest is not None:
         write_whole(Path(options.manifest), report.manifest())
@@ -344,9 +352,13 @@ def run_verify(options: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         print_verification(report)
+    step = step_of_verification(report, options)
     if report.scheme == "none" and not report.partitions and report.problems:
-        error = no_disk(report.problems[0], options.source, report.size)
+        first = next((each for each in report.problems if is_lost([each])), report.problems[0])
+        error = no_disk(first, options.source, report.size, step)
         print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
+    elif step is not None:
+        print(f"vmvisor-image: {printable(step)}", file=sys.stderr)
     return DONE if report.is_sound else BAD_INPUT
 
 
@@ -354,6 +366,9 @@ def run_scan(options: argparse.Namespace) -> int:
     """Print or write a row for each image; bad input where any is not sound."""
     from vmvisor_image import fleet
 
+    if options.out is not None:
+        written = options.out.replace("{", "{{").replace("}", "}}")  # it is a format
+        options.left_behind, options.to_go_on = f"the rows written to {written} so far are whole", ["--force"]
     with contextlib.ExitStack() as stack:
         executor, workers = None, options.workers
         if options.scheduler is not None:
@@ -370,10 +385,11 @@ def run_scan(options: argparse.Namespace) -> int:
             threads=options.threads,
             detail=options.detail,
             limits=limits_of(options),
+            salvage=options.salvage,
             progress=progress,
         )
         if options.out is None:
-            bad = print_rows(rows, sources)
+            bad = print_rows(rows, sources, is_salvaging=options.salvage)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")

@@ -10,8 +10,9 @@ from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.errors import NotAFileSystem, PartitionNotFound, PathNotFound
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, PathNotFound
 from vmvisor_image.faces.cli.advice import command, no_disk
+from vmvisor_image.faces.cli.damage import advised_error, step_past_damage
 from vmvisor_image.faces.cli.progress import doing, showing_progress
 
 DONE = 0
@@ -57,7 +58,14 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
             if isinstance(error, NotAFileSystem) and not getattr(options, "device", None):
                 raise NotAFileSystem(f"{error}; {command('info', given)} shows what each partition holds") from error
             raise
+        except CorruptImage as error:
+            if (advised := advised_error(error, image, options)) is not error:
+                raise advised from error
+            options.step = step_past_damage(image, options)
+            raise
         options.problems += image.known_problems
+        if image.known_problems:
+            options.step = step_past_damage(image, options)
 
 
 def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:
