@@ -11,6 +11,7 @@ import gzip
 import lzma
 import pickle
 import random
+import re
 import struct
 import subprocess
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import require_tool, run
+from tests.support import REPOSITORY, require_tool, run
 from vmvisor_image import CorruptImage, Image, TruncatedImage, convert, inspect, verify
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.bridged import BridgedReader
@@ -366,3 +367,15 @@ def test_what_is_compressed_twice_is_salvaged_too(disk: bytes) -> None:
     for data in (gzip.compress(broken), lzma.compress(broken)):
         with Image.open(data, salvage=True) as image:
             assert image.read_at(len(disk) - MIB, MIB) == disk[-MIB:]
+
+
+def test_the_python_of_the_page_runs(disk: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, (_, end) = with_damaged_block(by_bzip2(disk), 0)
+    (tmp_path / "damaged.dd.bz2").write_bytes(broken)
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs/salvage.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        exec(compile(example.replace("786_432_000", str(SIZE)), "docs/salvage.md", "exec"), {})
+    assert (tmp_path / "behind-the-damage.bin").read_bytes() == disk[end:]
