@@ -369,6 +369,13 @@ def test_what_is_compressed_twice_is_salvaged_too(disk: bytes) -> None:
             assert image.read_at(len(disk) - MIB, MIB) == disk[-MIB:]
 
 
+def test_an_unknown_option_names_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["scan", "x.dd", "--savage"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --savage; see vmvisor-image scan --help\n")
+
+
 def test_the_python_of_the_page_runs(disk: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken, (_, end) = with_damaged_block(by_bzip2(disk), 0)
     (tmp_path / "damaged.dd.bz2").write_bytes(broken)

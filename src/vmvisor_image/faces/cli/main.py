@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before this began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # open for as long as Python runs
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -92,6 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"vmvisor-image: {printable(said)}", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of a command; an unknown one is an error that names the command's own help."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = (sys.argv[1:] if arguments is None else arguments)[0]
+        text = printable(f"unrecognized arguments: {' '.join(unknown)}; see {parser.prog} {name} --help")
+        parser.exit(MISUSE, f"{parser.prog}: {text}\n")
+    return options
 
 
 def _fail(error: Exception, status: int, step: str | None = None) -> int:
