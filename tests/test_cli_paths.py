@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -298,6 +299,7 @@ def test_files_that_could_not_be_written_are_named(tmp_path: Path, capsys: pytes
         (["extract", "--resume", "{source}", "{out}"], "extract --resume {source} {out}"),
         (["convert", "{source}", "{out}"], "convert {source} {out}"),
         (["pxe", "{source}", "{out}"], "pxe --force {source} {out}"),
+        (["index", "{source}"], "index {source}"),
     ],
 )
 def test_an_interrupted_command_says_how_to_go_on(
@@ -311,13 +313,48 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt  # Ctrl-C itself is ignored where the tests were started by a shell's &
 
-    for name in ("paths.extract_all", "commands.convert", "commands.export_pxe"):
+    for name in ("paths.extract_all", "commands.convert", "commands.export_pxe", "commands.opened_image"):
+        if name == "commands.opened_image" and arguments[0] != "index":
+            continue
         monkeypatch.setattr(f"vmvisor_image.faces.cli.{name}", interrupt)
     names = {"source": source, "out": str(tmp_path / "out")}
     assert main([argument.format(**names) for argument in arguments]) == INTERRUPTED
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("vmvisor-image: interrupted; ")
     assert line.endswith(f"; go on with: vmvisor-image {said.format(**names)}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left", "said"),
+    [
+        (["verify", "{source}"], "nothing is left behind", "verify {source}"),
+        (["scan", "{source}"], "the rows shown are whole", "scan {source}"),
+        (
+            ["scan", "{source}", "--out", "{out}"],
+            "the rows written to {out} so far are whole",
+            "scan --force {source} --out {out}",
+        ),
+    ],
+)
+def test_an_interrupted_command_that_can_only_begin_again_says_so(
+    source: str,
+    tmp_path: Path,
+    arguments: Sequence[str],
+    left: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vmvisor_image.faces.cli.commands.verify", interrupt)
+    monkeypatch.setattr("vmvisor_image.fleet.scan_one", interrupt)
+    names = {"source": source, "out": str(tmp_path / "{rows}.jsonl")}
+    assert main([argument.format(**names) for argument in arguments]) == INTERRUPTED
+    [line] = capsys.readouterr().err.splitlines()
+    step = f"begin again with: vmvisor-image {shlex.join(word.format(**names) for word in said.split())}"
+    assert line == f"vmvisor-image: interrupted; {left.format(**names)}; {step}"
 
 
 def test_what_an_interrupted_extraction_says_goes_on(source: str, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ PICTURES = runpy.run_path(str(REPOSITORY / "tools/pictures.py"))["PICTURES"]
 ELSEWHERE = {
     "docs/fsspec.md": "tests/test_fsspec.py runs it, with a server",
     "docs/fleet.md": "tests/test_fleet.py does the same, with a small cluster of its own",
+    "docs/salvage.md": "tests/test_damaged_start.py runs its Python, and damages images in the same ways",
     "docs/verify.md": "tests/test_verification.py verifies images damaged in the same ways",
 }
 

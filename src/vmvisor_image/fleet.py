@@ -136,6 +136,7 @@ class ScanOptions(TypedDict, total=False):
     detail: bool
     limits: Limits | None
     storage_options: Mapping[str, Any] | None
+    salvage: bool
 
 
 def scan_one(
@@ -145,6 +146,7 @@ def scan_one(
     detail: bool = False,
     limits: Limits | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    salvage: bool = False,
 ) -> Row:
     """Row of one image; an error in reading the image is reported in the row.
 
@@ -157,6 +159,7 @@ def scan_one(
         detail: Whether to include the whole report, as JSON, in `Row.report`.
         limits: See `Image.open`; an image that exceeds one has a row with that error.
         storage_options: See `Image.open`; used for URLs only.
+        salvage: See `Image.open`.
 
     Raises:
         UsageError: The call is wrong: `source` is nothing that `Image.open` takes, or `threads` is not valid.
@@ -167,7 +170,7 @@ def scan_one(
     if path is None or not is_url(path):
         storage_options = None
     with taking_pipes(source, limits) as given:
-        image = Image(given, threads=threads, limits=limits, storage_options=storage_options)
+        image = Image(given, threads=threads, limits=limits, storage_options=storage_options, salvage=salvage)
         try:
             with image, image.limits.operation():
                 row.update(_described(report_of(image), detail=detail))

@@ -39,6 +39,7 @@ class ReadOptions(TypedDict, total=False):
     parent: Any
     snapshot: str | None
     allow_cid_mismatch: bool
+    salvage: bool
 
 
 class OpenOptions(ReadOptions, total=False):
@@ -46,7 +47,6 @@ class OpenOptions(ReadOptions, total=False):
 
     index: str | os.PathLike[str] | None
     cache: str | os.PathLike[str] | bool | None
-    salvage: bool
 
 
 def check_options(function: str, given: Collection[str], known: Collection[str]) -> None:

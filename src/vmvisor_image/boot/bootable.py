@@ -14,7 +14,7 @@ from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition, listed, named
 from vmvisor_image.disk.partition_table import PartitionTable
-from vmvisor_image.errors import PartitionNotFound, PathNotFound
+from vmvisor_image.errors import CorruptImage, PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
@@ -39,6 +39,7 @@ _INSTALLER_ORDERS: Final = (
 _ISOLINUX: Final = ("isolinux.cfg", "isolinux/isolinux.cfg")
 _MODULE_OF_5: Final = re.compile(r".+\.[bvti][0-9]{2}", re.IGNORECASE)
 """Names that only ESXi 5 and later have: a letter for the kind, and two digits against collisions."""
+_BUILD_BEFORE_5: Final = re.compile(r"[34]\.")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,23 @@ class Bootable:
     def loads_by_configuration(self) -> bool:
         """Whether the loader reads ``boot.cfg`` itself, as in ESXi 5 and later; by the names of files.
 
-        On a CD also by the names in ``boot.cfg``, since its ``prefix`` may be a directory.
+        Not where ``boot.cfg`` says that it is of an earlier build, whose modules may have such a name by chance. On a
+        CD also by the names in ``boot.cfg``, since its ``prefix`` may be a directory.
         """
         if any(_MODULE_OF_5.fullmatch(file.name) for file in self.root_files):
-            return True
+            return not self._is_before_5
         if not self.is_installer or self.configuration is None:
             return False
         return any(_MODULE_OF_5.fullmatch(module.name) for module in self.configuration.modules)
+
+    @property
+    def _is_before_5(self) -> bool:
+        """Whether ``boot.cfg`` can be read and has the build of an earlier version, such as 3.5.0-67921."""
+        try:
+            build = "" if self.configuration is None else self.configuration.values.get("build", "")
+        except CorruptImage:
+            return False
+        return _BUILD_BEFORE_5.match(build) is not None
 
     @cached_property
     def configuration(self) -> BootConfig | None:

@@ -1,13 +1,15 @@
 """Damaged bzip2 data of known total size, with the healthy blocks behind the damage in their place.
 
-The decoded size of a damaged block is unknown, but the end of the data is known: a disk ends with its last partition.
-The healthy blocks that reach to the end are placed by counting back from it, and only the data between is lost.
+The decoded size of a damaged block is unknown. Where the end of the data is known by other means, the healthy blocks
+that reach to the end are placed by counting back from it, and only the data between is lost.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +17,7 @@ from vmvisor_image.base.limits import Meter
 from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.bzip2.choose import make_engine
 from vmvisor_image.bzip2.decode import Block
-from vmvisor_image.bzip2.reader import Bzip2Reader
+from vmvisor_image.bzip2.reader import HEALTHY_BEHIND, Bzip2Reader
 from vmvisor_image.bzip2.salvage import decode_at
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
 from vmvisor_image.streams.reading import prefetch, skip_zeros
@@ -39,16 +41,68 @@ class _PlacedBlock:
     """Number of decoded bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The healthy blocks behind damage in bzip2 data."""
+
+    blocks: tuple[_PlacedBlock, ...]
+    """Blocks that follow one another to the last one, with offsets from the first byte of the first of them."""
+    size: int
+    """Number of decoded bytes of `blocks`."""
+    reaches_end: bool
+    """Whether the source ends behind the last of them."""
+    all_blocks: int
+    """Number of all healthy blocks behind the damage, also those before further damage."""
+    all_bytes: int
+    """Number of their decoded bytes."""
+
+
+def find_rest(reader: Bzip2Reader, examine: Callable[[int, bytes], None] | None = None) -> Rest:
+    """The healthy blocks behind the damage, each decoded once.
+
+    Args:
+        reader: Reader of the damaged data.
+        examine: Called with each block's place in `Rest.blocks` and its data. Place 0 begins anew: what was examined
+            before it lies between two damaged places.
+    """
+    blocks: list[_PlacedBlock] = []
+    at = end = number = total = 0
+    for block in reader.salvage():
+        if block.start_bit - end > _BETWEEN_STREAMS:
+            blocks.clear()  # damaged again: the blocks before it have no known place
+            at = 0
+        blocks.append(_PlacedBlock(block.start_bit, at, len(block.data)))
+        if examine is not None:
+            examine(at, block.data)
+        at += len(block.data)
+        end = block.end_bit
+        number, total = number + 1, total + len(block.data)
+        reader.meter.add(len(block.data))
+        reader.meter.check()
+    reaches_end = bool(blocks) and reader.source.size - -(-end // 8) <= _BETWEEN_STREAMS // 8
+    return Rest(tuple(blocks), at, reaches_end, number, total)
+
+
 class BridgedReader(Source):
     """The decoded data as a `ReadAt`, in which reading the lost part is an error; any number of threads may read."""
 
-    def __init__(self, reader: Bzip2Reader, source: ReadAt, size: int) -> None:
+    def __init__(
+        self,
+        reader: Bzip2Reader,
+        source: ReadAt,
+        size: int,
+        *,
+        rest: Rest | None = None,
+        placed_by: str = "the size of the disk",
+    ) -> None:
         """Place the healthy blocks behind the damage in data of `size` bytes, which decodes all of them once.
 
         Args:
             reader: Reader of the data before the damage.
             source: The compressed data of `reader`.
             size: Number of all decoded bytes.
+            rest: Blocks behind the damage, where they were found before.
+            placed_by: Evidence for `size`, for the message of the problem.
 
         Raises:
             InvalidArgument: The data is not damaged.
@@ -60,31 +114,21 @@ class BridgedReader(Source):
         self._reader, self._source = reader, source
         self._engine = make_engine()
         self._size = size
-        found: list[tuple[int, int, int]] = []
-        end = 0
-        for block in reader.salvage():
-            if block.start_bit - end > _BETWEEN_STREAMS:
-                found.clear()  # damaged again: the blocks before it have no known place
-            found.append((block.start_bit, block.end_bit, len(block.data)))
-            end = block.end_bit
-            self.meter.add(len(block.data))
-            self.meter.check()
-        at = size - sum(length for _, _, length in found)
+        self._placed_by = placed_by
+        self._rest = rest = rest or find_rest(reader)
+        at = size - rest.size
         before = reader.healthy_size
-        if not found or at < before or source.size - -(-end // 8) > _BETWEEN_STREAMS // 8:
+        if not rest.reaches_end or at < before:
             raise CorruptImage(
                 "what is behind the damage can't be placed in a disk of that size",
                 structure="bzip2 data",
-                offset=found[0][0] // 8 if found else None,
+                offset=rest.blocks[0].start_bit // 8 if rest.blocks else None,
                 expected=f"at most {size - before} bytes that reach to the end",
-                found=f"{size - at}",
+                found=f"{rest.size}",
             )
         self.lost = (before, at)
         """First lost byte, and the exclusive end of the lost bytes."""
-        self._blocks: list[_PlacedBlock] = []
-        for start_bit, _, length in found:
-            self._blocks.append(_PlacedBlock(start_bit, at, length))
-            at += length
+        self._blocks = [dataclasses.replace(block, start=at + block.start) for block in rest.blocks]
         self._starts = [block.start for block in self._blocks]
         self._kept: LruCache[int, Block] = LruCache(_KEPT)
 
@@ -92,6 +136,11 @@ class BridgedReader(Source):
     def size(self) -> int:
         """Number of all decoded bytes."""
         return self._size
+
+    @property
+    def index_path(self) -> str | None:
+        """See `Bzip2Reader.index_path`; the index ends before the damage."""
+        return self._reader.index_path
 
     @property
     def meter(self) -> Meter:
@@ -104,7 +153,10 @@ class BridgedReader(Source):
         start, end = self.lost
         if start == end:
             return self._reader.problems
-        message = f"bytes {start:#x} to {end:#x} (exclusive) of the disk are lost; what is behind is placed by its end"
+        message = (
+            f"bytes {start:#x} to {end:#x} (exclusive) of the disk are lost; what is behind, {_counted(self._rest)}, is"
+            f" placed by {self._placed_by}"
+        )
         return (*self._reader.problems, Problem("bzip2 data", message, start))
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -121,7 +173,7 @@ class BridgedReader(Source):
             raise CorruptImage(
                 f"bytes {start:#x} to {end:#x} (exclusive) are lost in damaged blocks",
                 structure="bzip2 data",
-                offset=max(offset, start),
+                offset=start,
             )
         found = []
         if offset < start:
@@ -135,6 +187,12 @@ class BridgedReader(Source):
             taken = sum(map(len, pieces))
             offset, length, number = offset + taken, length - taken, number + 1
         return found[0] if len(found) == 1 else b"".join(found)
+
+    def check_blocks(self) -> tuple[tuple[str, int], ...]:
+        """See `Source.check_blocks`."""
+        known = (("blocks", self._reader.stats.blocks_known), ("streams", self._reader.streams_known))
+        rest = self._rest
+        return (*known, (HEALTHY_BEHIND, rest.all_blocks), ("bytes behind the damage", rest.all_bytes))
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`; zeros behind the damage are not skipped."""
@@ -162,3 +220,37 @@ class BridgedReader(Source):
         self.meter.add(placed.size)
         self._kept.put(number, found.block)
         return found.block
+
+
+class ZeroFilled(Source):
+    """The data of a `BridgedReader` with zeros in the place of the lost bytes."""
+
+    def __init__(self, reader: BridgedReader) -> None:
+        self._reader = reader
+
+    @property
+    def size(self) -> int:
+        """Number of all decoded bytes."""
+        return self._reader.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        end = offset + length
+        if end > self.size:
+            raise past_end("bzip2 data", offset, length, self.size)
+        first, last = (min(max(place, offset), end) for place in self._reader.lost)
+        before = self._reader.read_at(offset, first - offset) if first > offset else b""
+        behind = self._reader.read_at(last, end - last) if last < end else b""
+        return b"".join((before, bytes(last - first), behind))
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `Source.prefetch`."""
+        self._reader.prefetch(offset, length)
+
+
+def _counted(rest: Rest) -> str:
+    """Number of the healthy blocks that were placed, and of those that have no place."""
+    left = rest.all_blocks - len(rest.blocks)
+    blocks = f"{len(rest.blocks)} healthy block{'' if len(rest.blocks) == 1 else 's'}"
+    return blocks if not left else f"{blocks} ({left} more before further damage have no known place)"

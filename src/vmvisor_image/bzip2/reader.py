@@ -55,6 +55,8 @@ _BLOCK_BYTES = 900_000
 """Usual number of decoded bytes of a block."""
 _PATIENCE = 0.01
 """Seconds after which a waiting thread checks whether another thread has passed the block it needs."""
+HEALTHY_BEHIND = "blocks behind the damage"
+"""Name of the number of healthy blocks behind damage in `Bzip2Reader.check_blocks`."""
 _ENDLESS = 1 << 63
 """Offset past the end of any data."""
 
@@ -217,6 +219,11 @@ class Bzip2Reader(Source):
         return tuple(problem for problem in found if problem is not None)
 
     @property
+    def damage(self) -> CorruptImage | None:
+        """Error that ended the data before the source's end, as far as it was read; None without one."""
+        return copy.copy(self._walk.failure)
+
+    @property
     def stats(self) -> Bzip2Stats:
         """Statistics of the work so far."""
         with self._lock:
@@ -240,12 +247,20 @@ class Bzip2Reader(Source):
             _ = self.size
         except CorruptImage:
             behind = [len(block.data) for block in self.salvage()]
-            counts += (("blocks behind the damage", len(behind)), ("bytes behind the damage", sum(behind)))
+            counts += ((HEALTHY_BEHIND, len(behind)), ("bytes behind the damage", sum(behind)))
         return counts
 
     def count_blocks(self) -> int:
         """Number of blocks in the source, found by their magic without decoding; reads the whole source."""
         return count_blocks(self._source, self._engine.find_magic)
+
+    def count_blocks_behind_damage(self) -> int:
+        """Number of blocks behind the damage that was found, healthy or not; reads the source from there on.
+
+        They are found by their magic, without decoding any; 0 where no damage was found.
+        """
+        walk = self._walk
+        return 0 if walk.failure is None else count_blocks(self._source, self._engine.find_magic, walk.behind_failure)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`.

@@ -137,10 +137,10 @@ def find_magic_near(source: ReadAt, magic: int, first_bit: int, last_bit: int) -
     return next((bit for bit in positions if first_bit <= bit < last_bit), None)
 
 
-def count_blocks(source: ReadAt, find: FindMagic = find_magic) -> int:
-    """Number of block magics in `source`, which is the number of its blocks, found without decoding any."""
-    scanner = MagicScanner(source, BLOCK_MAGIC, find=find)
-    count, bit = 0, -1
+def count_blocks(source: ReadAt, find: FindMagic = find_magic, after: int = -1) -> int:
+    """Number of block magics in `source` after a bit, which is the number of its blocks, found without decoding any."""
+    scanner = MagicScanner(source, BLOCK_MAGIC, max(after, 0), find=find)
+    count, bit = 0, after
     while (found := scanner.after(bit)) is not None:
         count, bit = count + 1, found
         scanner.forget(bit)

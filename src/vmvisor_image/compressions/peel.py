@@ -49,7 +49,10 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
         options = replace(options, progress=None)  # the outermost compression reports the progress
         if kind.KIND == BZIP2:
             options = replace(options, index=None, cache=None)
-        head = read_up_to(inner, 0, HEAD)
+        try:
+            head = read_up_to(inner, 0, HEAD)
+        except CorruptImage:  # what is behind the damage can be read, and its start says what is lost
+            break
     return tuple(layers)
 
 

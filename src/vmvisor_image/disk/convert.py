@@ -28,6 +28,7 @@ from vmvisor_image.base.destination import (
     writing,
 )
 from vmvisor_image.base.open_options import Progress
+from vmvisor_image.bzip2.bridged import BridgedReader, ZeroFilled
 from vmvisor_image.compressions import zstd
 from vmvisor_image.compressions.zstd import walk_frames
 from vmvisor_image.disk.image import Image
@@ -87,7 +88,8 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
 
     A run that is interrupted leaves ``DEST.….part``, and the next one of the same source continues where that ends,
     after checking all frames in it. Where a source has neither a time nor a version that identifies it, such as one of
-    the caller's own, the frames are also compared with its bytes.
+    the caller's own, the frames are also compared with its bytes. Of an image opened with ``salvage=True`` the bytes
+    that are lost are written as zeros, and `Image.problems` names their range.
 
     Args:
         source: An open image or any `ReadAt`, whose bytes are written as they are; or anything else that `Image.open`
@@ -134,14 +136,15 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
     part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
     with _claimed(part) as (part, file):
         entries = _whole_frames(file, frame_size)
+        content = _with_zeros(source)
         if not all(map(is_identified, _sources(source))):
-            entries = _matching(entries, file, source, frame_size)
+            entries = _matching(entries, file, content, frame_size)
         resumed = len(entries) * frame_size
         with writing(target):
             file.truncate(sum(entry.compressed for entry in entries))
             file.seek(0, os.SEEK_END)
         size = resumed
-        for data, entry in _compress(source, resumed, frame_size, level, threads or available_cores()):
+        for data, entry in _compress(content, resumed, frame_size, level, threads or available_cores()):
             with writing(target):
                 write_all(file, data)
             entries.append(entry)
@@ -169,6 +172,12 @@ def check_suffix(target: Path) -> None:
             f"{target}: seekable zstd is written, which is not what {found} stands for; choose a name that ends in"
             f" {zstd.SUFFIXES[0]}"
         )
+
+
+def _with_zeros(source: Image | ReadAt) -> ReadAt:
+    """The bytes to write: of salvaged data with zeros in the place of what is lost."""
+    innermost = source.layers[-1].source if isinstance(source, Image) and source.layers else None
+    return ZeroFilled(innermost) if isinstance(innermost, BridgedReader) else source
 
 
 def _sources(source: Image | ReadAt) -> tuple[ReadAt, ...]:

@@ -17,15 +17,15 @@ from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import Limits, Meter
 from vmvisor_image.base.open_options import BESIDE, OpenOptions, ParentChoice, Progress, check_options
 from vmvisor_image.base.shown import Shown
-from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.compressions.layer import Layer, LayerOptions
 from vmvisor_image.compressions.peel import is_compression
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.paths import glob, resolve
+from vmvisor_image.disk.placing import bridged
 from vmvisor_image.disk.tables.find import find_table
-from vmvisor_image.disk.tables.table import Scheme
+from vmvisor_image.disk.tables.table import Scheme, UnreadableTable
 from vmvisor_image.errors import ClosedError, CorruptImage, DestinationFailed, InvalidArgument, MemberNotFound, Problem
 from vmvisor_image.files.checksums import Checksum, check_beside
 from vmvisor_image.files.file import Directory, File
@@ -135,8 +135,10 @@ class Image(Shown, Source):
                 in it and the path in that archive, with a slash between. None for the only disk in it.
             storage_options: Keyword arguments of `fsspec.open`, such as credentials; a source with any is a URL.
             limits: Limits on the cost of reading; None for those of the image that the source lies in, or the defaults.
-            salvage: Whether to place the data after damage in bzip2 data by the end of the last partition, so that
-                only the contents of the damaged blocks are lost; decodes everything once.
+            salvage: Whether to go on behind damage in bzip2 data, so that only the contents of the damaged blocks are
+                lost; decodes everything once. What is behind is placed by counting back from the end of the last
+                partition, or, where the partition table is lost, by headers in it that say where they lie; the
+                partitions are then those of `PartitionTable.search`. What has no known place is a problem.
             parent: Disk that the virtual disk rests on, as any source or an `Image` (left open by `close`); None to
                 read it alone, with zeros, and a problem, for what it does not hold. By default the file of the name
                 that it has for its parent is looked for in its own directory, archive or place on a server, and so on
@@ -280,10 +282,18 @@ class Image(Shown, Source):
 
     @property
     def partitions(self) -> PartitionTable:
-        """Partition table of the disk; reads the first sector."""
+        """Partition table of the disk; reads the first sector.
+
+        Where damage hides it, each use of the partitions raises `CorruptImage`; with `salvage` they are those that a
+        search finds, see `PartitionTable.search`.
+        """
         with self._lock:
             if self._table is None:
-                self._table = PartitionTable(self, find_table(self.disk))
+                table = find_table(self.disk)
+                found = PartitionTable(self, table)
+                if isinstance(table, UnreadableTable) and self._options.get("salvage") and self.known_size is not None:
+                    found = found.search()
+                self._table = found
             return self._table
 
     def resolve(self, path: str) -> Partition | Directory | File:
@@ -334,6 +344,11 @@ class Image(Shown, Source):
         """Damage found so far in everything that was read: `problems` without opening or reading anything."""
         table = self._table
         return () if self._opened is None else self._with_wrapping([] if table is None else table.known_problems)
+
+    @property
+    def layer_problems(self) -> tuple[Problem, ...]:
+        """Damage found so far in the layers, parts of containers that were passed over, and data without a place."""
+        return () if self._opened is None else self._with_wrapping(())
 
     def _with_wrapping(self, of_disk: Iterable[Problem]) -> tuple[Problem, ...]:
         """Problems of the disk and of its layers as far as they were read; each once."""
@@ -455,8 +470,10 @@ class Image(Shown, Source):
                 close()
             raise
         if given.get("salvage") and layers and isinstance(layers[-1].source, Bzip2Reader):
-            bridged = _bridge(layers[-1].source)
-            layers = (*layers[:-1], replace(layers[-1], source=bridged))
+            source_in_place, problem = bridged(layers[-1].source)
+            layers = (*layers[:-1], replace(layers[-1], source=source_in_place))
+            if problem is not None:
+                self._passed_over.append(problem)
         closers += [layer.source.close for layer in layers]
         disk = layers[-1].source if layers else source
         progress = given.get("progress")
@@ -540,17 +557,3 @@ class Image(Shown, Source):
 
 def _reopen(kind: type[Image], source: SourceLike, options: OpenOptions) -> Image:
     return kind(source, **options)
-
-
-def _bridge(reader: Bzip2Reader) -> Bzip2Reader | BridgedReader:
-    """The reader with the data after its damage in place; unchanged without damage, or where that can't be done."""
-    with contextlib.suppress(CorruptImage):
-        _ = reader.size
-        return reader
-    end = 0
-    with contextlib.suppress(CorruptImage):  # an entry after the damage: the earlier ones also say where the disk ends
-        for entry in find_table(reader).entries():
-            end = max(end, entry.start + entry.size)
-    with contextlib.suppress(CorruptImage):  # it can't be done; the reader's problems report the damage
-        return BridgedReader(reader, reader.source, end)
-    return reader

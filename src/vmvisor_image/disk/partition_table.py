@@ -16,7 +16,7 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.partition import Partition, PartitionOwner, listed
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.disk.search import SearchTable, SuspectRange, suspect_ranges
-from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry
+from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry, UnreadableTable
 from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem, VmvisorImageError
 from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
@@ -97,6 +97,12 @@ class PartitionTable(Shown):
                 position += 1
             if self._at(position) is None:
                 return
+
+    def found_before_damage(self) -> tuple[Partition, ...]:
+        """Partitions in disk order, as far as the table can be read: up to damage in it, which is no error here."""
+        with contextlib.suppress(CorruptImage):
+            return tuple(self)
+        return tuple(sorted(self._found, key=_by_place))
 
     def search(self) -> FoundPartitions:
         """Partitions by what looks like a volume where this table has none; nothing is read before they are needed.
@@ -226,7 +232,7 @@ class PartitionTable(Shown):
 
     def __iter__(self) -> Iterator[Partition]:
         self._first(lambda _: False)
-        return iter(sorted(self._found, key=lambda partition: (partition.start, not partition.is_container)))
+        return iter(sorted(self._found, key=_by_place))
 
     def __reversed__(self) -> Iterator[Partition]:
         return reversed(list(self))
@@ -285,7 +291,8 @@ class _FoundOwner:
     @property
     def partitions(self) -> FoundPartitions:
         if self._found is None:  # in another process
-            self._found = FoundPartitions(self, cast("PartitionTable", self._owner.partitions))
+            table = cast("PartitionTable", self._owner.partitions)
+            self._found = table if isinstance(table, FoundPartitions) else FoundPartitions(self, table)
         return self._found
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -301,7 +308,8 @@ class FoundPartitions(PartitionTable):
 
     def __init__(self, owner: _FoundOwner, table: PartitionTable) -> None:
         """Made by `PartitionTable.search`."""
-        super().__init__(owner, SearchTable(owner, lambda: list(table)))
+        lost = table._table.problems if isinstance(table._table, UnreadableTable) else ()
+        super().__init__(owner, SearchTable(owner, table.found_before_damage, lost))
         owner._found = self
 
     @cached_property
@@ -331,6 +339,10 @@ class FoundPartitions(PartitionTable):
 
     def __repr__(self) -> str:
         return "<FoundPartitions>"
+
+
+def _by_place(partition: Partition) -> tuple[int, bool]:
+    return partition.start, not partition.is_container
 
 
 def _names(partition: Partition) -> Iterator[str | None]:

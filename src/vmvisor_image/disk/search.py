@@ -72,16 +72,21 @@ class SearchTable(Unchecked):
     sector_size = SECTOR
     areas: tuple[tuple[int, int], ...] = ()
 
-    def __init__(self, owner: PartitionOwner, known: Callable[[], Sequence[Partition]]) -> None:
+    def __init__(
+        self, owner: PartitionOwner, known: Callable[[], Sequence[Partition]], lost: tuple[Problem, ...] = ()
+    ) -> None:
         """Nothing is searched yet.
 
         Args:
             owner: The image, with the found partitions as its partitions.
             known: Function that gives the partitions of the disk's own table, which are left out.
+            lost: Problems of that table, where it can't be read.
         """
         self._owner = owner
         self._known = known
         self._problems = ProblemList("search for partitions")
+        for problem in lost:
+            self._problems.add(problem)
         self.records: Mapping[str, Record] = {}
         self.facts: Mapping[str, str] = {}
 

@@ -17,6 +17,7 @@ from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.purpose import Generation
+from vmvisor_image.disk.tables.table import is_lost
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
 from vmvisor_image.examine.survey import Survey
 from vmvisor_image.files.tree import FileTree
@@ -262,7 +263,8 @@ def summary_of_report(report: ImageReport) -> Summary:
     partitions = report.partitions
     size = "unknown size" if report.size is None else f"{report.size} bytes ({sized(report.size)})"
     sector_size = partitions[0].sector_size if partitions else None
-    lines = _table_lines(report.scheme, sector_size, report.layout, report.generation, report.active_bank)
+    scheme = "lost" if is_lost(report.problems) else report.scheme
+    lines = _table_lines(scheme, sector_size, report.layout, report.generation, report.active_bank)
     return Summary(
         title=report.name or "image",
         lines=(
@@ -281,7 +283,10 @@ def summary_of_report(report: ImageReport) -> Summary:
 
 def summary_of_image(image: Image) -> Summary:
     """Summary of an open image; lists the files of its partitions, and decodes it to its end as `problems` does."""
-    of_table = summary_of_table(image.partitions)
+    try:
+        of_table = summary_of_table(image.partitions)
+    except CorruptImage:  # its problems say why
+        of_table = Summary(None, tuple(_table_lines("lost", None, None, None, None)), (), None, (), image.problems)
     known = image.known_size
     size = "unknown size" if known is None else f"{known} bytes ({sized(known)})"
     layers = _layer_lines((layer.kind, layer.name) for layer in image.layers)

@@ -66,7 +66,7 @@ class _Way:
         try:
             head = read_up_to(inner, 0, HEAD)
         except CorruptImage:
-            if not self.layers or options.member is not None:
+            if options.member is not None:
                 raise
             return ()  # the data behind the damage can be read
         if head.startswith(_FIRST_OF_DMG):  # otherwise it would be read as a compressed disk

@@ -148,16 +148,23 @@ def report(image: Image) -> ImageReport:
 
 
 def _report(image: Image) -> ImageReport:
-    partitions = tuple(_partition_report(partition) for partition in image.partitions)
+    try:
+        partitions = tuple(_partition_report(partition) for partition in image.partitions)
+        active, layout, generation = (
+            image.partitions.active_bank,
+            image.partitions.layout,
+            image.partitions.generation,
+        )
+    except CorruptImage:  # the start of the disk is lost, and its table with it, as `image.problems` says
+        partitions, active, layout, generation = (), None, None, None
     problems = tuple(dict.fromkeys([*image.problems, *(found for each in partitions for found in each.problems)]))
-    active, layout = image.partitions.active_bank, image.partitions.layout
     return ImageReport(
         name=image.path,
         size=image.known_size,
         layers=tuple((layer.kind, layer.name) for layer in image.layers),
         scheme=image.scheme,
         layout=None if layout is None else layout.generation,
-        generation=image.partitions.generation,
+        generation=generation,
         active_bank=None if active is None else active.number,
         partitions=partitions,
         problems=problems,

@@ -68,8 +68,8 @@ def verify(
         algorithms: Hash algorithms: "sha256", which the manifest needs, "sha1", "md5".
         hashing: Called with the bytes hashed so far and in all of each thing that is read a second time for its hash:
             the files of a container, the source of a disk in layers. `progress` is of the first time.
-        **options: `threads`, `progress`, `member`, `storage_options` and `limits` of `Image.open`; the report does not
-            depend on `threads`.
+        **options: `threads`, `progress`, `member`, `storage_options`, `limits` and `salvage` of `Image.open`; the
+            report does not depend on `threads`.
 
     Raises:
         SourceError: The file can't be opened.
@@ -159,7 +159,7 @@ class _Verification:
             table_problems = (Problem.of(error),)
             self._count_gap(self._pass.position, None)  # the bytes after the damage, as far as they can be read
         layers = tuple(self._check_layer(layer) for layer in self._image.layers)
-        found = [*table_problems, *_bad_copies(gpt)]
+        found = [*table_problems, *_bad_copies(gpt), *self._image.layer_problems]
         found += itertools.chain.from_iterable(each.problems for each in layers)
         found += itertools.chain.from_iterable(each.problems for each in partitions)
         checksums: tuple[Checksum, ...] = ()

@@ -6,11 +6,11 @@ from typing import Final
 
 from vmvisor_image.disk.tables import gpt, mbr
 from vmvisor_image.disk.tables.foreign import foreign_label
-from vmvisor_image.disk.tables.table import NoTable, Table, WholeDisk
-from vmvisor_image.errors import Problem
+from vmvisor_image.disk.tables.table import NoTable, Table, UnreadableTable, WholeDisk
+from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.examine.signatures import Format, likeness
 from vmvisor_image.schemas.mbr import SECTOR, is_empty, is_plausible, is_signed, protects_gpt
-from vmvisor_image.streams.reading import read_up_to
+from vmvisor_image.streams.reading import knows_size, read_up_to
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.volumes.fat import volume as fat
 from vmvisor_image.volumes.find import recognise
@@ -21,8 +21,21 @@ TABLES: Final[tuple[Format, ...]] = (mbr, gpt)
 
 
 def find_table(disk: ReadAt) -> Table:
-    """Partition table of `disk`; reads no more than the primary copy where that is whole."""
-    sector = read_up_to(disk, 0, SECTOR)
+    """Partition table of `disk`; reads no more than the primary copy where that is whole.
+
+    Where the first sector can't be read it is the backup GPT, if the size of the disk is known and there is one;
+    otherwise each use of the table's entries is an error that says so.
+    """
+    try:
+        sector = read_up_to(disk, 0, SECTOR)
+    except CorruptImage as error:
+        backup = gpt.find_gpt(disk, None)[0] if knows_size(disk) else None
+        return UnreadableTable(error) if backup is None else backup
+    return _find_table(disk, sector)
+
+
+def _find_table(disk: ReadAt, sector: bytes) -> Table:
+    """Partition table of a disk with this first sector."""
     if len(sector) < SECTOR:
         what = likeness(disk, match_signature(disk))
         return NoTable(f"the disk has {len(sector)} bytes, less than one sector{_most_likely(what)}")

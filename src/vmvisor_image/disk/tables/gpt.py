@@ -68,11 +68,11 @@ class GptTable:
 
     scheme: Scheme = "gpt"
 
-    def __init__(self, disk: ReadAt, copy: _Copy, sector: bytes, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, disk: ReadAt, copy: _Copy, sector: bytes | None, problems: tuple[Problem, ...]) -> None:
         """Made by `find_gpt`."""
         self._disk = disk
         self._copy = copy
-        self._mbr = MasterBootRecord.parse(sector)
+        self._mbr = None if sector is None else MasterBootRecord.parse(sector)
         self._first_problems = problems
         self.sector_size = copy.sector_size
         """Bytes in a logical sector."""
@@ -96,7 +96,8 @@ class GptTable:
     @property
     def records(self) -> Mapping[str, Record]:
         """The master boot record that protects the table, and the header that is used."""
-        return {"protective MBR": self._mbr, f"{self._copy.which} GPT header": self._copy.header}
+        header = {f"{self._copy.which} GPT header": self._copy.header}
+        return header if self._mbr is None else {"protective MBR": self._mbr, **header}
 
     @property
     def areas(self) -> tuple[tuple[int, int], ...]:
@@ -154,7 +155,7 @@ class GptTable:
     def _hybrid_problems(self) -> Iterator[Problem]:
         """Problems of partitions in a hybrid MBR that the GPT does not have."""
         known = {(entry.start, entry.size) for entry in self._entries}
-        for entry in self._mbr.entries:
+        for entry in () if self._mbr is None else self._mbr.entries:
             if is_used(entry) and entry.type_code != PROTECTIVE_TYPE:
                 place = (entry.first_lba * self.sector_size, entry.sectors * self.sector_size)
                 if place not in known:
@@ -174,16 +175,17 @@ def find_unprotected(disk: ReadAt) -> Iterator[Problem]:
             yield Problem("primary GPT header", message, sector_size)
 
 
-def find_gpt(disk: ReadAt, sector: bytes) -> tuple[GptTable | None, tuple[Problem, ...]]:
+def find_gpt(disk: ReadAt, sector: bytes | None) -> tuple[GptTable | None, tuple[Problem, ...]]:
     """The table, or None; and the problems of its copies.
 
     Args:
         disk: The decoded disk. Its end is read only where the primary copy is not whole.
-        sector: Its first 512 bytes.
+        sector: Its first 512 bytes; None where they can't be read.
     """
-    is_protected = is_plausible(sector) and protects_gpt(sector)
-    unprotected = () if is_protected else (Problem("master boot record", "it does not protect the GPT behind it", 0),)
-    if is_protected and sector[-len(RECORD_SIGNATURE) :] != RECORD_SIGNATURE:
+    is_protected = sector is not None and is_plausible(sector) and protects_gpt(sector)
+    message = "it can't be read" if sector is None else "it does not protect the GPT behind it"
+    unprotected = () if is_protected else (Problem("master boot record", message, 0),)
+    if sector is not None and is_protected and sector[-len(RECORD_SIGNATURE) :] != RECORD_SIGNATURE:
         at = len(sector) - len(RECORD_SIGNATURE)
         unprotected = (Problem("master boot record", "signature: 55 AA is missing", at),)
     primary: _Copy | Problem | None = None
@@ -256,7 +258,7 @@ def _read_copy(disk: ReadAt, at: int, sector_size: int, which: CopyName) -> _Cop
     def note(field: str, message: str) -> None:
         problems.append(_of_field(header, structure, field, message))
 
-    found = _header_crc(header, raw)
+    found = header_crc(header, raw)
     if found is None:
         note("header_size", f"{header.header_size} bytes, but it has {GptHeader.length()} to {sector_size}")
     elif found != header.header_crc:
@@ -322,14 +324,14 @@ def _check_copy(disk: ReadAt, at: int, unit: int, which: CopyName) -> GptCheck:
     except CorruptImage:
         entries = b""
     entries_crc = zlib.crc32(entries) if len(entries) == length else None
-    return GptCheck(which, at, header.header_crc, _header_crc(header, raw), header.entries_crc, entries_crc)
+    return GptCheck(which, at, header.header_crc, header_crc(header, raw), header.entries_crc, entries_crc)
 
 
 def _join(problems: list[Problem]) -> str:
     return "; ".join(problem.message for problem in problems)
 
 
-def _header_crc(header: GptHeader, raw: bytes) -> int | None:
+def header_crc(header: GptHeader, raw: bytes) -> int | None:
     """Computed CRC of the header at the start of `raw`; None where its size is not valid."""
     if not GptHeader.length() <= header.header_size <= len(raw):
         return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 from uuid import UUID
 
-from vmvisor_image.errors import Problem
+from vmvisor_image.errors import CorruptImage, Problem, TruncatedImage
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.streams.source import ReadAt
@@ -175,6 +176,44 @@ class WholeDisk(Unchecked):
 
 STRUCTURE: Final = "partition table"
 """Structure of the problem that a disk is none."""
+
+
+_LOST: Final = "it can't be read, as the start of the disk is damaged"
+
+
+def is_lost(problems: Iterable[Problem]) -> bool:
+    """Whether a disk's problems say that nobody knows whether it has a partition table."""
+    return any(problem.structure == STRUCTURE and problem.message.startswith(_LOST) for problem in problems)
+
+
+class UnreadableTable(Unchecked):
+    """A disk whose first sector can't be read, so that nobody knows what partitions it has."""
+
+    scheme: Scheme = "none"
+    sector_size = SECTOR
+    areas: tuple[tuple[int, int], ...] = ()
+
+    def __init__(self, cause: CorruptImage) -> None:
+        """A table for the error of reading the first sector."""
+        kind = TruncatedImage if isinstance(cause, TruncatedImage) else CorruptImage
+        self.error = kind(f"{_LOST}: {cause}", structure=STRUCTURE, offset=0)
+        """Error of every use of the partitions."""
+        self.problems = (Problem.of(self.error),)
+        self.records: Mapping[str, Record] = {}
+        self.facts: Mapping[str, str] = {}
+
+    def entries(self) -> Iterator[TableEntry]:
+        """No partitions, but an error at the first one.
+
+        Raises:
+            CorruptImage: Always.
+        """
+        yield from ()
+        raise copy.copy(self.error)
+
+    def check(self, disk_size: int) -> Iterator[Problem]:  # noqa: ARG002  # as `Table.check`
+        """No further problems."""
+        return iter(())
 
 
 class NoTable(Unchecked):

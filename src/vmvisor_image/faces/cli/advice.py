@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, TypeVar
 
 from vmvisor_image.base.system_errors import in_words
-from vmvisor_image.disk.tables.table import STRUCTURE
+from vmvisor_image.disk.tables.table import STRUCTURE, is_lost
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
@@ -78,15 +78,15 @@ def with_step(error: _Error, step: str) -> _Error:
     )
 
 
-def no_disk(problem: Problem, source: str, size: int | None) -> CorruptImage:
-    """Error for an image without partitions, by its first problem; see `step_of`."""
-    step = step_of(problem, source, size)
+def no_disk(problem: Problem, source: str, size: int | None, step: str | None = None) -> CorruptImage:
+    """Error for an image without partitions, by its first problem, with the next step given or by `step_of`."""
+    step = step or step_of(problem, source, size)
     return problem.error() if step is None else with_step(problem.error(), step)
 
 
 def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     """Next step where a source is not a disk that is recognised; None for any other problem."""
-    if problem.structure != STRUCTURE or "`vmvisor-image" in problem.message:
+    if problem.structure != STRUCTURE or "`vmvisor-image" in problem.message or is_lost([problem]):
         return None
     if size == 0:
         return AGAIN
@@ -96,9 +96,11 @@ def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     return f"{command('hexdump', source)} shows its first bytes"
 
 
-def advised(row: Row) -> str:
-    """Message of a row, with the next step where the image is not a disk."""
+def advised(row: Row, *, is_salvaging: bool = False) -> str:
+    """Message of a row, with the next step where the image is not a disk, or where more of it may be readable."""
     message = row["message"] or ""
+    if "bzip2 block at byte" in message and not is_salvaging:
+        return f"{message}; {command('info --salvage', row['path'])} also reads what is behind the damage"
     table, _, rest = message.partition(f"{STRUCTURE} at byte 0x0: ")
     if row["error"] != "Problem" or row["partitions"] or table:
         return message

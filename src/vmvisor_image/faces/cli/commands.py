@@ -20,6 +20,7 @@ from vmvisor_image.boot.bootable import find_boot_partition, find_bootable
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
+from vmvisor_image.compressions.peel import BZIP2
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.convert import check_suffix, convert
 from vmvisor_image.disk.explanation import counted
@@ -28,6 +29,7 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.disk.paths import entry_at
 from vmvisor_image.disk.tables.find import find_table
+from vmvisor_image.disk.tables.table import is_lost
 from vmvisor_image.errors import (
     CorruptImage,
     DestinationExists,
@@ -39,6 +41,7 @@ from vmvisor_image.errors import (
     UsageError,
 )
 from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, way_of, with_step
+from vmvisor_image.faces.cli.damage import step_of_verification, step_past_damage
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import (
     BAD_INPUT,
@@ -111,14 +114,16 @@ def run_info(options: argparse.Namespace) -> int:
         return DONE
     with showing_progress() as progress, image_of(options, options.source, progress) as image:
         report = report_of(image)
+        step = step_past_damage(image, options) if report.problems else None
     is_disk = report.scheme != "none" or report.partitions or not report.problems
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     elif is_disk:
         print_report(report, explain=options.explain)
     if not is_disk:
-        raise no_disk(report.problems[0], options.source, report.size)
+        raise no_disk(report.problems[0], options.source, report.size, step)
     options.problems += report.problems
+    options.step = step
     return _check(options) if options.checksums else DONE
 
 
@@ -386,12 +391,14 @@ def run_index(options: argparse.Namespace) -> int:
     if options.with_data and options.cache is None:
         options.cache = True
     with opened_image(options) as image:
-        layers, size = image.layers, image.size
+        layers, size, problems = image.layers, image.size, image.layer_problems
     path = getattr(layers[0].source, "index_path", None) if layers else None
     if path is None:
         kind = layers[0].kind if layers else "not compressed"
-        none = f"no index was written: {printable(options.source)} is {kind}, and only bzip2 needs one"
-        print(f"vmvisor-image: {none}: use it as it is", file=sys.stderr)
+        reason = f"is {kind}, and only bzip2 needs one: use it as it is"
+        if problems and kind == BZIP2:
+            reason = "has no healthy block before the damage"
+        print(f"vmvisor-image: no index was written: {printable(options.source)} {reason}", file=sys.stderr)
         return BAD_INPUT
     print(f"{printable(path)}: {os.path.getsize(path)} bytes for {size} bytes of data")  # noqa: PTH202
     return DONE
@@ -430,6 +437,7 @@ def run_verify(options: argparse.Namespace) -> int:
             hashing=None if progress is None else progress.phase("hashing"),
             member=options.member,
             limits=limits_of(options),
+            salvage=options.salvage,
         )
     is_no_disk = report.scheme == "none" and not report.partitions and len(report.problems) > 0
     if options.manifest is not None and not is_no_disk:
@@ -438,9 +446,13 @@ def run_verify(options: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         print_verification(report)
+    step = step_of_verification(report, options)
     if is_no_disk:
-        error = no_disk(report.problems[0], options.source, report.size)
+        first = next((each for each in report.problems if is_lost([each])), report.problems[0])
+        error = no_disk(first, options.source, report.size, step)
         print(f"vmvisor-image: {printable(str(error))}", file=sys.stderr)
+    elif step is not None:
+        print(f"vmvisor-image: {printable(step)}", file=sys.stderr)
     return DONE if report.is_sound else BAD_INPUT
 
 
@@ -450,6 +462,9 @@ def run_scan(options: argparse.Namespace) -> int:
 
     if options.json and options.out is not None:
         raise InvalidArgument("--json is for standard output: a DEST of --out that ends in .jsonl gets the same rows")
+    if options.out is not None:
+        written = options.out.replace("{", "{{").replace("}", "}}")  # it is a format
+        options.left_behind, options.to_go_on = f"the rows written to {written} so far are whole", ["--force"]
     with contextlib.ExitStack() as stack:
         executor, workers = None, options.workers
         if options.scheduler is not None:
@@ -466,6 +481,7 @@ def run_scan(options: argparse.Namespace) -> int:
             threads=options.threads,
             detail=options.detail,
             limits=limits_of(options),
+            salvage=options.salvage,
             progress=progress,
         )
         stack.callback(getattr(done, "close", lambda: None))  # also where the rows can't be written
@@ -473,7 +489,7 @@ def run_scan(options: argparse.Namespace) -> int:
         if options.out is None and options.json:
             bad = print_rows_as_json(rows)
         elif options.out is None:
-            bad = print_rows(rows, sources)
+            bad = print_rows(rows, sources, is_salvaging=options.salvage)
         else:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")

@@ -70,11 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options.problems, options.apart, options.read = [], [], None
+        options.problems, options.apart, options.read, options.step = [], [], None, None
+        options.given = sys.argv[1:] if arguments is None else [*arguments]
         status: int = options.run(options)
         sys.stdout.flush()
         if options.problems:
             complain_of_damage(options.problems, () if status else options.apart)
+            _print_step(options.step)
             status = status or BAD_INPUT
     except DestinationFailed as error:  # not misuse: the disk is full, or the directory is gone
         return _fail(error, BAD_INPUT)
@@ -88,21 +90,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CorruptImage, LimitExceeded, OSError) as error:
         if isinstance(error, OSError) and error.errno in FULL and error.filename is None:  # all else is named
             error = DestinationFull("standard output: there is no room left")
-        return _fail(error, BAD_INPUT)
+        return _fail(error, BAD_INPUT, options.step)
     except KeyboardInterrupt:
         if (left := getattr(options, "left_behind", None)) is not None:
-            name, *given = sys.argv[1:] if arguments is None else arguments
+            name, *given = options.given
             going_on = [option for option in options.to_go_on if option not in given]
             step = shlex.join(["vmvisor-image", name, *going_on, *given])
-            said = f"interrupted; {left.format(options.dest)}; go on with: {step}"
+            left = left.format(getattr(options, "dest", None))
+            said = f"interrupted; {left}; {getattr(options, 'going_on', 'go on')} with: {step}"
             print(f"vmvisor-image: {printable(said)}", file=sys.stderr)
         return _INTERRUPTED
     return status
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception, status: int, step: str | None = None) -> int:
+    """Exit status, after printing an error, and the next step where the error does not name one."""
     print(f"vmvisor-image: {printable(one_line(error))}", file=sys.stderr)
+    _print_step(None if "`vmvisor-image" in str(error) else step)
     return status
+
+
+def _print_step(step: str | None) -> None:
+    if step is not None:
+        print(f"vmvisor-image: {printable(step)}", file=sys.stderr)
 
 
 _Run = Callable[[argparse.Namespace], int]
@@ -284,12 +294,13 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, is_indexing: bool) -
         " cache folder",
     )
     _add_member(shared, ", or PARTITION/PATH of a disk in a disk, such as a machine's")
-    shared.add_argument(
-        "--salvage",
-        action="store_true",
-        help="read past damaged bzip2 data: what follows is placed by counting back from the disk's end",
-    )
+    _add_salvage(shared)
     _add_limits(shared)
+
+
+def _add_salvage(parser: argparse._ActionsContainer) -> None:
+    text = "read what is behind damage in bzip2 data too, so that only what is in the damaged blocks is lost"
+    parser.add_argument("--salvage", action="store_true", help=text)
 
 
 def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None, *, otherwise: str = "") -> None:
@@ -469,6 +480,7 @@ def _add_raw_commands(commands: _Commands) -> None:
     indexing = _add_command(
         commands, "index", run_index, "find the blocks of a compressed image, and write their places to an index file"
     )
+    indexing.set_defaults(left_behind="the blocks found so far are in the index", to_go_on=[])
     indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data, as --cache auto does")
 
 
@@ -571,8 +583,9 @@ def _add_scan(commands: _Commands) -> None:
     scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
     shared = scan.add_argument_group("how each image is read")
     shared.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
+    _add_salvage(shared)
     _add_limits(shared)
-    scan.set_defaults(run=run_scan)
+    scan.set_defaults(run=run_scan, left_behind="the rows shown are whole", to_go_on=[], going_on="begin again")
 
 
 def _add_live(commands: _Commands) -> None:
@@ -614,8 +627,9 @@ def _add_verify(commands: _Commands) -> None:
     shared = parser.add_argument_group("how the image is read")
     _add_threads(shared)
     _add_member(shared)
+    _add_salvage(shared)
     _add_limits(shared)
-    parser.set_defaults(run=run_verify)
+    parser.set_defaults(run=run_verify, left_behind="nothing is left behind", to_go_on=[], going_on="begin again")
 
 
 def _number(text: str) -> int:

@@ -22,6 +22,7 @@ from vmvisor_image.errors import (
     PathNotFound,
 )
 from vmvisor_image.faces.cli.advice import command, located, no_disk, way_of
+from vmvisor_image.faces.cli.damage import advised_error, step_past_damage
 from vmvisor_image.faces.cli.progress import doing, showing_progress
 from vmvisor_image.faces.cli.whole import elsewhere
 from vmvisor_image.files.file import File
@@ -124,9 +125,16 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
             if isinstance(error, NameNotFound):
                 raise located(error, given, options) from error
             raise
+        except CorruptImage as error:
+            if (advised := advised_error(error, image, options)) is not error:
+                raise advised from error
+            options.step = step_past_damage(image, options)
+            raise
         options.problems += image.known_problems
         if options.read is not None:
             options.apart += elsewhere(image, options.read)
+        if image.known_problems:
+            options.step = step_past_damage(image, options)
 
 
 def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:

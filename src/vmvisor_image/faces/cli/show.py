@@ -183,12 +183,13 @@ _SCAN_WIDTHS: Final = ("BAD", 14, "8.0.3-24022510", 10, 6, 8, "iso9660/gzip/tar/
 """A usual text, or the width, of each column but the last: rows are printed before the next ones are known."""
 
 
-def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
+def print_rows(rows: Iterator[Row], sources: Sequence[object], *, is_salvaging: bool = False) -> int:
     """Number of rows that are not ok; prints each row as it comes.
 
     Args:
         rows: Rows.
         sources: Sources of the rows, by whose paths the width of the last column is known beforehand.
+        is_salvaging: Whether what is behind damage was read, too.
     """
     width = table_width()
     usual = [text if isinstance(text, str) else " " * text for text in _SCAN_WIDTHS]
@@ -205,7 +206,7 @@ def print_rows(rows: Iterator[Row], sources: Sequence[object]) -> int:
         cells_of_row = ["ok" if row["ok"] else "BAD", *texts, printable(relative(row["path"]))]
         print(row_line(columns, cells_of_row, fitted, indent=""), flush=True)
         if row["message"] is not None:
-            print_item(advised(row), " " * 7)
+            print_item(advised(row, is_salvaging=is_salvaging), " " * 7)
             sys.stdout.flush()
     if fitted.left_out:
         print("\n".join(left_out_lines(fitted, width, indent="")))
