@@ -99,7 +99,8 @@ def step_of(problem: Problem, source: str, size: int | None) -> str | None:
 def advised(row: Row, *, is_salvaging: bool = False) -> str:
     """Message of a row, with the next step where the image is not a disk, or where more of it may be readable."""
     message = row["message"] or ""
-    if "bzip2 block at byte" in message and not is_salvaging:
+    is_cut = "the source ends within it" in message  # nothing is behind that
+    if "bzip2 block at byte" in message and not is_cut and not is_salvaging:
         return f"{message}; {command('info --salvage', row['path'])} also reads what is behind the damage"
     table, _, rest = message.partition(f"{STRUCTURE} at byte 0x0: ")
     if row["error"] != "Problem" or row["partitions"] or table:

@@ -154,7 +154,7 @@ def run_pxe(options: argparse.Namespace) -> int:
             overlay=_overlays(options.overlay),
             keep_overlaid=options.overlay_keep,
         )
-        if (number := find_bootable(image, bank_of(options.bank)).number) is not None and not options.install:
+        if not options.install and (number := find_bootable(image, bank_of(options.bank)).number) is not None:
             options.read = [*filter(None, (image.partitions[number], find_boot_partition(image)))]
     if export.default is None:
         boots = "no entry of PXELINUX, as there is no loader for BIOS"
