@@ -14,12 +14,13 @@ import vmvisor_image
 from tests.support import REPOSITORY
 
 PACKAGE = Path(vmvisor_image.__file__).parent
-MOST_ENTRIES = 22
+MOST_ENTRIES = 23
 _COLUMN = 17
 """Where the modules begin in a line of the drawing."""
 DOORS = {
     ("files.file", "File.open_archive", "archives.archive"),
     ("files.file", "File.open_image", "disk.image"),
+    ("files.file", "File.open_machine", "machines.opening"),
     ("files.file", "File.open_module", "boot.modules"),
     ("disk.image", "Image.system", "boot.system"),
 }

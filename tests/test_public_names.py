@@ -22,8 +22,8 @@ def test_dir() -> None:
 
 def test_completion() -> None:
     completer = rlcompleter.Completer({"v": vmvisor_image})
-    found = [completer.complete("v.open_", number) for number in range(3)]
-    assert [name.rstrip("()") for name in found if name] == ["v.open_archive", "v.open_datastore"]
+    found = [completer.complete("v.open_", number) for number in range(4)]
+    assert [name.rstrip("()") for name in found if name] == ["v.open_archive", "v.open_datastore", "v.open_machine"]
 
 
 def test_help() -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         NoDiskImage as NoDiskImage,
         NoLocalPath as NoLocalPath,
         NotADirectory as NotADirectory,
+        NotAMachine as NotAMachine,
         NotAFile as NotAFile,
         NotAFileSystem as NotAFileSystem,
         NotAnArchive as NotAnArchive,
@@ -68,6 +69,17 @@ if TYPE_CHECKING:
         FileAttributes as FileAttributes,
     )
     from vmvisor_image.files.tree import FileTree as FileTree
+    from vmvisor_image.machines.machine import DiskDevice as DiskDevice
+    from vmvisor_image.machines.opening import (
+        FoundMachines as FoundMachines,
+        find_machines as find_machines,
+        open_machine as open_machine,
+    )
+    from vmvisor_image.machines.virtual_machine import (
+        Machine as Machine,
+        MachineDisks as MachineDisks,
+        Snapshot as Snapshot,
+    )
     from vmvisor_image.record import Record as Record
     from vmvisor_image.reports.inspection import (
         ImageReport as ImageReport,
@@ -104,7 +116,7 @@ _HOMES: Final = {
     "errors": (
         "ClosedError CorruptImage DependencyMissing DestinationExists DestinationFailed DestinationFull "
         "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "
-        "NotADirectory NotAFile NotAFileSystem NotAnArchive PartialExtraction PartitionNotFound "
+        "NotADirectory NotAFile NotAFileSystem NotAMachine NotAnArchive PartialExtraction PartitionNotFound "
         "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError TruncatedImage "
         "UnsafeName UsageError VmvisorImageError"
     ),
@@ -112,6 +124,9 @@ _HOMES: Final = {
     "examine.survey": "Survey",
     "files.file": "Directory Extent File FileAttributes",
     "files.tree": "FileTree",
+    "machines.machine": "DiskDevice",
+    "machines.opening": "FoundMachines find_machines open_machine",
+    "machines.virtual_machine": "Machine MachineDisks Snapshot",
     "record": "Record",
     "reports.inspection": "ImageReport PartitionReport inspect",
     "reports.verification": "verify",

@@ -35,6 +35,7 @@ from vmvisor_image.faces.cli.comparing import run_diff
 from vmvisor_image.faces.cli.examples import EXAMPLES
 from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
 from vmvisor_image.faces.cli.live import run_browse, run_mount
+from vmvisor_image.faces.cli.machines import run_machines
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
 from vmvisor_image.faces.cli.show import complain
@@ -195,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
     _add_boot_commands(commands)
+    _add_machines(commands)
     _add_archive(commands)
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", help="the folder to write to")
@@ -437,6 +439,14 @@ def _add_boot_commands(commands: _Commands) -> None:
         "a file in the module, to write to standard output; where SRC is a module file itself, the only one after SRC"
     )
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
+
+
+def _add_machines(commands: _Commands) -> None:
+    text = "list the virtual machines of a datastore, a folder or an archive: disks, snapshots, and what is missing"
+    machines = _add_command(commands, "machines", run_machines, text)
+    machines.description = f"{machines.description} Status 1: something is missing or damaged."
+    _add_json(machines)
+    _add_device_option(machines)
 
 
 def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
