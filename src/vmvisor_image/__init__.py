@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmvisor_image.compressions.layer import Layer as Layer
     from vmvisor_image.disk.convert import Conversion as Conversion, convert as convert
     from vmvisor_image.disk.datastore import Datastore as Datastore, open_datastore as open_datastore
+    from vmvisor_image.disk.descriptor import rebuild_descriptor as rebuild_descriptor
     from vmvisor_image.disk.explanation import Explanation as Explanation, NextStep as NextStep
     from vmvisor_image.disk.image import Image as Image
     from vmvisor_image.disk.partition import Partition as Partition
@@ -106,6 +107,7 @@ _HOMES: Final = {
     "compressions.layer": "Layer",
     "disk.convert": "Conversion convert",
     "disk.datastore": "Datastore open_datastore",
+    "disk.descriptor": "rebuild_descriptor",
     "disk.explanation": "Explanation NextStep",
     "disk.image": "Image",
     "disk.partition": "Partition",
