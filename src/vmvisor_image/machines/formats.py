@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from vmvisor_image.machines import vmx
+from vmvisor_image.machines import libvirt, ovf, vmx
 from vmvisor_image.machines.machine import Description
 
 
@@ -45,5 +45,5 @@ class MachineFormat(Protocol):
         ...
 
 
-MACHINES: Final[tuple[MachineFormat, ...]] = (vmx,)
+MACHINES: Final[tuple[MachineFormat, ...]] = (vmx, ovf, libvirt)
 """Formats in the order in which they are tried."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack, overload
+from urllib.parse import unquote
 
-from vmvisor_image.archives.archive import ArchiveHome
+from vmvisor_image.archives import tar
+from vmvisor_image.archives.archive import HEAD, Archive, ArchiveHome
 from vmvisor_image.base.limits import DEFAULT_LIMITS, check_entries
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.base.open_options import MachineOptions, OpenOptions, check_options
@@ -23,28 +27,31 @@ from vmvisor_image.errors import (
     Problem,
     ProblemList,
     SeveralImages,
+    UnsafeName,
 )
+from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.machines import vmsd, vmx
+from vmvisor_image.machines import ovf, vmsd, vmx
 from vmvisor_image.machines.formats import MACHINES
 from vmvisor_image.machines.machine import Description
-from vmvisor_image.machines.place import Place, place_of
-from vmvisor_image.machines.virtual_machine import Machine
+from vmvisor_image.machines.ovf import Digest
+from vmvisor_image.machines.place import InArchive, Place, file_name_of, is_elsewhere, place_of
+from vmvisor_image.machines.virtual_machine import Checks, Machine
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
 from vmvisor_image.streams.reading import read_up_to
-from vmvisor_image.streams.source import Closing
+from vmvisor_image.streams.source import COPY_CHUNK, Closing, Source
 from vmvisor_image.streams.urls import is_url
 
 __all__ = ("FoundMachines", "Machine", "find_machines", "machines_of", "open_machine")
 
 _LARGEST = max(each.LARGEST for each in MACHINES)
-_SUFFIXES = tuple(suffix for each in MACHINES for suffix in each.SUFFIXES)
+_SUFFIXES = (*(suffix for each in MACHINES for suffix in each.SUFFIXES), ovf.ARCHIVE_SUFFIX)
 _MOST_PROBLEMS = 1000
 
 
 def open_machine(source: SourceLike, *, member: str | None = None, **options: Unpack[MachineOptions]) -> Machine:
-    """The virtual machine that a file describes: a VMX.
+    """The virtual machine that a file describes: a VMX, an OVF, an OVA (a tar with an OVF), or libvirt's domain XML.
 
     Its disks are looked for in the directory of the file, whatever directory their paths name; a path into the
     datastore that the file lies in is followed there. They are opened when they are used.
@@ -64,19 +71,25 @@ def open_machine(source: SourceLike, *, member: str | None = None, **options: Un
     """
     check_options("open_machine", options, MachineOptions.__optional_keys__)
     found = machines_of(source, options)
+    try:
+        return _chosen(found, member)
+    except BaseException:
+        for each in found:
+            each.close()
+        raise
+
+
+def _chosen(found: tuple[Machine, ...], member: str | None) -> Machine:
+    """The machine `member` of those in a file, or the only one."""
+    names = tuple(each.name or "" for each in found)
+    listed = ", ".join(map(repr, names))
     if member is not None:
         wanted = [each for each in found if member in (each.name, each.description.identifier)]
         if not wanted:
-            there = [each.name or "" for each in found]
-            raise MemberNotFound(
-                f"no machine {member!r} in it; there are {', '.join(map(repr, there))}", wanted=member, names=there
-            )
+            raise MemberNotFound(f"no machine {member!r} in it; there are {listed}", wanted=member, names=names)
         return wanted[0]
     if len(found) > 1:
-        names = tuple(each.name or "" for each in found)
-        several = SeveralImages(
-            f"it describes several machines, name one as member: {', '.join(map(repr, names))}", structure="machine"
-        )
+        several = SeveralImages(f"it describes several machines, name one as member: {listed}", structure="machine")
         several.members = names
         raise several
     return found[0]
@@ -93,37 +106,135 @@ def machines_of(source: SourceLike, options: MachineOptions, path: str | None = 
     storage_options = options.get("storage_options")
     if path is None:
         path = source.path if isinstance(source, File) else path_of(source)
-    place = place_of(source, storage_options)
-    with open_source(source, storage_options) as opened:
-        data = read_up_to(opened.source, 0, _LARGEST + 1)
-    for each in MACHINES:
-        described = each.parse(data[: each.LARGEST + 1])
-        if described is not None:
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_source(source, storage_options))
+        archive = _package(opened.source)
+        if archive is None:
+            place, name, inner = place_of(source, storage_options), _name_of(path), opened.source
+        else:
+            description = next(iter(archive.values()))
+            place, name, inner = InArchive(archive), description.name, description
+        data = read_up_to(inner, 0, _LARGEST + 1)
+        for each in MACHINES:
+            described = each.parse(data[: each.LARGEST + 1])
+            if described is None:
+                continue
+            beside = _Beside(place, name, storage_options)
+            problems: tuple[Problem, ...] = ()
+            checks: Checks | None = None
             if each is vmx:
-                described = (_with_snapshots(described[0], path, place, storage_options),)
-            return tuple(Machine(one, place, options, path=path) for one in described)
-    names = " or ".join(each.NAME for each in MACHINES)
+                described = (beside.with_snapshots(described[0]),)
+            elif each is ovf:
+                problems, checks = beside.manifest()
+            if archive is not None:  # its disks are read from there
+                stack.pop_all()
+            return tuple(
+                Machine(
+                    replace(one, problems=(*one.problems, *problems)),
+                    place,
+                    options,
+                    path=path,
+                    checks=checks,
+                    closes=() if archive is None else (opened,),
+                )
+                for one in described
+            )
+    names = " or ".join((*(each.NAME for each in MACHINES), "OVA"))
     raise NotAMachine(f"it is not the description of a virtual machine ({names})", structure="machine", offset=0)
 
 
-def _with_snapshots(
-    machine: Description, path: str | None, place: Place | None, storage_options: Mapping[str, Any] | None
-) -> Description:
-    """The machine of a VMX with its snapshots, which are in a file of the same name beside it."""
-    name = None if path is None else path.replace("\\", "/").rpartition("/")[2].partition("?")[0]
-    if place is None or name is None:
-        return machine
-    try:
-        source = place.find(f"{name.rpartition('.')[0]}{vmsd.SUFFIX}")
-    except (OSError, KeyError):  # a machine without snapshots need not have one
-        return machine
-    try:
-        with open_source(source, storage_options) as opened:
-            data = read_up_to(opened.source, 0, vmx.LARGEST + 1)
-    except (CorruptImage, OSError) as error:
-        return replace(machine, problems=(*machine.problems, Problem(vmsd.NAME, f"it can't be read: {error}")))
-    snapshots, current, problems = vmsd.parse_vmsd(data)
-    return replace(machine, snapshots=snapshots, current=current, problems=(*machine.problems, *problems.found))
+def _package(source: Source) -> Archive | None:
+    """The archive in a source that is an OVA: a tar whose first file is a description; None for anything else."""
+    if tar.kind_of(source, read_up_to(source, 0, HEAD)) is None:
+        return None
+    archive = ArchiveHome(source, looks_at_end=False).files
+    first = next(iter(archive), "")
+    return archive if fold_name(first).endswith(ovf.SUFFIXES) and "/" not in first else None
+
+
+def _name_of(path: str | None) -> str | None:
+    """Name of the file at a path or URL; None without a path."""
+    if path is None:
+        return None
+    last = path.replace("\\", "/").rpartition("/")[2]
+    return unquote(last.partition("?")[0].partition("#")[0]) if is_url(path) else last
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Files beside a description that have its name and another suffix."""
+
+    place: Place | None
+    name: str | None
+    """Name of the description."""
+    storage_options: Mapping[str, Any] | None
+
+    def read(self, suffix: str, most: int) -> bytes | None:
+        """At most one byte more than `most` of such a file; None where there is none.
+
+        Raises:
+            CorruptImage: It can't be read.
+            OSError: It can't be read.
+        """
+        if self.place is None or self.name is None:
+            return None
+        try:
+            source = self.place.find(f"{self.name.rpartition('.')[0] or self.name}{suffix}")
+        except (OSError, KeyError):  # none of them has to be there
+            return None
+        with open_source(source, self.storage_options) as opened:
+            return read_up_to(opened.source, 0, most + 1)
+
+    def with_snapshots(self, machine: Description) -> Description:
+        """The machine of a VMX with the snapshots that a VMSD has."""
+        try:
+            data = self.read(vmsd.SUFFIX, vmx.LARGEST)
+        except (CorruptImage, OSError) as error:
+            return replace(machine, problems=(*machine.problems, Problem(vmsd.NAME, f"it can't be read: {error}")))
+        if data is None:
+            return machine
+        snapshots, current, problems = vmsd.parse_vmsd(data)
+        return replace(machine, snapshots=snapshots, current=current, problems=(*machine.problems, *problems.found))
+
+    def manifest(self) -> tuple[tuple[Problem, ...], Checks | None]:
+        """Problems of the manifest, and the function that compares the files with it; nothing where there is none."""
+        try:
+            data = self.read(ovf.MANIFEST_SUFFIX, ovf.LARGEST_MANIFEST)
+        except (CorruptImage, OSError) as error:
+            return (Problem("manifest", f"it can't be read: {error}"),), None
+        if data is None:
+            return (), None
+        digests, problems = ovf.parse_manifest(data)
+        return problems, partial(self.compare, digests)
+
+    def compare(self, digests: Sequence[Digest]) -> tuple[tuple[Checksum, ...], tuple[Problem, ...]]:
+        """Comparisons of the files that are there with their checksums, and a problem for each other one."""
+        found: list[Checksum] = []
+        problems: list[Problem] = []
+        listed_in = f"{(self.name or '').rpartition('.')[0]}{ovf.MANIFEST_SUFFIX}"
+        for each in digests:
+            digest = hashlib.new(each.algorithm, usedforsecurity=False)
+            try:
+                if is_elsewhere(each.name):
+                    raise UnsafeName("it would lie in another directory", structure="manifest")
+                assert self.place is not None, "it was found there"
+                with open_source(self.place.find(file_name_of(each.name, "manifest")), self.storage_options) as opened:
+                    for chunk in _chunks(opened.source):
+                        digest.update(chunk)
+            except (CorruptImage, OSError, KeyError) as error:
+                reason = str(error) if isinstance(error, CorruptImage) else "it is not there, or can't be read"
+                problems.append(Problem("manifest", f"{each.name!r} can't be checked: {reason}"))
+                continue
+            found.append(Checksum(each.name, listed_in, each.algorithm, each.expected, digest.hexdigest()))
+        return tuple(found), tuple(problems)
+
+
+def _chunks(source: Source) -> Iterator[bytes]:
+    """All bytes of a source, in pieces."""
+    offset, size = 0, source.size
+    while offset < size:
+        yield source.read_at(offset, min(COPY_CHUNK, size - offset))
+        offset += COPY_CHUNK
 
 
 class FoundMachines(Sequence[Machine], Closing):

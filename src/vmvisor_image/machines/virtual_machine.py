@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.open_options import MachineOptions
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.compressions.peel import HEAD
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import (
     CorruptImage,
@@ -20,10 +23,17 @@ from vmvisor_image.errors import (
     UnsafeName,
 )
 from vmvisor_image.files.checksums import Checksum
+from vmvisor_image.layers.parents import RAW
+from vmvisor_image.layers.virtual import VIRTUAL_DISKS
+from vmvisor_image.machines import libvirt, ovf
 from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskDevice
 from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore, is_elsewhere
-from vmvisor_image.streams.opening import SourceLike
+from vmvisor_image.streams.opening import SourceLike, open_source
+from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import Closing
+
+Checks = Callable[[], tuple[tuple[Checksum, ...], tuple[Problem, ...]]]
+"""Function that compares the files of a machine with the checksums that are given for them."""
 
 
 class MachineDisks(Mapping[str, Image]):
@@ -155,7 +165,7 @@ class Machine(Closing):
         options: MachineOptions,
         *,
         path: str | None = None,
-        checks: Callable[[], tuple[Checksum, ...]] | None = None,
+        checks: Checks | None = None,
         closes: tuple[Closing, ...] = (),
     ) -> None:
         """Constructor for `open_machine`.
@@ -251,19 +261,17 @@ class Machine(Closing):
         return tuple(dict.fromkeys([*self.description.problems, *missing, *self._wrong]))
 
     def checksums(self) -> tuple[Checksum, ...]:
-        """Comparisons of the machine's files with the manifest of an OVF, which is empty for other formats.
+        """Comparisons of the machine's files with the manifest of an OVF; empty without one.
 
-        Reads all of the files. Those that differ are then among the `problems`.
-
-        Raises:
-            CorruptImage: A file is damaged or missing.
+        Reads all of the files. Those that differ, and those that can't be read, are then among the `problems`.
         """
-        found = () if self._checks is None else self._checks()
-        self._wrong = tuple(
+        found, problems = ((), ()) if self._checks is None else self._checks()
+        wrong = tuple(
             Problem("manifest", f"{each.path!r} has the {each.algorithm} {each.found}, not {each.expected}")
             for each in found
             if not each.is_right
         )
+        self._wrong = (*wrong, *problems)
         return found
 
     def close(self) -> None:
@@ -290,7 +298,10 @@ class Machine(Closing):
         return made
 
     def _open_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> Image:
-        return Image(self._find_disk(device, others), **self._options)
+        source = self._find_disk(device, others)
+        if self.kind == libvirt.KIND:
+            _check_format(device, source, self._options.get("storage_options"))
+        return Image(source, **self._options)
 
     def _find_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
         """The file of a disk.
@@ -323,7 +334,7 @@ class Machine(Closing):
                 structure=structure,
             )
         try:
-            return self._place.find(name)
+            return self._find(name)
         except (OSError, KeyError) as error:
             of_path = f" (its path is {path!r}, of which only the name is used)" if is_other else ""
             is_missing = isinstance(error, FileNotFoundError)
@@ -334,6 +345,15 @@ class Machine(Closing):
                 structure=structure,
             ) from error
 
+    def _find(self, name: str) -> SourceLike:
+        """The file of that name; an OVF has URLs, in which some writers leave characters as they are."""
+        assert self._place is not None, "it was asked for"
+        unquoted = unquote(name)
+        if self.kind == ovf.KIND and unquoted != name and file_name_of(unquoted, "disk") == unquoted:
+            with contextlib.suppress(OSError, KeyError):
+                return self._place.find(unquoted)
+        return self._place.find(name)
+
     def __repr__(self) -> str:
         return f"<Machine {printable(self.name or '')!r}, {self.kind}>"
 
@@ -343,3 +363,25 @@ def _has_name(device: DiskDevice, name: str) -> bool:
     with contextlib.suppress(UnsafeName):
         return device.file_name is not None and file_name_of(device.file_name, "disk") == name
     return False
+
+
+def _check_format(device: DiskDevice, source: SourceLike, storage_options: Mapping[str, Any] | None) -> None:
+    """Refuse a disk that begins as another format than its description says.
+
+    A guest can write a header of qcow2 into its raw disk, and so choose what is read for it.
+
+    Raises:
+        CorruptImage: It does.
+    """
+    if device.kind not in (RAW, *(each.KIND for each in VIRTUAL_DISKS)):
+        return
+    with open_source(source, storage_options) as opened:
+        head = read_up_to(opened.source, 0, HEAD)
+    found = next((each.KIND for each in VIRTUAL_DISKS if each.probe(head)), RAW)
+    if found != device.kind:
+        raise CorruptImage(
+            f"its file {device.file_name!r} is of another format than described; Image.open reads it as that",
+            structure=f"disk {device.slot}",
+            expected=device.kind,
+            found=found,
+        )

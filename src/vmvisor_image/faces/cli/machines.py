@@ -31,7 +31,7 @@ def run_machines(options: argparse.Namespace) -> int:
     ):
         if not found:
             raise _none(options, found)
-        described = [_Described(machine) for machine in found]
+        described = [_Described(machine, with_checksums=options.checksums) for machine in found]
         options.problems += found.problems
         for each in described:
             name = each.machine.name or each.machine.path or "machine"
@@ -61,8 +61,9 @@ def _none(options: argparse.Namespace, found: FoundMachines) -> CorruptImage:
 class _Described:
     """What is shown of a machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, with_checksums: bool) -> None:
         self.machine = machine
+        self.checked = machine.checksums() if with_checksums else ()
         self._sizes = {slot: self._size(machine, slot) for slot in machine.disks}
         errors = [error for error in self._sizes.values() if isinstance(error, Problem)]
         self.problems = tuple(dict.fromkeys([*machine.problems, *errors]))
@@ -92,6 +93,9 @@ class _Described:
         rows = [_snapshot_row(snapshot) for snapshot in machine.snapshots.values()]
         for line in table_lines(_SNAPSHOTS, rows, width) if rows else ():
             print(line)
+        for each in self.checked:
+            result = "right" if each.is_right else "WRONG"
+            print("\n".join(wrapped(f"{each.algorithm} of {each.path}: {result}", GAP, width=width)))
 
     def _disk_row(self, slot: str) -> tuple[str, ...]:
         size, device = self._sizes[slot], self.machine.disks.devices[slot]
@@ -122,6 +126,9 @@ class _Described:
             "is_encrypted": machine.is_encrypted,
             "disks": disks,
             "snapshots": [*self._snapshots()],
+            "checksums": [
+                {"path": each.path, "algorithm": each.algorithm, "is_right": each.is_right} for each in self.checked
+            ],
             "problems": [*map(_of, self.problems)],
         }
 

@@ -444,6 +444,11 @@ def _add_boot_commands(commands: _Commands) -> None:
 def _add_machines(commands: _Commands) -> None:
     text = "list the virtual machines of a datastore, a folder or an archive: disks, snapshots, and what is missing"
     machines = _add_command(commands, "machines", run_machines, text)
+    machines.add_argument(
+        "--checksums",
+        action="store_true",
+        help="check the files of an OVF or OVA against its manifest; reads all of them",
+    )
     machines.description = f"{machines.description} Status 1: something is missing or damaged."
     _add_json(machines)
     _add_device_option(machines)
