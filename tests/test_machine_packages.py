@@ -18,7 +18,6 @@ from vmvisor_image import (
     MemberNotFound,
     NotAMachine,
     SeveralImages,
-    UnsafeName,
     find_machines,
     open_machine,
 )
@@ -134,9 +133,9 @@ class TestOvf:
                 machine.disks["scsi0:0"]
             assert len(machine.problems) == 1
 
-    def test_names_of_other_protocols(self, tmp_path: Path) -> None:
+    def test_addresses_are_not_followed(self, tmp_path: Path) -> None:
         path = write(tmp_path, {"vm.ovf": ovf_file({"scsi0:0": ("http://host/x.vmdk", 512)})}) / "vm.ovf"
-        with open_machine(path) as machine, pytest.raises(UnsafeName):
+        with open_machine(path) as machine, pytest.raises(CorruptImage, match="which is not followed"):
             machine.disks["scsi0:0"]
 
     @pytest.mark.parametrize(
@@ -177,6 +176,12 @@ class TestOvf:
         data = ovf_file({"scsi0:0": ("a.vmdk", 8 * 512)}).replace(b"byte * 512", unit)
         with open_machine(data) as machine:
             assert machine.disks.devices["scsi0:0"].capacity == (None if factor is None else 8 * factor)
+
+    def test_machines_that_are_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ovf, "_MOST_MACHINES", 2)
+        first, second = ovf.parse(ovf_file({}, names=("b", "c"))) or ()
+        assert (first.name, first.problems, second.name) == ("vm", (), "b")
+        assert [problem.message for problem in second.problems] == ["machines after the first 2 are left out, of 3"]
 
     def test_two_controllers_with_one_address(self) -> None:
         data = ovf_file({"scsi0:0": ("a.vmdk", 512), "scsi1:0": ("b.vmdk", 512)})

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ from vmvisor_image import (
     open_machine,
 )
 from vmvisor_image.faces.cli import main
-from vmvisor_image.machines import dictionary, vmsd, vmx
+from vmvisor_image.machines import dictionary, place, vmsd, vmx
 from vmvisor_image.machines.formats import MACHINES, MachineFormat
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
@@ -240,11 +240,23 @@ class TestWhereDisksAreLookedFor:
             write(folder, flat("vm", disk(b"own")))
             assert machine.disks["scsi0:0"].read_at(0, 3) == b"own"
 
-    @pytest.mark.parametrize("path", ["..", "nbd:host:1", "a\0b.vmdk", "json:{}", "vm/"])
+    @pytest.mark.parametrize("path", ["..", "a\0b.vmdk", "a\u202eb.vmdk", "vm/", "[datastore1] ", "x\\."])
     def test_names_that_are_none(self, tmp_path: Path, path: str) -> None:
         (tmp_path / "vm.vmx").write_bytes(dictionary_file({"displayName": "x", "scsi0:0.fileName": path}))
         with open_machine(tmp_path / "vm.vmx") as machine, pytest.raises(UnsafeName):
             machine.disks["scsi0:0"]
+
+    def test_colons(self, tmp_path: Path) -> None:
+        """VMFS has them in names; they are no protocols here, as they are for QEMU."""
+        write(tmp_path, {**flat("nbd:1", disk(b"system")), "vm.vmx": vmx_file({"scsi0:0": "nbd:1.vmdk"})})
+        with open_machine(tmp_path / "vm.vmx") as machine:
+            assert machine.disks["scsi0:0"].read_at(0, 6) == b"system"
+
+    def test_a_drive_of_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(place, "Path", PureWindowsPath)
+        folder = place.Folder(PureWindowsPath("D:/vm"))  # type: ignore[arg-type]
+        with pytest.raises(FileNotFoundError):
+            folder.find("C:x.vmdk")
 
     def test_a_disk_of_another_datastore_is_not_taken_for_the_one_here(self, tmp_path: Path) -> None:
         """Folders, and so disks, of one machine have the same name in each datastore."""
@@ -318,6 +330,14 @@ class TestSnapshots:
                 machine.snapshot("weekly")
             assert machine.snapshot("weekly (number 2)").uid == machine.snapshot(2).uid == 2
 
+    def test_of_a_name_that_another_one_would_get(self, tmp_path: Path) -> None:
+        given = ["a", "a", "a (number 1)", "a (number 1)"]
+        made = [ForgedSnapshot(number, name, TAKEN) for number, name in enumerate(given, 1)]
+        write(tmp_path, {**machine_files(), "vm.vmsd": vmsd_file(made)})
+        with open_machine(tmp_path / "vm.vmx") as machine:
+            assert [each.uid for each in machine.snapshots.values()] == [1, 2, 3, 4]
+            assert all(machine.snapshot(key).key == key for key in machine.snapshots)
+
     def test_an_empty_file_has_none(self, tmp_path: Path) -> None:
         write(tmp_path, {**machine_files(), "vm.vmsd": b""})
         with open_machine(tmp_path / "vm.vmx") as machine:
@@ -358,6 +378,24 @@ class TestSnapshots:
             "two snapshots have the number 1; the second one is left out",
             "the parent of snapshot 'Snapshot 1', number 7, is not there",
         ]
+
+
+def test_what_is_left_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmsd, "_MOST_SNAPSHOTS", 2)
+    monkeypatch.setattr(vmsd, "_MOST_DISKS", 1)
+    monkeypatch.setattr(vmx, "_MOST_DEVICES", 1)
+    disks = {"scsi0:0": "a.vmdk", "scsi0:1": "b.vmdk"}
+    data = vmsd_file([ForgedSnapshot(number, f"{number}", TAKEN, disks) for number in (1, 2, 3)])
+    found, _, problems = vmsd.parse_vmsd(data)
+    assert [each.uid for each in found] == [1, 2]
+    assert [*(each.message for each in problems.found)] == [
+        "snapshots after the first 2 are left out",
+        "disks of snapshot0 after the first 1 are left out",
+        "disks of snapshot1 after the first 1 are left out",
+    ]
+    with open_machine(vmx_file(disks)) as machine:
+        assert [*machine.disks] == ["scsi0:0"]
+        assert "disks after the first 1 are left out" in str(machine.problems[0])
 
 
 class TestDictionary:

@@ -7,7 +7,7 @@ DMTF CIM_ResourceAllocationSettingData for the numbers of resource types; packag
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vmvisor_image.errors import Problem, ProblemList
@@ -53,6 +53,9 @@ def parse(data: bytes) -> tuple[Description, ...] | None:
     systems = [each for each in root.every() if each.name == "VirtualSystem"]
     package = _Package(root)
     found = tuple(package.describe(system) for system in systems[:_MOST_MACHINES])
+    if len(systems) > _MOST_MACHINES:
+        problem = Problem(NAME, f"machines after the first {_MOST_MACHINES} are left out, of {len(systems)}")
+        found = (*found[:-1], replace(found[-1], problems=(*found[-1].problems, problem)))
     return found or (Description(KIND, problems=(Problem(NAME, "it describes no virtual system"),)),)
 
 
@@ -115,6 +118,8 @@ class _Package:
         else:
             note = None
         href = None if file is None else file.attributes.get("href")
+        if href is not None and "://" in href:
+            note = f"its file is at an address of its own, {href!r}, which is not followed"
         kind = None if disk is None else disk.attributes.get("format")
         return DiskDevice(slot, href, None, kind, capacity, note)
 

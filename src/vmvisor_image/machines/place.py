@@ -16,10 +16,9 @@ from typing import Any, Final, Protocol
 
 from vmvisor_image.archives.archive import Archive
 from vmvisor_image.base.names import fold_name
-from vmvisor_image.errors import PathNotFound
+from vmvisor_image.errors import PathNotFound, UnsafeName
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.layers.parents import Reference
 from vmvisor_image.layers.unwrap import neighbour_of
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
 from vmvisor_image.streams.urls import is_url, neighbour_url
@@ -51,7 +50,7 @@ class Folder:
     def find(self, name: str) -> SourceLike:
         """See `Place.find`."""
         found = self.path / name
-        if not found.exists():
+        if found.name != name or not found.exists():  # "C:x" leads to another drive on Windows
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(found))
         return str(found)
 
@@ -116,10 +115,11 @@ def file_name_of(path: str, structure: str) -> str:
     Raises:
         UnsafeName: It names no file.
     """
-    for rule in _IN_DATASTORE:
-        if match := rule.fullmatch(path):
-            return Reference(match[2], structure).file_name
-    return Reference(path, structure).file_name
+    inside = next((match[2] for rule in _IN_DATASTORE if (match := rule.fullmatch(path))), path)
+    name = re.split(r"[/\\]", inside)[-1]
+    if name.strip() in ("", ".", "..") or not name.isprintable():
+        raise UnsafeName(f"its path names no file, {path!r}", structure=structure)
+    return name
 
 
 def is_elsewhere(path: str) -> bool:

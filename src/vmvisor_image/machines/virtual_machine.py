@@ -285,10 +285,12 @@ class Machine(Closing):
     def _make_snapshots(self) -> dict[str, Snapshot]:
         described = self.description.snapshots
         names = [each.name for each in described]
-        keys = {
-            each.uid: each.name if names.count(each.name) == 1 else f"{each.name} (number {each.uid})"
-            for each in described
-        }
+        keys: dict[int, str] = {}
+        for each in described:
+            key = each.name
+            while names.count(key) > 1 or key in keys.values():  # which the name of another one may be
+                key += f" (number {each.uid})"
+            keys[each.uid] = key
         made = {}
         for each in described:
             key = keys[each.uid]

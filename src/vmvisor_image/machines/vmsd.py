@@ -6,6 +6,7 @@ written as a number with a sign.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,6 +21,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_SNAPSHOTS: Final = 1024
 """Largest number of snapshots; ESXi makes 32 in a chain (VMware KB 1025279), in several chains more."""
 _MOST_DISKS: Final = 1024
+_SNAPSHOT: Final = re.compile(r"snapshot(0|[1-9][0-9]{0,8})\.uid")
+_DISK: Final = re.compile(r"snapshot(0|[1-9][0-9]{0,8})\.disk(0|[1-9][0-9]{0,8})\.filename")
 
 
 def parse_vmsd(data: bytes) -> tuple[tuple[DescribedSnapshot, ...], int | None, ProblemList]:
@@ -33,11 +36,13 @@ def parse_vmsd(data: bytes) -> tuple[tuple[DescribedSnapshot, ...], int | None, 
         problems.add(problem)
     snapshots: dict[int, DescribedSnapshot] = {}
     count = found.number("snapshot.numsnapshots")
-    numbers = [number for number in range(_MOST_SNAPSHOTS) if f"snapshot{number}.uid" in found.settings]
+    numbers, disks = _numbers(found)
     if count is not None and count != len(numbers):
         problems.note(NAME, f"it says that there are {count} snapshots, and has {len(numbers)}")
-    for number in numbers:
-        made = _snapshot(found, number, problems)
+    if len(numbers) > _MOST_SNAPSHOTS:
+        problems.note(NAME, f"snapshots after the first {_MOST_SNAPSHOTS} are left out")
+    for number in numbers[:_MOST_SNAPSHOTS]:
+        made = _snapshot(found, number, disks.get(number, []), problems)
         if made is None:
             continue
         if made.uid in snapshots:
@@ -51,7 +56,19 @@ def parse_vmsd(data: bytes) -> tuple[tuple[DescribedSnapshot, ...], int | None, 
     return tuple(snapshots.values()), current if current in snapshots else None, problems
 
 
-def _snapshot(found: Dictionary, number: int, problems: ProblemList) -> DescribedSnapshot | None:
+def _numbers(found: Dictionary) -> tuple[list[int], dict[int, list[int]]]:
+    """Numbers of the snapshots in the file, and of the disks of each, in order."""
+    snapshots: list[int] = []
+    disks: dict[int, list[int]] = {}
+    for key in found.settings:
+        if match := _SNAPSHOT.fullmatch(key):
+            snapshots.append(int(match[1]))
+        elif match := _DISK.fullmatch(key):
+            disks.setdefault(int(match[1]), []).append(int(match[2]))
+    return sorted(snapshots), {number: sorted(places) for number, places in disks.items()}
+
+
+def _snapshot(found: Dictionary, number: int, places: list[int], problems: ProblemList) -> DescribedSnapshot | None:
     prefix = f"snapshot{number}"
     uid = found.number(f"{prefix}.uid")
     if uid is None or uid < 0:
@@ -59,10 +76,11 @@ def _snapshot(found: Dictionary, number: int, problems: ProblemList) -> Describe
         return None
     devices = []
     disks = found.number(f"{prefix}.numdisks")
-    places = [at for at in range(_MOST_DISKS) if f"{prefix}.disk{at}.filename" in found.settings]
     if disks is not None and disks != len(places):
         problems.note(NAME, f"{prefix} says that it has {disks} disks, and has {len(places)}")
-    for at in places:
+    if len(places) > _MOST_DISKS:
+        problems.note(NAME, f"disks of {prefix} after the first {_MOST_DISKS} are left out")
+    for at in places[:_MOST_DISKS]:
         slot = (found.get(f"{prefix}.disk{at}.node") or f"disk{at}").lower()
         devices.append(DiskDevice(slot, found.settings[f"{prefix}.disk{at}.filename"]))
     name = found.get(f"{prefix}.displayname") or f"Snapshot {uid}"

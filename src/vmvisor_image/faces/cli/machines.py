@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Final
 
-from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAMachine, Problem
+from vmvisor_image.errors import CorruptImage, NotAMachine, Problem
 from vmvisor_image.faces.cli.layout import table_lines, table_width, wrapped
 from vmvisor_image.faces.cli.opening import DONE, check_partitions, limits_of, open_options, opened_image
 from vmvisor_image.faces.cli.progress import doing, showing_progress
@@ -64,20 +64,19 @@ class _Described:
     def __init__(self, machine: Machine, *, with_checksums: bool) -> None:
         self.machine = machine
         self.checked = machine.checksums() if with_checksums else ()
-        self._sizes = {slot: self._size(machine, slot) for slot in machine.disks}
+        missing = machine.disks.missing
+        self._sizes: dict[str, int | Problem | None] = {}
+        """Size of each disk in bytes, the reason why it can't be opened, or None where its file is missing."""
+        self._sizes = {slot: None if slot in missing else self._size(machine, slot) for slot in machine.disks}
         errors = [error for error in self._sizes.values() if isinstance(error, Problem)]
         self.problems = tuple(dict.fromkeys([*machine.problems, *errors]))
 
     @staticmethod
-    def _size(machine: Machine, slot: str) -> int | Problem | None:
-        """Bytes of a disk, the reason why it can't be opened, or None where its file is missing."""
-        if slot in machine.disks.missing:
-            return None
+    def _size(machine: Machine, slot: str) -> int | Problem:
+        """Bytes of a disk, or the reason why it can't be opened."""
         try:
             return machine.disks[slot].size
-        except CorruptImage as error:
-            return Problem(f"disk {slot}", str(error))
-        except (OSError, LimitExceeded) as error:
+        except (CorruptImage, OSError) as error:
             return Problem(f"disk {slot}", str(error))
 
     def print(self) -> None:
