@@ -141,7 +141,7 @@ class TestOvf:
     @pytest.mark.parametrize(
         ("old", "new", "said"),
         [
-            (b' ovf:fileRef="file1"', b"", "it is an empty disk, which has no file"),
+            (b' ovf:fileRef="file1" ovf:capacity="1"', b' ovf:capacity="${x}"', "whose size is not known"),
             (b"ovf:/disk/vmdisk1", b"ovf:/disk/none", "the package has nothing at 'ovf:/disk/none'"),
             (
                 b"<rasd:HostResource>ovf:/disk/vmdisk1</rasd:HostResource>",
@@ -182,6 +182,76 @@ class TestOvf:
         first, second = ovf.parse(ovf_file({}, names=("b", "c"))) or ()
         assert (first.name, first.problems, second.name) == ("vm", (), "b")
         assert [problem.message for problem in second.problems] == ["machines after the first 2 are left out, of 3"]
+
+    def test_an_empty_disk(self) -> None:
+        """It has a size and no file, and is made when the machine is."""
+        with open_machine(ovf_file({"scsi0:0": ("a.vmdk", MIB)}).replace(b' ovf:fileRef="file1"', b"")) as machine:
+            assert machine.problems == ()
+            assert machine.disks["scsi0:0"].size == MIB
+            assert machine.disks["scsi0:0"].read_at(MIB - 512, 512) == bytes(512)
+
+    def test_configurations(self) -> None:
+        """Without one that is asked for, the default is installed, or else the first one (DSP0243, 9.8)."""
+        data = ovf_file({"scsi0:0": ("a.vmdk", 512), "scsi0:1": ("b.vmdk", 512), "scsi0:2": ("c.vmdk", 512)})
+        options = b'<DeploymentOptionSection><Configuration ovf:id="small"/><Configuration ovf:id="large"'
+        first, second, third = (b"<Item><rasd:AddressOnParent>%d<" % number for number in range(3))
+        data = data.replace(second, second.replace(b"<Item>", b'<Item ovf:configuration="small medium">'))
+        data = data.replace(third, b'<Item ovf:configuration="large"><rasd:AddressOnParent>1<')
+        assert first in data
+        for default, name in ((b"", "b.vmdk"), (b' ovf:default="true"', "c.vmdk")):
+            whole = data.replace(b"<References>", options + default + b"/></DeploymentOptionSection><References>")
+            with open_machine(whole) as machine:
+                found = [(device.slot, device.file_name) for device in machine.disks.devices.values()]
+                assert found == [("scsi0:0", "a.vmdk"), ("scsi0:1", name)]
+                assert not machine.description.problems
+
+    def test_an_item_of_a_configuration_replaces_the_general_one(self) -> None:
+        data = ovf_file({"scsi0:0": ("a.vmdk", 512), "scsi0:1": ("b.vmdk", 512)})
+        options = b'<DeploymentOptionSection><Configuration ovf:id="only"/></DeploymentOptionSection><References>'
+        data = data.replace(b"<References>", options)
+        data = data.replace(b"<rasd:InstanceID>102<", b"<rasd:InstanceID>101<")
+        data = data.replace(
+            b"<Item><rasd:AddressOnParent>1<", b'<Item ovf:configuration="only"><rasd:AddressOnParent>0<'
+        )
+        with open_machine(data) as machine:
+            assert [device.file_name for device in machine.disks.devices.values()] == ["b.vmdk"]
+
+    def test_persistent_memory(self) -> None:
+        data = ovf_file({"nvme0:0": ("a.vmdk", 512), "scsi0:0": ("b.vmdk", 512)})
+        data = data.replace(b"vmware.nvme.controller", b"vmware.nvdimm.controller")
+        kind, device = b"<rasd:ResourceType>17<", b"<rasd:ResourceSubType>vmware.nvdimm.device</rasd:ResourceSubType>"
+        data = data.replace(kind, device + b"<rasd:ResourceType>20<", 1)
+        with open_machine(data) as machine:
+            assert [*machine.disks] == ["scsi0:0", "nvdimm0:0"]
+            assert machine.disks.devices["nvdimm0:0"].file_name == "a.vmdk"
+
+    def test_version_0_9(self) -> None:
+        """Sections and machines are elements of a type there, and numbers of items are spelled otherwise."""
+        text = """<ovf:Envelope xmlns:x="http://www.w3.org/2001/XMLSchema-instance"
+            xmlns:ovf="http://www.vmware.com/schema/ovf/1/envelope" xmlns:r="urn:r" ovf:version="0.9">
+          <References><File ovf:id="file1" ovf:href="a.vmdk"/></References>
+          <Section x:type="ovf:DiskSection_Type">
+            <Disk ovf:diskId="d1" ovf:fileRef="file1" ovf:capacity="512"/></Section>
+          <Content x:type="ovf:VirtualSystem_Type" ovf:id="old">
+            <Section x:type="ovf:OperatingSystemSection_Type" ovf:id="36"><Description>Other</Description></Section>
+            <Section x:type="ovf:VirtualHardwareSection_Type">
+              <Item><r:InstanceId>6</r:InstanceId><r:ResourceType>17</r:ResourceType>
+                <r:HostResource>/disk/d1</r:HostResource><r:Parent>8</r:Parent><r:AddressOnParent>3</r:AddressOnParent></Item>
+              <Item><r:InstanceId>8</r:InstanceId><r:ResourceType>6</r:ResourceType><r:BusNumber>1</r:BusNumber></Item>
+            </Section>
+          </Content></ovf:Envelope>"""
+        with open_machine(text.encode()) as machine:
+            assert (machine.name, machine.guest) == ("old", "Other")
+            [device] = machine.disks.devices.values()
+            assert (device.slot, device.file_name, device.capacity) == ("scsi1:3", "a.vmdk", 512)
+
+    def test_prefixes_that_are_not_declared(self) -> None:
+        """Some of VMware's own descriptions have them."""
+        data = ovf_file({"scsi0:0": ("a.vmdk", 512)}, firmware="efi").replace(
+            b' xmlns:vmw="http://www.vmware.com/', b' x="'
+        )
+        with open_machine(data) as machine:
+            assert (machine.firmware, [*machine.disks]) == ("efi", ["scsi0:0"])
 
     def test_two_controllers_with_one_address(self) -> None:
         data = ovf_file({"scsi0:0": ("a.vmdk", 512), "scsi1:0": ("b.vmdk", 512)})

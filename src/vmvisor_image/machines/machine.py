@@ -10,8 +10,8 @@ from typing import Final
 
 from vmvisor_image.errors import Problem
 
-_BUSES: Final = ("ide", "scsi", "sata", "nvme")
-"""Kinds of controllers in the order of vSphere's keys for them: 200, 1000, 15000, 31000."""
+_BUSES: Final = ("ide", "scsi", "sata", "nvme", "nvdimm")
+"""Kinds of controllers in the order of vSphere's keys for them: 200, 1000, 15000, 31000; persistent memory last."""
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -22,7 +22,7 @@ class DiskDevice:
     slot: str
     """Controller and place on it, such as "scsi0:0"; for libvirt the name in the guest, such as "vda"."""
     file_name: str | None
-    """Path of the disk's file, as the description has it; None where the disk is not in a file."""
+    """Path of the disk's file, as the description has it; None where the disk is not in a file, or is empty."""
     mode: str | None = None
     """Mode, such as "independent-persistent"; None where there is none, which is a persistent disk."""
     kind: str | None = None

@@ -1,7 +1,8 @@
 """OVF: the description of one or several virtual machines that are passed on, and the manifest beside it.
 
-Sources: DMTF DSP0243, "Open Virtualization Format Specification" 1.1 (5.1 manifest, 7 disks, 8.1 hardware) and 2.1;
-DMTF CIM_ResourceAllocationSettingData for the numbers of resource types; packages of ovftool and VirtualBox.
+Sources: DMTF DSP0243, "Open Virtualization Format Specification" 1.1 (5.1 manifest, 7 disks, 8.1 hardware, 9.8
+configurations) and 2.1; DMTF CIM_ResourceAllocationSettingData for the numbers of resource types; the descriptions
+among govmomi's tests, also of version 0.9, which has ``Content`` and ``Section`` in place of elements of their own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ _MANIFEST: Final = "manifest"
 _CONTROLLERS: Final = {5: "ide", 6: "scsi"}
 """Kinds of controllers by resource type; 20 is "other storage", which its subtype names."""
 _OTHER_STORAGE, _DISK_DRIVE = 20, 17
+_OTHER_CONTROLLERS: Final = {"nvme": "nvme", "ahci": "sata", "sata": "sata", "nvdimm": "nvdimm"}
+"""Kinds of controllers by a part of their subtype."""
+_NVDIMM: Final = "vmware.nvdimm.device"
+"""Subtype of a disk that is persistent memory."""
 _MOST_MACHINES: Final = 256
 _MOST_DISKS: Final = 1024
 _UNIT: Final = re.compile(
@@ -50,7 +55,7 @@ def parse(data: bytes) -> tuple[Description, ...] | None:
     root = parse_xml(data, NAME)
     if root.name != "Envelope":
         return None
-    systems = [each for each in root.every() if each.name == "VirtualSystem"]
+    systems = [each for each in root.every() if _is(each, "VirtualSystem", "Content")]
     package = _Package(root)
     found = tuple(package.describe(system) for system in systems[:_MOST_MACHINES])
     if len(systems) > _MOST_MACHINES:
@@ -64,20 +69,22 @@ class _Package:
 
     def __init__(self, root: Element) -> None:
         self._files = {each.attributes.get("id", ""): each for each in root.all("References", "File")}
-        self._disks = {each.attributes.get("diskId", ""): each for each in _sections(root, "DiskSection", "Disk")}
+        options = _section(root, "DeploymentOptionSection")
+        sections = [each for each in root.every() if _is(each, "DiskSection", "Section")]
+        self._disks = {each.attributes.get("diskId", ""): each for section in sections for each in section.all("Disk")}
+        configurations = [] if options is None else [*options.all("Configuration")]
+        default = [each for each in configurations if each.attributes.get("default") in ("true", "1")]
+        self._configuration = next((each.attributes.get("id") for each in (*default, *configurations)), None)
+        """Configuration that is installed where none is asked for; None where there are none."""
 
     def describe(self, system: Element) -> Description:
         problems = ProblemList(NAME)
-        hardware = system.get("VirtualHardwareSection")
-        items = (
-            []
-            if hardware is None
-            else [_Item(each) for each in hardware.children if each.name in ("Item", "StorageItem", "EthernetPortItem")]
-        )
+        hardware = _section(system, "VirtualHardwareSection")
+        items = [] if hardware is None else self._items(hardware)
         controllers = _controllers(items)
         devices: dict[str, DiskDevice] = {}
         for item in items:
-            if item.kind != _DISK_DRIVE:
+            if not item.is_disk:
                 continue
             slot = f"{controllers.get(item.parent or '', 'disk')}:{item.text('AddressOnParent') or len(devices)}"
             if slot in devices:
@@ -87,7 +94,7 @@ class _Package:
                 break
             else:
                 devices[slot] = self._device(slot, item)
-        guest = system.get("OperatingSystemSection")
+        guest = _section(system, "OperatingSystemSection")
         return Description(
             KIND,
             system.text_of("Name") or system.attributes.get("id"),
@@ -97,6 +104,22 @@ class _Package:
             problems=problems.found,
             identifier=system.attributes.get("id"),
         )
+
+    def _items(self, hardware: Element) -> list[_Item]:
+        """Items of the default configuration; one of a configuration replaces the general one with its number."""
+        found: dict[str, _Item] = {}
+        for each in hardware.children:
+            item = _Item(each)
+            configurations = each.attributes.get("configuration", "").split()
+            if each.name not in ("Item", "StorageItem") or each.attributes.get("bound", "normal") != "normal":
+                continue
+            if configurations and self._configuration not in configurations:
+                continue
+            key = item.number or f"line {each.line}"
+            if key in found and not configurations:  # two with one number are an error, and both are kept
+                key = f"{key} in line {each.line}"
+            found[key] = item
+        return [*found.values()]
 
     def _device(self, slot: str, item: _Item) -> DiskDevice:
         resource = item.text("HostResource") or ""
@@ -109,8 +132,8 @@ class _Package:
             note: str | None = "it is the difference to another disk of the package, which is not read"
         elif not resource:
             note = "no file or disk of the package is named for it"
-        elif disk is not None and not reference:
-            note = "it is an empty disk, which has no file"
+        elif disk is not None and not reference:  # an empty disk has no file
+            note = "it is an empty disk, whose size is not known" if capacity is None else None
         elif file is None:
             note = f"the package has nothing at {resource!r}"
         elif file.attributes.get("chunkSize"):
@@ -142,17 +165,33 @@ class _Item:
         return _number(self.text("ResourceType"))
 
     @property
+    def is_disk(self) -> bool:
+        return self.kind == _DISK_DRIVE or (self.kind == _OTHER_STORAGE and self.subtype == _NVDIMM)
+
+    @property
+    def subtype(self) -> str:
+        return (self.text("ResourceSubType") or "").lower()
+
+    @property
+    def number(self) -> str | None:
+        """Number of the item, which others refer to."""
+        return self.text("InstanceID") or self.text("InstanceId")
+
+    @property
     def parent(self) -> str | None:
         return self.text("Parent")
 
 
-def _sections(root: Element, section: str, name: str) -> list[Element]:
-    """Elements of a section, whose kind older descriptions have in an attribute and not in its name."""
-    found = [*root.all(section, name)]
-    for each in root.all("Section"):
-        if each.attributes.get("type", "").startswith(f"ovf:{section}"):
-            found += each.all(name)
-    return found
+def _is(element: Element, name: str, old: str) -> bool:
+    """Whether an element is of a kind, which version 0.9 has as the type of an element `old`."""
+    return element.name == name or (
+        element.name == old and element.attributes.get("type", "").rpartition(":")[2] == f"{name}_Type"
+    )
+
+
+def _section(element: Element, name: str) -> Element | None:
+    """First section of a kind in an element."""
+    return next((each for each in element.children if _is(each, name, "Section")), None)
 
 
 def _controllers(items: list[_Item]) -> dict[str, str]:
@@ -161,17 +200,16 @@ def _controllers(items: list[_Item]) -> dict[str, str]:
     counts: dict[str, int] = {}
     for item in items:
         bus = _CONTROLLERS.get(item.kind or 0)
-        if item.kind == _OTHER_STORAGE:
-            subtype = (item.text("ResourceSubType") or "").lower()
-            bus = "nvme" if "nvme" in subtype else "sata" if "ahci" in subtype or "sata" in subtype else "storage"
+        if item.kind == _OTHER_STORAGE and not item.is_disk:
+            bus = next((name for part, name in _OTHER_CONTROLLERS.items() if part in item.subtype), "storage")
         if bus is None:
             continue
-        number = _number(item.text("Address"))
+        number = _number(item.text("Address") or item.text("BusNumber"))
         name = f"{bus}{counts.get(bus, 0) if number is None else number}"
         if name in found.values():  # some writers give all controllers one address
             name = f"{bus}{counts.get(bus, 0)}"
         counts[bus] = counts.get(bus, 0) + 1
-        found[item.text("InstanceID") or item.text("InstanceId") or ""] = name
+        found[item.number or ""] = name
     return found
 
 

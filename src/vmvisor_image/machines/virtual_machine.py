@@ -25,6 +25,7 @@ from vmvisor_image.errors import (
 from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.layers.parents import RAW
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
+from vmvisor_image.layers.vmdk import JoinedExtents
 from vmvisor_image.machines import libvirt, ovf
 from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskDevice
 from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore, is_elsewhere
@@ -313,6 +314,8 @@ class Machine(Closing):
             UnsafeName: Its path names no file.
         """
         structure = f"disk {device.slot}"
+        if device.note is None and device.file_name is None and device.capacity is not None:  # an empty disk
+            return JoinedExtents(((device.capacity, None, 0),))
         if device.note is not None or device.file_name is None:
             raise CorruptImage(device.note or "it is not in a file", structure=structure)
         path = device.file_name

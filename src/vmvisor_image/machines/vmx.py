@@ -19,7 +19,7 @@ SUFFIXES: Final = (".vmx", ".vmtx")
 """Suffixes of a machine's configuration, and of a template's, which has the same format."""
 REFERENCES: Final = ("public files of VMware's products",)
 LARGEST: Final = dictionary.LARGEST
-_DEVICE: Final = re.compile(r"((?:ide|scsi|sata|nvme)[0-9]{1,3}:[0-9]{1,3})\.filename", re.ASCII)
+_DEVICE: Final = re.compile(r"((?:ide|scsi|sata|nvme|nvdimm)[0-9]{1,3}:[0-9]{1,3})\.filename", re.ASCII)
 _KEYS: Final = ("config.version", "virtualhw.version", "displayname", "guestos", "encryption.keysafe")
 """Keys by which a dictionary is known to be a VMX."""
 _NO_DISK: Final = re.compile(r".*(cdrom|passthru|floppy)", re.IGNORECASE)

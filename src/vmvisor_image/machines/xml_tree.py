@@ -24,11 +24,11 @@ _MOST_ATTRIBUTES: Final = 256
 
 @dataclass(slots=True)
 class Element:
-    """An element, by its name without its name space."""
+    """An element, by its name without its prefix."""
 
     name: str
     attributes: Mapping[str, str]
-    """Attributes by name without name space; of two with the same name, the first one."""
+    """Attributes by name without prefix; of two with the same name, the first one."""
     line: int
     """Number of its line in the file."""
     children: list[Element] = field(default_factory=list)
@@ -75,7 +75,7 @@ class _Builder:
 
     def __init__(self, structure: str) -> None:
         self._structure = structure
-        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser = expat.ParserCreate()  # without name spaces, as some writers use prefixes that they don't declare
         self._parser.buffer_text = True
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
@@ -101,7 +101,8 @@ class _Builder:
             raise self._error("it has more elements or attributes than are read, or they are nested too deeply")
         own: dict[str, str] = {}
         for key, value in attributes.items():
-            own.setdefault(_local(key), value)
+            if not key.startswith("xmlns"):
+                own.setdefault(_local(key), value)
         element = Element(_local(name), own, self._parser.CurrentLineNumber)
         if self._open:
             self._open[-1].children.append(element)
@@ -135,4 +136,4 @@ def parse_xml(data: bytes, structure: str) -> Element:
 
 
 def _local(name: str) -> str:
-    return name.rpartition(" ")[2]
+    return name.rpartition(":")[2]
