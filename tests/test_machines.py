@@ -39,7 +39,14 @@ from vmvisor_image.machines import dictionary, place, vmsd, vmx
 from vmvisor_image.machines.formats import MACHINES, MachineFormat
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
-from vmvisor_image.testing.forge_machines import ForgedSnapshot, dictionary_file, vmsd_file, vmx_file
+from vmvisor_image.testing.forge_machines import (
+    ForgedSnapshot,
+    dictionary_file,
+    domain_xml,
+    ovf_file,
+    vmsd_file,
+    vmx_file,
+)
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
 
 TAKEN = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -531,6 +538,14 @@ class TestSearch:
                 ("vm 2", "store2/m2/2.vmx"),
             ]
 
+    def test_an_image_that_stays_open(self) -> None:
+        with Image.open(datastore({f"web/{name}": data for name, data in machine_files().items()})) as image:
+            with find_machines(image) as found:
+                [machine] = found
+                check(machine)
+            assert image.partitions[1].label == "datastore1"
+            assert "find_machines(image)" in image.partitions[1].explain()
+
     def test_several_devices(self) -> None:
         devices = vmfs_volume({f"web/{name}": data for name, data in machine_files().items()}, devices=2)
         with find_machines(*devices) as found:
@@ -655,6 +670,25 @@ class TestCommand:
             device.write_to(tmp_path / f"{number}.img")
         assert main(["machines", str(tmp_path / "1.img"), "--device", str(tmp_path / "0.img")]) == 0
         assert "scsi0:1" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            vmx_file({"scsi0:0": "a.vmdk"}),
+            ovf_file({}),
+            ovf_file({}).replace(b"Envelope", b"ovf:Envelope").replace(b"?>", b"?>\n<!-- made by a tool -->"),
+            domain_xml({}),
+            b"<!--\nDO NOT EDIT\n-->\n\n" + domain_xml({}),
+        ],
+        ids=["VMX", "OVF", "OVF with a prefix", "domain XML", "domain XML with a comment"],
+    )
+    def test_other_commands_name_it(self, data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "x").write_bytes(data)
+        assert main(["info", str(tmp_path / "x")]) == 1
+        assert "of a virtual machine (" in (said := capsys.readouterr().err)
+        assert "`vmvisor-image machines` lists " in said
+        with open_machine(tmp_path / "x") as machine:
+            assert machine.name == "vm"
 
     def test_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         datastore({"a.vmx": b"no machine"}).write_to(tmp_path / "x.img")

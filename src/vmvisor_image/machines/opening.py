@@ -303,11 +303,12 @@ def _is_sure(name: str) -> bool:
     return not fold_name(name).endswith(".xml")
 
 
-def find_machines(source: SourceLike, *devices: SourceLike, **options: Unpack[OpenOptions]) -> FoundMachines:
+def find_machines(source: SourceLike | Image, *devices: SourceLike, **options: Unpack[OpenOptions]) -> FoundMachines:
     """Every virtual machine of a folder, of the volumes of a disk image, of an archive, or of one file.
 
     Args:
-        source: Path of a folder, in which and below which files are looked for; or a source as `Image.open` takes it.
+        source: Path of a folder, in which and below which files are looked for; or a source as `Image.open` takes it,
+            or an image, which stays open.
         devices: Further devices of a datastore that spans several.
         **options: See `Image.open`; of these, the disks of the machines have those of `open_machine`.
 
@@ -326,7 +327,9 @@ def find_machines(source: SourceLike, *devices: SourceLike, **options: Unpack[Op
     return found
 
 
-def _search(found: FoundMachines, source: SourceLike, devices: tuple[SourceLike, ...], options: OpenOptions) -> None:
+def _search(
+    found: FoundMachines, source: SourceLike | Image, devices: tuple[SourceLike, ...], options: OpenOptions
+) -> None:
     path, storage_options = path_of(source), options.get("storage_options")
     of_disks: MachineOptions = {}
     for key in MachineOptions.__optional_keys__ & options.keys():
@@ -342,6 +345,9 @@ def _search(found: FoundMachines, source: SourceLike, devices: tuple[SourceLike,
         for name in _files_below(path, of_disks):
             found._add(partial(machines_of, name, of_disks), name, is_sure=_is_sure(name))
         return
+    if isinstance(source, Image):
+        _search_image(found, source, of_disks)
+        return
     if options.get("member") is None:
         try:
             found._machines += machines_of(source, of_disks)
@@ -352,6 +358,11 @@ def _search(found: FoundMachines, source: SourceLike, devices: tuple[SourceLike,
             return
     image = Image.open(source, **options)
     found._closes.append(image)
+    _search_image(found, image, of_disks)
+
+
+def _search_image(found: FoundMachines, image: Image, options: MachineOptions) -> None:
+    """Add the machines of every volume of an image."""
     for partition in image.partitions:
         if partition.is_container:
             continue
@@ -359,7 +370,7 @@ def _search(found: FoundMachines, source: SourceLike, devices: tuple[SourceLike,
             files = partition.files
         except NotAFileSystem:
             continue
-        found._add_files(files, path_name(image.partitions, partition), of_disks)
+        found._add_files(files, path_name(image.partitions, partition), options)
     for problem in image.known_problems:
         found._problems.add(problem)
 
