@@ -253,6 +253,26 @@ class TestOvf:
         with open_machine(data) as machine:
             assert (machine.firmware, [*machine.disks]) == ("efi", ["scsi0:0"])
 
+    def test_two_disks_at_one_place(self) -> None:
+        data = ovf_file({"scsi0:0": ("a.vmdk", 512), "scsi0:1": ("b.vmdk", 512)})
+        data = data.replace(b"<Item><rasd:AddressOnParent>1<", b"\n<Item><rasd:AddressOnParent>0<")
+        with open_machine(data) as machine:
+            first, second = machine.disks.devices.values()
+            assert (first.slot, first.file_name, second.file_name) == ("scsi0:0", "a.vmdk", "b.vmdk")
+            assert second.slot.startswith("scsi0:0 (line ")
+            assert "there is another disk 'scsi0:0'" in str(machine.problems[0])
+
+    @pytest.mark.parametrize("number", [b"9" * 5000, b"-1", "٣".encode(), b"", b"0x1"])
+    def test_numbers_of_any_length(self, number: bytes) -> None:
+        data = ovf_file({"scsi0:0": ("a.vmdk", 512)})
+        for name in (b"AddressOnParent", b"Address", b"InstanceID", b"Parent"):
+            changed = data.replace(b"<rasd:%s>0<" % name, b"<rasd:%s>%s<" % (name, number))
+            with open_machine(changed) as machine:
+                assert [device.file_name for device in machine.disks.devices.values()] == ["a.vmdk"]
+        huge = data.replace(b"byte * 512", b"byte * 999^128").replace(b' ovf:fileRef="file1"', b"")
+        with open_machine(huge) as machine:
+            assert "whose size is not known" in str(machine.problems[0])
+
     def test_two_controllers_with_one_address(self) -> None:
         data = ovf_file({"scsi0:0": ("a.vmdk", 512), "scsi1:0": ("b.vmdk", 512)})
         with open_machine(data.replace(b"<rasd:Address>1<", b"<rasd:Address>0<")) as machine:
@@ -384,9 +404,13 @@ class TestLibvirt:
             assert (machine.name, machine.firmware) == ("inner", "bios")
 
     def test_names_twice(self) -> None:
-        disks = "<disk><source file='a'/><target dev='vda'/></disk>" * 2
+        disks = "<disk><source file='a'/><target dev='vda'/></disk>\n<disk><source file='b'/><target dev='vda'/></disk>"
         with open_machine(f"<domain>\n<devices>{disks}</devices></domain>".encode()) as machine:
-            assert "line 2: there are two disks 'vda'" in str(machine.problems[0])
+            assert {slot: device.file_name for slot, device in machine.disks.devices.items()} == {
+                "vda": "a",
+                "vda (line 3)": "b",
+            }
+            assert "line 3: there is another disk 'vda'" in str(machine.problems[0])
 
 
 LAUGHS = (

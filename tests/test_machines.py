@@ -367,6 +367,15 @@ class TestSnapshots:
         assert found.created.tzinfo is UTC
         assert abs((found.created - second).total_seconds()) < 3600
 
+    def test_numbers_of_any_length(self) -> None:
+        nodes = ("scsi" + "9" * 5000 + ":0", "scsi0:" + "9" * 5000, "٣:٣", "scsi0:0", ":")
+        lines = [
+            f'snapshot0.disk{n}.fileName = "{n}"\nsnapshot0.disk{n}.node = "{node}"' for n, node in enumerate(nodes)
+        ]
+        text = 'snapshot0.uid = "1"\n' + "\n".join(lines)
+        (found,), _, _ = vmsd.parse_vmsd(text.encode())
+        assert sorted(device.file_name or "" for device in found.devices) == [*"01234"]
+
     def test_damage(self) -> None:
         text = (
             'snapshot.numSnapshots = "3"\nsnapshot.current = "9"\n'

@@ -9,7 +9,7 @@ from typing import Final
 
 from vmvisor_image.errors import ProblemList
 from vmvisor_image.machines import xml_tree
-from vmvisor_image.machines.machine import Description, DiskDevice
+from vmvisor_image.machines.machine import Description, DiskDevice, distinct_slot
 from vmvisor_image.machines.xml_tree import Element, looks_like_xml, parse_xml
 
 NAME: Final = "libvirt's domain XML"
@@ -49,12 +49,12 @@ def _describe(domain: Element) -> Description:
             continue
         target = disk.get("target")
         slot = f"disk{len(devices)}" if target is None else target.attributes.get("dev") or f"disk{len(devices)}"
-        if slot in devices:
-            problems.note(_STRUCTURE, f"line {disk.line}: there are two disks {slot!r}; the second one is left out")
-            continue
         if len(devices) == _MOST_DISKS:
             problems.note(_STRUCTURE, f"disks after the first {_MOST_DISKS} are left out")
             break
+        if slot in devices:
+            problems.note(_STRUCTURE, f"line {disk.line}: there is another disk {slot!r}")
+            slot = distinct_slot(slot, disk.line, devices)
         devices[slot] = _device(disk, slot)
     return Description(
         KIND,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from vmvisor_image.errors import Problem
 
 _BUSES: Final = ("ide", "scsi", "sata", "nvme", "nvdimm")
 """Kinds of controllers in the order of vSphere's keys for them: 200, 1000, 15000, 31000; persistent memory last."""
+_SLOT: Final = re.compile(r"([a-z]+)([0-9]{1,9})?(?::([0-9]{1,9}))?(?![0-9])", re.ASCII)
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -40,10 +42,11 @@ class DiskDevice:
     @property
     def order(self) -> tuple[int, str, int, int]:
         """Key by which slots are sorted: kind of controller, its number, and the place on it."""
-        head, _, unit = self.slot.partition(":")
-        bus = head.rstrip("0123456789")
-        rank = _BUSES.index(bus) if bus in _BUSES else len(_BUSES)
-        return (rank, bus, int(head[len(bus) :] or 0), int(unit) if unit.isdecimal() else 0)
+        match = _SLOT.match(self.slot)
+        if match is None:
+            return (len(_BUSES), self.slot, 0, 0)
+        bus, controller, unit = match.groups()
+        return (_BUSES.index(bus) if bus in _BUSES else len(_BUSES), bus, int(controller or 0), int(unit or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,11 @@ class Description:
     """Damage of the description."""
     identifier: str | None = None
     """Identifier of the machine among several in one file."""
+
+
+def distinct_slot(slot: str, line: int, taken: Container[str]) -> str:
+    """Slot of a disk in a line of a description; with the number of the line where another disk has the same."""
+    return f"{slot} (line {line})" if slot in taken else slot
 
 
 def sorted_devices(devices: list[DiskDevice]) -> tuple[DiskDevice, ...]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from vmvisor_image.errors import Problem, ProblemList
 from vmvisor_image.machines import xml_tree
-from vmvisor_image.machines.machine import Description, DiskDevice, sorted_devices
+from vmvisor_image.machines.machine import Description, DiskDevice, distinct_slot, sorted_devices
 from vmvisor_image.machines.xml_tree import Element, looks_like_xml, parse_xml
 
 NAME: Final = "OVF"
@@ -36,6 +36,8 @@ _NVDIMM: Final = "vmware.nvdimm.device"
 """Subtype of a disk that is persistent memory."""
 _MOST_MACHINES: Final = 256
 _MOST_DISKS: Final = 1024
+_LARGEST_DISK: Final = 1 << 60
+"""Largest size of a disk in bytes that is believed."""
 _UNIT: Final = re.compile(
     r"\s*byte\s*(?:\*\s*([0-9]{1,3})\s*\^\s*([0-9]{1,3}))?\s*(?:\*\s*([0-9]{1,12}))?\s*", re.IGNORECASE
 )
@@ -87,13 +89,13 @@ class _Package:
             if not item.is_disk:
                 continue
             slot = f"{controllers.get(item.parent or '', 'disk')}:{item.text('AddressOnParent') or len(devices)}"
-            if slot in devices:
-                problems.note(NAME, f"line {item.line}: there are two disks {slot!r}; the second one is left out")
-            elif len(devices) == _MOST_DISKS:
+            if len(devices) == _MOST_DISKS:
                 problems.note(NAME, f"disks after the first {_MOST_DISKS} are left out")
                 break
-            else:
-                devices[slot] = self._device(slot, item)
+            if slot in devices:
+                problems.note(NAME, f"line {item.line}: there is another disk {slot!r}")
+                slot = distinct_slot(slot, item.line, devices)
+            devices[slot] = self._device(slot, item)
         guest = _section(system, "OperatingSystemSection")
         return Description(
             KIND,
@@ -227,7 +229,8 @@ def _capacity(disk: Element) -> int | None:
     if number is None or unit is None:
         return None
     base, exponent, factor = (int(part or 1) for part in unit.groups())
-    return number * base ** (exponent if unit[1] else 1) * factor if exponent <= 128 else None
+    found = number * base ** (exponent if unit[1] else 1) * factor if exponent <= 128 else _LARGEST_DISK + 1
+    return found if found <= _LARGEST_DISK else None
 
 
 def _number(text: str | None) -> int | None:

@@ -74,7 +74,7 @@ def _snapshot(found: Dictionary, number: int, places: list[int], problems: Probl
     if uid is None or uid < 0:
         problems.note(NAME, f"{prefix} has no number that can be read, and is left out")
         return None
-    devices = []
+    devices: list[DiskDevice] = []
     disks = found.number(f"{prefix}.numdisks")
     if disks is not None and disks != len(places):
         problems.note(NAME, f"{prefix} says that it has {disks} disks, and has {len(places)}")
@@ -82,6 +82,9 @@ def _snapshot(found: Dictionary, number: int, places: list[int], problems: Probl
         problems.note(NAME, f"disks of {prefix} after the first {_MOST_DISKS} are left out")
     for at in places[:_MOST_DISKS]:
         slot = (found.get(f"{prefix}.disk{at}.node") or f"disk{at}").lower()
+        if any(each.slot == slot for each in devices):
+            problems.note(NAME, f"{prefix} has another disk {slot!r}")
+            slot = f"{slot} (disk{at})"
         devices.append(DiskDevice(slot, found.settings[f"{prefix}.disk{at}.filename"]))
     name = found.get(f"{prefix}.displayname") or f"Snapshot {uid}"
     parent = found.number(f"{prefix}.parent")
