@@ -19,7 +19,6 @@ from vmvisor_image.base.names import fold_name
 from vmvisor_image.errors import PathNotFound, UnsafeName
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.layers.unwrap import neighbour_of
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
 from vmvisor_image.streams.urls import is_url, neighbour_url
 from vmvisor_image.volumes.vmfs.volume import VmfsVolume
@@ -78,11 +77,13 @@ class Beside:
 
     def find(self, name: str) -> SourceLike:
         """See `Place.find`."""
-        opener = neighbour_of(self.file)
-        if opener is None:
+        files = getattr(self.file.home, "files", None)
+        if not isinstance(files, FileTree):
             raise PathNotFound(f"{self.file.path!r} lies in no directory that could be looked in")
-        found = opener(name)
-        assert isinstance(found, File), "trees hold files"
+        # Not by `files[…]`, which looks through the whole tree for what is not there: most machines have no snapshots.
+        found = files.root.joinpath(self.file.path.rpartition("/")[0], name)
+        if not isinstance(found, File):
+            raise PathNotFound(f"{found.path!r} is a directory, not a file")
         return found
 
 
