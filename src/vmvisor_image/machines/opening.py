@@ -139,8 +139,9 @@ def machines_of(source: SourceLike, options: MachineOptions, path: str | None = 
                 )
                 for one in described
             )
-    names = " or ".join((*(each.NAME for each in MACHINES), "OVA"))
-    raise NotAMachine(f"it is not the description of a virtual machine ({names})", structure="machine", offset=0)
+    names = ", ".join(["OVA", *(each.NAME for each in MACHINES[:-1])])
+    message = f"it is not the description of a virtual machine ({names} or {MACHINES[-1].NAME})"
+    raise NotAMachine(message, structure="machine", offset=0)
 
 
 def _package(source: Source) -> Archive | None:

@@ -17,7 +17,7 @@ from vmvisor_image.machines.opening import FoundMachines, find_machines
 from vmvisor_image.machines.virtual_machine import Machine, Snapshot
 from vmvisor_image.streams.urls import is_url
 
-_DISKS: Final = (Column("Disk"), Column("Size", is_number=True), Column("Mode", 1), Column("File", 2, shortest=20))
+_DISKS: Final = (Column("Disk"), Column("Size", is_number=True), Column("Mode", 2), Column("File", 1, shortest=20))
 _SNAPSHOTS: Final = (Column("Snapshot"), Column("Taken (UTC)", 2), Column("After", 1, shortest=12))
 _PERSISTENT: Final = "persistent"
 

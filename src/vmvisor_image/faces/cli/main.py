@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
     """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
-    if name != "diff":
+    if name not in ("diff", "machines"):  # what they read is something else
         _add_source(added, takes_pipes=name == "convert")
     added.reads_images = True
     added.set_defaults(run=run)
@@ -444,14 +444,14 @@ def _add_boot_commands(commands: _Commands) -> None:
 def _add_machines(commands: _Commands) -> None:
     text = "list the virtual machines of a datastore, a folder or an archive: disks, snapshots, and what is missing"
     machines = _add_command(commands, "machines", run_machines, text)
-    machines.add_argument(
-        "--checksums",
-        action="store_true",
-        help="check the files of an OVF or OVA against its manifest; reads all of them",
-    )
+    source = "a disk with datastores, a folder, an archive, or the description of a machine: a path or a URL"
+    machines.add_argument("source", metavar="SRC", type=_source, help=source)
+    checking = "check the files of an OVF or OVA against its manifest, which reads all of them"
+    machines.add_argument("--checksums", action="store_true", help=checking)
     machines.description = f"{machines.description} Status 1: something is missing or damaged."
     _add_json(machines)
-    _add_device_option(machines)
+    device = "another disk of a datastore that spans several, of which SRC is one; may be given more than once"
+    machines.add_argument("--device", metavar="SRC", action="append", default=[], help=device)
 
 
 def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
