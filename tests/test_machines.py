@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -105,6 +107,7 @@ class TestPlaces:
             assert not machine.is_encrypted
             assert machine.settings["virtualhw.version"] == "19"
             check(machine)
+            assert repr(machine) == "<Machine 'Web server', vmx: scsi0:0, scsi0:1>"
 
     def test_a_datastore(self) -> None:
         image = Image.open(datastore({f"web/{name}": data for name, data in machine_files().items()}))
@@ -172,6 +175,7 @@ class TestDevices:
         slots = ["nvme0:0", "scsi1:0", "scsi0:10", "scsi0:2", "sata0:1", "ide0:0"]
         with open_machine(vmx_file(dict.fromkeys(slots, "x.vmdk"))) as machine:
             assert [*machine.disks] == ["ide0:0", "scsi0:2", "scsi0:10", "scsi1:0", "sata0:1", "nvme0:0"]
+            assert repr(machine) == "<Machine 'vm', vmx: ide0:0, scsi0:2, scsi0:10, scsi1:0, …>"
 
     @pytest.mark.parametrize("kind", ["cdrom-image", "atapi-cdrom", "cdrom-raw", "scsi-passthru"])
     def test_drives_are_no_disks(self, kind: str) -> None:
@@ -326,6 +330,20 @@ class TestSnapshots:
                 "disk scsi0:0: in snapshot 'before update': its file 'vm-000001.vmdk' is not there;"
                 " it was looked for beside the description"
             )
+
+    def test_of_qemu(self, tmp_path: Path) -> None:
+        """The disk after a snapshot is the difference to the one before, which the snapshot names."""
+        base = random.Random(1).randbytes(1 << 20) + bytes(3 << 20)
+        run("qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", tmp_path / "vm.vmdk", "4M")
+        (tmp_path / "vm-flat.vmdk").write_bytes(base)
+        run("qemu-img", "create", "-q", "-f", "vmdk", "-b", "vm.vmdk", "-F", "vmdk", tmp_path / "vm-000001.vmdk")
+        made = [ForgedSnapshot(1, "before update", TAKEN, {"scsi0:0": "vm.vmdk"})]
+        write(tmp_path, {"vm.vmx": vmx_file({"scsi0:0": "vm-000001.vmdk"}), "vm.vmsd": vmsd_file(made)})
+        with open_machine(tmp_path / "vm.vmx") as machine:
+            assert machine.problems == ()
+            assert machine.snapshot("before update").disks["scsi0:0"].read_at(0, len(base)) == base
+            with contextlib.suppress(CorruptImage):  # where differences are not read
+                assert machine.disks["scsi0:0"].read_at(0, len(base)) == base
 
     def test_of_one_name(self, tmp_path: Path) -> None:
         twins = [ForgedSnapshot(number, "weekly", TAKEN, parent=number - 1 or None) for number in (1, 2)]

@@ -33,6 +33,9 @@ from vmvisor_image.streams.opening import SourceLike, open_source
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import Closing
 
+_MOST_SHOWN = 4
+_LONGEST_SHOWN = 60
+"""Most disks, and most characters of a name, that are shown in one line."""
 Checks = Callable[[], tuple[tuple[Checksum, ...], tuple[Problem, ...]]]
 """Function that compares the files of a machine with the checksums that are given for them."""
 
@@ -360,7 +363,12 @@ class Machine(Closing):
         return self._place.find(name)
 
     def __repr__(self) -> str:
-        return f"<Machine {printable(self.name or '')!r}, {self.kind}>"
+        disks = ", ".join([*self.disks][:_MOST_SHOWN]) + (", …" if len(self.disks) > _MOST_SHOWN else "")
+        count = len(self._snapshots)
+        snapshots = f", {count} snapshot{'' if count == 1 else 's'}" if count else ""
+        return (
+            f"<Machine {printable(self.name or '')[:_LONGEST_SHOWN]!r}, {self.kind}: {disks or 'no disks'}{snapshots}>"
+        )
 
 
 def _has_name(device: DiskDevice, name: str) -> bool:
