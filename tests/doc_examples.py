@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ from vmvisor_image.testing.forge import (
     mbr_disk,
 )
 from vmvisor_image.testing.forge_gpt import esx5_disk
+from vmvisor_image.testing.forge_machines import ForgedSnapshot, vmsd_file, vmx_file
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
 
 LANGUAGES: Final = ("python", "pycon", "console")
@@ -262,6 +264,31 @@ def _datastore(path: Path) -> None:
     ).write_to(path)
 
 
+def _machines(path: Path) -> None:
+    """A datastore with two virtual machines; the disks after a snapshot are whole ones, as a clone has them."""
+    disk = _guest()
+    data = fat_volume({"b.txt": b"b"}, sectors=4096)
+    files = {
+        "web/web.vmx": vmx_file(
+            {"scsi0:0": "web-000001.vmdk", "scsi0:1": "data.vmdk"}, name="web", settings={"firmware": "efi"}
+        ),
+        "web/web.vmsd": vmsd_file(
+            [ForgedSnapshot(1, "before update", datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC), {"scsi0:0": "web.vmdk"})]
+        ),
+        "build server/build server.vmx": vmx_file({"nvme0:0": "build server.vmdk"}, name="build server"),
+        "web/data.vmdk": disk["vm/vm.vmdk"].replace(b"vm-flat", b"data-flat").replace(b"8255", b"4096"),
+        "web/data-flat.vmdk": VmfsFile(size=data.size, pieces=data.pieces),
+    }
+    for name in ("web/web", "web/web-000001", "build server/build server"):
+        flat = f"{name.rpartition('/')[2]}-flat".encode()
+        files[f"{name}.vmdk"] = disk["vm/vm.vmdk"].replace(b"vm-flat", flat)
+        files[f"{name}-flat.vmdk"] = disk["vm/vm-flat.vmdk"]
+    (volume,) = vmfs_volume(files)
+    mbr_disk(
+        [ForgedPartition(1, 0xFB, 128, volume.size // 512, content=volume)], sectors=128 + volume.size // 512
+    ).write_to(path)
+
+
 def _encrypted(image: SparseImage, size: int) -> SparseImage:
     """The image with random bytes in the place of its first `size`."""
     rest = [(max(at, size), data[max(0, size - at) :]) for at, data in image.pieces if at + len(data) > size]
@@ -328,6 +355,7 @@ IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
     "bank.img": _modules,
     "datastore.img": _datastore,
     "esxi-disk.img": _datastore,
+    "machines.img": _machines,
     "lun0.img": _device(0),
     "lun1.img": _device(1),
     "usb-stick.img": _stick,

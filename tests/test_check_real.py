@@ -10,12 +10,14 @@ import runpy
 import tarfile
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from vmvisor_image.testing.forge import esx35_boot_files, fat_volume
+from vmvisor_image.testing.forge_machines import ForgedSnapshot, domain_xml, ovf_file, vmsd_file, vmx_file
 from vmvisor_image.testing.forge_modules import sign, vmtar_archive
 
 Main = Callable[[list[str]], int]
@@ -72,6 +74,12 @@ def folder(tmp_path: Path) -> Path:
         "some.tar.gz": tarred.getvalue(),
         "more/some.tar.gz.uu": uuencoded(tarred.getvalue()),
         "more/volume.xxd": xxd(volume.read_at(0, volume.size)),
+        "vm/vm.vmx": vmx_file({"scsi0:0": "a.vmdk"}, name=SECRET.decode()),
+        "vm/vm.vmsd": vmsd_file(
+            [ForgedSnapshot(1, SECRET.decode(), datetime(2024, 5, 6, tzinfo=UTC), {"ide0:0": "a"})]
+        ),
+        "vm/vm.ovf": ovf_file({"scsi0:0": ("a.vmdk", 512)}),
+        "vm/vm.xml": domain_xml({"vda": ("a.img", "raw"), "vdb": ("b.img", "raw")}),
         "notes.txt": SECRET,
         "large.vmdk": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
         "empty": b"",
@@ -94,6 +102,10 @@ def test_what_is_read(main: Main, folder: Path, capsys: pytest.CaptureFixture[st
     assert "1 signatures" in lines["bundle.zip"]
     assert "gzip+tar  read  1 files" in lines["more/some.tar.gz.uu"]
     assert "fat" in lines["more/volume.xxd"]
+    assert "vmx  read  1 disks, 1 machines" in lines["vm/vm.vmx"]
+    assert "vmsd  read  1 disks, 1 snapshots" in lines["vm/vm.vmsd"]
+    assert "ovf  read  1 disks, 1 machines" in lines["vm/vm.ovf"]
+    assert "libvirt  read  2 disks, 1 machines" in lines["vm/vm.xml"]
     assert "1 pointers" in printed
     assert SECRET.decode() not in printed
 

@@ -57,6 +57,10 @@ def test_examples_run(name: str, tmp_path: Path, for_all_workers: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vmvisor_image "$@"\n')
     program.chmod(0o755)
     for example in EXAMPLES[name]:
+        if "datastore.img" in example:
+            shutil.copy(
+                build_once(images / "machines.img", doc_examples.IMAGES["machines.img"]), tmp_path / "datastore.img"
+            )
         if "installer.iso" in example:
             shutil.copy(build_once(images / "cd.iso", doc_examples.IMAGES["cd.iso"]), tmp_path / "installer.iso")
         done = subprocess.run(

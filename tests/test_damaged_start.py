@@ -373,7 +373,9 @@ def test_an_unknown_option_names_the_help_of_its_command(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as ended:
         main(["scan", "x.dd", "--savage"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith("unknown argument: --savage; did you mean '--salvage'? See vmvisor-image scan --help\n")
+    assert capsys.readouterr().err.endswith(
+        "unknown argument: --savage; did you mean '--salvage'? See vmvisor-image scan --help\n"
+    )
 
 
 def test_the_python_of_the_page_runs(disk: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

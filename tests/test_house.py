@@ -20,6 +20,7 @@ _COLUMN = 17
 DOORS = {
     ("files.file", "File.open_archive", "archives.archive"),
     ("files.file", "File.open_image", "disk.image"),
+    ("files.file", "File.open_machine", "machines.opening"),
     ("files.file", "File.open_module", "boot.modules"),
     ("disk.image", "Image.system", "boot.system"),
 }

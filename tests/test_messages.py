@@ -53,6 +53,8 @@ COMMANDS = {
     "hexdump": ["hexdump", "SRC"],
     "hexdump --json": ["hexdump", "SRC", "--json"],
     "hexdump of a partition": ["hexdump", "SRC", "5"],
+    "machines": ["machines", "SRC"],
+    "machines --json": ["machines", "SRC", "--json"],
     "verify": ["verify", "SRC"],
     "scan": ["scan", "SRC"],
 }
@@ -218,6 +220,9 @@ def test_each_command_says_what_is_wrong_and_what_to_do(
     if command == "scan" and kind == "a folder":  # it stands for the images in it
         assert found == MISUSE
         said, message = "folder: no image is in this folder; name the files", captured.err
+    elif command.startswith("machines") and kind == "a folder":  # it stands for the machines in it
+        assert found == BAD_INPUT
+        said, message = "folder: no virtual machine is in it; check ", captured.err
     elif command == "scan":  # each image has a row, also one that can't be opened
         assert (found, captured.err) == (BAD_INPUT, "")
         heading, row, message = captured.out.splitlines()

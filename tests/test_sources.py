@@ -29,9 +29,11 @@ from vmvisor_image import (
     RemoteError,
     convert,
     export_pxe,
+    find_machines,
     inspect,
     open_archive,
     open_datastore,
+    open_machine,
     verify,
 )
 from vmvisor_image.boot.envelope import decrypt, key_of, read_envelope
@@ -41,6 +43,7 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.fleet import scan, scan_one, stream
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import fat_volume
+from vmvisor_image.testing.forge_machines import ovf_file, vmx_file
 from vmvisor_image.testing.forge_modules import encrypt, encryption_info, kernel_elf, tar_archive
 
 
@@ -58,6 +61,8 @@ SEALED = gzip.compress(tar_archive({"local.tgz.ve": ENVELOPE, "encryption.info":
 ARCHIVE = tar_archive({"a": b"1"})
 KERNEL = gzip.compress(kernel_elf(b"VMware ESXi 4.1.0 build-260247"), mtime=0)
 BZIP2 = bz2.compress(bytes(range(256)))
+VMX = vmx_file({}, name="web")
+OVA = tar_archive({"vm.ovf": ovf_file({}, name="web")})
 NO_DATASTORE = "no partition of these images holds VMFS: `vmvisor-image info` shows what they hold"
 
 
@@ -160,6 +165,17 @@ def archive(source: Any) -> bytes:
             return again["a"].read_bytes()
 
 
+def machine(source: Any, **options: Any) -> tuple[str | None, int]:
+    """The name of the machine that a file describes, and how many there are by a search."""
+    with open_machine(source, **options) as found, find_machines(source, **options) as all_of_them:
+        return found.name, len(all_of_them)
+
+
+def searched(source: Any, **options: Any) -> int:
+    with find_machines(source, **options) as found:
+        return len(found)
+
+
 def state(source: Any) -> bytes:
     with open_state(source) as found:
         return found["etc/hosts"].read_bytes()
@@ -184,6 +200,9 @@ FUNCTIONS: dict[str, tuple[bytes, Callable[[Any, Path], Any], Any]] = {
     "convert": (DISK, converted, DISK),
     "export_pxe": (DISK, lambda source, folder: export_pxe(source, folder / "tftp", overwrite=True).label, "3i"),
     "open_datastore": (DISK, lambda source, _: datastore(source), NO_DATASTORE),
+    "open_machine": (VMX, lambda source, _: machine(source), ("web", 1)),
+    "open_machine, OVA": (OVA, lambda source, _: machine(source), ("web", 1)),
+    "find_machines": (DISK, lambda source, _: searched(source), 0),
     "open_archive": (ARCHIVE, lambda source, _: archive(source), b"1"),
     "open_state": (STATE, lambda source, _: state(source), b"127.0.0.1"),
     "open_state, encrypted": (SEALED, lambda source, _: state(source), b"127.0.0.1"),
@@ -234,6 +253,8 @@ WITH_OPTIONS: dict[str, tuple[bytes, Callable[[str, Path], Any], Any]] = {
     "convert": (DISK, lambda url, folder: converted(url, folder, storage_options=SECRET), DISK),
     "export_pxe": (DISK, lambda url, folder: export_pxe(url, folder / "tftp", storage_options=SECRET).label, "3i"),
     "open_datastore": (DISK, lambda url, _: datastore(url, storage_options=SECRET), NO_DATASTORE),
+    "open_machine": (VMX, lambda url, _: machine(url, storage_options=SECRET), ("web", 1)),
+    "find_machines": (DISK, lambda url, _: searched(url, storage_options=SECRET), 0),
     "open_archive": (ARCHIVE, lambda url, _: content(open_archive(url, storage_options=SECRET), "a"), b"1"),
     "open_state": (STATE, lambda url, _: content(open_state(url, storage_options=SECRET), "etc/hosts"), b"127.0.0.1"),
     "Module": (KERNEL, lambda url, _: Module(url, storage_options=SECRET).kind, "elf"),

@@ -7,9 +7,10 @@ in them, and nothing is written. The folder may be what ``git archive`` makes of
 files that are elsewhere (Git LFS) and empty files are passed over; files as text (``.uu`` of uuencode, ``.xxd`` of xxd)
 are decoded in memory.
 
-Each file is tried as an archive, with all that is in it, as a boot module, as a boot configuration, and as a disk
-image, which is verified. Payloads of a VIB are held against the sums that its descriptor has of them; the
-packages of a bundle are held against its metadata.
+Each file is tried as an archive, with all that is in it, as a boot module, as a boot configuration, as the description
+of a virtual machine, and as a disk image, which is verified. Payloads of a VIB are held against the sums that its
+descriptor has of them, packages of a bundle against its metadata, disks of an XML description against those that
+ElementTree finds.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import Module
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.peel import peel
+from vmvisor_image.machines import vmsd, vmx
+from vmvisor_image.machines.formats import MACHINES
 from vmvisor_image.schemas.boot_cfg import BootConfig
 from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig
 from vmvisor_image.streams.reading import read_up_to
@@ -181,7 +184,9 @@ def check(path: Path, seconds: float) -> Finding | None:
 
 
 def _read(finding: Finding, source: ReadAt, given: Path | bytes, name: str) -> None:
-    if _read_configuration(finding, source, name) or _read_packed(finding, source, "", 0):
+    if _read_configuration(finding, source, name) or _read_machine(finding, source, name):
+        return
+    if _read_packed(finding, source, "", 0):
         return
     try:
         _read_image(finding, given)
@@ -205,6 +210,56 @@ def _read_configuration(finding: Finding, source: ReadAt, name: str) -> bool:
     else:
         return False
     return True
+
+
+def _read_machine(finding: Finding, source: ReadAt, name: str) -> bool:
+    """Read the description of a virtual machine; disks of XML are held against those that ElementTree gives."""
+    if not name.endswith((*(suffix for each in MACHINES for suffix in each.SUFFIXES), vmsd.SUFFIX)):
+        return False
+    data = read_up_to(source, 0, _MOST_READ)
+    if name.endswith(vmsd.SUFFIX):
+        snapshots, _, problems = vmsd.parse_vmsd(data)
+        finding.kind = vmsd.KIND
+        finding.counts.update(snapshots=len(snapshots), disks=sum(len(each.devices) for each in snapshots))
+        finding.tell(str(problem) for problem in problems.found)
+        return True
+    for each in MACHINES:
+        found = each.parse(data)
+        if found is not None:
+            finding.kind = each.KIND
+            finding.counts.update(machines=len(found), disks=sum(len(one.devices) for one in found))
+            own = sorted(device.file_name for one in found for device in one.devices if device.file_name)
+            if each is not vmx and (other := _disks_by_tree(data)) not in (None, own):
+                finding.fail("", CorruptImage(f"other disks, by ElementTree {len(other or ())}", structure=each.KIND))
+            finding.tell(str(problem) for one in found for problem in one.problems)
+            return True
+    return False
+
+
+def _disks_by_tree(data: bytes) -> list[str] | None:
+    """Paths of the disks of a description in XML; None where that is beyond so simple a look."""
+    try:
+        root = ElementTree.fromstring(data)  # of a file that one has chosen
+    except ElementTree.ParseError:  # a prefix that is not declared
+        return None
+    for each in root.iter():
+        each.tag = each.tag.rpartition("}")[2]
+        each.attrib = {key.rpartition("}")[2]: value for key, value in each.items()}
+    found: list[str] = []
+    for disk in root.iter("disk"):
+        source = disk.find("source")
+        if source is not None and disk.get("device") not in ("cdrom", "floppy"):
+            key = {"volume": "volume", "file": "file"}.get(disk.get("type", "file"))
+            found += [source.get(key) or ""] if key else []
+    files = {each.get("id"): each.get("href") or "" for each in root.iter("File")}
+    disks = {each.get("diskId"): each.get("fileRef") for each in root.iter("Disk")}
+    for item in root.iter("Item"):
+        if item.get("configuration"):
+            return None
+        if item.findtext("ResourceType") == "17" or item.findtext("ResourceSubType") == "vmware.nvdimm.device":
+            _, _, key = (item.findtext("HostResource") or "").rpartition("/")
+            found.append(files.get(disks.get(key, key), ""))
+    return sorted(filter(None, found))
 
 
 def _read_packed(finding: Finding, source: ReadAt, where: str, depth: int) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vmvisor_image.compressions.layer import Layer as Layer
     from vmvisor_image.disk.convert import Conversion as Conversion, convert as convert
     from vmvisor_image.disk.datastore import Datastore as Datastore, open_datastore as open_datastore
+    from vmvisor_image.disk.descriptor import rebuild_descriptor as rebuild_descriptor
     from vmvisor_image.disk.explanation import Explanation as Explanation, NextStep as NextStep
     from vmvisor_image.disk.image import Image as Image
     from vmvisor_image.disk.partition import Partition as Partition
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         NoDiskImage as NoDiskImage,
         NoLocalPath as NoLocalPath,
         NotADirectory as NotADirectory,
+        NotAMachine as NotAMachine,
         NotAFile as NotAFile,
         NotAFileSystem as NotAFileSystem,
         NotAnArchive as NotAnArchive,
@@ -78,6 +80,17 @@ if TYPE_CHECKING:
         FileAttributes as FileAttributes,
     )
     from vmvisor_image.files.tree import FileTree as FileTree
+    from vmvisor_image.machines.machine import DiskDevice as DiskDevice
+    from vmvisor_image.machines.opening import (
+        FoundMachines as FoundMachines,
+        find_machines as find_machines,
+        open_machine as open_machine,
+    )
+    from vmvisor_image.machines.virtual_machine import (
+        Machine as Machine,
+        MachineDisks as MachineDisks,
+        Snapshot as Snapshot,
+    )
     from vmvisor_image.packages.bundle import Bundle as Bundle, open_bundle as open_bundle
     from vmvisor_image.packages.certificates import (
         Certificate as Certificate,
@@ -116,6 +129,7 @@ _HOMES: Final = {
     "compressions.layer": "Layer",
     "disk.convert": "Conversion convert",
     "disk.datastore": "Datastore open_datastore",
+    "disk.descriptor": "rebuild_descriptor",
     "disk.explanation": "Explanation NextStep",
     "disk.image": "Image",
     "disk.partition": "Partition",
@@ -126,7 +140,7 @@ _HOMES: Final = {
     "errors": (
         "ClosedError CorruptImage DependencyMissing DestinationExists DestinationFailed DestinationFull "
         "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "
-        "NotADirectory NotAFile NotAFileSystem NotAnArchive PartialExtraction PartitionNotFound "
+        "NotADirectory NotAFile NotAFileSystem NotAMachine NotAnArchive PartialExtraction PartitionNotFound "
         "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError "
         "SourceIsDirectory SourceNotDirectory SourceNotFound SourceNotPermitted TruncatedImage UnsafeName UsageError "
         "VmvisorImageError"
@@ -135,6 +149,9 @@ _HOMES: Final = {
     "examine.survey": "Survey",
     "files.file": "Directory Extent File FileAttributes",
     "files.tree": "FileTree",
+    "machines.machine": "DiskDevice",
+    "machines.opening": "FoundMachines find_machines open_machine",
+    "machines.virtual_machine": "Machine MachineDisks Snapshot",
     "packages.bundle": "Bundle open_bundle",
     "packages.certificates": "Certificate open_certificates",
     "packages.database": "ImageDatabase open_image_database",

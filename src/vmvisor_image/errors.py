@@ -279,6 +279,10 @@ class NotAnArchive(CorruptImage):
     """A file opened as an archive is not of a kind that this library reads."""
 
 
+class NotAMachine(CorruptImage):
+    """A file opened as the description of a virtual machine is not one."""
+
+
 class NoDiskImage(CorruptImage):
     """A container holds nothing that looks like a disk image.
 

@@ -49,6 +49,15 @@ class OpenOptions(ReadOptions, total=False):
     cache: str | os.PathLike[str] | bool | None
 
 
+class MachineOptions(TypedDict, total=False):
+    """Options of `open_machine`, and of the images of its disks; `Image.open` documents their meanings."""
+
+    threads: int | None
+    limits: Limits | None
+    storage_options: Mapping[str, Any] | None
+    allow_cid_mismatch: bool
+
+
 def check_options(function: str, given: Collection[str], known: Collection[str]) -> None:
     """Refuse keyword arguments that a function does not have, as Python does for those of a signature.
 

@@ -165,7 +165,8 @@ def _next_steps(number: int, role: Role, *, has_files: bool) -> Iterator[NextSte
         what = "export its mboot.c32 and the boot bank to a PXE server"
         yield NextStep(what, 'export_pxe(image, "dest")', "vmvisor-image pxe SRC DEST")
     elif role is Role.DATASTORE:
-        yield NextStep("open the disk of a virtual machine", 'partition.files["vm/vm.vmdk"].open_image()', None)
+        machines = "list its virtual machines, and open their disks"
+        yield NextStep(machines, "find_machines(image)", "vmvisor-image machines SRC")
         hosts = "see which hosts use it and who locks a file"
         yield NextStep(hosts, "partition.volume", "vmvisor-image verify SRC")
         others = "see what its links and raw device mappings name"

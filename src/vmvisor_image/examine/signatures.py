@@ -312,17 +312,25 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
 
 
 def _machine(head: bytes) -> str | None:
-    """Description of the settings of a virtual machine, with the names of its disks; None for any other content."""
+    """Words for the description of a virtual machine, with the names of its disks; None for any other content."""
+    if (match := _XML_MACHINE.match(head.removeprefix(codecs.BOM_UTF8))) is not None:
+        kind = "OVF" if match[1] == b"Envelope" else "libvirt's domain XML"
+        return f"the description of a virtual machine ({kind}): `vmvisor-image machines` lists its disks"
     found = {key.lower(): value for key, value in _SETTING.findall(head)}
     if not {b"config.version", b"virtualhw.version"} <= found.keys():
         return None
     names = [value.decode("utf-8", "replace") for value in found.values() if value.lower().endswith(b".vmdk")]
     disks = f"its disks are in {', '.join(map(repr, names[:_MOST_DISKS]))}" if names else "it names no .vmdk"
-    return f"the settings of a virtual machine (.vmx), and {disks}: `vmvisor-image info` reads a disk"
+    step = "`vmvisor-image machines` lists them, `vmvisor-image info` reads a disk"
+    return f"the settings of a virtual machine (.vmx), and {disks}: {step}"
 
 
 _SETTING: Final = re.compile(rb'^[ \t]*([.:\w]+)[ \t]*=[ \t]*"([^"\r\n]*)"', re.MULTILINE)
 """Line of a .vmx file: a key without regard to case, and a value in quotes."""
+_XML_MACHINE: Final = re.compile(
+    rb"\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,1000}?-->\s*){0,3}<(?:[\w-]+:)?(Envelope|domain)[\s>]", re.DOTALL
+)
+"""Start of the description of a virtual machine in XML: its root element, maybe behind comments."""
 _MOST_DISKS: Final = 4
 PAGE: Final = "a web page (HTML)"
 """Likeness of a page that was downloaded, or is read, instead of the image that it leads to."""

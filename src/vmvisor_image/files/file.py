@@ -37,9 +37,10 @@ if TYPE_CHECKING:  # they rest on this module; its methods import them when they
     from importlib.resources.abc import Traversable
 
     from vmvisor_image.archives.archive import Archive
-    from vmvisor_image.base.open_options import OpenOptions, Progress
+    from vmvisor_image.base.open_options import MachineOptions, OpenOptions, Progress
     from vmvisor_image.boot.modules import Module
     from vmvisor_image.disk.image import Image
+    from vmvisor_image.machines.opening import Machine
 
 _WRITING = frozenset("wax+")
 """Characters of a mode that asks for more than reading."""
@@ -377,6 +378,17 @@ class File(_Entry, Pieced):
         from vmvisor_image.disk.image import Image
 
         return Image.open(self, **options)
+
+    def open_machine(self, *, member: str | None = None, **options: Unpack[MachineOptions]) -> Machine:
+        """The virtual machine that the file describes, whose disks are looked for beside it; see `open_machine`.
+
+        Raises:
+            NotAMachine: The file describes no virtual machine.
+            CorruptImage: The file is damaged.
+        """
+        from vmvisor_image.machines.opening import open_machine
+
+        return open_machine(self, member=member, **options)
 
     def is_file(self) -> bool:
         """True."""

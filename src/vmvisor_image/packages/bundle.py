@@ -15,11 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from xml.etree.ElementTree import Element
 
 from vmvisor_image.archives.archive import Archive, open_archive
 from vmvisor_image.base.forking import cached_property
-from vmvisor_image.base.xml import LARGEST_DOCUMENT, parse_xml, text_of
+from vmvisor_image.base.xml_tree import LARGEST, Element, parse_xml
 from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAnArchive, Problem, ProblemList, VmvisorImageError
 from vmvisor_image.files.file import File
 from vmvisor_image.files.safe_names import check_name
@@ -288,15 +287,15 @@ class _Reader:
 
     def _vendor_indexes(self) -> Iterator[tuple[str, str]]:
         root = self._document(INDEX)
-        for vendor in root.iterfind("vendor"):
-            yield (text_of(vendor, "relativePath") or "").strip("/"), text_of(vendor, "indexfile") or VENDOR_INDEX
+        for vendor in root.all("vendor"):
+            yield (vendor.text_of("relativePath") or "").strip("/"), vendor.text_of("indexfile") or VENDOR_INDEX
 
     def _metadata_names(self, path: str) -> list[str]:
         found: list[str] = []
 
         def read() -> None:
             root = self._document(path)
-            found.extend(filter(None, (text_of(each, "url") for each in root.iterfind("metadata"))))
+            found.extend(filter(None, (each.text_of("url") for each in root.all("metadata"))))
 
         self._guarded(path, read)
         return list(dict.fromkeys(found))
@@ -315,10 +314,10 @@ class _Reader:
                 self._guarded(f"{url}: {path}", functools.partial(reader, _content(file), folder))
 
     def _read_response(self, data: bytes, folder: str) -> None:
-        for bulletin in parse_xml(data, "bundle metadata").iterfind("bulletin"):
+        for bulletin in parse_xml(data, "bundle metadata").all("bulletin"):
             self._add_bulletin(bulletin)
-            for vib in bulletin.iterfind("vibList/vib"):
-                if (vib_id := text_of(vib, "vibID")) is not None:
+            for vib in bulletin.all("vibList", "vib"):
+                if (vib_id := vib.text_of("vibID")) is not None:
                     self._files.setdefault(vib_id, _place(vib, folder))
 
     def _read_bulletin(self, data: bytes, _folder: str) -> None:
@@ -333,21 +332,21 @@ class _Reader:
         self._profiles.setdefault(profile.name, profile)
 
     def _add_bulletin(self, root: Element) -> None:
-        bulletin_id = text_of(root, "id")
+        bulletin_id = root.text_of("id")
         if bulletin_id is None:
             raise CorruptImage("a bulletin has no id", structure="bulletin", field="id")
-        ids = [text_of(each, "vibID") or (each.text or "").strip() for each in root.iterfind("vibList/vib")]
-        ids += [(each.text or "").strip() for each in root.iterfind("vibList/vibID")]
-        name, version = root.find("componentNameSpec"), root.find("componentVersionSpec")
+        ids = [each.text_of("vibID") or each.text for each in root.all("vibList", "vib")]
+        ids += [each.text for each in root.all("vibList", "vibID")]
+        name, version = root.get("componentNameSpec"), root.get("componentVersionSpec")
         bulletin = Bulletin(
             bulletin_id,
-            text_of(root, "vendor"),
-            text_of(root, "summary"),
-            text_of(root, "severity"),
-            parse_time(text_of(root, "releaseDate")),
+            root.text_of("vendor"),
+            root.text_of("summary"),
+            root.text_of("severity"),
+            parse_time(root.text_of("releaseDate")),
             tuple(filter(None, ids)),
-            None if name is None else name.get("name"),
-            None if version is None else version.get("version"),
+            None if name is None else name.attributes.get("name"),
+            None if version is None else version.attributes.get("version"),
         )
         self._bulletins.setdefault(bulletin_id, bulletin)
 
@@ -370,19 +369,19 @@ class _Reader:
 
 def _content(file: ReadAt) -> bytes:
     size = as_source(file).size
-    if size > LARGEST_DOCUMENT:
+    if size > LARGEST:
         raise CorruptImage(f"it has {size} bytes, more than any document that is read", structure="bundle metadata")
     return file.read_at(0, size) if size else b""
 
 
 def _place(vib: Element, folder: str) -> tuple[str | None, int | None, str | None]:
     """Path, size and SHA-256 of a package, by its entry in the metadata."""
-    file = vib.find("vibFile")
+    file = vib.get("vibFile")
     if file is None:
         return None, None, None
-    path, size = text_of(file, "relativePath"), text_of(file, "packedSize") or ""
+    path, size = file.text_of("relativePath"), file.text_of("packedSize") or ""
     checksum = next(
-        (text_of(each, "checksum") for each in file.iterfind("checksum") if text_of(each, "checksumType") == "sha-256"),
+        (each.text_of("checksum") for each in file.all("checksum") if each.text_of("checksumType") == "sha-256"),
         None,
     )
     if path is not None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from vmvisor_image.archives.archive import Archive, open_archive
 from vmvisor_image.base.forking import cached_property
 from vmvisor_image.base.names import fold_name
-from vmvisor_image.base.xml import LARGEST_DOCUMENT
+from vmvisor_image.base.xml_tree import LARGEST
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor, parse_descriptor
@@ -136,7 +136,7 @@ class ImageDatabase(Closing):
 
     def _read(self, path: str) -> bytes:
         file = self._archive[path]
-        if file.size > LARGEST_DOCUMENT:
+        if file.size > LARGEST:
             raise CorruptImage(f"it has {file.size} bytes, more than any document that is read", structure=_STRUCTURE)
         return file.read_bytes()
 

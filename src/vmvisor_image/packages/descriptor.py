@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from xml.etree.ElementTree import Element
 
-from vmvisor_image.base.xml import parse_xml, text_of
+from vmvisor_image.base.xml_tree import Element, parse_xml
 from vmvisor_image.errors import CorruptImage
 
 DESCRIPTOR: Final = "descriptor.xml"
@@ -108,30 +107,30 @@ def parse_descriptor(data: bytes) -> VibDescriptor:
         CorruptImage: It is not XML, not the description of a package, or lacks what an id is made of.
     """
     root = parse_xml(data, STRUCTURE)
-    if root.tag != "vib":
-        raise CorruptImage("it is no description of a package", structure=STRUCTURE, expected="vib", found=root.tag)
-    system = root.find("system-requires")
+    if root.name != "vib":
+        raise CorruptImage("it is no description of a package", structure=STRUCTURE, expected="vib", found=root.name)
+    system = root.get("system-requires")
     return VibDescriptor(
         kind=_needed(root, "type"),
         name=_needed(root, "name"),
         version=_needed(root, "version"),
         vendor=_needed(root, "vendor"),
-        summary=text_of(root, "summary"),
-        description=text_of(root, "description"),
-        released=parse_time(text_of(root, "release-date")),
-        acceptance_level=text_of(root, "acceptance-level"),
+        summary=root.text_of("summary"),
+        description=root.text_of("description"),
+        released=parse_time(root.text_of("release-date")),
+        acceptance_level=root.text_of("acceptance-level"),
         depends=_constraints(root, "depends"),
         conflicts=_constraints(root, "conflicts"),
         replaces=_constraints(root, "replaces"),
         provides=_constraints(root, "provides"),
         platforms=tuple(
-            " ".join(filter(None, (platform.get("productLineID"), platform.get("version"))))
-            for platform in root.iterfind("system-requires/softwarePlatform")
+            " ".join(filter(None, (platform.attributes.get("productLineID"), platform.attributes.get("version"))))
+            for platform in root.all("system-requires", "softwarePlatform")
         ),
-        maintenance_mode=None if system is None else _boolean(text_of(system, "maintenance-mode")),
-        tags=tuple(tag.text.strip() for tag in root.iterfind("software-tags/tag") if tag.text),
-        files=tuple((file.text or "").strip().lstrip("/") for file in root.iterfind("file-list/file")),
-        payloads=tuple(_payload(payload) for payload in root.iterfind("payloads/payload")),
+        maintenance_mode=None if system is None else _boolean(system.text_of("maintenance-mode")),
+        tags=tuple(tag.text for tag in root.all("software-tags", "tag") if tag.text),
+        files=tuple(file.text.lstrip("/") for file in root.all("file-list", "file")),
+        payloads=tuple(_payload(payload) for payload in root.all("payloads", "payload")),
     )
 
 
@@ -145,7 +144,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def _needed(root: Element, name: str) -> str:
-    found = text_of(root, name)
+    found = root.text_of(name)
     if found is None:
         raise CorruptImage("it is missing or empty", structure=STRUCTURE, field=name)
     return found
@@ -153,8 +152,8 @@ def _needed(root: Element, name: str) -> str:
 
 def _constraints(root: Element, relationship: str) -> tuple[Constraint, ...]:
     return tuple(
-        Constraint(each.get("name") or "", each.get("relation"), each.get("version"))
-        for each in root.iterfind(f"relationships/{relationship}/constraint")
+        Constraint(each.attributes.get("name", ""), each.attributes.get("relation"), each.attributes.get("version"))
+        for each in root.all("relationships", relationship, "constraint")
     )
 
 
@@ -163,22 +162,22 @@ def _boolean(text: str | None) -> bool | None:
 
 
 def _payload(element: Element) -> PayloadDescription:
-    name = element.get("name")
+    name = element.attributes.get("name")
     if not name:
         raise CorruptImage("a payload has no name", structure=STRUCTURE, field="payload")
     return PayloadDescription(
         name=name,
-        kind=element.get("type") or "",
+        kind=element.attributes.get("type", ""),
         size=_number(element, "size") or 0,
-        checksums=tuple(_checksum(each) for each in element.iterfind("checksum")),
+        checksums=tuple(_checksum(each) for each in element.all("checksum")),
         decoded_size=_number(element, "uncompressed-size"),
         boot_order=_number(element, "boot-order"),
-        file_name=element.get("vfat-name") or None,
+        file_name=element.attributes.get("vfat-name") or None,
     )
 
 
 def _number(element: Element, name: str) -> int | None:
-    text = element.get(name)
+    text = element.attributes.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20):
@@ -187,7 +186,7 @@ def _number(element: Element, name: str) -> int | None:
 
 
 def _checksum(element: Element) -> PayloadChecksum:
-    kind, process = element.get("checksum-type") or "", element.get("verify-process")
+    kind, process = element.attributes.get("checksum-type", ""), element.attributes.get("verify-process")
     if process is None and kind.endswith(f"-{_FIRST_LAYER}"):
         kind, process = kind.removesuffix(f"-{_FIRST_LAYER}"), _FIRST_LAYER
-    return PayloadChecksum(_ALGORITHMS.get(kind, kind), process, (element.text or "").strip().lower())
+    return PayloadChecksum(_ALGORITHMS.get(kind, kind), process, element.text.lower())

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from vmvisor_image.base.xml import parse_xml, text_of
+from vmvisor_image.base.xml_tree import parse_xml
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.packages.descriptor import parse_time
 
@@ -47,23 +47,21 @@ def parse_profile(data: bytes) -> ImageProfile:
         CorruptImage: It is not XML, or not an image profile.
     """
     root = parse_xml(data, STRUCTURE)
-    name = text_of(root, "name")
-    if root.tag != "imageprofile" or name is None:
+    name = root.text_of("name")
+    if root.name != "imageprofile" or name is None:
         raise CorruptImage(
-            "it is no image profile, or has no name", structure=STRUCTURE, expected="imageprofile", found=root.tag
+            "it is no image profile, or has no name", structure=STRUCTURE, expected="imageprofile", found=root.name
         )
     payloads: dict[str, Mapping[str, str]] = {}
-    for vib in root.iterfind("viblist/vib"):
-        if (vib_id := text_of(vib, "vib-id")) is not None:
-            files = {
-                each.get("payload-name") or "": (each.text or "").strip() for each in vib.iterfind("payloads/payload")
-            }
+    for vib in root.all("viblist", "vib"):
+        if (vib_id := vib.text_of("vib-id")) is not None:
+            files = {each.attributes.get("payload-name", ""): each.text for each in vib.all("payloads", "payload")}
             payloads[vib_id] = MappingProxyType(files)
     return ImageProfile(
         name,
-        text_of(root, "creator"),
-        text_of(root, "acceptancelevel"),
-        parse_time(text_of(root, "creationtime")),
-        text_of(root, "description"),
+        root.text_of("creator"),
+        root.text_of("acceptancelevel"),
+        parse_time(root.text_of("creationtime")),
+        root.text_of("description"),
         MappingProxyType(payloads),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
@@ -51,6 +52,19 @@ def resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tupl
         folder = (path.partition("?")[0] if is_http else path).rpartition("/")[0]
         path = f"{folder}/{quote(neighbour) if is_http else neighbour}"
     return fs, path
+
+
+def neighbour_url(url: str, name: str) -> str:
+    """URL of the object with the name `name` beside the one at `url`, in the same chain of file systems.
+
+    For HTTP the query and the fragment are left out, as `resolve` leaves them out.
+    """
+    parts = url.split("::")
+    at = next((number for number, part in enumerate(parts) if is_url(part)), 0)
+    is_http = parts[at].lower().startswith(("http://", "https://"))
+    path = re.split(r"[?#]", parts[at])[0] if is_http else parts[at]
+    parts[at] = f"{path.rpartition('/')[0]}/{quote(name, safe='') if is_http else name}"
+    return "::".join(parts)
 
 
 def name_of(fs: Any, path: str) -> str:

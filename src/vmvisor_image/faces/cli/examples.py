@@ -40,6 +40,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "vmvisor-image module esx.dd.bz2 Hypervisor1/oem.tgz",
         "vmvisor-image module oem.tgz etc/shared.conf",
     ),
+    "machines": ("vmvisor-image machines datastore.img", "vmvisor-image machines --json datastore.img"),
     "archive": ("vmvisor-image archive installer.iso", "vmvisor-image archive oem.tgz etc/shared.conf"),
     "convert": (
         "vmvisor-image convert esx.dd.bz2 esx.dd.zst",

@@ -42,6 +42,7 @@ from vmvisor_image.faces.cli.comparing import run_diff
 from vmvisor_image.faces.cli.examples import EXAMPLES
 from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
 from vmvisor_image.faces.cli.live import run_browse, run_mount
+from vmvisor_image.faces.cli.machines import run_machines
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
 from vmvisor_image.faces.cli.provenance import run_provenance
@@ -245,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
     _add_pxe_options(pxe)
     _add_boot_commands(commands)
+    _add_machines(commands)
     _add_archive(commands)
     for writing in (extract, pxe):
         writing.add_argument("dest", metavar="DEST", type=_destination, help="the folder to write to")
@@ -268,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
     """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
-    if name != "diff":
+    if name not in ("diff", "machines"):  # what they read is something else
         _add_source(added, takes_pipes=name == "convert")
     added.reads_images = True
     added.set_defaults(run=run)
@@ -521,6 +523,19 @@ def _add_boot_commands(commands: _Commands) -> None:
         "a file in the module, to write to standard output; where SRC is a module file itself, the only one after SRC"
     )
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
+
+
+def _add_machines(commands: _Commands) -> None:
+    text = "list the virtual machines of a datastore, a folder or an archive: disks, snapshots, and what is missing"
+    machines = _add_command(commands, "machines", run_machines, text)
+    source = "a disk with datastores, a folder, an archive, or the description of a machine: a path or a URL"
+    machines.add_argument("source", metavar="SRC", type=_source, help=source)
+    checking = "check the files of an OVF or OVA against its manifest, which reads all of them"
+    machines.add_argument("--checksums", action="store_true", help=checking)
+    machines.description = f"{machines.description} Status 1: something is missing or damaged."
+    _add_json(machines)
+    device = "another disk of a datastore that spans several, of which SRC is one; may be given more than once"
+    machines.add_argument("--device", metavar="SRC", action="append", default=[], help=device)
 
 
 def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:

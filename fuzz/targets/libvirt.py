@@ -1,0 +1,26 @@
+"""Domain XML of libvirt."""
+
+from __future__ import annotations
+
+from fuzz.exercise import documented
+from vmvisor_image.machines.libvirt import parse
+from vmvisor_image.machines.opening import open_machine
+from vmvisor_image.testing.forge_machines import domain_xml
+
+
+def seeds() -> list[bytes]:
+    disks = {"vda": ("/srv/a.qcow2", "qcow2"), "sda": ("b.img", "raw")}
+    snapshot = domain_xml(disks, firmware="efi", system="http://debian.org/debian/12")
+    entity = b'<!DOCTYPE domain [<!ENTITY a "b"><!ENTITY c SYSTEM "file:///etc/passwd">]>\n<domain>&a;&c;</domain>'
+    return [snapshot, b"<domainsnapshot>" + domain_xml(disks) + b"</domainsnapshot>", entity]
+
+
+def one_input(data: bytes) -> None:
+    with documented():
+        for each in parse(data) or ():
+            assert len({device.slot for device in each.devices}) == len(each.devices)
+    with documented(), open_machine(data) as machine:
+        for slot in machine.disks:
+            with documented():
+                machine.disks[slot]
+        assert all(str(problem) for problem in machine.problems)

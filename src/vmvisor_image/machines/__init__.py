@@ -1,0 +1,1 @@
+"""Virtual machines as their files describe them: VMX with VMSD, OVF and OVA, and libvirt's XML."""
