@@ -245,9 +245,9 @@ def sign(
 ) -> bytes:
     """A module's data with the trailer of a signed one.
 
-    Vouched for by ``openssl``, which makes the signature, for what is signed, by the facts of the boot loader's source;
-    and by the trailers of five modules of ESXi 6.7, which have this layout and are not at hand: no program that reads
-    one is (``find_signature`` is ours): ``tests/test_modules.py`` and ``tests/test_packages.py``.
+    Vouched for by the trailers of five modules of ESXi 6.7, which have this layout and are not at hand, and for the
+    signature by ``openssl``, which makes it; no program that reads a trailer is at hand (``find_signature`` is ours):
+    ``tests/test_modules.py`` and ``tests/test_packages.py``.
 
     Args:
         data: Content without the compression.
