@@ -95,7 +95,8 @@ class MappedDisk(Linked):
             identity: See `Linked.identity`.
         """
         self._kind = kind
-        self._source = as_source(source)
+        self.file = as_source(source)
+        """File that the runs lie in."""
         self.size = size
         self.locate = locate
         """Function that gives the run beginning at an offset of the disk."""
@@ -162,7 +163,7 @@ class MappedDisk(Linked):
             if run.packed is not None:
                 return _Place(offset, end, disk, packed=run.packed)
             if run.start is not None:
-                return _Place(offset, end, disk, run.source or disk._source, run.start)
+                return _Place(offset, end, disk, run.source or disk.file, run.start)
             if not run.is_hole or disk.parent is None:
                 return _Place(offset, end, disk)
             source = disk.parent.source
@@ -196,7 +197,7 @@ class MappedDisk(Linked):
             if run.is_hole and self.parent is not None:
                 skipped = self._skip_hole(offset, count)
             elif run.start is not None:
-                skipped = skip_zeros(run.source or self._source, run.start, run.start + count) - run.start
+                skipped = skip_zeros(run.source or self.file, run.start, run.start + count) - run.start
             offset += skipped
             if skipped < count:
                 return offset
@@ -248,7 +249,7 @@ class Tables:
         return int.from_bytes(data, self._byte_order)
 
     def rising(self, offset: int, step: int, most: int, width: Literal[4, 8] = 8) -> int:
-        """Number of numbers of `width` bytes from `offset`, at most `most`, each of which is the one before plus `step`.
+        """Number of numbers of `width` bytes from `offset`, at most `most`, that rise by `step` from one to the next.
 
         The first one is there. Those behind the end of a page of the tables are not counted.
         """
