@@ -1,6 +1,6 @@
 """VMDK: sparse and streamOptimized extents, descriptors that put extents together, and the disks that they rest on.
 
-Source: VMware, Virtual Disk Format 5.0. Sparse extents of ESX (COWD, SESPARSE) are recognised and refused.
+Source: VMware, Virtual Disk Format 5.0. Sparse extents of ESX have modules of their own: `cowd` and `sesparse`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList, UnsafeName
 from vmvisor_image.examine.signatures import Signature
-from vmvisor_image.layers.parents import Reference, find_parent, refuse_snapshot
+from vmvisor_image.layers import cowd, sesparse
+from vmvisor_image.layers.parents import Reference, find_parent, parent_without_descriptor, refuse_snapshot
 from vmvisor_image.schemas.vmdk import (
     AT_END,
     COMPRESSED,
-    COWD_MAGIC,
     DESCRIPTOR_MAGIC,
     GRAIN_TABLE_USES_REDUNDANT,
     MAGIC,
-    SESPARSE_MAGIC,
     ZEROED_GRAINS,
     GrainMarker,
     SparseExtentHeader,
@@ -53,10 +52,6 @@ _ENTRIES: Final = 512
 _LAST_VERSION: Final = 3
 _MOST_TABLES: Final = 1 << 22
 """Largest number of grain tables of an extent; a search for data in an empty extent passes each one."""
-_NOT_READ: Final = {
-    COWD_MAGIC: "a sparse extent of ESX (COWD)",
-    SESPARSE_MAGIC: "a space-efficient sparse extent of ESXi (seSparse)",
-}
 _MOST_EXTENTS: Final = 1 << 16
 """Largest number of extents of a disk: 128 TB in extents of 2 GB, as hosted products write them."""
 _DESCRIPTOR: Final = "VMDK descriptor"
@@ -74,6 +69,8 @@ _CREATE_TYPES: Final = frozenset(
 )
 """Values of `createType` in lower case (Virtual Disk Format 5.0, "The Header"), and those of later products."""
 _STREAM_OPTIMIZED: Final = "streamoptimized"
+_SPARSE: Final = ("SPARSE", "VMFSSPARSE", "SESPARSE")
+"""Kinds of extents with a map of their own."""
 _DEVICES: Final = {
     "VMFSRAW": "a whole device",
     "VMFSRDM": "a raw device mapping, in virtual mode",
@@ -133,7 +130,7 @@ class Descriptor:
 
 def probe(head: bytes) -> bool:
     """Whether a source that begins with `head` is a sparse extent or a descriptor."""
-    return head.startswith((MAGIC, DESCRIPTOR_MAGIC, *_NOT_READ))
+    return head.startswith((MAGIC, DESCRIPTOR_MAGIC))
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> Source:
@@ -231,6 +228,7 @@ def join_extents(descriptor: Descriptor, options: LayerOptions) -> JoinedExtents
     if not descriptor.extents:
         raise _refused("it names no extents")
     is_device = (descriptor.create_type or "").casefold() in _DEVICE_TYPES
+    found = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
     parts: list[tuple[int, ReadAt | None, int]] = []
     for extent in descriptor.extents:
         if extent.kind == "ZERO":
@@ -242,12 +240,11 @@ def join_extents(descriptor: Descriptor, options: LayerOptions) -> JoinedExtents
                 f"its extent {extent.name!r} is {what} ({extent.kind}, {descriptor.create_type}): "
                 "the data is on that device, not in the image"
             )
-        if extent.kind not in ("FLAT", "VMFS", "SPARSE"):
+        if extent.kind not in ("FLAT", "VMFS", *_SPARSE):
             raise _refused(f"extents of kind {extent.kind} are not read")
         file = _open_extent(extent.name or "", options.neighbour)
-        is_sparse = extent.kind == "SPARSE"
-        parts.append((extent.sectors * _SECTOR, open_sparse(file) if is_sparse else file, extent.offset * _SECTOR))
-    found = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
+        data: ReadAt = file if extent.kind not in _SPARSE else _open_mapped(extent, file, found)
+        parts.append((extent.sectors * _SECTOR, data, extent.offset * _SECTOR))
     for length, source, _ in parts:
         if isinstance(source, MappedDisk) and source.size != length:
             found.note(_DESCRIPTOR, f"an extent has {length} bytes by it, {source.size} by its own header")
@@ -273,6 +270,18 @@ def _find_parent(
             raise CorruptImage(message, structure=_DESCRIPTOR, offset=at)
         name = f"CID {identity}"
     return find_parent(Reference(name, _DESCRIPTOR, at, KIND, identity), options, problems)
+
+
+def _open_mapped(extent: DescribedExtent, file: ReadAt, problems: ProblemList) -> MappedDisk:
+    """The data of a sparse extent, of the kind that its file begins with."""
+    head = read_up_to(file, 0, _SECTOR)
+    kind, opener = "SPARSE", open_sparse
+    for name, each in (("VMFSSPARSE", cowd), ("SESPARSE", sesparse)):
+        if each.probe(head):
+            kind, opener = name, each.open_extent
+    if kind != extent.kind:
+        problems.note(_DESCRIPTOR, f"the extent {extent.name!r} is {extent.kind} by it, and {kind} by its own header")
+    return opener(file)
 
 
 def _is_elsewhere(name: str) -> bool:
@@ -382,11 +391,12 @@ def open_sparse(source: ReadAt, options: LayerOptions | None = None) -> MappedDi
     """
     reader = _SparseReader(source)
     embedded = reader.embedded
-    if embedded is None:
-        return MappedDisk(KIND, source, reader.header.capacity * _SECTOR, reader.locate, reader.problems)
     parent = None
     at = reader.header.descriptor_offset * _SECTOR
-    if options is not None:
+    if embedded is None:
+        if options is not None:
+            parent = parent_without_descriptor("VMDK extent", options, reader.problems)
+    elif options is not None:
         parent = _find_parent(embedded, options, reader.problems, at)
     elif embedded.parent_content_id is not None:
         message = "by it the extent rests on another disk, which the descriptor of the whole disk decides"
@@ -398,7 +408,7 @@ def open_sparse(source: ReadAt, options: LayerOptions | None = None) -> MappedDi
         reader.locate,
         reader.problems,
         parent=parent,
-        identity=_identity(embedded.content_id),
+        identity=None if embedded is None else _identity(embedded.content_id),
     )
 
 
@@ -419,9 +429,6 @@ class _SparseReader:
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
-        other = next((name for magic, name in _NOT_READ.items() if head.startswith(magic)), None)
-        if other is not None:
-            raise _bad("magic", f"{other}, which is not read", 0)
         header = SparseExtentHeader.parse(head)
         if header.magic != MAGIC:
             raise _bad("magic", "it is not a sparse extent", 0)
