@@ -39,6 +39,7 @@ from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
+from vmvisor_image.testing.forge_vmdk import cowd_extent, sesparse_extent
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
 
@@ -62,6 +63,12 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
     return made.getvalue()
 
 
+def grains_of(disk: bytes, size: int) -> dict[int, bytes]:
+    """The grains of `size` bytes of a disk that are not all zeros, by number."""
+    pieces = ((at // size, disk[at : at + size]) for at in range(0, len(disk), size))
+    return {number: piece for number, piece in pieces if any(piece)}
+
+
 KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "MBR": small_disk,
     "ESX 3.5": lambda: esx35_disk(boot=TREE, bank=TREE),
@@ -83,6 +90,8 @@ KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "qcow2": lambda: qcow2_disk(small_disk()),
     "VMDK": lambda: vmdk_disk(small_disk()),
     "VMDK deflated": lambda: vmdk_disk(small_disk(), compressed=True),
+    "seSparse": lambda: sesparse_extent(grains_of(small_disk(), 4096), len(small_disk()) // 512),
+    "COWD": lambda: cowd_extent(grains_of(small_disk(), 512), len(small_disk()) // 512),
     "VHD": lambda: vhd_disk(small_disk()),
     "VHDX": lambda: vhdx_disk(small_disk()),
     "tar": lambda: tar_archive({"a.dd": small_disk(), **TREE}, links={"l": "/etc"}),

@@ -42,6 +42,8 @@ JUDGES = {
     "ar": ("ar", "test_archives.py"),
     "iso9660": ("xorriso", "test_iso9660.py"),
     "vmdk": ("qemu-img", "test_virtual_disks.py"),
+    "sesparse": ("qemu-img", "test_esx_extents.py"),
+    "cowd": ("qemu-img", "test_esx_extents.py"),
     "qcow2": ("qemu-img", "test_virtual_disks.py"),
     "vhd": ("qemu-img", "test_virtual_disks.py"),
     "vhdx": ("qemu-img", "test_virtual_disks.py"),

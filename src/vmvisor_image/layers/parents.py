@@ -159,3 +159,15 @@ def refuse_snapshot(kind: str, options: LayerOptions) -> None:
     """
     if options.snapshot is not None:
         raise MemberNotFound(f"there is no snapshot {options.snapshot!r}: {kind} has none inside a file")
+
+
+def parent_without_descriptor(structure: str, options: LayerOptions, problems: ProblemList) -> Parent | None:
+    """The given parent of an extent whose descriptor, which would name it, is another file; None where none is given.
+
+    That its holes are zeros then is a problem.
+    """
+    if isinstance(options.parent, Parent):
+        return options.parent
+    message = "it is read without its descriptor, which says what it rests on: what it does not hold is read as zeros"
+    problems.note(structure, message)
+    return None

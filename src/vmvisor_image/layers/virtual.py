@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from vmvisor_image.compressions.layer import Layer, LayerOptions
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.examine.signatures import Format, in_order, match_disk
-from vmvisor_image.layers import qcow2, vhd, vhdx, vmdk
+from vmvisor_image.layers import cowd, qcow2, sesparse, vhd, vhdx, vmdk
 from vmvisor_image.streams.reading import knows_size, read_up_to
 from vmvisor_image.streams.source import ReadAt, Source
 
@@ -29,7 +29,7 @@ class VirtualDisk(Format, Protocol):
         ...
 
 
-VIRTUAL_DISKS: Final[tuple[VirtualDisk, ...]] = (vmdk, qcow2, vhd, vhdx)
+VIRTUAL_DISKS: Final[tuple[VirtualDisk, ...]] = (vmdk, sesparse, cowd, qcow2, vhd, vhdx)
 """The supported formats of virtual disks."""
 _MAGICS: Final = in_order(VIRTUAL_DISKS)
 _DMG_SUFFIXES: Final = (".dmg", ".cdr", ".img")

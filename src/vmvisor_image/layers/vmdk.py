@@ -1,7 +1,6 @@
-"""VMDK: sparse and streamOptimized extents, and descriptors that put extents together.
+"""VMDK: sparse and streamOptimized extents, descriptors that put extents together, and the disks that they rest on.
 
-Source: VMware, Virtual Disk Format 5.0. Disks that have a parent, and sparse extents of ESX (COWD, SESPARSE), are
-recognised and refused.
+Source: VMware, Virtual Disk Format 5.0. Sparse extents of ESX have modules of their own: `cowd` and `sesparse`.
 """
 
 from __future__ import annotations
@@ -10,31 +9,33 @@ import functools
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vmvisor_image.base.open_options import ParentChoice
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList, UnsafeName
 from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.layers import cowd, sesparse
+from vmvisor_image.layers.parents import Reference, find_parent, parent_without_descriptor, refuse_snapshot
 from vmvisor_image.schemas.vmdk import (
     AT_END,
     COMPRESSED,
-    COWD_MAGIC,
     DESCRIPTOR_MAGIC,
     GRAIN_TABLE_USES_REDUNDANT,
     MAGIC,
-    SESPARSE_MAGIC,
     ZEROED_GRAINS,
     GrainMarker,
     SparseExtentHeader,
 )
 from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.linked import Parent
 from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
-from vmvisor_image.streams.reading import read_up_to
-from vmvisor_image.streams.source import ReadAt, Source
-from vmvisor_image.streams.views import Pieced
+from vmvisor_image.streams.reading import prefetch, read_up_to
+from vmvisor_image.streams.source import ReadAt, Source, past_end
+from vmvisor_image.streams.sources import BytesSource
 
 NAME: Final = "VMDK"
 KIND: Final = "vmdk"
@@ -51,15 +52,13 @@ _ENTRIES: Final = 512
 _LAST_VERSION: Final = 3
 _MOST_TABLES: Final = 1 << 22
 """Largest number of grain tables of an extent; a search for data in an empty extent passes each one."""
-_NOT_READ: Final = {
-    COWD_MAGIC: "a sparse extent of ESX (COWD)",
-    SESPARSE_MAGIC: "a space-efficient sparse extent of ESXi (seSparse)",
-}
 _MOST_EXTENTS: Final = 1 << 16
 """Largest number of extents of a disk: 128 TB in extents of 2 GB, as hosted products write them."""
 _DESCRIPTOR: Final = "VMDK descriptor"
 _MOST_PROBLEMS: Final = 100
 """Largest number of problems reported for one descriptor."""
+_LOOKED_AHEAD: Final = 512
+"""Bytes of a table in which the end of a hole, or of grains in a row, is looked for."""
 _CREATE_TYPES: Final = frozenset(
     (
         *("monolithicsparse", "monolithicflat", "twogbmaxextentsparse", "twogbmaxextentflat", "streamoptimized"),
@@ -70,6 +69,16 @@ _CREATE_TYPES: Final = frozenset(
 )
 """Values of `createType` in lower case (Virtual Disk Format 5.0, "The Header"), and those of later products."""
 _STREAM_OPTIMIZED: Final = "streamoptimized"
+_SPARSE: Final = ("SPARSE", "VMFSSPARSE", "SESPARSE")
+"""Kinds of extents with a map of their own."""
+_DEVICES: Final = {
+    "VMFSRAW": "a whole device",
+    "VMFSRDM": "a raw device mapping, in virtual mode",
+    "VMFSRDMP": "a raw device mapping, in physical mode",
+}
+"""Kinds of extents whose data is on a device of the host; the file of a mapping says only which one."""
+_DEVICE_TYPES: Final = ("fulldevice", "partitioneddevice")
+"""Types of disks whose flat extents are devices of the host."""
 _NO_PARENT: Final = 0xFFFFFFFF
 _ACCESS: Final = re.compile(r"\s*(RW|RDONLY|NOACCESS)\b(?!\s*=)", re.IGNORECASE)
 """Start of a line that describes an extent."""
@@ -106,27 +115,34 @@ class Descriptor:
     content_id: int | None
     """Content id, which changes with the content."""
     parent_content_id: int | None
-    """Content id of the parent disk; None for a disk without a parent."""
+    """Content id of the parent disk; None for a disk without a parent, or that does not say it."""
     extents: tuple[DescribedExtent, ...]
     """Extents in the order of the disk."""
     unread: tuple[str, ...] = ()
     """Extent lines that can't be parsed: what they describe, and where it lies in the disk, is unknown."""
     problems: tuple[Problem, ...] = ()
     """Problems of other invalid lines, and of missing or unknown settings."""
+    parent_file_name: str | None = None
+    """Path of the parent disk's descriptor; None where there is none."""
+    says_no_parent: bool = False
+    """Whether the content id of the parent is the one that stands for no parent."""
 
 
 def probe(head: bytes) -> bool:
     """Whether a source that begins with `head` is a sparse extent or a descriptor."""
-    return head.startswith((MAGIC, DESCRIPTOR_MAGIC, *_NOT_READ))
+    return head.startswith((MAGIC, DESCRIPTOR_MAGIC))
 
 
 def open_layer(source: ReadAt, options: LayerOptions) -> Source:
     """The disk in a VMDK.
 
     Raises:
-        CorruptImage: The header or the descriptor is damaged, or needs features that are not supported.
-        UnsafeName: The name of an extent would lead to another directory.
+        CorruptImage: The header or the descriptor is damaged, or needs features that are not supported; or an extent
+            or the parent can't be opened.
+        UnsafeName: The name of an extent would lead to another directory, or that of the parent does not name a file.
+        MemberNotFound: A snapshot inside the file is asked for.
     """
+    refuse_snapshot(NAME, options)
     head = read_up_to(source, 0, _SECTOR)
     if head.startswith(DESCRIPTOR_MAGIC):
         text, is_whole = _read_descriptor(source, 0, source.size)
@@ -138,8 +154,8 @@ def open_layer(source: ReadAt, options: LayerOptions) -> Source:
             rest[:padding]
         ):  # QEMU also stops there, but extents may follow
             raise _refused(f"its text goes on behind a NUL at byte {len(text):#x}")
-        return join_extents(parse_descriptor(text), options.neighbour)
-    return open_sparse(source)
+        return join_extents(parse_descriptor(text), options)
+    return open_sparse(source, options)
 
 
 def _read_descriptor(source: ReadAt, offset: int, length: int) -> tuple[bytes, bool]:
@@ -190,46 +206,91 @@ def parse_descriptor(data: bytes) -> Descriptor:
         tuple(extents),
         tuple(unread),
         problems.found,
+        settings.get("parentfilenamehint") or None,
+        parent == _NO_PARENT,
     )
 
 
-def join_extents(descriptor: Descriptor, neighbour: Callable[[str], ReadAt] | None) -> Source:
-    """The disk that a descriptor describes.
+def join_extents(descriptor: Descriptor, options: LayerOptions) -> JoinedExtents:
+    """The disk that a descriptor describes, with the one that it rests on.
 
     Args:
         descriptor: The descriptor.
-        neighbour: Opens a file in the directory of the descriptor by name; None where that is impossible.
+        options: Options of the disk, whose `neighbour` opens the files of the extents.
 
     Raises:
-        CorruptImage: The disk has a parent, an extent is of an unsupported kind or missing, or a line about an extent
-            can't be parsed.
-        UnsafeName: The name of an extent would lead to another directory.
+        CorruptImage: An extent is of an unsupported kind or missing, a line about an extent can't be parsed, or the
+            parent can't be opened.
+        UnsafeName: The name of an extent would lead to another directory, or that of the parent does not name a file.
     """
-    if descriptor.parent_content_id is not None:
-        raise _refused("the disk is the difference to another one, which is not read")
     if descriptor.unread:  # without them the disk would be another one
         raise _refused(f"a line about an extent can't be read: {descriptor.unread[0]!r:.200}")
     if not descriptor.extents:
         raise _refused("it names no extents")
+    is_device = (descriptor.create_type or "").casefold() in _DEVICE_TYPES
+    found = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
     parts: list[tuple[int, ReadAt | None, int]] = []
     for extent in descriptor.extents:
         if extent.kind == "ZERO":
             parts.append((extent.sectors * _SECTOR, None, 0))
             continue
-        if extent.kind not in ("FLAT", "VMFS", "SPARSE"):
+        if extent.kind in _DEVICES or (is_device and extent.kind == "FLAT" and _is_elsewhere(extent.name or "")):
+            what = _DEVICES.get(extent.kind, "a device of the host")
+            raise _refused(
+                f"its extent {extent.name!r} is {what} ({extent.kind}, {descriptor.create_type}): "
+                "the data is on that device, not in the image"
+            )
+        if extent.kind not in ("FLAT", "VMFS", *_SPARSE):
             raise _refused(f"extents of kind {extent.kind} are not read")
-        file = _open_extent(extent.name or "", neighbour)
-        is_sparse = extent.kind == "SPARSE"
-        parts.append((extent.sectors * _SECTOR, open_sparse(file) if is_sparse else file, extent.offset * _SECTOR))
-    differing = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
+        file = _open_extent(extent.name or "", options.neighbour)
+        data: ReadAt = file if extent.kind not in _SPARSE else _open_mapped(extent, file, found)
+        parts.append((extent.sectors * _SECTOR, data, extent.offset * _SECTOR))
     for length, source, _ in parts:
         if isinstance(source, MappedDisk) and source.size != length:
-            differing.note(_DESCRIPTOR, f"an extent has {length} bytes by it, {source.size} by its own header")
-    return JoinedExtents(tuple(parts), descriptor.problems + differing.found)
+            found.note(_DESCRIPTOR, f"an extent has {length} bytes by it, {source.size} by its own header")
+    parent = _find_parent(descriptor, options, found)
+    return JoinedExtents(
+        tuple(parts), descriptor.problems + found.found, parent=parent, identity=_identity(descriptor.content_id)
+    )
+
+
+def _find_parent(
+    descriptor: Descriptor, options: LayerOptions, problems: ProblemList, at: int | None = None
+) -> Parent | None:
+    """The disk that the one of a descriptor, at byte `at` of its file, rests on; None for none."""
+    name, identity = descriptor.parent_file_name, _identity(descriptor.parent_content_id)
+    if identity is None and (name is None or descriptor.says_no_parent):
+        if name is not None:
+            message = f"it names a parent, {name!r}, and its parentCID says that it has none: it is read without one"
+            problems.note(_DESCRIPTOR, message, at)
+        return None
+    if name is None:
+        if isinstance(options.parent, ParentChoice):
+            message = f"it rests on a disk whose CID is {identity}, and does not name its file: give that one as parent"
+            raise CorruptImage(message, structure=_DESCRIPTOR, offset=at)
+        name = f"CID {identity}"
+    return find_parent(Reference(name, _DESCRIPTOR, at, KIND, identity), options, problems)
+
+
+def _open_mapped(extent: DescribedExtent, file: ReadAt, problems: ProblemList) -> MappedDisk:
+    """The data of a sparse extent, of the kind that its file begins with."""
+    head = read_up_to(file, 0, _SECTOR)
+    kind, opener = "SPARSE", open_sparse
+    for name, each in (("VMFSSPARSE", cowd), ("SESPARSE", sesparse)):
+        if each.probe(head):
+            kind, opener = name, each.open_extent
+    if kind != extent.kind:
+        problems.note(_DESCRIPTOR, f"the extent {extent.name!r} is {extent.kind} by it, and {kind} by its own header")
+    return opener(file)
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Whether a name does not name a file in the directory of the descriptor."""
+    return not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable()
 
 
 def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:
-    if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
+    if _is_elsewhere(name):
         raise UnsafeName(f"the extent {name!r} would lie elsewhere", structure=_DESCRIPTOR)
     if neighbour is None:
         raise _refused(
@@ -241,51 +302,114 @@ def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt
         raise _refused(f"its extent {name!r} can't be opened: {in_words(error)}") from error
 
 
-class JoinedExtents(Pieced):
+class JoinedExtents(MappedDisk):
     """A disk of several extents, one after the other."""
 
-    _structure = "vmdk disk"
+    def __init__(
+        self,
+        parts: tuple[tuple[int, ReadAt | None, int], ...],
+        problems: tuple[Problem, ...] = (),
+        *,
+        parent: Parent | None = None,
+        identity: str | None = None,
+    ) -> None:
+        """Join the extents.
 
-    def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...], problems: tuple[Problem, ...] = ()) -> None:
-        """Take length in bytes, source (None for zeros) and first byte in it of each extent; and earlier problems."""
-        self._parts = [(None if source is None else as_source(source), first) for _, source, first in parts]
-        self._problems = problems
-        self._starts = [0]
-        for length, _, _ in parts:
-            self._starts.append(self._starts[-1] + length)
+        Args:
+            parts: Length in bytes, source (None for zeros) and first byte in it, of each extent.
+            problems: Problems found before.
+            parent: Disk that holds what the extents do not; None where that is zeros.
+            identity: Content id of the disk, see `Linked.identity`.
+        """
+        self._extents = _Extents(parts)
+        self._found_before = problems
+        size = self._extents.starts[-1]
+        super().__init__(KIND, BytesSource(b""), size, self._extents.locate, parent=parent, identity=identity)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Damage found in the descriptor, and in the extents as far as they were read."""
-        of_extents = (problem for source, _ in self._parts if source is not None for problem in source.problems)
-        return tuple(dict.fromkeys([*self._problems, *of_extents]))
+        """Damage found in the descriptor, and in the extents and the parent as far as they were read."""
+        of_extents = (problem for source, _ in self._extents.parts if source is not None for problem in source.problems)
+        return tuple(dict.fromkeys([*self._found_before, *of_extents, *super().problems]))
 
-    @property
-    def size(self) -> int:
-        """Size of the disk in bytes."""
-        return self._starts[-1]
-
-    def pieces(self, offset: int, length: int) -> Iterator[tuple[Source | None, int, int]]:
-        """See `Pieced.pieces`."""
-        end = offset + length
-        number = bisect_right(self._starts, offset) - 1
-        while offset < end:
-            source, first = self._parts[number]
-            number += 1
-            count = min(end, self._starts[number]) - offset
-            if count:  # an extent may be empty
-                yield source, first + offset - self._starts[number - 1], count
-            offset += count
+    def prefetch(self, offset: int, length: int) -> None:
+        """See `Source.prefetch`; the hint is for each extent and the parent."""
+        super().prefetch(offset, length)
+        extents = self._extents
+        end = min(offset + length, self.size)
+        for number in range(max(0, bisect_right(extents.starts, offset) - 1), len(extents.parts)):
+            source, first = extents.parts[number]
+            begin, to = max(offset, extents.starts[number]), min(end, extents.starts[number + 1])
+            if begin >= end:
+                return
+            if source is not None and begin < to:
+                prefetch(source, first + begin - extents.starts[number], to - begin)
 
 
-def open_sparse(source: ReadAt) -> MappedDisk:
+class _Extents:
+    """Map of a disk of several extents."""
+
+    def __init__(self, parts: tuple[tuple[int, ReadAt | None, int], ...]) -> None:
+        self.parts = [(None if source is None else as_source(source), first) for _, source, first in parts]
+        """Source of each extent, None for zeros, and its first byte in it."""
+        self.starts = [0]
+        """First byte of each extent, from the start of the disk; and the end of the disk."""
+        for length, _, _ in parts:
+            self.starts.append(self.starts[-1] + length)
+
+    def locate(self, offset: int) -> Run:
+        """See `MappedDisk`."""
+        number = bisect_right(self.starts, offset) - 1  # an empty extent is passed over
+        source, first = self.parts[number]
+        left = self.starts[number + 1] - offset
+        if source is None:
+            return Run(left)
+        at = first + offset - self.starts[number]
+        if not isinstance(source, MappedDisk):
+            return Run(left, at, source=source)
+        if at >= source.size:
+            raise past_end("vmdk extent", at, left, source.size)
+        run = source.locate(at)
+        length = min(run.length, left, source.size - at)
+        if run.packed is not None:  # the extents are told apart in what identifies a grain
+            packed = Packed(run.packed.start | number << 64, run.packed.decode, run.packed.skip)
+            return Run(length, packed=packed)
+        return Run(length, run.start, None, run.is_hole, None if run.start is None else source.file)
+
+
+def open_sparse(source: ReadAt, options: LayerOptions | None = None) -> MappedDisk:
     """The data of a sparse or streamOptimized extent.
 
+    Args:
+        source: The file.
+        options: Options of the disk, for the parent that the descriptor in the extent names; None for an extent of a
+            descriptor of its own, which says what the disk rests on.
+
     Raises:
-        CorruptImage: The header is damaged, or needs features that are not supported.
+        CorruptImage: The header is damaged, or needs features that are not supported; or the parent can't be opened.
+        UnsafeName: The name of the parent does not name a file.
     """
     reader = _SparseReader(source)
-    return MappedDisk(KIND, source, reader.header.capacity * _SECTOR, reader.locate, reader.problems)
+    embedded = reader.embedded
+    parent = None
+    at = reader.header.descriptor_offset * _SECTOR
+    if embedded is None:
+        if options is not None:
+            parent = parent_without_descriptor("VMDK extent", options, reader.problems)
+    elif options is not None:
+        parent = _find_parent(embedded, options, reader.problems, at)
+    elif embedded.parent_content_id is not None:
+        message = "by it the extent rests on another disk, which the descriptor of the whole disk decides"
+        reader.problems.note(_DESCRIPTOR, message, at)
+    return MappedDisk(
+        KIND,
+        source,
+        reader.header.capacity * _SECTOR,
+        reader.locate,
+        reader.problems,
+        parent=parent,
+        identity=None if embedded is None else _identity(embedded.content_id),
+    )
 
 
 class _SparseReader:
@@ -293,6 +417,8 @@ class _SparseReader:
         self._source = source
         self._tables = Tables(KIND, source, "little")
         self.problems = ProblemList("VMDK extent")
+        self.embedded: Descriptor | None = None
+        """Descriptor in the extent; None where there is none."""
         self.header = self._read_header()
         self._grain = self.header.grain_size * _SECTOR
         self._directory = self._usable_directory()
@@ -303,9 +429,6 @@ class _SparseReader:
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
-        other = next((name for magic, name in _NOT_READ.items() if head.startswith(magic)), None)
-        if other is not None:
-            raise _bad("magic", f"{other}, which is not read", 0)
         header = SparseExtentHeader.parse(head)
         if header.magic != MAGIC:
             raise _bad("magic", "it is not a sparse extent", 0)
@@ -349,7 +472,7 @@ class _SparseReader:
         """Report contradictions between the header and the embedded descriptor at byte `at`.
 
         Raises:
-            CorruptImage: The disk has a parent, or the descriptor has more extents than are read.
+            CorruptImage: The descriptor has more extents than are read.
         """
         text, is_whole = _read_descriptor(self._source, at, header.descriptor_size * _SECTOR)
         if not text:
@@ -358,9 +481,7 @@ class _SparseReader:
             return  # empty, in one of several extents
         if not is_whole:
             self.problems.note(_DESCRIPTOR, f"only the first {_LARGEST_DESCRIPTOR} bytes of it are read", at)
-        embedded = parse_descriptor(text)
-        if embedded.parent_content_id is not None:
-            raise _refused("the disk is the difference to another one, which is not read")
+        self.embedded = embedded = parse_descriptor(text)
         for problem in embedded.problems:
             self.problems.note(problem.structure, problem.message, at)
         if embedded.unread:
@@ -395,33 +516,54 @@ class _SparseReader:
         """See `MappedDisk`."""
         grain, within = divmod(offset, self._grain)
         number, index = divmod(grain, self.header.entries_per_table)
-        if self._other is not None:
-            self._compare(number, index)
-        table = self._tables.number(self._directory * _SECTOR + 4 * number, 4, "grain directory")
+        at = self._directory * _SECTOR + 4 * number
+        table = self._tables.number(at, 4, "grain directory")
         if not table:
-            return Run((self.header.entries_per_table - index) * self._grain - within)
-        entry = self._tables.number(table * _SECTOR + 4 * index, 4, "grain table")
-        left = self._grain - within
-        if not entry or (entry == 1 and self.header.flags & ZEROED_GRAINS):
-            return Run(left)
+            absent = max(1, self._tables.zeros(at, _LOOKED_AHEAD) // 4)
+            self._compare(number, None, absent)
+            return Run((absent * self.header.entries_per_table - index) * self._grain - within, is_hole=True)
+        at = table * _SECTOR + 4 * index
+        entry = self._tables.number(at, 4, "grain table")
+        is_zeros = entry == 1 and bool(self.header.flags & ZEROED_GRAINS)
+        is_packed = bool(self.header.flags & COMPRESSED) and bool(entry) and not is_zeros
+        step = self.header.grain_size if entry and not is_zeros else 0
+        most = min(1 if is_packed else _LOOKED_AHEAD // 4, self.header.entries_per_table - index)
+        count = self._tables.rising(at, step, most, 4)
+        self._compare(number, index, count)
+        left = count * self._grain - within
+        if not entry or is_zeros:
+            return Run(left, is_hole=not is_zeros)
         start = entry * _SECTOR
         if entry < self.header.overhead:
-            self.problems.note(
-                "VMDK grain table", f"grain {grain} lies before the first one", table * _SECTOR + 4 * index
-            )
-        if self.header.flags & COMPRESSED:
+            self.problems.note("VMDK grain table", f"grain {grain} lies before the first one", at)
+        if is_packed:
             decode = functools.partial(self._decode, start, grain * self.header.grain_size)
             return Run(left, packed=Packed(start, decode, within))
         return Run(left, start + within)
 
-    def _compare(self, number: int, index: int) -> None:
-        """Report a difference between an entry of both directories' tables; a second one that can't be read differs."""
+    def _compare(self, number: int, index: int | None, count: int) -> None:
+        """Report a difference between `count` entries of both directories' tables.
+
+        These are the entries from `index` of table `number`, or of the directories from `number` where it is None. A
+        second table that can't be read differs.
+        """
+        if self._other is None:
+            return
         found = []
-        for directory in (self._directory, self._other or 0):
-            table = self._entry_of(directory, number)
-            found.append(self._entry_of(table, index) if table else table)
-        if found[0] is not None and found[0] != found[1]:
-            at = (self._other or 0) * _SECTOR + 4 * number
+        for directory in (self._directory, self._other):
+            at = directory * _SECTOR + 4 * number
+            if index is not None:
+                table = int.from_bytes(self._tables.data(at, 4), "little")
+                at = table * _SECTOR + 4 * index
+                if not table:
+                    found.append(b"")
+                    continue
+            found.append(self._tables.data(at, 4 * count))
+        if found[0] != found[1]:
+            if index is None:
+                pairs = zip(range(0, 4 * count, 4), range(4, 4 * count + 4, 4), strict=True)
+                number += next(n for n, (a, b) in enumerate(pairs) if found[0][a:b] != found[1][a:b])
+            at = self._other * _SECTOR + 4 * number
             self.problems.note("VMDK grain table", f"the second copy of table {number} differs from the first", at)
 
     def _decode(self, start: int, sector: int) -> bytes:
@@ -449,6 +591,11 @@ class _SparseReader:
 
 def _hexadecimal(text: str | None) -> int | None:
     return int(text, 16) if text is not None and re.fullmatch(r"[0-9a-fA-F]{1,8}", text) else None
+
+
+def _identity(content_id: int | None) -> str | None:
+    """Content id as it is in a descriptor."""
+    return None if content_id is None else f"{content_id:08x}"
 
 
 def _refused(message: str) -> CorruptImage:

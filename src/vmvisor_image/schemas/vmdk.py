@@ -7,10 +7,6 @@ from typing import Annotated, Final
 from vmvisor_image.record import U8, U16, U32, U64, Bytes, Record, record
 
 MAGIC: Final = b"KDMV"
-COWD_MAGIC: Final = b"COWD"
-"""Magic of sparse extents of ESX, which have another header."""
-SESPARSE_MAGIC: Final = b"\xbe\xba\xfe\xca\0\0\0\0"
-"""Magic of space-efficient sparse extents of ESXi 6.5 and later: 0xCAFEBABE as 64 bits (QEMU's block/vmdk.c)."""
 DESCRIPTOR_MAGIC: Final = b"# Disk DescriptorFile"
 GRAIN_TABLE_USES_REDUNDANT, ZEROED_GRAINS, COMPRESSED, MARKERS = 0x2, 0x4, 0x10000, 0x20000
 """Bits of `SparseExtentHeader.flags`."""

@@ -33,6 +33,8 @@ class Run(NamedTuple):  # one is made for each cluster that is read, and a datac
     """Compressed cluster that holds the bytes; None where they are not compressed."""
     is_hole: bool = False
     """Whether the disk does not hold the bytes: they are those of its parent, or zeros without one."""
+    source: Source | None = None
+    """Source that `start` counts in; None for the file that the disk was made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ class MappedDisk(Linked):
             identity: See `Linked.identity`.
         """
         self._kind = kind
-        self._source = as_source(source)
+        self.file = as_source(source)
+        """File that the runs lie in."""
         self.size = size
         self.locate = locate
         """Function that gives the run beginning at an offset of the disk."""
@@ -160,7 +163,7 @@ class MappedDisk(Linked):
             if run.packed is not None:
                 return _Place(offset, end, disk, packed=run.packed)
             if run.start is not None:
-                return _Place(offset, end, disk, disk._source, run.start)
+                return _Place(offset, end, disk, run.source or disk.file, run.start)
             if not run.is_hole or disk.parent is None:
                 return _Place(offset, end, disk)
             source = disk.parent.source
@@ -194,7 +197,7 @@ class MappedDisk(Linked):
             if run.is_hole and self.parent is not None:
                 skipped = self._skip_hole(offset, count)
             elif run.start is not None:
-                skipped = skip_zeros(self._source, run.start, run.start + count) - run.start
+                skipped = skip_zeros(run.source or self.file, run.start, run.start + count) - run.start
             offset += skipped
             if skipped < count:
                 return offset
@@ -245,19 +248,29 @@ class Tables:
             )
         return int.from_bytes(data, self._byte_order)
 
-    def rising(self, offset: int, step: int, most: int) -> int:
-        """Number of 8-byte numbers from `offset`, at most `most`, each of which is the one before plus `step`.
+    def rising(self, offset: int, step: int, most: int, width: Literal[4, 8] = 8) -> int:
+        """Number of numbers of `width` bytes from `offset`, at most `most`, that rise by `step` from one to the next.
 
         The first one is there. Those behind the end of a page of the tables are not counted.
         """
         page, within = divmod(offset, _PAGE)
-        data = self._page(page)[within : within + 8 * most]
+        data = self._page(page)[within : within + width * most]
         order = "<" if self._byte_order == "little" else ">"
-        numbers = struct.unpack_from(f"{order}{len(data) // 8}Q", data)
+        numbers = struct.unpack_from(f"{order}{len(data) // width}{'Q' if width == 8 else 'I'}", data)
         first = numbers[0]
+        if not step:
+            return next((count for count, number in enumerate(numbers) if number != first), len(numbers))
         if numbers[-1] == first + step * (len(numbers) - 1) and numbers == tuple(range(first, numbers[-1] + 1, step)):
             return len(numbers)
         return next(count for count, number in enumerate(numbers) if number != first + step * count)
+
+    def data(self, offset: int, length: int) -> bytes:
+        """Bytes of tables from `offset`; fewer than `length` only where the source ends."""
+        page, within = divmod(offset, _PAGE)
+        found = self._page(page)[within : within + length]
+        while len(found) < length and (more := self._page(page := page + 1)[: length - len(found)]):
+            found += more
+        return found
 
     def zeros(self, offset: int, most: int = _PAGE) -> int:
         """Number of zero bytes from `offset` to the first that is not, at most `most` of them, in a page of tables."""
