@@ -38,6 +38,7 @@ from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx35_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
+from vmvisor_image.testing.forge_vhd import vhdx_log_entry, vhdx_with_log
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
@@ -60,6 +61,16 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
         for path, data in files.items():
             archive.writestr(zipfile.ZipInfo(path), data)  # at one time, so that a failure can be had again
     return made.getvalue()
+
+
+def vhdx_not_closed() -> ReadAt:
+    """A VHDX whose table is in its log, and not yet in its place."""
+    disk = vhdx_disk(small_disk())
+    table = 2 << 20
+    changes: dict[int, bytes | int] = {table: disk.read_at(table, 4096), 3 << 19: 4096}
+    entry = vhdx_log_entry(bytes(range(16)), 1, changes, tail=4096, flushed=disk.size, last=disk.size)
+    without = SparseImage(disk.size, [piece for piece in disk.pieces if piece[0] != table])
+    return vhdx_with_log(without, bytes(range(16)), [(4096, entry)])
 
 
 KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
@@ -85,6 +96,7 @@ KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "VMDK deflated": lambda: vmdk_disk(small_disk(), compressed=True),
     "VHD": lambda: vhd_disk(small_disk()),
     "VHDX": lambda: vhdx_disk(small_disk()),
+    "VHDX with a log": vhdx_not_closed,
     "tar": lambda: tar_archive({"a.dd": small_disk(), **TREE}, links={"l": "/etc"}),
     "vmtar": lambda: vmtar_archive({"a.dd": small_disk(), **TREE}),
     "zip": lambda: zipped({"a.dd": small_disk(), **TREE}),

@@ -11,17 +11,39 @@ from fuzz.patches import Patches
 from fuzz.samples import text
 from vmvisor_image import ReadAt
 from vmvisor_image.compressions.layer import LayerOptions
-from vmvisor_image.layers import vhdx
-from vmvisor_image.schemas.vhdx import HEADER_MAGIC, HEADER_SIZE, HEADERS, REGION_MAGIC, REGION_TABLES, TABLE_SIZE
+from vmvisor_image.layers import crc32c, vhdx
+from vmvisor_image.schemas.vhdx import (
+    HEADER_MAGIC,
+    HEADER_SIZE,
+    HEADERS,
+    LOG_MAGIC,
+    LOG_SECTOR,
+    REGION_MAGIC,
+    REGION_TABLES,
+    TABLE_SIZE,
+    LogEntryHeader,
+)
 from vmvisor_image.testing.damage import Change, DamagedSource
+from vmvisor_image.testing.forge_vhd import vhdx_log_entry, vhdx_with_log
 from vmvisor_image.testing.forge_virtual import vhdx_disk
 
+_LOG = 1 << 20
 _SEALED = [(at, HEADER_MAGIC, HEADER_SIZE) for at in HEADERS] + [(at, REGION_MAGIC, TABLE_SIZE) for at in REGION_TABLES]
 
 
 @functools.cache
-def _base() -> Patches:
-    return Patches(_resealed(vhdx_disk(text(9000))), _exercise)
+def _bases() -> tuple[Patches, ...]:
+    """A disk, and one with a log."""
+    disk = vhdx_disk(text(9000))
+    log_id, number = bytes(range(16)), (1 << 32) + 1
+    first: dict[int, bytes | int] = {4 << 20: text(4096), (4 << 20) + 4096: 8192}
+    entries, at = [], 0
+    for changes in (first, {2 << 20: disk.read_at(2 << 20, 4096)}):
+        entry = vhdx_log_entry(log_id, number, changes, tail=0, flushed=disk.size, last=disk.size + 4096)
+        entries.append((at, entry))
+        at += len(entry)
+        number += 1
+    return tuple(Patches(_resealed(each), _exercise) for each in (disk, vhdx_with_log(disk, log_id, entries)))
 
 
 def _exercise(source: ReadAt) -> None:
@@ -30,14 +52,14 @@ def _exercise(source: ReadAt) -> None:
 
 
 def seeds() -> list[bytes]:
-    return [b"", bytes(8), bytes(range(64)), b"\0" + bytes(16)]
+    return [b"", bytes(8), bytes(range(64)), b"\0" + bytes(16), b"\1", b"\x81" + bytes(16), b"\x81" + bytes(range(64))]
 
 
 def one_input(data: bytes) -> None:
-    """The first byte says whether checksums are made right again."""
+    """The first byte says whether the disk has a log, and whether checksums are made right again."""
     # CRC-32C of 64 KiB in Python takes most of an execution; the CRC of zlib stands for it.
-    with mock.patch.object(vhdx, "crc32c", zlib.crc32):
-        source = _base().patched(data[1:])
+    with mock.patch.object(vhdx, "crc32c", zlib.crc32), mock.patch.object(crc32c, "crc32c", zlib.crc32):
+        source = _bases()[data[:1] != b"" and data[0] & 1].patched(data[1:])
         _exercise(Bounded(_resealed(source) if data[:1] > b"\x7f" else source))
 
 
@@ -47,5 +69,11 @@ def _resealed(source: ReadAt) -> DamagedSource:
     for at, magic, size in _SEALED:
         data = source.read_at(at, size)
         if data[:4] == magic:
-            changes.append(Change(at + 4, vhdx.crc32c(data[:4] + bytes(4) + data[8:]).to_bytes(4, "little")))
+            changes.append(Change(at + 4, crc32c.crc32c(data[:4] + bytes(4) + data[8:]).to_bytes(4, "little")))
+    for at in range(_LOG, _LOG + 4 * LOG_SECTOR, LOG_SECTOR):
+        data = source.read_at(at, LOG_SECTOR)
+        if data[:4] == LOG_MAGIC:
+            length = min(LogEntryHeader.parse(data).entry_length, 8 * LOG_SECTOR)
+            data = source.read_at(at, length)
+            changes.append(Change(at + 4, crc32c.crc32c(data[:4] + bytes(4) + data[8:]).to_bytes(4, "little")))
     return DamagedSource(source, changes)

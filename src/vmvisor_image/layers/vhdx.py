@@ -1,16 +1,18 @@
 """VHDX, fixed and dynamic. Source: Microsoft, [MS-VHDX] 8.0.
 
-Differencing disks are recognised and refused. The log is not replayed; a log that is not empty is a problem.
+Differencing disks are recognised and refused. The log of a disk that was not closed is replayed in memory.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from typing import Final
 
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, ProblemList
 from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.layers.crc32c import crc32c
+from vmvisor_image.layers.vhdx_log import replay
 from vmvisor_image.schemas.vhdx import (
     BAT_REGION,
     DISK_ID,
@@ -37,9 +39,10 @@ from vmvisor_image.schemas.vhdx import (
     RegionTableHeader,
     VhdxHeader,
 )
+from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
 from vmvisor_image.streams.reading import read_up_to
-from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.source import ReadAt, Source
 
 NAME: Final = "VHDX"
 KIND: Final = "vhdx"
@@ -73,17 +76,21 @@ def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: AR
         CorruptImage: Both headers, both region tables or the metadata are damaged, or it is a differencing disk.
     """
     reader = _Reader(source)
-    return MappedDisk(KIND, source, reader.size, reader.locate, reader.problems)
+    disk = MappedDisk(KIND, reader.source, reader.size, reader.locate, reader.problems)
+    disk.facts = reader.facts
+    return disk
 
 
 class _Reader:
     def __init__(self, source: ReadAt) -> None:
-        self._source = source
+        self.source: Source = as_source(source)
+        """The file as it is once its log is replayed."""
         self.problems = ProblemList("VHDX disk")
         header = self._read_header()
-        if any(header.log_id):
-            message = "it was not closed: the last changes are in its log, which is not replayed"
-            self.problems.note("VHDX header", message, header.source_offset or 0)
+        self.facts: Mapping[str, str] = {}
+        if any(header.log_id):  # it was not closed
+            self.source = replayed = replay(self.source, header, _checksum_is_right, self.problems)
+            self.facts = {"VHDX log": replayed.fact}
         regions = self._read_regions()
         for region_id, name in ((BAT_REGION, "block allocation table"), (METADATA_REGION, "metadata")):
             if region_id not in regions:
@@ -93,6 +100,10 @@ class _Reader:
         self._table_entries = regions[BAT_REGION].region_length // 8
         self._metadata = regions[METADATA_REGION].offset
         self._metadata_size = regions[METADATA_REGION].region_length
+        self._read_metadata()
+        self._tables = Tables(KIND, self.source, "little")
+
+    def _read_metadata(self) -> None:
         items = self._read_items()
         parameters = self._item(items, FILE_PARAMETERS, 8)
         self._block = int.from_bytes(parameters[:4], "little")
@@ -118,12 +129,11 @@ class _Reader:
         blocks = -(-self.size // self._block)
         if blocks and blocks + (blocks - 1) // self._ratio > self._table_entries:
             raise self._bad(f"the block allocation table is too short for {self.size} bytes")
-        self._tables = Tables(KIND, source, "little")
 
     def _read_header(self) -> VhdxHeader:
         found = []
         for at in HEADERS:
-            data = read_up_to(self._source, at, HEADER_SIZE)
+            data = read_up_to(self.source, at, HEADER_SIZE)
             if len(data) == HEADER_SIZE and data[:4] == HEADER_MAGIC and _checksum_is_right(data):
                 found.append(VhdxHeader.parse(data, base=at))
             else:
@@ -145,7 +155,7 @@ class _Reader:
         places += [(entry.offset, entry.region_length, entry.source_offset or 0) for entry in regions.values()]
         end = 0
         for start, length, told_at in sorted(places):
-            if start < end or start % _MIB or length % _MIB or start + length > self._source.size:
+            if start < end or start % _MIB or length % _MIB or start + length > self.source.size:
                 self.problems.note(
                     "VHDX region", "it overlaps another one, passes the end, or is not a whole number of MiB", told_at
                 )
@@ -153,7 +163,7 @@ class _Reader:
 
     def _read_regions(self) -> dict[bytes, RegionTableEntry]:
         for at in REGION_TABLES:
-            data = read_up_to(self._source, at, TABLE_SIZE)
+            data = read_up_to(self.source, at, TABLE_SIZE)
             if len(data) == TABLE_SIZE and data[:4] == REGION_MAGIC and _checksum_is_right(data):
                 header = RegionTableHeader.parse(data, base=at)
                 if header.entry_count > _MOST_ENTRIES:
@@ -174,7 +184,7 @@ class _Reader:
         raise CorruptImage("both region tables are damaged", structure="VHDX region table", offset=REGION_TABLES[0])
 
     def _read_items(self) -> dict[bytes, MetadataTableEntry]:
-        data = read_up_to(self._source, self._metadata, TABLE_SIZE)
+        data = read_up_to(self.source, self._metadata, TABLE_SIZE)
         if data[:8] != METADATA_MAGIC:
             raise self._bad("there is no such structure here")
         header = MetadataTableHeader.parse(data, base=self._metadata)
@@ -200,7 +210,7 @@ class _Reader:
         if entry.item_length != length:
             message = f"an item has {entry.item_length} bytes, not {length}"
             self.problems.note("VHDX metadata", message, entry.source_offset or self._metadata)
-        return self._source.read_at(self._metadata + entry.offset, length)
+        return self.source.read_at(self._metadata + entry.offset, length)
 
     def _bad(self, message: str) -> CorruptImage:
         return CorruptImage(message, structure="VHDX metadata", offset=self._metadata)
@@ -224,21 +234,3 @@ class _Reader:
 
 def _checksum_is_right(data: bytes) -> bool:
     return crc32c(data[:4] + bytes(4) + data[8:]) == int.from_bytes(data[4:8], "little")
-
-
-@functools.cache
-def _crc32c_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # noqa: PLW2901  # shifted out bit by bit
-        table.append(value)
-    return tuple(table)
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), which zlib does not have."""
-    table, value = _crc32c_table(), 0xFFFFFFFF
-    for byte in data:
-        value = value >> 8 ^ table[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF
