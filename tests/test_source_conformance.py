@@ -31,9 +31,11 @@ from vmvisor_image.compressions.sequential import SequentialReader
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import InvalidArgument, ProblemList, TruncatedImage
 from vmvisor_image.files.file import File
-from vmvisor_image.layers.vhd import FixedDisk
+from vmvisor_image.layers.vhd import FixedDisk, VhdDisk
+from vmvisor_image.layers.vhdx import VhdxDisk
 from vmvisor_image.layers.vhdx_log import Replayed, replay
 from vmvisor_image.layers.vmdk import JoinedExtents
+from vmvisor_image.schemas.vhd import RELATIVE_PATH
 from vmvisor_image.schemas.vhdx import HEADERS, VhdxHeader
 from vmvisor_image.streams.checked import CheckedSource
 from vmvisor_image.streams.mapped import MappedDisk
@@ -46,7 +48,7 @@ from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive
-from vmvisor_image.testing.forge_vhd import vhdx_log_entry, vhdx_with_log
+from vmvisor_image.testing.forge_vhd import vhd_delta, vhdx_log_entry, vhdx_with_log
 from vmvisor_image.testing.forge_virtual import qcow2_delta, qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
 from vmvisor_image.testing.source_tests import SourceTests
@@ -316,6 +318,19 @@ class TestChain(SourceTests):
         return image.disk, CONTENT
 
 
+class TestVhdChain(SourceTests):
+    reader = VhdDisk
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        size = len(CONTENT) // 512 * 512
+        sectors = {at: CONTENT[512 * at : 512 * at + 512] for at in (0, 1, 5, 200, 201, 900, 1071)}
+        base = bytearray(CONTENT[:size])
+        for at in sectors:
+            base[512 * at : 512 * at + 512] = b"?" * 512
+        delta = vhd_delta({0: sectors}, size, {RELATIVE_PATH: "base"})
+        return Image.open(delta, parent=vhd_disk(bytes(base))).disk, CONTENT[:size]
+
+
 class TestVmdk(SourceTests):
     reader = MappedDisk
 
@@ -331,14 +346,14 @@ class TestStreamOptimizedVmdk(SourceTests):
 
 
 class TestVhd(SourceTests):
-    reader = MappedDisk
+    reader = VhdDisk
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return _disk_in(vhd_disk(CONTENT)), CONTENT
 
 
 class TestVhdx(SourceTests):
-    reader = MappedDisk
+    reader = VhdxDisk
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return _disk_in(vhdx_disk(CONTENT)), CONTENT

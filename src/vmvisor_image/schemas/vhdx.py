@@ -35,8 +35,12 @@ DISK_ID: Final = UUID("beca12ab-b2e6-4523-93ef-c309e000c746").bytes_le
 PARENT_LOCATOR: Final = UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
 HAS_PARENT: Final = 0x2
 """Flag of the file parameters for a disk with a parent."""
+VHDX_LOCATOR: Final = UUID("b04aefb7-d19e-4a81-b789-25b8e9445913").bytes_le
+"""Type of the parent locators of VHDX, the only one there is."""
+NOT_PRESENT: Final = 0
+"""State of a block that is not in the file: with a parent, it is the parent's."""
 FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
-"""States of payload blocks with data in the file; blocks in other states have none."""
+"""States of blocks with data in the file; blocks in other states have none."""
 
 
 @record
@@ -121,6 +125,32 @@ class MetadataTableEntry(Record):
     """Flags of the item."""
     reserved: U32
     """0."""
+
+
+@record
+class ParentLocatorHeader(Record):
+    """Head of a parent locator ([MS-VHDX] 2.6.2.6.1)."""
+
+    locator_type: Annotated[bytes, Bytes(16)]
+    """GUID of its type, as it is on disk: `VHDX_LOCATOR`."""
+    reserved: U16
+    """0."""
+    count: U16
+    """Number of entries that follow."""
+
+
+@record
+class ParentLocatorEntry(Record):
+    """Entry of a parent locator ([MS-VHDX] 2.6.2.6.2): a key and its value, both in UTF-16."""
+
+    key_offset: U32
+    """Bytes from the start of the locator to the key."""
+    value_offset: U32
+    """Bytes from the start of the locator to the value."""
+    key_length: U16
+    """Bytes in the key."""
+    value_length: U16
+    """Bytes in the value."""
 
 
 @record
