@@ -240,14 +240,16 @@ class _Reader:
         identity = str(UUID(bytes=parent.unique_id)) if any(parent.unique_id) else None
         found = {}
         for each in parent.locators:
+            if each.code not in (RELATIVE_PATH, ABSOLUTE_PATH, FILE_URL):
+                continue
             if each.data_length > each.space * SECTOR:  # where the space is in bytes, it is larger still
                 message = f"a path of {each.data_length} bytes is longer than its space of {each.space} sectors"
                 self._findings.note(_PARENT, message, each.source_offset)
             data = read_up_to(self._source, each.data_offset, min(each.data_length, _LONGEST_PATH))
-            if each.code in (RELATIVE_PATH, ABSOLUTE_PATH):
-                found[each.code] = data.decode("utf-16-le", "replace")
-            elif each.code == FILE_URL:
-                found[each.code] = unquote(data.decode("utf-8", "replace"))
+            is_url = each.code == FILE_URL
+            found[each.code] = (
+                unquote(data.decode("utf-8", "replace")) if is_url else data.decode("utf-16-le", "replace")
+            )
         texts = [found.get(code, "") for code in (RELATIVE_PATH, ABSOLUTE_PATH, FILE_URL)]
         texts.append(parent.name.decode("utf-16-be", "replace"))
         names = [name for text in texts if (name := text.partition("\0")[0])]

@@ -67,6 +67,8 @@ _MOST_ENTRIES: Final = 2047
 """Largest number of entries in a region table or a metadata table ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
 _LARGEST_DISK: Final = 64 << 40
 """Largest size of a disk in bytes ([MS-VHDX] 2.6.2.2)."""
+_LOOKED_AHEAD: Final = 64
+"""Entries of the block allocation table in which the end of a hole, or of blocks in a row, is looked for."""
 _STATE: Final = 0x7
 _RESERVED_STATES: Final = (4, 5)
 """Reserved states of a payload block ([MS-VHDX] 2.5.1.1)."""
@@ -338,9 +340,11 @@ class _Reader:
         left = self._block - within
         start = (entry >> 20) * _MIB + within
         if state == FULLY_PRESENT:
-            return Run(left, start)
+            # An entry is the block's first byte in the file and its state: those of blocks in a row rise by a block.
+            count = min(self._tables.rising(at, self._block, _LOOKED_AHEAD), self._ratio - number)
+            return Run(count * self._block - within, start)
         if state == NOT_PRESENT:
-            absent = min(max(1, self._tables.zeros(at) // 8), self._ratio - number)
+            absent = min(max(1, self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 8), self._ratio - number)
             return Run(absent * self._block - within, is_hole=True)
         if state != PARTIALLY_PRESENT:
             return Run(left)
