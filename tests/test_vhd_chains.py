@@ -22,7 +22,7 @@ from fuzz.exercise import documented, exercise_source
 from fuzz.targets import vhd as vhd_target
 from tests.support import REPOSITORY, Counting, require_oracle, run, unavailable
 from tests.test_chains import read_whole, same
-from vmvisor_image import CorruptImage, Image, InvalidArgument, MemberNotFound, UnsafeName, inspect
+from vmvisor_image import CorruptImage, Image, InvalidArgument, MemberNotFound, SeveralImages, UnsafeName, inspect
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.disk.convert import convert
 from vmvisor_image.faces.cli.main import main
@@ -358,6 +358,16 @@ class TestFoundByItself:
             for each in sorted(tmp_path.glob("*vhd*")):
                 archive.add(each, f"vm/{each.name}")
         with Image.open(tmp_path / "disks.tar", member=f"vm/{path.name}") as image:
+            assert letters(image.read_at(0, image.size)) == whole()
+        with pytest.raises(SeveralImages, match=rf"vm/a\.{kind}.*vm/b\.a{kind}.*vm/c\.a{kind}"):
+            Image.open(tmp_path / "disks.tar")
+
+    def test_behind_a_url(self, kind: str, tmp_path: Path) -> None:
+        fsspec = pytest.importorskip("fsspec")
+        path = chain_of(kind, tmp_path)
+        for each in sorted(tmp_path.iterdir()):
+            fsspec.filesystem("memory").pipe_file(f"/{kind}-chains/{each.name}", each.read_bytes())
+        with Image.open(f"memory://{kind}-chains/{path.name}") as image:
             assert letters(image.read_at(0, image.size)) == whole()
 
     def test_converted(self, kind: str, tmp_path: Path) -> None:
