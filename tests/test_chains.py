@@ -183,6 +183,12 @@ class TestFoundByItself:
             assert [layer.kind for layer in image.layers] == ["qcow2"]
             assert len(image.sources) == 3
 
+    def test_the_chain_while_its_progress_is_watched(self, chain: Path) -> None:
+        """It tells conversions of a disk with different parents apart."""
+        with Image.open(chain) as image, Image.open(chain, progress=lambda _, __: None) as watched:
+            assert [link.name for link in watched.chain] == [link.name for link in image.chain]
+            assert watched.fingerprint == image.fingerprint
+
     def test_a_raw_disk_is_a_chain_of_one(self, chain: Path) -> None:
         with Image.open(chain.with_name("a.raw")) as image:
             [link] = image.chain

@@ -38,6 +38,7 @@ from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx35_disk
 from vmvisor_image.testing.forge_gpt import esx5_disk, esx7_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive, vmtar_archive
+from vmvisor_image.testing.forge_vhd import vhdx_log_entry, vhdx_with_log
 from vmvisor_image.testing.forge_virtual import qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmdk import cowd_extent, sesparse_extent
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
@@ -69,6 +70,16 @@ def grains_of(disk: bytes, size: int) -> dict[int, bytes]:
     return {number: piece for number, piece in pieces if any(piece)}
 
 
+def vhdx_not_closed() -> ReadAt:
+    """A VHDX whose table is in its log, and not yet in its place."""
+    disk = vhdx_disk(small_disk())
+    table = 2 << 20
+    changes: dict[int, bytes | int] = {table: disk.read_at(table, 4096), 3 << 19: 4096}
+    entry = vhdx_log_entry(bytes(range(16)), 1, changes, tail=4096, flushed=disk.size, last=disk.size)
+    without = SparseImage(disk.size, [piece for piece in disk.pieces if piece[0] != table])
+    return vhdx_with_log(without, bytes(range(16)), [(4096, entry)])
+
+
 KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "MBR": small_disk,
     "ESX 3.5": lambda: esx35_disk(boot=TREE, bank=TREE),
@@ -94,6 +105,7 @@ KINDS: dict[str, Callable[[], bytes | ReadAt]] = {
     "COWD": lambda: cowd_extent(grains_of(small_disk(), 512), len(small_disk()) // 512),
     "VHD": lambda: vhd_disk(small_disk()),
     "VHDX": lambda: vhdx_disk(small_disk()),
+    "VHDX with a log": vhdx_not_closed,
     "tar": lambda: tar_archive({"a.dd": small_disk(), **TREE}, links={"l": "/etc"}),
     "vmtar": lambda: vmtar_archive({"a.dd": small_disk(), **TREE}),
     "zip": lambda: zipped({"a.dd": small_disk(), **TREE}),

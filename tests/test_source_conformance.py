@@ -29,10 +29,14 @@ from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.compressions.framed import FramedReader
 from vmvisor_image.compressions.sequential import SequentialReader
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.errors import InvalidArgument, TruncatedImage
+from vmvisor_image.errors import InvalidArgument, ProblemList, TruncatedImage
 from vmvisor_image.files.file import File
-from vmvisor_image.layers.vhd import FixedDisk
+from vmvisor_image.layers.vhd import FixedDisk, VhdDisk
+from vmvisor_image.layers.vhdx import VhdxDisk
+from vmvisor_image.layers.vhdx_log import Replayed, replay
 from vmvisor_image.layers.vmdk import JoinedExtents
+from vmvisor_image.schemas.vhd import RELATIVE_PATH
+from vmvisor_image.schemas.vhdx import HEADERS, VhdxHeader
 from vmvisor_image.streams.checked import CheckedSource
 from vmvisor_image.streams.mapped import MappedDisk
 from vmvisor_image.streams.pipes import PipeSource
@@ -44,6 +48,7 @@ from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive
+from vmvisor_image.testing.forge_vhd import vhd_delta, vhdx_log_entry, vhdx_with_log
 from vmvisor_image.testing.forge_virtual import qcow2_delta, qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
 from vmvisor_image.testing.source_tests import SourceTests
@@ -313,6 +318,19 @@ class TestChain(SourceTests):
         return image.disk, CONTENT
 
 
+class TestVhdChain(SourceTests):
+    reader = VhdDisk
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        size = len(CONTENT) // 512 * 512
+        sectors = {at: CONTENT[512 * at : 512 * at + 512] for at in (0, 1, 5, 200, 201, 900, 1071)}
+        base = bytearray(CONTENT[:size])
+        for at in sectors:
+            base[512 * at : 512 * at + 512] = b"?" * 512
+        delta = vhd_delta({0: sectors}, size, {RELATIVE_PATH: "base"})
+        return Image.open(delta, parent=vhd_disk(bytes(base))).disk, CONTENT[:size]
+
+
 class TestVmdk(SourceTests):
     reader = MappedDisk
 
@@ -328,17 +346,34 @@ class TestStreamOptimizedVmdk(SourceTests):
 
 
 class TestVhd(SourceTests):
-    reader = MappedDisk
+    reader = VhdDisk
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return _disk_in(vhd_disk(CONTENT)), CONTENT
 
 
 class TestVhdx(SourceTests):
-    reader = MappedDisk
+    reader = VhdxDisk
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return _disk_in(vhdx_disk(CONTENT)), CONTENT
+
+
+class TestReplayedVhdx(SourceTests):
+    reader = Replayed
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        disk = vhdx_disk(CONTENT)
+        first, second = (4 << 20) + 4096, (4 << 20) + 6 * 4096
+        changes: dict[int, bytes | int] = {first: CONTENT[:4096], second: 2 * 4096}
+        log_id = bytes(range(16))
+        entry = vhdx_log_entry(log_id, 1, changes, tail=0, flushed=disk.size, last=disk.size + (1 << 20))
+        made = vhdx_with_log(disk, log_id, [(0, entry)])
+        content = bytearray(made.read_at(0, made.size) + bytes(1 << 20))
+        content[first : first + 4096] = CONTENT[:4096]
+        content[second : second + 2 * 4096] = bytes(2 * 4096)
+        header = VhdxHeader.parse(made.read_at(HEADERS[0], 4096))
+        return replay(made, header, lambda _: True, ProblemList("disk")), bytes(content)
 
 
 class TestFixedVhd(_WithPath):

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.support import Counting, require_tool, run
 from vmvisor_image import CorruptImage, Image, UnsafeName
 from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.layers.crc32c import crc32c
 from vmvisor_image.layers.unwrap import unwrap
-from vmvisor_image.layers.vhdx import crc32c
 from vmvisor_image.layers.vmdk import JoinedExtents, join_extents, parse_descriptor
 from vmvisor_image.streams.mapped import MappedDisk
 from vmvisor_image.streams.sources import BytesSource

@@ -261,7 +261,7 @@ class Image(Shown, Source):
         last = opened.layers[-1] if opened.layers else None
         name = opened.name if last is None else last.name
         found: list[Link] = []
-        source = opened.disk
+        source = opened.disk if last is None else last.source  # not what reports the progress of reading it
         kind = last.kind if last is not None and isinstance(source, Linked) else "raw"
         while True:
             found.append(Link(kind, name, source))

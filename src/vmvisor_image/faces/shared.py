@@ -22,6 +22,7 @@ from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Pr
 from vmvisor_image.examine.survey import Survey
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.reports.inspection import ImageReport, PartitionReport
+from vmvisor_image.streams.linked import facts_of
 from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import BaseVolume, has_files
 
@@ -270,6 +271,7 @@ def summary_of_report(report: ImageReport) -> Summary:
         lines=(
             *_layer_lines(report.layers),
             *_chain_lines(report.chain),
+            *_facts(report.layer_facts),
             f"disk of {size}",
             *lines,
             *_facts(report.table_facts),
@@ -291,9 +293,10 @@ def summary_of_image(image: Image) -> Summary:
     size = "unknown size" if known is None else f"{known} bytes ({sized(known)})"
     layers = _layer_lines((layer.kind, layer.name) for layer in image.layers)
     chain = _chain_lines((link.kind, link.name) for link in image.chain[1:])
+    facts = _facts(fact for layer in image.layers for fact in facts_of(layer.source))
     return Summary(
         title=image.path or "image",
-        lines=(*layers, *chain, f"disk of {size}", *of_table.lines),
+        lines=(*layers, *chain, *facts, f"disk of {size}", *of_table.lines),
         partitions=of_table.partitions,
         size=known,
         rows=of_table.rows,

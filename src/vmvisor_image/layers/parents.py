@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +36,8 @@ class Reference:
     """Format of the parent; "raw" for bytes as they are, None where the disk does not say it."""
     identity: str | None = None
     """Identifier of the parent's content, as `Linked.identity`; None where the disk does not say it."""
+    other_identity: str | None = None
+    """Another identifier that is as good, as while the parent is being merged; None for no other one."""
 
     @property
     def file_name(self) -> str:
@@ -47,6 +51,32 @@ class Reference:
         if _PROTOCOL.match(path) or name in ("", ".", "..") or not name.isprintable():
             raise UnsafeName(f"it does not name a file, {self.name!r}", structure=self.structure, offset=self.offset)
         return name
+
+
+def first_there(references: Sequence[Reference], options: LayerOptions) -> Reference:
+    """The first of several references to one parent whose file is beside the disk; the first where none has to be.
+
+    Raises:
+        CorruptImage: Their last parts differ, and none of these files can be opened.
+        UnsafeName: None of them names a file.
+    """
+    named: dict[str, Reference] = {}
+    for each in references:
+        with contextlib.suppress(UnsafeName):
+            named.setdefault(each.file_name, each)
+    if len(named) < 2 or options.neighbour is None or not isinstance(options.parent, ParentChoice):
+        return next(iter(named.values()), references[0])
+    for name, each in named.items():
+        with contextlib.suppress(OSError, KeyError):
+            options.neighbour(name)
+            return each
+    first = references[0]
+    names = ", ".join(map(repr, named))
+    raise CorruptImage(
+        f"the disk rests on another file, which was looked for beside it as {names}: none of them can be opened",
+        structure=first.structure,
+        offset=first.offset,
+    )
 
 
 def find_parent(reference: Reference, options: LayerOptions, problems: ProblemList) -> Parent | None:
@@ -136,11 +166,14 @@ def open_beside(reference: Reference, use: str, options: LayerOptions) -> Source
 def _check_identity(reference: Reference, parent: Parent, options: LayerOptions, problems: ProblemList) -> None:
     """Compare the identifier of the parent with the one that the disk was made for."""
     there = parent.source.identity if isinstance(parent.source, Linked) else None
-    if reference.identity is None or there is None or there == reference.identity:
+    if reference.identity is None or there is None or there in (reference.identity, reference.other_identity):
         return
+    wanted = reference.identity
+    if reference.other_identity is not None:
+        wanted += f" or {reference.other_identity}"
     message = (
-        f"the parent {parent.name!r} has changed since: it was made for the content {reference.identity}, "
-        f"which is now {there}"
+        f"the parent {parent.name!r} is another disk or has changed since: its identifier is {there}, "
+        f"and the disk was made for {wanted}"
     )
     if not options.allow_cid_mismatch:
         raise CorruptImage(

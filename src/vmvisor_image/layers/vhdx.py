@@ -1,16 +1,21 @@
-"""VHDX, fixed and dynamic. Source: Microsoft, [MS-VHDX] 8.0.
+"""VHDX: fixed, dynamic, and the difference to another disk. Source: Microsoft, [MS-VHDX] 8.0.
 
-Differencing disks are recognised and refused. The log is not replayed; a log that is not empty is a problem.
+The parent is found beside the disk. The log of a disk that was not closed is replayed in memory.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterator, Mapping
 from typing import Final
+from uuid import UUID
 
+from vmvisor_image.base.open_options import ParentChoice
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, ProblemList
 from vmvisor_image.examine.signatures import Signature
+from vmvisor_image.layers.crc32c import crc32c
+from vmvisor_image.layers.parents import Reference, find_parent, first_there, refuse_snapshot
+from vmvisor_image.layers.vhdx_log import replay
 from vmvisor_image.schemas.vhdx import (
     BAT_REGION,
     DISK_ID,
@@ -24,6 +29,7 @@ from vmvisor_image.schemas.vhdx import (
     HEADERS,
     METADATA_MAGIC,
     METADATA_REGION,
+    NOT_PRESENT,
     PARENT_LOCATOR,
     PARTIALLY_PRESENT,
     PHYSICAL_SECTOR_SIZE,
@@ -31,26 +37,38 @@ from vmvisor_image.schemas.vhdx import (
     REGION_TABLES,
     SECTOR_SIZE,
     TABLE_SIZE,
+    VHDX_LOCATOR,
     MetadataTableEntry,
     MetadataTableHeader,
+    ParentLocatorEntry,
+    ParentLocatorHeader,
     RegionTableEntry,
     RegionTableHeader,
     VhdxHeader,
 )
+from vmvisor_image.streams.checked import as_source
+from vmvisor_image.streams.linked import Parent
 from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
 from vmvisor_image.streams.reading import read_up_to
-from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.source import ReadAt, Source
 
 NAME: Final = "VHDX"
 KIND: Final = "vhdx"
-SUFFIXES: Final = (".vhdx",)
+SUFFIXES: Final = (".vhdx", ".avhdx")
 MAGICS: Final = (Signature("vhdx", "Hyper-V disk image (VHDX)", 0, b"vhdxfile", content="disk"),)
 REFERENCES: Final = ("Microsoft, [MS-VHDX] 8.0",)
+_LOCATOR: Final = "VHDX parent locator"
+_PATHS: Final = ("relative_path", "volume_path", "absolute_win32_path")
+"""Keys of the parent's paths in a locator, in the order in which they count ([MS-VHDX] 2.6.2.6.3)."""
+_LARGEST_LOCATOR: Final = 1 << 20
+"""Bytes of a parent locator that are read; all items together have no more ([MS-VHDX] 2.6.1.2)."""
 _MIB: Final = 1 << 20
 _MOST_ENTRIES: Final = 2047
 """Largest number of entries in a region table or a metadata table ([MS-VHDX], 2.2.3.1 and 2.6.1.1)."""
 _LARGEST_DISK: Final = 64 << 40
 """Largest size of a disk in bytes ([MS-VHDX] 2.6.2.2)."""
+_LOOKED_AHEAD: Final = 64
+"""Entries of the block allocation table in which the end of a hole, or of blocks in a row, is looked for."""
 _STATE: Final = 0x7
 _RESERVED_STATES: Final = (4, 5)
 """Reserved states of a payload block ([MS-VHDX] 2.5.1.1)."""
@@ -66,24 +84,49 @@ def probe(head: bytes) -> bool:
     return head[:8] == FILE_MAGIC
 
 
-def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:  # noqa: ARG001  # as every layer
+def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:
     """The disk in a VHDX.
 
     Raises:
-        CorruptImage: Both headers, both region tables or the metadata are damaged, or it is a differencing disk.
+        CorruptImage: Both headers, both region tables or the metadata are damaged, or the log can't be replayed; or the
+            disk that it rests on can't be opened or is another one.
+        UnsafeName: The name of that disk does not name a file.
+        MemberNotFound: A snapshot is asked for.
     """
+    refuse_snapshot(NAME, options)
     reader = _Reader(source)
-    return MappedDisk(KIND, source, reader.size, reader.locate, reader.problems)
+    parent = None
+    if reader.has_parent:
+        parent = find_parent(first_there(reader.references(options), options), options, reader.problems)
+    if parent is not None:
+        reader.compare(parent)
+    return VhdxDisk(reader, parent)
+
+
+class VhdxDisk(MappedDisk):
+    """A disk, with what must be the same along a chain."""
+
+    def __init__(self, reader: _Reader, parent: Parent | None) -> None:
+        identity = _braced(reader.data_write_id)
+        super().__init__(
+            KIND, reader.source, reader.size, reader.locate, reader.problems, parent=parent, identity=identity
+        )
+        self.disk_id, self.sector = reader.disk_id, reader.sector
+        self.facts = reader.facts
 
 
 class _Reader:
     def __init__(self, source: ReadAt) -> None:
-        self._source = source
+        self.source: Source = as_source(source)
+        """The file as it is once its log is replayed."""
         self.problems = ProblemList("VHDX disk")
         header = self._read_header()
-        if any(header.log_id):
-            message = "it was not closed: the last changes are in its log, which is not replayed"
-            self.problems.note("VHDX header", message, header.source_offset or 0)
+        self.data_write_id = header.data_write_id
+        """GUID of the disk's content, which a child has as that of its parent."""
+        self.facts: Mapping[str, str] = {}
+        if any(header.log_id):  # it was not closed
+            self.source = replayed = replay(self.source, header, _checksum_is_right, self.problems)
+            self.facts = {"VHDX log": replayed.fact}
         regions = self._read_regions()
         for region_id, name in ((BAT_REGION, "block allocation table"), (METADATA_REGION, "metadata")):
             if region_id not in regions:
@@ -93,13 +136,23 @@ class _Reader:
         self._table_entries = regions[BAT_REGION].region_length // 8
         self._metadata = regions[METADATA_REGION].offset
         self._metadata_size = regions[METADATA_REGION].region_length
+        self._read_metadata()
+        self._tables = Tables(KIND, self.source, "little")
+
+    def _read_metadata(self) -> None:
         items = self._read_items()
         parameters = self._item(items, FILE_PARAMETERS, 8)
         self._block = int.from_bytes(parameters[:4], "little")
-        if int.from_bytes(parameters[4:], "little") & HAS_PARENT:
-            raise self._bad("it is the difference to another disk, which is not read")
+        self.has_parent = bool(int.from_bytes(parameters[4:], "little") & HAS_PARENT)
+        self._locator = items.get(PARENT_LOCATOR)
+        if self._locator is not None and not self.has_parent:
+            message = "it has a parent locator, and its parameters say that it has no parent"
+            self.problems.note("VHDX metadata", message, self._locator.source_offset or self._metadata)
+        self.disk_id = self._item(items, DISK_ID, 16) if DISK_ID in items else None
+        """GUID of the disk, which is that of its parent; None where it is missing."""
         self.size = int.from_bytes(self._item(items, DISK_SIZE, 8), "little")
-        sector = int.from_bytes(self._item(items, SECTOR_SIZE, 4), "little")
+        self.sector = sector = int.from_bytes(self._item(items, SECTOR_SIZE, 4), "little")
+        """Bytes in a sector of the disk."""
         if not _MIB <= self._block <= 256 * _MIB or self._block & (self._block - 1):
             raise self._bad(f"{self._block} bytes are not a valid block size")
         if sector not in (512, 4096):
@@ -116,14 +169,16 @@ class _Reader:
         self._ratio = _BITMAP_BITS * sector // self._block
         """Number of payload blocks before each sector bitmap block in the block allocation table."""
         blocks = -(-self.size // self._block)
-        if blocks and blocks + (blocks - 1) // self._ratio > self._table_entries:
+        needed = blocks + (blocks - 1) // self._ratio
+        if self.has_parent:
+            needed = -(-blocks // self._ratio) * (self._ratio + 1)
+        if blocks and needed > self._table_entries:
             raise self._bad(f"the block allocation table is too short for {self.size} bytes")
-        self._tables = Tables(KIND, source, "little")
 
     def _read_header(self) -> VhdxHeader:
         found = []
         for at in HEADERS:
-            data = read_up_to(self._source, at, HEADER_SIZE)
+            data = read_up_to(self.source, at, HEADER_SIZE)
             if len(data) == HEADER_SIZE and data[:4] == HEADER_MAGIC and _checksum_is_right(data):
                 found.append(VhdxHeader.parse(data, base=at))
             else:
@@ -145,7 +200,7 @@ class _Reader:
         places += [(entry.offset, entry.region_length, entry.source_offset or 0) for entry in regions.values()]
         end = 0
         for start, length, told_at in sorted(places):
-            if start < end or start % _MIB or length % _MIB or start + length > self._source.size:
+            if start < end or start % _MIB or length % _MIB or start + length > self.source.size:
                 self.problems.note(
                     "VHDX region", "it overlaps another one, passes the end, or is not a whole number of MiB", told_at
                 )
@@ -153,7 +208,7 @@ class _Reader:
 
     def _read_regions(self) -> dict[bytes, RegionTableEntry]:
         for at in REGION_TABLES:
-            data = read_up_to(self._source, at, TABLE_SIZE)
+            data = read_up_to(self.source, at, TABLE_SIZE)
             if len(data) == TABLE_SIZE and data[:4] == REGION_MAGIC and _checksum_is_right(data):
                 header = RegionTableHeader.parse(data, base=at)
                 if header.entry_count > _MOST_ENTRIES:
@@ -174,7 +229,7 @@ class _Reader:
         raise CorruptImage("both region tables are damaged", structure="VHDX region table", offset=REGION_TABLES[0])
 
     def _read_items(self) -> dict[bytes, MetadataTableEntry]:
-        data = read_up_to(self._source, self._metadata, TABLE_SIZE)
+        data = read_up_to(self.source, self._metadata, TABLE_SIZE)
         if data[:8] != METADATA_MAGIC:
             raise self._bad("there is no such structure here")
         header = MetadataTableHeader.parse(data, base=self._metadata)
@@ -195,50 +250,139 @@ class _Reader:
         entry = items.get(item_id)
         if entry is None or entry.item_length < length:
             raise self._bad(f"an item of {length} bytes is missing")
-        if not TABLE_SIZE <= entry.offset <= self._metadata_size - length:  # [MS-VHDX] 2.6.1.2
-            raise self._bad(f"an item at byte {entry.offset:#x} of it is not in its region, or in its table")
         if entry.item_length != length:
             message = f"an item has {entry.item_length} bytes, not {length}"
             self.problems.note("VHDX metadata", message, entry.source_offset or self._metadata)
-        return self._source.read_at(self._metadata + entry.offset, length)
+        return self._value(entry, length)
+
+    def _value(self, entry: MetadataTableEntry, length: int) -> bytes:
+        """The first `length` bytes of an item."""
+        if not TABLE_SIZE <= entry.offset <= self._metadata_size - length:  # [MS-VHDX] 2.6.1.2
+            raise self._bad(f"an item at byte {entry.offset:#x} of it is not in its region, or in its table")
+        return self.source.read_at(self._metadata + entry.offset, length)
 
     def _bad(self, message: str) -> CorruptImage:
         return CorruptImage(message, structure="VHDX metadata", offset=self._metadata)
 
+    def references(self, options: LayerOptions) -> list[Reference]:
+        """References to the parent, in the order in which they count ([MS-VHDX] 2.6.2.6.3).
+
+        Raises:
+            CorruptImage: There are none, and the parent is to be found by them.
+        """
+        values: dict[str, str] = {}
+        at = self._metadata
+        try:
+            values = dict(self._locator_values())
+        except CorruptImage as error:
+            if isinstance(options.parent, ParentChoice):
+                raise
+            self.problems.note(error.structure, error.message, error.offset)
+        if self._locator is not None:
+            at += self._locator.offset
+        linkage = _guid(values.get("parent_linkage"))
+        if linkage is None and values:
+            self.problems.note(_LOCATOR, "it has no parent_linkage, so that the parent can't be checked", at)
+        other = _guid(values.get("parent_linkage2"))
+        names = [values[key] for key in _PATHS if values.get(key)]
+        if not names and isinstance(options.parent, ParentChoice):
+            raise CorruptImage("it has no path of the parent: give it as parent", structure=_LOCATOR, offset=at)
+        return [Reference(name, _LOCATOR, at, KIND, linkage, other) for name in names or [""]]
+
+    def _locator_values(self) -> Iterator[tuple[str, str]]:
+        """Keys and values of the parent locator ([MS-VHDX] 2.6.2.6).
+
+        Raises:
+            CorruptImage: It is missing or damaged, or of an unknown type.
+        """
+        item = self._locator
+        if item is None:
+            raise CorruptImage("it is missing", structure=_LOCATOR, offset=self._metadata)
+        at = self._metadata + item.offset
+        data = self._value(item, min(item.item_length, _LARGEST_LOCATOR))
+        header = ParentLocatorHeader.parse(data, base=at)
+        if header.locator_type != VHDX_LOCATOR:
+            message = f"it is of type {_braced(header.locator_type)}, which is not known"
+            raise CorruptImage(message, structure=_LOCATOR, offset=at)
+        start, size = ParentLocatorHeader.length(), ParentLocatorEntry.length()
+        for each in ParentLocatorEntry.parse_all(data[start : start + header.count * size], base=at + start):
+            key = data[each.key_offset : each.key_offset + each.key_length]
+            value = data[each.value_offset : each.value_offset + each.value_length]
+            if len(key) < each.key_length or len(value) < each.value_length:
+                raise CorruptImage("an entry passes its end", structure=_LOCATOR, offset=each.source_offset)
+            yield key.decode("utf-16-le", "replace"), value.decode("utf-16-le", "replace")
+
+    def compare(self, parent: Parent) -> None:
+        """Report what differs from the parent, and must not ([MS-VHDX] 2.6.2)."""
+        differs = []
+        if parent.source.size != self.size:
+            differs.append(f"it has {parent.source.size} bytes, and the disk {self.size}")
+        if isinstance(parent.source, VhdxDisk):
+            if parent.source.sector != self.sector:
+                differs.append(f"its sectors have {parent.source.sector} bytes, and those of the disk {self.sector}")
+            there, here = parent.source.disk_id, self.disk_id
+            if there is not None and here is not None and there != here:
+                differs.append(f"it is of the disk {_braced(there)}, and not of {_braced(here)}")
+        for each in differs:
+            self.problems.note("VHDX metadata", f"the parent {parent.name!r} differs: {each}", self._metadata)
+
     def locate(self, offset: int) -> Run:
         """See `MappedDisk`."""
         block, within = divmod(offset, self._block)
-        entry = self._tables.number(self._table + 8 * (block + block // self._ratio), 8, "block allocation table")
+        chunk, number = divmod(block, self._ratio)
+        at = self._table + 8 * (block + chunk)
+        entry = self._tables.number(at, 8, "block allocation table")
         state = entry & _STATE
         if state in _RESERVED_STATES:
             raise CorruptImage(
                 f"its state is {state}, which is not defined", structure="VHDX block allocation table", offset=offset
             )
-        if state == PARTIALLY_PRESENT:
-            raise CorruptImage(
-                "a part of it is on another disk, which is not read", structure="VHDX block", offset=offset
-            )
         left = self._block - within
-        return Run(left, (entry >> 20) * _MIB + within) if state == FULLY_PRESENT else Run(left)
+        start = (entry >> 20) * _MIB + within
+        if state == FULLY_PRESENT:
+            # An entry is the block's first byte in the file and its state: those of blocks in a row rise by a block.
+            count = min(self._tables.rising(at, self._block, _LOOKED_AHEAD), self._ratio - number)
+            return Run(count * self._block - within, start)
+        if state == NOT_PRESENT:
+            absent = min(max(1, self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 8), self._ratio - number)
+            return Run(absent * self._block - within, is_hole=True)
+        if state != PARTIALLY_PRESENT:
+            return Run(left)
+        if not self.has_parent:
+            raise CorruptImage(
+                "a part of it is in the parent, and it has none", structure="VHDX block allocation table", offset=at
+            )
+        return self._locate_sectors(chunk, number, within, start)
+
+    def _locate_sectors(self, chunk: int, number: int, within: int, start: int) -> Run:
+        """See `MappedDisk`; in a block that is there in part, a bit for each sector says whether it is."""
+        at = self._table + 8 * (chunk * (self._ratio + 1) + self._ratio)
+        entry = self._tables.number(at, 8, "block allocation table")
+        if entry & _STATE != FULLY_PRESENT:
+            message = f"the sector bitmap of a block that is there in part has the state {entry & _STATE}"
+            raise CorruptImage(message, structure="VHDX block allocation table", offset=at, expected=FULLY_PRESENT)
+        sector, skip = divmod(within, self.sector)
+        byte, bit = divmod(number * (self._block // self.sector) + sector, 8)
+        most = self._block // self.sector - sector
+        place = (entry >> 20) * _MIB + byte
+        is_here, count = self._tables.same_bits(place, bit, most, "sector bitmap", high_first=False)
+        length = count * self.sector - skip
+        return Run(length, start) if is_here else Run(length, is_hole=True)
+
+
+def _braced(guid: bytes) -> str:
+    """A GUID as a parent locator has it."""
+    return f"{{{UUID(bytes_le=guid)}}}"
+
+
+def _guid(text: str | None) -> str | None:
+    """A GUID in braces, in lower case; None for zeros, and for anything else."""
+    try:
+        found = UUID((text or "").strip("{} \0"))
+    except ValueError:
+        return None
+    return f"{{{found}}}" if found.int else None
 
 
 def _checksum_is_right(data: bytes) -> bool:
     return crc32c(data[:4] + bytes(4) + data[8:]) == int.from_bytes(data[4:8], "little")
-
-
-@functools.cache
-def _crc32c_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # noqa: PLW2901  # shifted out bit by bit
-        table.append(value)
-    return tuple(table)
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), which zlib does not have."""
-    table, value = _crc32c_table(), 0xFFFFFFFF
-    for byte in data:
-        value = value >> 8 ^ table[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF

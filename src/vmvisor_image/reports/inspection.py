@@ -14,6 +14,7 @@ from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.purpose import Generation
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
+from vmvisor_image.streams.linked import facts_of
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.volumes.role import Evidence, Role
 from vmvisor_image.volumes.volume import CoreDumpUsage, complete
@@ -97,6 +98,8 @@ class ImageReport(Shown):
     """Remarks on the partition table that are not problems, by name."""
     chain: tuple[tuple[str, str | None], ...] = ()
     """Kind and name of each disk that the disk rests on, the nearest first; empty where it rests on none."""
+    layer_facts: tuple[tuple[str, str], ...] = ()
+    """Remarks on the layers, and on the disks that the disk rests on, that are not problems, by name."""
 
     def __repr__(self) -> str:
         who = "" if self.generation is None else f", {self.generation.value}"
@@ -170,6 +173,7 @@ def _report(image: Image) -> ImageReport:
         problems=problems,
         table_facts=tuple(image.partitions.facts.items()),
         chain=tuple((link.kind, link.name) for link in image.chain[1:]),
+        layer_facts=tuple(fact for layer in image.layers for fact in facts_of(layer.source)),
     )
 
 

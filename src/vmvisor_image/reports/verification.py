@@ -40,6 +40,7 @@ from vmvisor_image.reports.verification_report import (
     Unused,
     VerificationReport,
 )
+from vmvisor_image.streams.linked import facts_of
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.pipes import taking_pipes
 from vmvisor_image.streams.reading import read_up_to
@@ -193,6 +194,7 @@ class _Verification:
             ),
             problems=_in_order(self._without_folder(found)),
             table_facts=table_facts,
+            layer_facts=tuple(fact for layer in self._image.layers for fact in facts_of(layer.source)),
         )
 
     def _check_layer(self, layer: Layer) -> LayerCheck:

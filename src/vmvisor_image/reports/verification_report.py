@@ -177,6 +177,8 @@ class VerificationReport(Shown):
     """All problems, including those of layers and partitions, by place."""
     table_facts: tuple[tuple[str, str], ...] = ()
     """Remarks on the partition table that are not problems, by name."""
+    layer_facts: tuple[tuple[str, str], ...] = ()
+    """Remarks on the layers, and on the disks that the disk rests on, that are not problems, by name."""
 
     @property
     def is_sound(self) -> bool:
@@ -266,10 +268,7 @@ def _plain(value: Any) -> Any:
 def _lines(report: VerificationReport, hash_digits: int) -> Iterator[str]:
     yield f"{report.name or 'image'}: {report.source_size} bytes"
     yield from _hashes(report.source_hashes, "  ")
-    for layer in report.layers:
-        yield _layer(layer)
-        for file in layer.files:
-            yield from _file(file, hash_digits)
+    yield from _layers(report, hash_digits)
     for checksum in report.checksums:
         verdict = "right" if checksum.is_right else f"WRONG, it is {checksum.found}"
         yield f"  {checksum.listed_in}: {checksum.algorithm} of {checksum.path} {verdict}"
@@ -318,6 +317,15 @@ def _checked(report: VerificationReport) -> str:
 def _hashes(values: Hashes, indent: str) -> Iterator[str]:
     for name, value in values:
         yield f"{indent}{name} {value}"
+
+
+def _layers(report: VerificationReport, hash_digits: int) -> Iterator[str]:
+    for layer in report.layers:
+        yield _layer(layer)
+        for file in layer.files:
+            yield from _file(file, hash_digits)
+    for name, value in report.layer_facts:
+        yield f"  {name}: {value}"
 
 
 def _layer(layer: LayerCheck) -> str:

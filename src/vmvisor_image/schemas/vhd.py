@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from vmvisor_image.record import U8, U16, U32, U64, Bytes, Record, record
+from vmvisor_image.record import U8, U16, U32, U64, Array, Bytes, Record, record
 
+SECTOR: Final = 512
+"""Bytes in a sector."""
 FOOTER_MAGIC: Final = b"conectix"
 HEADER_MAGIC: Final = b"cxsparse"
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 """Values of `VhdFooter.disk_type`."""
 UNALLOCATED: Final = 0xFFFFFFFF
 """Entry of the block allocation table for a block that is not in the file."""
+PARENT_OFFSET: Final = 40
+"""Bytes from the start of the dynamic disk header to `VhdParent`."""
+RELATIVE_PATH, ABSOLUTE_PATH, FILE_URL = b"W2ru", b"W2ku", b"MacX"
+"""Codes of locators: paths of Windows in UTF-16, little-endian, and a URL in UTF-8."""
 FOOTER_CHECKSUM, HEADER_CHECKSUM = slice(64, 68), slice(36, 40)
 """Places of the checksums, which are the ones' complement of the sum of all other bytes."""
 
@@ -78,3 +84,39 @@ class VhdDynamicHeader(Record):
     """Bytes of data in a block, without its bitmap."""
     checksum: U32
     """See `HEADER_CHECKSUM`."""
+
+
+@record
+class VhdParentLocator(Record):
+    """Place of a path of the parent."""
+
+    byte_order = "big"
+
+    code: Annotated[bytes, Bytes(4)]
+    """Sort of the path, such as `RELATIVE_PATH`; zeros for an unused locator."""
+    space: U32
+    """Sectors for the path; some programs write bytes."""
+    data_length: U32
+    """Bytes of the path."""
+    reserved: U32
+    """0."""
+    data_offset: U64
+    """Bytes from the file's start to the path."""
+
+
+@record
+class VhdParent(Record):
+    """Part of the header of a differencing disk that is about its parent, at `PARENT_OFFSET` of the header."""
+
+    byte_order = "big"
+
+    unique_id: Annotated[bytes, Bytes(16)]
+    """UUID of the parent, as in its footer."""
+    timestamp: U32
+    """Time of the last write to the parent's file, in seconds since 2000 in UTC."""
+    reserved: U32
+    """0."""
+    name: Annotated[bytes, Bytes(512)]
+    """Name of the parent's file in UTF-16, big-endian, up to a NUL."""
+    locators: Annotated[tuple[VhdParentLocator, ...], Array(8)]
+    """Places of its paths."""

@@ -11,6 +11,12 @@ FILE_MAGIC: Final = b"vhdxfile"
 HEADER_MAGIC: Final = b"head"
 REGION_MAGIC: Final = b"regi"
 METADATA_MAGIC: Final = b"metadata"
+LOG_MAGIC: Final = b"loge"
+ZERO_MAGIC: Final = b"zero"
+DATA_MAGIC: Final = b"desc"
+DATA_SECTOR_MAGIC: Final = b"data"
+LOG_SECTOR: Final = 4096
+"""Bytes in a sector of the log, and in a page of the file that a log entry changes."""
 HEADERS: Final = (0x10000, 0x20000)
 """Offsets of the two headers, in bytes from the file's start."""
 REGION_TABLES: Final = (0x30000, 0x40000)
@@ -29,8 +35,12 @@ DISK_ID: Final = UUID("beca12ab-b2e6-4523-93ef-c309e000c746").bytes_le
 PARENT_LOCATOR: Final = UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
 HAS_PARENT: Final = 0x2
 """Flag of the file parameters for a disk with a parent."""
+VHDX_LOCATOR: Final = UUID("b04aefb7-d19e-4a81-b789-25b8e9445913").bytes_le
+"""Type of the parent locators of VHDX, the only one there is."""
+NOT_PRESENT: Final = 0
+"""State of a block that is not in the file: with a parent, it is the parent's."""
 FULLY_PRESENT, PARTIALLY_PRESENT = 6, 7
-"""States of payload blocks with data in the file; blocks in other states have none."""
+"""States of blocks with data in the file; blocks in other states have none."""
 
 
 @record
@@ -115,3 +125,84 @@ class MetadataTableEntry(Record):
     """Flags of the item."""
     reserved: U32
     """0."""
+
+
+@record
+class ParentLocatorHeader(Record):
+    """Head of a parent locator ([MS-VHDX] 2.6.2.6.1)."""
+
+    locator_type: Annotated[bytes, Bytes(16)]
+    """GUID of its type, as it is on disk: `VHDX_LOCATOR`."""
+    reserved: U16
+    """0."""
+    count: U16
+    """Number of entries that follow."""
+
+
+@record
+class ParentLocatorEntry(Record):
+    """Entry of a parent locator ([MS-VHDX] 2.6.2.6.2): a key and its value, both in UTF-16."""
+
+    key_offset: U32
+    """Bytes from the start of the locator to the key."""
+    value_offset: U32
+    """Bytes from the start of the locator to the value."""
+    key_length: U16
+    """Bytes in the key."""
+    value_length: U16
+    """Bytes in the value."""
+
+
+@record
+class LogEntryHeader(Record):
+    """Head of a log entry ([MS-VHDX] 2.3.1.1), which begins at a multiple of `LOG_SECTOR` in the log."""
+
+    magic: Annotated[bytes, Bytes(4)]
+    """`LOG_MAGIC`."""
+    checksum: U32
+    """CRC-32C of the whole entry with this field as zeros."""
+    entry_length: U32
+    """Bytes in the entry, a multiple of `LOG_SECTOR`."""
+    tail: U32
+    """Bytes from the start of the log to the first entry that has to be replayed with this one."""
+    sequence_number: U64
+    """Number of the entry, one more than that of the entry before it; never 0."""
+    descriptor_count: U32
+    """Descriptors, which follow this head and fill whole sectors."""
+    reserved: U32
+    """0."""
+    log_id: Annotated[bytes, Bytes(16)]
+    """GUID of the log that the entry belongs to."""
+    flushed_file_offset: U64
+    """Least size of the file, in bytes, when the entry was written: a shorter one was cut."""
+    last_file_offset: U64
+    """Size that the file must have after the replay, in bytes."""
+
+
+@record
+class LogDescriptor(Record):
+    """Descriptor of a change of the file ([MS-VHDX] 2.3.1.2 and 2.3.1.3)."""
+
+    magic: Annotated[bytes, Bytes(4)]
+    """`ZERO_MAGIC` or `DATA_MAGIC`."""
+    trailing: Annotated[bytes, Bytes(4)]
+    """Data: last 4 bytes of the page. Zeros: reserved."""
+    leading: U64
+    """Data: first 8 bytes of the page, as a number. Zeros: bytes that become zeros, a multiple of `LOG_SECTOR`."""
+    file_offset: U64
+    """Bytes from the file's start to the change, a multiple of `LOG_SECTOR`."""
+    sequence_number: U64
+    """Number of the entry."""
+
+
+@record
+class LogDataSector(Record):
+    """Head of a sector of data in a log entry ([MS-VHDX] 2.3.1.4).
+
+    Behind it are bytes 8 to 4091 of a page, and the lower half of the entry's number in 4 bytes.
+    """
+
+    magic: Annotated[bytes, Bytes(4)]
+    """`DATA_SECTOR_MAGIC`."""
+    sequence_high: U32
+    """Higher half of the entry's number."""

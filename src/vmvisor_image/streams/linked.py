@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from vmvisor_image.errors import CorruptImage, Problem
@@ -36,6 +37,9 @@ class Linked(Source):
     """Disk that holds what this one does not; None where that is zeros."""
     identity: str | None = None
     """Identifier of the content that a child records of its parent, in the format's own notation; None for none."""
+
+    facts: Mapping[str, str] = MappingProxyType({})
+    """Remarks on the file that are not problems, by name, in words; empty where there are none."""
 
     list_snapshots: Callable[[], tuple[str, ...]] = tuple
     """Function that gives the names of the snapshots inside the file, oldest first; by default there are none."""
@@ -82,6 +86,17 @@ class Link:
     def snapshots(self) -> tuple[str, ...]:
         """Names of the snapshots inside the file, oldest first; `Image.open` reads one given as `snapshot`."""
         return self.source.list_snapshots() if isinstance(self.source, Linked) else ()
+
+
+def facts_of(source: Source) -> Iterator[tuple[str, str]]:
+    """Names and words of the remarks on a virtual disk, then of those on the disks that it rests on."""
+    name = ""
+    while isinstance(source, Linked):
+        for about, text in source.facts.items():
+            yield about, f"in the parent {name!r}: {text}" if name else text
+        if source.parent is None:
+            return
+        name, source = source.parent.name or "without a name", source.parent.source
 
 
 def refuse_loop(names: tuple[str | None, ...], name: str, structure: str) -> None:

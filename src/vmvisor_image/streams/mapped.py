@@ -18,6 +18,8 @@ from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
 """Pages of tables that are kept: 4 MiB."""
+_BITMAP_STEP: Final = 512
+"""Bytes of a bitmap in which the end of equal bits is looked for."""
 _CACHE_BYTES: Final = 16 << 20
 """Bytes of decoded clusters that are kept; the last cluster always is."""
 
@@ -271,6 +273,37 @@ class Tables:
         while len(found) < length and (more := self._page(page := page + 1)[: length - len(found)]):
             found += more
         return found
+
+    def same_bits(self, offset: int, bit: int, most: int, table: str, *, high_first: bool) -> tuple[bool, int]:
+        """A bit of a bitmap, and the number of bits from it that are like it, at most `most`.
+
+        Bits behind the end of a page of the tables, or behind some hundred bytes, are not counted.
+
+        Args:
+            offset: Byte of the source that has the bit.
+            bit: Number of the bit in that byte, from 0.
+            most: Largest number of bits that are counted, at least 1.
+            table: Name of the bitmap, for messages.
+            high_first: Whether bit 0 of a byte is its highest bit.
+
+        Raises:
+            CorruptImage: The source ends before that byte.
+        """
+        self.number(offset, 1, table)
+        page, within = divmod(offset, _PAGE)
+        data = self._page(page)[within : within + min(-(-(bit + most) // 8), _BITMAP_STEP)]
+        there = 8 * len(data) - bit
+        if high_first:
+            value = int.from_bytes(data, "big") & ((1 << there) - 1)
+            is_set = bool(value >> there - 1)
+            other = value ^ ((1 << there) - 1) if is_set else value
+            count = there - other.bit_length()
+        else:
+            value = int.from_bytes(data, "little") >> bit
+            is_set = bool(value & 1)
+            other = value ^ ((1 << there) - 1) if is_set else value
+            count = (other & -other).bit_length() - 1 if other else there
+        return is_set, min(count, most)
 
     def zeros(self, offset: int, most: int = _PAGE) -> int:
         """Number of zero bytes from `offset` to the first that is not, at most `most` of them, in a page of tables."""

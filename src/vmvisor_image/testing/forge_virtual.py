@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from vmvisor_image.layers.vhdx import crc32c
+from vmvisor_image.layers.crc32c import crc32c
 from vmvisor_image.schemas import qcow2, vhd, vhdx, vmdk
 from vmvisor_image.testing.forge import SparseImage
 
