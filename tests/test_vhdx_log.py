@@ -59,7 +59,7 @@ def file_of(source: Source | bytes) -> Source:
     """The file of a VHDX as it is read, with its log replayed."""
     disk = vhdx.open_layer(BytesSource(source) if isinstance(source, bytes) else source, LayerOptions())
     assert isinstance(disk, MappedDisk)
-    return disk._source
+    return disk.file
 
 
 def same_file(ours: bytes, theirs: bytes) -> bool:
