@@ -118,7 +118,7 @@ def run_info(options: argparse.Namespace) -> int:
     is_disk = report.scheme != "none" or report.partitions or not report.problems
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
-    elif is_disk:
+    elif is_disk or report.layers:  # these say something of it
         print_report(report, explain=options.explain)
     if not is_disk:
         raise no_disk(report.problems[0], options.source, report.size, step)
