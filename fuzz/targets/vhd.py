@@ -7,7 +7,7 @@ from fuzz.samples import text
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers import vhd
 from vmvisor_image.layers.virtual import open_disk
-from vmvisor_image.schemas.vhd import ABSOLUTE_PATH, FILE_URL, RELATIVE_PATH
+from vmvisor_image.schemas.vhd import ABSOLUTE_PATH, FILE_URL, FOOTER_CHECKSUM, HEADER_CHECKSUM, RELATIVE_PATH, SECTOR
 from vmvisor_image.streams.linked import Linked
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.sources import BytesSource
@@ -25,6 +25,24 @@ def seeds() -> list[bytes]:
 
 
 def one_input(data: bytes) -> None:
+    """As it is, and with the right checksums, so that what is behind them is reached."""
+    for each in dict.fromkeys((data, _resealed(data))):
+        _exercise(each)
+
+
+def _resealed(data: bytes) -> bytes:
+    """With the checksums of both footers, and of the header behind the first, made right."""
+    found = bytearray(data)
+    footer, header = (SECTOR, FOOTER_CHECKSUM), (1024, HEADER_CHECKSUM)
+    for at, (length, place) in ((0, footer), (SECTOR, header), (len(data) - SECTOR, footer)):
+        if 0 <= at <= len(data) - length:
+            structure = found[at : at + length]
+            structure[place] = bytes(4)
+            found[at + place.start : at + place.stop] = (~sum(structure) & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(found)
+
+
+def _exercise(data: bytes) -> None:
     def neighbour(name: str) -> ReadAt:
         return Bounded(data) if name == "me" else BytesSource(vhd_disk(text(16_384)))
 
@@ -33,5 +51,5 @@ def one_input(data: bytes) -> None:
     with documented():
         for layer in open_disk(Bounded(data), "top.vhd", LayerOptions(neighbour=neighbour), data[:512]):
             exercise_source(layer.source)
-            if isinstance(layer.source, Linked) and layer.source.size < 1 << 30:
+            if isinstance(layer.source, Linked) and layer.source.size < 1 << 24:
                 assert sum(length for _, length in layer.source.own_ranges()) <= layer.source.size
