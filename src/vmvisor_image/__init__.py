@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         UnsafeName as UnsafeName,
         UsageError as UsageError,
         VmvisorImageError as VmvisorImageError,
+        WorkerFailed as WorkerFailed,
     )
     from vmvisor_image.examine.hexdump import Hexdump as Hexdump
     from vmvisor_image.examine.survey import Survey as Survey
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from vmvisor_image.reports.verification_report import VerificationReport as VerificationReport
     from vmvisor_image.schemas.partition_types import PARTITION_TYPES as PARTITION_TYPES, PartitionType as PartitionType
     from vmvisor_image.streams.source import ReadAt as ReadAt
+    from vmvisor_image.volumes.guests.volume import GuestVolume as GuestVolume
     from vmvisor_image.volumes.role import Evidence as Evidence, Role as Role
     from vmvisor_image.volumes.vmfs.files import FileLock as FileLock, RawDeviceMapping as RawDeviceMapping
     from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost as ActiveHost
@@ -105,7 +107,7 @@ _HOMES: Final = {
         "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "
         "NotADirectory NotAFile NotAFileSystem NotAnArchive PartialExtraction PartitionNotFound "
         "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError TruncatedImage "
-        "UnsafeName UsageError VmvisorImageError"
+        "UnsafeName UsageError VmvisorImageError WorkerFailed"
     ),
     "examine.hexdump": "Hexdump",
     "examine.survey": "Survey",
@@ -117,6 +119,7 @@ _HOMES: Final = {
     "reports.verification_report": "VerificationReport",
     "schemas.partition_types": "PARTITION_TYPES PartitionType",
     "streams.source": "ReadAt",
+    "volumes.guests.volume": "GuestVolume",
     "volumes.role": "Evidence Role",
     "volumes.vmfs.files": "FileLock RawDeviceMapping",
     "volumes.vmfs.heartbeats": "ActiveHost",

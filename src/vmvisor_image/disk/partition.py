@@ -27,6 +27,7 @@ from vmvisor_image.streams.reading import find_data
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.find import open_volume
+from vmvisor_image.volumes.guests.kinds import advice
 from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.role import Evidence, Role
@@ -220,10 +221,7 @@ class Partition(Shown, Source):
             found = tuple(dict.fromkeys((*self.finding.evidence, *found)))
         match, is_empty = (None, False) if self.volume is not None or self.is_container else self._recognised()
         if match is not None:
-            text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in match.magic)
-            found += (
-                Evidence(f"{match.name}: its magic {match.magic.hex(' ')} ({text!r})", self.start + match.offset),
-            )
+            found += (Evidence(match.statement(), self.start + match.offset),)
         elif is_empty:
             found += (Evidence("it is all zeros", self.start),)
         return found
@@ -259,7 +257,8 @@ class Partition(Shown, Source):
             files.limits = self.meter.limits
             return files
         reason = "".join(f"; {problem}" for problem in self._problems.found[:1])
-        raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
+        what = f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}"
+        raise NotAFileSystem(f"{what}{advice(self.kind)}")
 
     @property
     def disk(self) -> Source:
@@ -401,6 +400,11 @@ class Partition(Shown, Source):
     @property
     def _source(self) -> Slice:
         return Slice(self._owner.disk, self.start, self.size, f"partition {self.number}")
+
+    def close(self) -> None:
+        """End what its volume started, as `Image.close` does; a volume that was not opened stays so."""
+        if self._volume is not None:
+            complete(self._volume).close()
 
     def _open_volume(self) -> Volume | None:
         if not self._opened and not self.is_container:

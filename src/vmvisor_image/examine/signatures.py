@@ -57,6 +57,11 @@ class Match:
     size: int | None = None
     """Bytes in the content by its own header; None where it is not read, or makes no sense."""
 
+    def statement(self) -> str:
+        """The finding in words."""
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in self.magic)
+        return f"{self.name}: its magic {self.magic.hex(' ')} ({text!r})"
+
 
 def _ext(superblock: bytes) -> tuple[str, str]:
     """Kind and name of an ext file system, by the features that only later versions have (Linux, fs/ext4/ext4.h)."""
@@ -168,6 +173,14 @@ FOREIGN: Final = (
     Signature("ext4", "ext file system", 0x438, b"\x53\xef", (), _ext, 0x400, 104, measure=_measure_ext),
     Signature("hfsplus", "HFS+ volume", 0x400, b"H+\0\x04"),
     Signature("hfsplus", "HFSX volume", 0x400, b"HX\0\x05"),
+    *(
+        Signature("ufs", f"UFS{version} file system", offset + 0x55C, magic)
+        for version, offset, magics in (
+            (1, 0x2000, (b"\x54\x19\x01\x00", b"\x00\x01\x19\x54")),
+            (2, 0x10000, (b"\x19\x01\x54\x19", b"\x19\x54\x01\x19")),
+        )
+        for magic in magics
+    ),
     Signature("apfs", "APFS container", 32, b"NXSB"),
     Signature("f2fs", "F2FS file system", 0x400, b"\x10\x20\xf5\xf2"),
     Signature("linux_raid_member", "member of a Linux RAID (metadata 1.2)", 4096, b"\xfc\x4e\x2b\xa9\x01\0\0\0"),

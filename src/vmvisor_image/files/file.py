@@ -75,6 +75,8 @@ class FileAttributes:
     descriptor_type: int | None = None
     """Type in the file's VMFS descriptor: 2 for a directory, 3 for a file, 5 for a system file or directory; None for
     other file systems."""
+    changed: datetime | None = None
+    """Time of the last change of the file or of its attributes, in UTC; None where it is not recorded."""
 
 
 @dataclass(slots=True)
