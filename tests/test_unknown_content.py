@@ -133,7 +133,7 @@ def test_each_magic_is_found_where_it_belongs_and_nowhere_else(signature: object
     from vmvisor_image.examine.signatures import Signature
 
     assert isinstance(signature, Signature)
-    content = bytearray(0x11000)
+    content = bytearray(0x24000)
     for at, value in ((signature.offset, signature.magic), *signature.also):
         content[at : at + len(value)] = value
     found = match_signature(BytesSource(content))

@@ -257,8 +257,10 @@ class Partition(Shown, Source):
             files.limits = self.meter.limits
             return files
         reason = "".join(f"; {problem}" for problem in self._problems.found[:1])
-        what = f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}"
-        raise NotAFileSystem(f"{what}{advice(self.kind)}")
+        kind, match = self.kind, None if volume is not None or self.is_container else self._recognised()[0]
+        found = "" if match is None or kind.casefold() in match.name.casefold() else f": {match.name}"
+        what = f"partition {self.number} ({kind}{found}) holds no file system that can be read{reason}"
+        raise NotAFileSystem(f"{what}{advice(kind)}")
 
     @property
     def disk(self) -> Source:

@@ -191,6 +191,11 @@ FOREIGN: Final = (
         for magic in (b"SWAPSPACE2", b"SWAP-SPACE")
     ),
     Signature("btrfs", "Btrfs file system", 0x10040, b"_BHRfS_M"),
+    *(
+        Signature("zfs_member", "member of a ZFS pool", 0x20000 + slot * 0x1000, magic)
+        for slot in range(4)
+        for magic in (b"\x0c\xb1\xba\0\0\0\0\0", b"\0\0\0\0\0\xba\xb1\x0c")
+    ),
     Signature("udf", "UDF file system", 0x8001, b"BEA01"),
     Signature("elf", "ELF program", 0, b"\x7fELF", (), _elf, 0, 20, "data"),
     *(Signature(kind, name, offset, magic, content="data") for kind, name, offset, magic in _DATA),

@@ -353,15 +353,12 @@ class _Verification:
             return [], []
         except CorruptImage as error:
             return [], [Problem.of(error)]
-        volume = partition.volume
-        trusts = volume is None or complete(volume).extents_are_content
         try:
-            return self._plan_tree(files, reads_itself=not trusts), []
+            return self._plan_tree(files), []
         except CorruptImage as error:
             return [], [Problem.of(error)]
 
-    def _plan_tree(self, files: FileTree, *, reads_itself: bool = False) -> list[_PlannedFile]:
-        """Files by their places; with `reads_itself`, their content is not that of their extents."""
+    def _plan_tree(self, files: FileTree) -> list[_PlannedFile]:
         planned = []
         for file in files.values():
             sink = _FileSink(self._algorithms, self._image.meter)
@@ -371,8 +368,8 @@ class _Verification:
                 planned.append(_PlannedFile(file, 0, None, str(error)))
                 continue
             ordered = all(one.offset + one.length <= other.offset for one, other in itertools.pairwise(extents))
-            is_apart = reads_itself or not ordered or sum(extent.length for extent in extents) != file.size
-            planned.append(_PlannedFile(file, extents[0].offset if extents else 0, sink, reads_itself=is_apart))
+            reads_itself = not ordered or sum(extent.length for extent in extents) != file.size
+            planned.append(_PlannedFile(file, extents[0].offset if extents else 0, sink, reads_itself=reads_itself))
         return sorted(planned, key=lambda each: each.place)
 
     def _finish(self, planned: _PlannedFile, note_damage: Callable[[int], None]) -> FileCheck:

@@ -152,8 +152,6 @@ class BaseVolume(Shown):
     """Medium for a boot loader: "disk" for a volume of a disk that may be a boot bank, "cd" for a CD."""
     is_guest: bool = False
     """Whether it is a file system of a guest, whose files reports do not list unasked."""
-    extents_are_content: bool = True
-    """Whether a file whose extents add up to its size has exactly their bytes as its content."""
 
     @property
     def kind(self) -> str:

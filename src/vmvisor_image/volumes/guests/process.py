@@ -273,19 +273,11 @@ class ProcessContent(Source):
     size: int = 0
     """Number of bytes."""
 
-    def __init__(self, process: GuestProcess, token: tuple[int, int, int], size: int, direct: Source | None) -> None:
-        """Read an attribute of a file.
-
-        Args:
-            process: The process.
-            token: Number of the file, and type and identifier of the attribute.
-            size: Bytes in the attribute.
-            direct: What its blocks hold; None where it is not in blocks as it is.
-        """
+    def __init__(self, process: GuestProcess, token: tuple[int, int, int], size: int) -> None:
+        """Read an attribute of `size` bytes; `token` is the number of its file, its type and its identifier."""
         self._process = process
         self._token = token
         self.size = size
-        self._direct = direct
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See `ReadAt.read_at`."""
@@ -295,23 +287,11 @@ class ProcessContent(Source):
         parts = []
         for at in range(offset, offset + length, _STEP):
             count = min(offset + length - at, _STEP)
-            data = self._piece(at, count)
+            _, data = self._process.ask("read", *self._token, at, count, is_exact=True)
             if len(data) != count:
                 raise self._process.bad(f"{len(data)} bytes came where {count} were asked for")
             parts.append(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _piece(self, offset: int, length: int) -> bytes:
-        request = ("read", *self._token, offset, length)
-        try:
-            return self._process.ask(*request, is_exact=True)[1]
-        except WorkerFailed:
-            raise
-        except CorruptImage:
-            if self._direct is None:
-                raise
-            self._direct.read_at(offset, length)  # where the damage is in its own blocks, this raises the error
-        return self._process.ask(*request)[1]
 
 
 _STEP: Final = 4 << 20

@@ -1,7 +1,7 @@
 """File systems of guests as volumes: ext2 to ext4, NTFS, HFS+, UFS and exFAT, in the tree of files that all have.
 
-The Sleuth Kit reads directories and metadata, in a process of its own (`GuestProcess`). Where a file's data is in whole
-blocks, it is read without that process; where it is small, compressed or may end before the file does, by it.
+The Sleuth Kit reads directories and metadata, in a process of its own (`GuestProcess`). Data that is in blocks as it is
+is read without that process; what is compressed or lies in metadata, by it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ class _System:
     """Name of the type in pytsk3."""
     fold_case: bool = False
     """Whether names that differ only in case are the same."""
-    in_blocks: bool = True
-    """Whether the blocks of a file hold its content exactly, so that nothing has to be asked to read them."""
     is_local_time: bool = False
     """Whether times are those of the writer's clock, without a zone."""
 
@@ -50,9 +48,8 @@ _SYSTEMS: Final = {
     "ext4": _System("TSK_FS_TYPE_EXT_DETECT"),
     "ufs": _System("TSK_FS_TYPE_FFS_DETECT"),
     "hfsplus": _System("TSK_FS_TYPE_HFS", fold_case=True),
-    # Both record how much of a file was ever written; behind that it is zeros, whatever its blocks hold.
-    "ntfs": _System("TSK_FS_TYPE_NTFS", fold_case=True, in_blocks=False),
-    "exfat": _System("TSK_FS_TYPE_EXFAT", fold_case=True, in_blocks=False, is_local_time=True),
+    "ntfs": _System("TSK_FS_TYPE_NTFS", fold_case=True),
+    "exfat": _System("TSK_FS_TYPE_EXFAT", fold_case=True, is_local_time=True),
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KNOWN: Final = 64
@@ -81,18 +78,17 @@ class _Place:
 
 
 class GuestContent(Pieced):
-    """Data of a file: pieces of the disk, or of what the process gives, and holes, which cost nothing."""
+    """Data of a file: pieces of the disk, and holes, which cost nothing."""
 
     size: int = 0
     """Number of bytes."""
 
-    def __init__(self, place: _Place, disk: Source, decoded: Source | None, where: str) -> None:
-        """Read the parts that are no holes from `decoded`, by their place in the file, or without it from `disk`."""
+    def __init__(self, place: _Place, disk: Source, where: str) -> None:
+        """Read the parts that are no holes from `disk`; `where` is for messages."""
         self.size = place.size
         self._runs = place.runs
         self._starts = [start for start, _, _ in place.runs]
         self._disk = disk
-        self._decoded = decoded
         self._where = where
 
     @property
@@ -108,8 +104,6 @@ class GuestContent(Pieced):
                 count = min(length, start + size - offset)
                 if at is None:
                     yield None, 0, count
-                elif self._decoded is not None:
-                    yield self._decoded, offset, count
                 else:
                     yield self._disk, at + offset - start, count
             else:  # between two runs, or behind the last one
@@ -135,7 +129,6 @@ class GuestVolume(BaseVolume):
         self._home = home
         self._match = match
         self._system = _SYSTEMS[match.kind]
-        self.extents_are_content = self._system.in_blocks
         self._fold_case = self._system.fold_case and match.name != "HFSX volume"
         number = getattr(home, "number", None)
         self._where = f"{match.kind} file system" if number is None else f"partition {number} ({match.kind})"
@@ -246,12 +239,8 @@ class GuestVolume(BaseVolume):
         """
         place = self._place(token)
         if place.is_decoded:
-            return ProcessContent(self.process, _token(token), place.size, None)
-        direct = GuestContent(place, self._disk, None, self._where)
-        if self.extents_are_content:
-            return direct
-        decoded = ProcessContent(self.process, _token(token), place.size, direct)
-        return GuestContent(place, self._disk, decoded, self._where)
+            return ProcessContent(self.process, _token(token), place.size)
+        return GuestContent(place, self._disk, self._where)
 
     def _place(self, token: Any) -> _Place:
         key = _token(token)
@@ -260,14 +249,15 @@ class GuestVolume(BaseVolume):
     def _find_place(self, token: tuple[int, int, int]) -> _Place:
         answer, _ = self.process.ask("content", *token)
         try:
-            size, runs = int(answer["size"]), answer["runs"]
+            size, runs, written = int(answer["size"]), answer["runs"], answer["written"]
             if answer["encrypted"]:
                 raise KeyUnavailable(f"{self._where}: the file is encrypted by the guest, and is not decrypted")
             if answer["not_here"]:
                 raise self.process.bad(f"the file is {answer['not_here']}, which is not undone")
-            is_decoded = bool(answer["resident"] or answer["compressed"])
+            is_decoded = bool(answer["resident"] or answer["compressed"] or written is None)
             facts = self.process.facts()
-            found = self._runs(runs, size, facts["block_size"], facts["blocks"])
+            end = size if written is None or is_decoded else int(written)
+            found = self._runs(runs, end, facts["block_size"], facts["blocks"])
         except (KeyError, TypeError, ValueError) as error:
             raise self.process.bad(f"its place makes no sense: {error}") from None
         return _Place(size, tuple(found), is_decoded)
@@ -275,18 +265,20 @@ class GuestVolume(BaseVolume):
     def _runs(
         self, runs: list[list[int | None]], size: int, block: int, blocks: int
     ) -> Iterator[tuple[int, int | None, int]]:
-        """Parts of a file, in order, up to its size.
+        """Parts of a file, in order, up to `size`.
 
         Raises:
             CorruptImage: One of them is outside of the volume, or overlaps another one.
         """
         end = 0
         for first, count, at in runs:
-            if first is None or count is None or first < 0 or count <= 0 or first * block < end:
+            if first is None or count is None or first < 0 or count < 0 or first * block < end:
                 raise self.process.bad("its blocks are out of order")
             start = first * block
             if start >= size:
                 return
+            if not count:
+                continue
             length = min(count * block, size - start)
             if at is not None and not 0 <= at <= blocks - count:
                 raise self.process.bad(

@@ -4,8 +4,8 @@ It is run by its path, with the standard library alone, and imports nothing of t
 length of its JSON and of the bytes behind it, then both. The other side sends requests, each of which is answered;
 before its answer, this side may ask for bytes of the image any number of times.
 
-Source of the format of NTFS directories: the documentation of Linux-NTFS, "$INDEX_ROOT", "$INDEX_ALLOCATION", "INDX"
-and "Fixup" (https://flatcap.github.io/linux-ntfs/ntfs/).
+Source of the format of NTFS: the documentation of Linux-NTFS, "File Record", "Attribute Header", "$ATTRIBUTE_LIST",
+"$INDEX_ROOT", "$INDEX_ALLOCATION", "INDX" and "Fixup" (https://flatcap.github.io/linux-ntfs/ntfs/).
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ _RESIDENT, _COMPRESSED, _ENCRYPTED = 0x04, 0x10, 0x20
 _FILLER, _SPARSE = 0x01, 0x02
 """Flags of a run of blocks."""
 _UNIX_DATA, _NTFS_DATA, _HFS_DATA, _HFS_RESOURCE = 1, 128, 4352, 4353
-_NTFS_INDEX_ROOT, _NTFS_INDEX, _NTFS_BITMAP, _NTFS_REPARSE = 144, 160, 176, 192
+_NTFS_LIST, _NTFS_INDEX_ROOT, _NTFS_INDEX, _NTFS_BITMAP, _NTFS_REPARSE = 32, 144, 160, 176, 192
 """Types of attributes."""
 _DOS_NAME: Final = 2
+_FAT_FIRST: Final = 3
+"""Number that The Sleuth Kit gives the first entry of 32 bytes behind the start of exFAT's clusters."""
 _SYMBOLIC_LINK, _MOUNT_POINT = 0xA000000C, 0xA0000003
 """Tags of reparse points that are links."""
 NOT_HERE: Final = {0x80000017: "compressed by Windows (WOF)", 0x80000013: "deduplicated by Windows"}
@@ -147,10 +149,11 @@ class Reader:
             def close(self) -> None:
                 """Nothing is open."""
 
-        self._tsk = tsk
+        self._fetch = fetch
         self._image = Volume()
         self._fs = tsk.FS_Info(self._image, offset=0, type=getattr(tsk, kind))
         self._is_ntfs = kind == "TSK_FS_TYPE_NTFS"
+        self._is_exfat = kind == "TSK_FS_TYPE_EXFAT"
         self._has_streams = self._is_ntfs or kind == "TSK_FS_TYPE_HFS"
         self._directory: tuple[int, Iterator[list[Any]]] | None = None
         self._file: tuple[int, Any] | None = None
@@ -189,19 +192,63 @@ class Reader:
                 ]
                 return {
                     "size": int(info.size),
+                    "written": self._written(file, number, info),
                     "resident": bool(flags & _RESIDENT),
                     "compressed": bool(flags & _COMPRESSED),
                     "encrypted": bool(flags & _ENCRYPTED),
                     "runs": runs,
                     "not_here": NOT_HERE.get(self._reparse_tag(file)) if kind == 0 else None,
                 }
-        return {"size": 0, "resident": True, "compressed": False, "encrypted": False, "runs": [], "not_here": None}
+        return {
+            "size": 0,
+            "written": 0,
+            "resident": True,
+            "compressed": False,
+            "encrypted": False,
+            "runs": [],
+            "not_here": None,
+        }
 
     def read(self, number: int, kind: int, name: int, offset: int, length: int) -> bytes:
         """Bytes of an attribute."""
         file = self._open(number)
         data: bytes = file.read_random(offset, length, kind, name) if kind else file.read_random(offset, length)
         return data
+
+    def _written(self, file: Any, number: int, info: Any) -> int | None:
+        """Bytes of an attribute that were ever written, behind which it is zeros; None where that is not found."""
+        size = int(info.size)
+        if self._is_exfat:
+            # "ValidDataLength" of the entry behind the numbered one (Microsoft, exFAT specification, 7.6.5).
+            boot = self._fetch(0, 512)
+            heap = int.from_bytes(boot[88:92], "little") << boot[108]
+            stream = self._fetch(heap + (number - _FAT_FIRST + 1) * 32, 32)
+            return min(size, int.from_bytes(stream[8:16], "little")) if stream[:1] == b"\xc0" else size
+        if not self._is_ntfs or int(info.flags) & _RESIDENT:
+            return size
+        name = (info.name or b"").decode("utf-8", "replace").encode("utf-16-le")
+        for record in self._records(file, number, name):
+            for header in _attributes(record, _NTFS_DATA, name):
+                if len(header) >= 64 and header[8] and not any(header[16:24]):  # not resident, and the first part
+                    return min(size, int.from_bytes(header[56:64], "little"))
+        return None
+
+    def _records(self, file: Any, number: int, name: bytes) -> Iterator[bytes]:
+        """Records of the master file table in which the data of that name may begin."""
+        boot = self._fetch(0, 512)
+        clusters = int.from_bytes(boot[64:65], "little", signed=True)
+        size = 1 << -clusters if clusters < 0 else clusters * boot[13] * int.from_bytes(boot[11:13], "little")
+        if not 512 <= size <= 1 << 16:
+            return
+        numbers = [number]
+        for attribute in file:
+            if int(attribute.info.type) == _NTFS_LIST:
+                length = min(int(attribute.info.size), 1 << 18)
+                listed = file.read_random(0, length, attribute.info.type, int(attribute.info.id))
+                numbers += _listed(listed, _NTFS_DATA, name)
+        table = self._fs.open_meta(inode=0)
+        for each in dict.fromkeys(numbers):
+            yield _without_fixups(table.read_random(each * size, size), b"FILE")
 
     def _open(self, number: int) -> Any:
         if self._file is None or self._file[0] != number:
@@ -334,12 +381,36 @@ def _index(directory: Any) -> Iterator[tuple[str, int]]:
     used = read(_NTFS_BITMAP, 0, 1 << 20) if _NTFS_BITMAP in parts else None
     for number in range(min(parts[_NTFS_INDEX][2], _LARGEST_INDEX) // block):
         if used is None or (used[number // 8 : number // 8 + 1] or b"\0")[0] >> number % 8 & 1:
-            yield from _index_entries(_without_fixups(read(_NTFS_INDEX, number * block, block)), 24)
+            yield from _index_entries(_without_fixups(read(_NTFS_INDEX, number * block, block), b"INDX"), 24)
 
 
-def _without_fixups(block: bytes) -> bytes:
-    """Block of an index with the ends of its sectors in place; empty where it is none, or is torn."""
-    if block[:4] != b"INDX":
+def _attributes(record: bytes, kind: int, name: bytes) -> Iterator[bytes]:
+    """Attributes of a type and name in a record of the master file table."""
+    at = int.from_bytes(record[20:22], "little")
+    while at + 24 <= len(record):
+        found, length, _, characters, name_at = struct.unpack_from("<IIBBH", record, at)
+        if length < 24:
+            return
+        if found == kind and record[at + name_at : at + name_at + 2 * characters] == name:
+            yield record[at : at + length]
+        at += length
+
+
+def _listed(data: bytes, kind: int, name: bytes) -> Iterator[int]:
+    """Numbers of the records in which a list of attributes says that one begins."""
+    at = 0
+    while at + 26 <= len(data):
+        found, length, characters, name_at, first, reference = struct.unpack_from("<IHBBQQ", data, at)
+        if length < 26:
+            return
+        if found == kind and first == 0 and data[at + name_at : at + name_at + 2 * characters] == name:
+            yield reference & 0xFFFFFFFFFFFF
+        at += length
+
+
+def _without_fixups(block: bytes, magic: bytes) -> bytes:
+    """Block of an index or record with the ends of its sectors in place; empty where it is none, or is torn."""
+    if block[:4] != magic:
         return b""
     at, count = struct.unpack_from("<HH", block, 4)
     table = block[at : at + 2 * count]
