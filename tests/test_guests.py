@@ -31,13 +31,14 @@ from vmvisor_image import (
     LimitExceeded,
     Limits,
     NotAFileSystem,
+    PartialExtraction,
     WorkerFailed,
     inspect,
     verify,
 )
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
-from vmvisor_image.testing.forge import SparseImage
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
 from vmvisor_image.volumes.guests import kinds, plugin, process, worker
@@ -552,9 +553,16 @@ class TestTheProcess:
             assert partition.role.value == "unknown"
             assert "at byte 0x100438" in partition.explain()
             assert repr(partition.volume) == "<GuestVolume ext4 at byte 0x100000>"
-            _ = (partition.label, partition.problems, partition.evidence, image.problems, partition.files, repr(image))
+            _ = (
+                partition.label,
+                partition.problems,
+                partition.evidence,
+                partition.records,
+                image.problems,
+                repr(image),
+            )
             assert guest(image).process.identifier is None
-            list(partition.files.root)
+            _ = partition.files
             assert guest(image).process.identifier is not None
         report = inspect(disk)
         assert (report.partitions[0].kind, report.partitions[0].files) == ("ext4", ())
@@ -738,16 +746,20 @@ class TestLimits:
     @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
     def test_of_memory(self, fake: Callable[[str], None], made: Callable[[str], Path]) -> None:
         fake("self.kept = bytearray(3 << 30)")
-        with Image.open(disk_of(made("ext4"))) as image, pytest.raises(CorruptImage, match="MemoryError"):
-            list(image.partitions[1].files.root)
+        with Image.open(disk_of(made("ext4"))) as image:
+            assert list(image.partitions[1].files.root) == []
+            [problem] = image.partitions[1].problems
+            assert "MemoryError" in problem.message
 
     @pytest.mark.skipif(sys.platform != "linux", reason="limits of Unix")
     def test_it_opens_and_writes_nothing(
         self, fake: Callable[[str], None], made: Callable[[str], Path], tmp_path: Path
     ) -> None:
         fake(f"open({str(tmp_path / 'written')!r}, 'w')")
-        with Image.open(disk_of(made("ext4"))) as image, pytest.raises(CorruptImage, match="Too many open files"):
-            list(image.partitions[1].files.root)
+        with Image.open(disk_of(made("ext4"))) as image:
+            assert list(image.partitions[1].files.root) == []
+            [problem] = image.partitions[1].problems
+            assert "Too many open files" in problem.message
         assert not (tmp_path / "written").exists()
 
     def test_what_it_prints_is_no_answer(self, fake: Callable[[str], None], made: Callable[[str], Path]) -> None:
@@ -772,6 +784,70 @@ class TestLimits:
             for _ in range(2):
                 with pytest.raises(WorkerFailed, match=r"partition 1 \(ext4\)"):
                     list(image.partitions[1].files.root)
+
+
+class TestWhatCanNotBeRead:
+    """One file system, or one directory, costs nothing else."""
+
+    def broken(self, made: Callable[[str], Path]) -> SparseImage:
+        """A file system that can't be opened as partition 1, and a sound one as partition 2."""
+        sound = made("ext4").read_bytes()
+        damaged = bytearray(sound)
+        damaged[1024 + 24 : 1024 + 28] = b"\xff" * 4  # the size of its blocks
+        parts = [
+            ForgedPartition(
+                number, 0x83, 2048 + (number - 1) * 32768, 32768, content=SparseImage(16 * MIB, [(0, bytes(data))])
+            )
+            for number, data in ((1, damaged), (2, sound))
+        ]
+        return mbr_disk(parts, sectors=2048 + 2 * 32768)
+
+    def test_one_that_can_not_be_opened(
+        self, made: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with Image.open(self.broken(made)) as image:
+            with pytest.raises(CorruptImage, match=r"partition 1 \(ext4\).*The Sleuth Kit can't read it"):
+                _ = image.partitions[1].files
+            assert image.partitions[2].files["etc/hostname"].read_bytes() == b"guest1\n"
+            assert [file.home for file in image.glob("*/etc/hostname")] == [image.partitions[2]]
+        self.broken(made).write_to(tmp_path / "disk")
+        assert main(["ls", str(tmp_path / "disk")]) == 1
+        shown = capsys.readouterr()
+        assert "etc/hostname" in shown.out
+        assert "The Sleuth Kit can't read it" in " ".join(shown.err.split())
+        assert main(["extract", str(tmp_path / "disk"), str(tmp_path / "out")]) == 1
+        assert (tmp_path / "out/2/etc/hostname").read_bytes() == b"guest1\n"
+        assert verify(tmp_path / "disk").partitions[1].files
+
+    def test_a_directory_that_can_not_be_listed(self, made: Callable[[str], Path], tmp_path: Path) -> None:
+        path = tmp_path / "volume"
+        path.write_bytes(made("ext2").read_bytes())
+        run("debugfs", "-w", "-R", "set_inode_field /many block[0] 99999999", path)
+        with Image.open(in_partition(path.read_bytes())) as image:
+            partition = image.partitions[1]
+            assert len(list(partition.files)) < len(CONTENT)
+            assert partition.files["etc/hostname"].read_bytes() == b"guest1\n"
+            assert any("many" in problem.message for problem in partition.problems)
+
+    def test_what_was_found_before_the_process_ended_is_extracted(
+        self, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Image.open(disk_of(made("ext4"))) as image:
+            list((image.partitions[1].files.root / "many").iterdir())
+            [number] = [number for number, path in guest(image)._listed.items() if path == "many"]
+        with Image.open(disk_of(made("ext4"))) as image:
+            files, ask = image.partitions[1].files, guest(image).process.ask
+
+            def failing(*request: Any, is_exact: bool = False) -> tuple[Any, bytes]:
+                if request[:2] == ("list", number):
+                    raise WorkerFailed("it ended", structure="partition 1 (ext4)", offset=START)
+                return ask(*request, is_exact=is_exact)
+
+            monkeypatch.setattr(guest(image).process, "ask", failing)
+            with pytest.raises(PartialExtraction) as caught:
+                files.extract(tmp_path / "out")
+            assert [error for _, error in caught.value.failed if isinstance(error, WorkerFailed)]
+            assert (tmp_path / "out/etc/hostname").read_bytes() == b"guest1\n"
 
 
 class TestWithoutTheExtra:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import check_deadline, check_entries
 from vmvisor_image.base.lru_cache import LruCache
-from vmvisor_image.errors import CorruptImage, KeyUnavailable, LimitExceeded, Problem, ProblemList
+from vmvisor_image.errors import CorruptImage, KeyUnavailable, Problem, ProblemList, WorkerFailed
 from vmvisor_image.examine.signatures import Match
 from vmvisor_image.files.file import Directory, Extent, File, FileAttributes, FileHome
 from vmvisor_image.files.tree import FileTree
@@ -117,7 +117,7 @@ class GuestContent(Pieced):
 
 
 class GuestVolume(BaseVolume):
-    """The file system of a guest. Nothing is started until its files are listed or read."""
+    """The file system of a guest. Nothing is started, and nothing is read, until its files are asked for."""
 
     is_guest = True
 
@@ -166,7 +166,13 @@ class GuestVolume(BaseVolume):
 
     @property
     def files(self) -> FileTree:
-        """Files of the file system, as a system that mounts it would list them."""
+        """Files of the file system, as a system that mounts it would list them; starts the process that reads it.
+
+        Raises:
+            CorruptImage: The file system can't be opened.
+            WorkerFailed: The process ended.
+        """
+        self.process.facts()
         return self._files
 
     @property
@@ -194,7 +200,7 @@ class GuestVolume(BaseVolume):
         Raises:
             CorruptImage: It can't be read.
         """
-        self._files.root.get("")
+        self.files.root.get("")
         with self._lock:
             return MappingProxyType(dict(self._system_files))
 
@@ -206,12 +212,10 @@ class GuestVolume(BaseVolume):
         """See `BaseVolume.check`: lists every directory; nothing is compared that only a check by fsck would."""
         found: list[Problem] = []
         try:
-            for _ in self._files.all_files():
+            for _ in self.files.all_files():
                 pass
         except CorruptImage as error:
             found.append(Problem.of(error))
-        except LimitExceeded:
-            raise
         return VolumeCheck(tuple(found), not_checked=(f"{self.kind}: only directories are read, as fsck is not run",))
 
     def close(self) -> None:
@@ -315,7 +319,13 @@ class GuestVolume(BaseVolume):
         is_more, seen = True, 0
         while is_more:
             check_deadline()
-            answer, _ = self.process.ask("list", number, seen)
+            try:
+                answer, _ = self.process.ask("list", number, seen)
+            except WorkerFailed:
+                raise
+            except CorruptImage as error:
+                self._problems.note(self._where, f"{path or '/'!r} can't be listed: {error.message}", error.offset)
+                break
             try:
                 entries, is_more = answer["entries"], bool(answer["more"])
                 for entry in entries:

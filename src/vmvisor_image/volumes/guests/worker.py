@@ -447,10 +447,10 @@ def _limit(memory: int) -> None:
     """Give up what is not needed: memory above the limit, files, cores. Only on Unix."""
     for encoding in ("utf-8", "utf-16-le"):
         codecs.lookup(encoding)  # no module can be imported later
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return
+    import resource
+
     limits = {"RLIMIT_AS": memory, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": 0}
     for name, most in limits.items():
         with contextlib.suppress(AttributeError, OSError, ValueError):  # not every system has or takes each
