@@ -415,12 +415,12 @@ class Partition(Shown, Source):
                     try:
                         key = self._entry.type_key
                         self._volume = open_volume(self._owner.disk, self.start, self.size, self, type_key=key)
-                        if self._volume is None:
-                            self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
-                            for fault in faults:
-                                self._problems.add(fault)
                     except CorruptImage as error:
                         self._report(error)
+                    if self._volume is None:
+                        self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
+                        for fault in faults:
+                            self._problems.add(fault)
                     self._opened = True
         return self._volume
 

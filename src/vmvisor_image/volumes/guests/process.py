@@ -15,6 +15,7 @@ from typing import Any, Final
 from vmvisor_image.base.forking import ForkSafeLock, restart_in_child
 from vmvisor_image.base.limits import check_deadline, seconds_left
 from vmvisor_image.errors import ClosedError, CorruptImage, DependencyMissing, Problem, WorkerFailed
+from vmvisor_image.streams.reading import read_healthy
 from vmvisor_image.streams.source import Source, check_range, past_end
 from vmvisor_image.volumes.guests import worker
 from vmvisor_image.volumes.guests.kinds import EXTRA, library
@@ -25,12 +26,13 @@ SECONDS: Final = 60.0
 """Seconds that one request may take, without what it takes to read the image."""
 _LARGEST_READ: Final = 64 << 20
 _SECTOR: Final = 512
+_NONSENSE: Final = "gave an answer that makes no sense, and was ended"
 _LONGEST_MESSAGE: Final = 300
 """Characters of an error of The Sleuth Kit that are shown."""
 
 
 class _Ended(Exception):
-    """The process ended, or its answers make no sense."""
+    """The process ended; or its answers make no sense, which the message then says."""
 
 
 class _Running:
@@ -61,10 +63,12 @@ class _Running:
         pipe = self.process.stdout
         try:
             message, data = worker.receive(pipe)  # type: ignore[arg-type]
-        except (EOFError, OSError, RecursionError, ValueError) as error:
+        except (EOFError, OSError) as error:
             raise _Ended from error
+        except (RecursionError, ValueError) as error:
+            raise _Ended(_NONSENSE) from error
         if not isinstance(message, dict):
-            raise _Ended
+            raise _Ended(_NONSENSE)
         return message, data
 
     def end(self) -> int | None:
@@ -141,15 +145,8 @@ class GuestProcess:
                 self._opened()
             return self._facts
 
-    def ask(self, *request: Any, is_exact: bool = False) -> tuple[Any, bytes]:
+    def ask(self, *request: Any) -> tuple[Any, bytes]:
         """Answer to a request.
-
-        The Sleuth Kit reads 64 KiB around what it needs. Sectors of the image that can't be read are zeros for it, and
-        are reported as problems; a process that saw some is not asked again.
-
-        Args:
-            *request: Name and arguments.
-            is_exact: Whether there is no answer where any byte that it may rest on can't be read.
 
         Raises:
             WorkerFailed: The process ended, or took too long.
@@ -157,7 +154,7 @@ class GuestProcess:
             ClosedError: The image was closed.
         """
         with self._lock:
-            return self._exchange(self._opened(), request, is_exact=is_exact)
+            return self._exchange(self._opened(), request)
 
     def _opened(self) -> _Running:
         if self._closed:
@@ -168,25 +165,26 @@ class GuestProcess:
                 raise DependencyMissing(f"{self._where}: its files need a package that is not there any more: {EXTRA}")
             self._running = _Running()
             self._end = weakref.finalize(self, _Running.end, self._running)
-            answer, _ = self._exchange(self._running, ("open", module, self._source.size, self._kind, MEMORY))
+            request = ("open", module, self._source.size, self._kind, MEMORY)
+            answer, _ = self._exchange(self._running, request)
             numbers = answer if isinstance(answer, dict) else {}
             facts = {name: numbers.get(name) for name in ("root", "block_size", "blocks")}
             if not all(isinstance(value, int) and value >= 0 for value in facts.values()):
                 self._drop()
-                raise self._failed("its answers make no sense")
+                raise self._failed(_NONSENSE)
             self._facts = {name: int(value or 0) for name, value in facts.items()}
         return self._running
 
-    def _exchange(self, running: _Running, request: tuple[Any, ...], *, is_exact: bool = False) -> tuple[Any, bytes]:
+    def _exchange(self, running: _Running, request: tuple[Any, ...]) -> tuple[Any, bytes]:
         check_deadline()
         left = seconds_left()
         seconds = SECONDS if left is None else min(SECONDS, left)
         try:
-            return self._wait_for_answer(running, {"ask": request, "seconds": seconds}, is_exact=is_exact)
-        except _Ended:
+            return self._wait_for_answer(running, {"ask": request, "seconds": seconds})
+        except _Ended as ended:
             status = self._drop()
             check_deadline()  # it may be what ended it
-            raise self._failed(_reason(status)) from None
+            raise self._failed(str(ended) or _reason(status)) from None
         except CorruptImage:
             if request[0] == "open":
                 self._drop()
@@ -195,49 +193,40 @@ class GuestProcess:
             self._drop()
             raise
 
-    def _wait_for_answer(self, running: _Running, request: Any, *, is_exact: bool) -> tuple[Any, bytes]:
+    def _wait_for_answer(self, running: _Running, request: Any) -> tuple[Any, bytes]:
         running.send(request)
-        damage: list[CorruptImage] = []
+        damage: CorruptImage | None = None
         while True:
             message, data = running.receive()
             if "read" in message:
-                found = self._read(message["read"], damage)
-                if damage and is_exact:
+                found: bytes | None = None
+                try:
+                    found = self._read(message["read"])
+                except CorruptImage as error:
+                    damage = error
+                if found is None:
                     running.send({"failed": True})
                 else:
                     running.send({}, found)
-                continue
-            if damage:
-                if is_exact:
-                    raise damage[0]
-                self._drop()  # it keeps what it read
-                for error in damage:
-                    self._report(Problem.of(error))
-            if "error" in message:
+            elif "error" in message:
+                if damage is not None:
+                    raise damage
                 text = " ".join(str(message["error"]).split())[:_LONGEST_MESSAGE]
                 raise self.bad(f"The Sleuth Kit can't read it: {text}")
-            return message.get("answer"), data
+            else:
+                if damage is not None:
+                    self._report(Problem.of(damage))
+                return message.get("answer"), data
 
-    def _read(self, wanted: Any, damage: list[CorruptImage]) -> bytes:
-        """Bytes that the process asks for, with zeros in place of sectors that can't be read."""
+    def _read(self, wanted: Any) -> bytes:
+        """Bytes that the process asks for, which are more than it needs; fewer before damage."""
         check_deadline()
         match wanted:
             case [int(offset), int(length)] if offset >= 0 and 0 <= length <= _LARGEST_READ:
-                try:
-                    return self._source.read_up_to(offset, length)
-                except CorruptImage as error:
-                    damage.append(error)
-            case _:
-                raise _Ended
-        length = max(0, min(length, self._source.size - offset))
-        parts = []
-        for at in range(offset, offset + length, _SECTOR):
-            count = min(_SECTOR, offset + length - at)
-            try:
-                parts.append(self._source.read_at(at, count))
-            except CorruptImage:
-                parts.append(bytes(count))
-        return b"".join(parts)
+                found = read_healthy(self._source, offset, length)
+                # Of sectors the whole ones only: with a piece of one that is damaged it would do what can't be done.
+                return found if len(found) == length else found[: len(found) - len(found) % _SECTOR]
+        raise _Ended(_NONSENSE)
 
     def _drop(self) -> int | None:
         """End the process; its status, None where it had to be ended."""
@@ -258,7 +247,7 @@ class GuestProcess:
 def _reason(status: int | None) -> str:
     """End of a process, in words."""
     if status is None:
-        return "gave an answer that makes no sense, and was ended"
+        return "did not end when it should"
     if status == 1:
         return f"was ended because a request took longer than {SECONDS:g} seconds, or could not start"
     if status < 0:
@@ -287,7 +276,7 @@ class ProcessContent(Source):
         parts = []
         for at in range(offset, offset + length, _STEP):
             count = min(offset + length - at, _STEP)
-            _, data = self._process.ask("read", *self._token, at, count, is_exact=True)
+            _, data = self._process.ask("read", *self._token, at, count)
             if len(data) != count:
                 raise self._process.bad(f"{len(data)} bytes came where {count} were asked for")
             parts.append(data)

@@ -52,6 +52,8 @@ _SYSTEMS: Final = {
     "exfat": _System("TSK_FS_TYPE_EXFAT", fold_case=True, is_local_time=True),
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_REASON: Final = 300
+"""Characters of an error of The Sleuth Kit that are shown."""
 _KNOWN: Final = 64
 """Files whose places are kept."""
 _SUPERBLOCK: Final = 1024
@@ -344,7 +346,9 @@ class GuestVolume(BaseVolume):
             name = unicodedata.normalize("NFC", name)
         path = f"{above}/{name}" if above else name
         if code == "unreadable":
-            self._problems.note(self._where, f"{path!r} can't be read: {entry[3]}", self._start)
+            what = repr(path) if name else f"an entry of {above or '/'!r}"
+            reason = " ".join(str(entry[3]).split())[:_LONGEST_REASON]
+            self._problems.note(self._where, f"{what} can't be read: {reason}", self._start)
             return
         size, times, owner, link, streams = entry[3:8]
         modified, attributes = self._times(times, owner, code)

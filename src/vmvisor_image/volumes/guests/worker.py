@@ -43,12 +43,17 @@ _UNIX_DATA, _NTFS_DATA, _HFS_DATA, _HFS_RESOURCE = 1, 128, 4352, 4353
 _NTFS_LIST, _NTFS_INDEX_ROOT, _NTFS_INDEX, _NTFS_BITMAP, _NTFS_REPARSE = 32, 144, 160, 176, 192
 """Types of attributes."""
 _DOS_NAME: Final = 2
+_TORN: Final = ("", 0)
+"""Stands for the entries that are lost with a damaged part of an index."""
 _FAT_FIRST: Final = 3
 """Number that The Sleuth Kit gives the first entry of 32 bytes behind the start of exFAT's clusters."""
 _SYMBOLIC_LINK, _MOUNT_POINT = 0xA000000C, 0xA0000003
 """Tags of reparse points that are links."""
 NOT_HERE: Final = {0x80000017: "compressed by Windows (WOF)", 0x80000013: "deduplicated by Windows"}
 """Tags of reparse points of files whose content is not in their data."""
+_UNREADABLE: Final = (OSError, RuntimeError)
+"""Errors of pytsk3; the second one is where the image can't be read."""
+_DAMAGED: Final = "the image can't be read there"
 BROKEN: Final = 3
 """Exit status after an error of this program; that of a time limit is 1."""
 _DEVICE: Final = os.devnull
@@ -250,6 +255,10 @@ class Reader:
         for each in dict.fromkeys(numbers):
             yield _without_fixups(table.read_random(each * size, size), b"FILE")
 
+    def forget(self) -> None:
+        """Begin anew with whatever is asked next."""
+        self._directory = self._file = None
+
     def _open(self, number: int) -> Any:
         if self._file is None or self._file[0] != number:
             self._file = number, self._fs.open_meta(inode=number)
@@ -257,29 +266,57 @@ class Reader:
 
     def _tsk_entries(self, number: int) -> Iterator[list[Any]]:
         """Entries of a directory as The Sleuth Kit lists them."""
-        for file in self._fs.open_dir(inode=number):
+        opened = self._fs.open_dir(inode=number)
+        directory = iter(opened)
+        for _ in range(int(opened.size) + 1):
+            try:
+                file = next(directory, None)
+            except _UNREADABLE as error:
+                yield ["", 0, "unreadable", _reason(error)]
+                continue
+            if file is None:
+                return
             name = file.info.name
             text = name.name or b""
-            if not int(name.flags) & _ALLOCATED or text in (b"", b".", b".."):
-                continue
-            yield from self._entry(text.decode("utf-8", "surrogateescape"), file, int(name.meta_addr))
+            if int(name.flags) & _ALLOCATED and text not in (b"", b".", b".."):
+                yield from self._safe_entry(text.decode("utf-8", "surrogateescape"), file, int(name.meta_addr))
 
     def _ntfs_entries(self, number: int) -> Iterator[list[Any]]:
         """Entries of an NTFS directory by its index: listing it as the others would read the whole MFT first."""
-        directory = self._fs.open_meta(inode=number)
-        for name, reference in dict.fromkeys(_index(directory)):
-            inode, sequence = reference & 0xFFFFFFFFFFFF, reference >> 48
-            if name == ".":
+        index = _index(self._fs.open_meta(inode=number))
+        seen: set[tuple[str, int]] = set()
+        while True:
+            try:
+                found = next(index, None)
+            except _UNREADABLE as error:
+                yield ["", 0, "unreadable", _reason(error)]
+                return
+            if found is None:
+                return
+            if found in seen or found[0] == ".":
                 continue
+            seen.add(found)
+            name, reference = found
+            if found == _TORN:
+                yield ["", 0, "unreadable", "a block of the index is damaged"]
+                continue
+            inode, sequence = reference & 0xFFFFFFFFFFFF, reference >> 48
             try:
                 file = self._fs.open_meta(inode=inode)
-            except OSError as error:
-                yield [name, inode, "unreadable", str(error)]
+            except _UNREADABLE as error:
+                yield [name, inode, "unreadable", _reason(error)]
                 continue
-            if int(file.info.meta.seq) == sequence:
-                yield from self._entry(name, file, inode)
+            if file.info.meta is None or int(file.info.meta.seq) == sequence:
+                yield from self._safe_entry(name, file, inode)
             else:
                 yield [name, inode, "unreadable", "the index names a file that was deleted"]
+
+    def _safe_entry(self, name: str, file: Any, number: int) -> Iterator[list[Any]]:
+        """Entry of a file; one that can't be read is an entry of that kind."""
+        try:
+            yield from [*self._entry(name, file, number)]
+        except _UNREADABLE as error:
+            yield [name, number, "unreadable", _reason(error)]
 
     def _entry(self, name: str, file: Any, number: int) -> Iterator[list[Any]]:
         meta = file.info.meta
@@ -311,7 +348,7 @@ class Reader:
             return known
         try:
             data: bytes = file.read_random(0, size)
-        except OSError:
+        except _UNREADABLE:
             return b""
         return data
 
@@ -353,8 +390,17 @@ class Reader:
         return b""
 
 
+def _reason(error: Exception) -> str:
+    """Text of an error of pytsk3, which repeats that of an error in reading the image."""
+    text = str(error) or type(error).__name__
+    return _DAMAGED if _DAMAGED in text else text
+
+
 def _index(directory: Any) -> Iterator[tuple[str, int]]:
-    """Names in an NTFS directory, and the references to their files, in the order of the index's blocks."""
+    """Names in an NTFS directory, and the references to their files, in the order of the index's blocks.
+
+    `_TORN` stands for the names in a block that is damaged.
+    """
     parts: dict[int, tuple[Any, int, int]] = {}
     for attribute in directory:
         info = attribute.info
@@ -378,10 +424,18 @@ def _index(directory: Any) -> Iterator[tuple[str, int]]:
         return
     if not 512 <= block <= 1 << 16 or block % 512:
         raise OSError(f"the index of the directory has blocks of {block} bytes")
-    used = read(_NTFS_BITMAP, 0, 1 << 20) if _NTFS_BITMAP in parts else None
+    used = read(_NTFS_BITMAP, 0, 1 << 20) if _NTFS_BITMAP in parts else b""
     for number in range(min(parts[_NTFS_INDEX][2], _LARGEST_INDEX) // block):
-        if used is None or (used[number // 8 : number // 8 + 1] or b"\0")[0] >> number % 8 & 1:
-            yield from _index_entries(_without_fixups(read(_NTFS_INDEX, number * block, block), b"INDX"), 24)
+        if (used[number // 8 : number // 8 + 1] or b"\0")[0] >> number % 8 & 1:
+            yield from _index_entries(_block(read, number * block, block), 24)
+
+
+def _block(read: Callable[[int, int, int], bytes], offset: int, size: int) -> bytes:
+    """Block of an index; empty where it can't be read, or is damaged."""
+    try:
+        return _without_fixups(read(_NTFS_INDEX, offset, size), b"INDX")
+    except _UNREADABLE:
+        return b""
 
 
 def _attributes(record: bytes, kind: int, name: bytes) -> Iterator[bytes]:
@@ -426,21 +480,25 @@ def _without_fixups(block: bytes, magic: bytes) -> bytes:
 
 
 def _index_entries(node: bytes, header: int) -> Iterator[tuple[str, int]]:
-    """Names and references in a node of an index, whose header is at byte `header`."""
+    """Names and references in a node of an index, whose header is at byte `header`; `_TORN` where it breaks off."""
     if len(node) < header + 16:
+        yield _TORN
         return
     first, size = struct.unpack_from("<II", node, header)
     at, end = header + first, min(header + size, len(node))
     while at + 16 <= end:
         reference, length, key, flags = struct.unpack_from("<QHHH", node, at)
-        if flags & 2 or length < 16:  # the last one has no name
+        if flags & 2:  # the last one has no name
             return
+        if length < 16:
+            break
         if key >= 66 and at + 16 + key <= end:
             characters, space = node[at + 80], node[at + 81]
             name = node[at + 82 : at + 82 + 2 * characters].decode("utf-16-le", "surrogatepass")
             if space != _DOS_NAME:
                 yield name, reference
         at += length
+    yield _TORN
 
 
 def _limit(memory: int) -> None:
@@ -466,7 +524,7 @@ def serve(requests: Pipe, answers: Pipe, budget: Budget, *, limit: Callable[[int
         message, data = receive(requests)
         budget.go_on()
         if message.get("failed"):
-            raise OSError("the image can't be read there")
+            raise OSError(_DAMAGED)
         return data
 
     reader: Reader | None = None
@@ -491,8 +549,10 @@ def serve(requests: Pipe, answers: Pipe, budget: Budget, *, limit: Callable[[int
             elif reader is not None:
                 answer = reader.entries(*arguments) if name == "list" else reader.content(*arguments)
             answered = {"answer": answer}
-        except (OSError, MemoryError, RuntimeError, ValueError, struct.error) as error:
-            answered = {"error": str(error) or type(error).__name__}
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next request may be answered
+            answered = {"error": _reason(error)}
+            if reader is not None:
+                reader.forget()
         budget.pause()
         send(answers, answered, data)
 
