@@ -44,6 +44,7 @@ from vmvisor_image.errors import (
     UnsafeName,
     UsageError,
     VmvisorImageError,
+    WorkerFailed,
 )
 
 BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
@@ -72,6 +73,7 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     CorruptImage: (),
     TruncatedImage: (EOFError,),
     UnsafeName: (),
+    WorkerFailed: (),
     PartialExtraction: (),
     NotAnArchive: (),
     NoDiskImage: (),

@@ -926,7 +926,7 @@ class TestWithoutTheExtra:
             (3, b"-FVE-FS-", "BitLocker"),
             (512, b"LABELONE" + bytes(16) + b"LVM2 001", "LVM2_member: physical volume of Linux LVM"),
             (4086, b"SWAPSPACE2", "swap"),
-            (0x22000, b"\x0c\xb1\xba\0\0\0\0\0", "zfs_member: member of a ZFS pool"),
+            (0x20000, b"\x0c\xb1\xba\0\0\0\0\0", "zfs_member: member of a ZFS pool"),
         ],
     )
     def test_what_it_does_not_read_is_named(self, at: int, magic: bytes, said: str) -> None:

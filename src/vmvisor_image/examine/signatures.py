@@ -7,6 +7,7 @@ formats' own specifications and file(1)'s magic(5) database, read for the facts.
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -191,11 +192,8 @@ FOREIGN: Final = (
         for magic in (b"SWAPSPACE2", b"SWAP-SPACE")
     ),
     Signature("btrfs", "Btrfs file system", 0x10040, b"_BHRfS_M"),
-    *(
-        Signature("zfs_member", "member of a ZFS pool", 0x20000 + slot * 0x1000, magic)
-        for slot in range(4)
-        for magic in (b"\x0c\xb1\xba\0\0\0\0\0", b"\0\0\0\0\0\xba\xb1\x0c")
-    ),
+    Signature("zfs_member", "member of a ZFS pool", 0x20000, b"\x0c\xb1\xba\0\0\0\0\0"),
+    Signature("zfs_member", "member of a ZFS pool", 0x20000, b"\0\0\0\0\0\xba\xb1\x0c"),
     Signature("udf", "UDF file system", 0x8001, b"BEA01"),
     Signature("elf", "ELF program", 0, b"\x7fELF", (), _elf, 0, 20, "data"),
     *(Signature(kind, name, offset, magic, content="data") for kind, name, offset, magic in _DATA),
@@ -260,6 +258,7 @@ def first_match(
         size: Bytes in the content; None for up to the source's end.
     """
 
+    @functools.cache
     def read(offset: int, length: int) -> bytes:
         if size is not None:
             length = min(length, max(0, size - offset))
