@@ -70,6 +70,7 @@ TAKEN_IN: Final = {
     "supported.md": "SUPPORTED.md",
     "changelog.md": "CHANGELOG.md",
     "notebooks/fleet.ipynb": "examples/fleet.ipynb",
+    "notebooks/guests.ipynb": "examples/guests.ipynb",
 }
 """Pages that are files outside docs/, by path: docs/ has a page that links there, the site has the file itself."""
 

@@ -34,7 +34,7 @@ from typing import Any, Final
 import pytest
 
 from tests import media
-from tests.support import HANGS, REPOSITORY, build_once
+from tests.support import HANGS, REPOSITORY, build_once, run
 from vmvisor_image.faces.cli import main
 from vmvisor_image.testing import forge_modules
 from vmvisor_image.testing.forge import (
@@ -257,8 +257,34 @@ def _guest() -> dict[str, Any]:
     }
 
 
+def linux_disk(folder: Path) -> SparseImage:
+    """The disk of a machine with Linux, of an ext4 file system by mke2fs; `folder` is for what that needs."""
+    tree = folder / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/hostname").write_text("lab-guest\n")
+    (tree / "etc/os-release").write_text("NAME=Lab\n")
+    (tree / "etc/localtime").symlink_to("../usr/share/zoneinfo/UTC")
+    volume = folder / "ext4"
+    with volume.open("wb") as file:
+        file.truncate(4 << 20)
+    run("mke2fs", "-q", "-t", "ext4", "-d", tree, volume)
+    content = SparseImage(4 << 20, [(0, volume.read_bytes())])
+    return mbr_disk([ForgedPartition(1, 0x83, 2048, 8192, content=content)], sectors=10240)
+
+
+def _linux(path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        linux_disk(Path(folder)).write_to(path)
+
+
+def _linux_machine() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        disk = linux_disk(Path(folder))
+    return {"linux/linux-flat.vmdk": VmfsFile(size=disk.size, pieces=disk.pieces)}
+
+
 def _datastore(path: Path) -> None:
-    (volume,) = vmfs_volume(_guest())
+    (volume,) = vmfs_volume(_guest() | _linux_machine())
     mbr_disk(
         [ForgedPartition(1, 0xFB, 128, volume.size // 512, content=volume)], sectors=128 + volume.size // 512
     ).write_to(path)
@@ -356,6 +382,7 @@ IMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
     "datastore.img": _datastore,
     "esxi-disk.img": _datastore,
     "machines.img": _machines,
+    "linux.img": _linux,
     "lun0.img": _device(0),
     "lun1.img": _device(1),
     "usb-stick.img": _stick,

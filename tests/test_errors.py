@@ -48,6 +48,7 @@ from vmvisor_image.errors import (
     UnsafeName,
     UsageError,
     VmvisorImageError,
+    WorkerFailed,
 )
 
 BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
@@ -80,6 +81,7 @@ BUILTINS: dict[type[VmvisorImageError], tuple[type[Exception], ...]] = {
     CorruptImage: (),
     TruncatedImage: (EOFError,),
     UnsafeName: (),
+    WorkerFailed: (),
     PartialExtraction: (),
     NotAnArchive: (),
     NoDiskImage: (),

@@ -88,3 +88,9 @@ def test_the_notebook(executed: Any) -> None:
     shown = notebook_page.page(executed)
     for part in ("host-damaged.dd.bz2", "host-260247.dd.bz2", "4.1.0", "164009"):
         assert part in shown
+
+
+def test_the_notebook_of_guests() -> None:
+    shown = notebook_page.page(notebook_page.execute(EXAMPLES / "guests.ipynb"))
+    for part in ("lab-guest", "Accepted publickey", "../usr/share/zoneinfo/UTC", "etc/os-release", "ext4 file system"):
+        assert part in shown

@@ -37,6 +37,7 @@ LATE = {
     ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.file_system"): 0,
     ("faces.cli.live", "run_mount", "vmvisor_image.fsspec.mount"): 0,
     ("volumes.plugins", "_load", "importlib.metadata"): 30,
+    ("volumes.guests.plugin", "open_volume", "vmvisor_image.volumes.guests.volume"): 12,
 }
 """Imports inside functions that go down, by module and function: milliseconds of CPU that everybody would pay else.
 
@@ -55,6 +56,7 @@ OPTIONAL = {
     "pyarrow",
     "pyasn1",
     "pyasn1_modules",
+    "resource",
     "rich",
     "shtab",
     "textual",

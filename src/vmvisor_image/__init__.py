@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         UnsafeName as UnsafeName,
         UsageError as UsageError,
         VmvisorImageError as VmvisorImageError,
+        WorkerFailed as WorkerFailed,
     )
     from vmvisor_image.examine.hexdump import Hexdump as Hexdump
     from vmvisor_image.examine.survey import Survey as Survey
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from vmvisor_image.schemas.partition_types import PARTITION_TYPES as PARTITION_TYPES, PartitionType as PartitionType
     from vmvisor_image.streams.linked import Link as Link
     from vmvisor_image.streams.source import ReadAt as ReadAt
+    from vmvisor_image.volumes.guests.volume import GuestVolume as GuestVolume
     from vmvisor_image.volumes.role import Evidence as Evidence, Role as Role
     from vmvisor_image.volumes.vmfs.files import FileLock as FileLock, RawDeviceMapping as RawDeviceMapping
     from vmvisor_image.volumes.vmfs.heartbeats import ActiveHost as ActiveHost
@@ -143,7 +145,7 @@ _HOMES: Final = {
         "NotADirectory NotAFile NotAFileSystem NotAMachine NotAnArchive PartialExtraction PartitionNotFound "
         "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError "
         "SourceIsDirectory SourceNotDirectory SourceNotFound SourceNotPermitted TruncatedImage UnsafeName UsageError "
-        "VmvisorImageError"
+        "VmvisorImageError WorkerFailed"
     ),
     "examine.hexdump": "Hexdump",
     "examine.survey": "Survey",
@@ -164,6 +166,7 @@ _HOMES: Final = {
     "schemas.partition_types": "PARTITION_TYPES PartitionType",
     "streams.linked": "Link",
     "streams.source": "ReadAt",
+    "volumes.guests.volume": "GuestVolume",
     "volumes.role": "Evidence Role",
     "volumes.vmfs.files": "FileLock RawDeviceMapping",
     "volumes.vmfs.heartbeats": "ActiveHost",

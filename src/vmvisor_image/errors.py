@@ -275,6 +275,13 @@ class TruncatedImage(CorruptImage, EOFError):
     """The input ends before the bytes that were asked for."""
 
 
+class WorkerFailed(CorruptImage):
+    """The process that reads a guest's file system ended, or took too long.
+
+    What it was asked for is not known; the next request starts another process.
+    """
+
+
 class NotAnArchive(CorruptImage):
     """A file opened as an archive is not of a kind that this library reads."""
 

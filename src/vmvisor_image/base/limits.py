@@ -109,6 +109,12 @@ def check_deadline() -> None:
         raise passed("seconds", f"the operation took longer than {deadline[1]:g} seconds")
 
 
+def seconds_left() -> float | None:
+    """Seconds until this thread's operation has to end, at least 0; None without a limit."""
+    deadline = _DEADLINE.get()
+    return None if deadline is None else max(0.0, deadline[0] - time.monotonic())
+
+
 def wait(seconds: float) -> None:
     """Wait, unless the operation's time would be over before the end.
 

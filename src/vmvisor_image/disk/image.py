@@ -426,9 +426,12 @@ class Image(Shown, Source):
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, None
+            table = self._table
         with contextlib.ExitStack() as stack:  # all of them, even where one fails
             for close in opened.closers if opened is not None else ():  # the last opened is closed first
                 stack.callback(close)
+            if table is not None:
+                stack.callback(table.close)
 
     def _open(self) -> _Opened:
         opened = self._opened

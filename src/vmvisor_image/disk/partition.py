@@ -27,6 +27,7 @@ from vmvisor_image.streams.reading import find_data
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import Slice
 from vmvisor_image.volumes.find import open_volume
+from vmvisor_image.volumes.guests.kinds import advice
 from vmvisor_image.volumes.magics import match_signature
 from vmvisor_image.volumes.plugins import open_plugin_volume
 from vmvisor_image.volumes.role import Evidence, Role
@@ -221,10 +222,7 @@ class Partition(Shown, Source):
             found = tuple(dict.fromkeys((*self.finding.evidence, *found)))
         match, is_empty = (None, False) if self.volume is not None or self.is_container else self._recognised()
         if match is not None:
-            text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in match.magic)
-            found += (
-                Evidence(f"{match.name}: its magic {match.magic.hex(' ')} ({text!r})", self.start + match.offset),
-            )
+            found += (Evidence(match.statement(), self.start + match.offset),)
         elif is_empty:
             found += (Evidence("it is all zeros", self.start),)
         return found
@@ -260,7 +258,10 @@ class Partition(Shown, Source):
             files.limits = self.meter.limits
             return files
         reason = "".join(f"; {problem}" for problem in self._problems.found[:1])
-        raise NotAFileSystem(f"partition {self.number} ({self.kind}) holds no file system that can be read{reason}")
+        kind, match = self.kind, None if volume is not None or self.is_container else self._recognised()[0]
+        found = "" if match is None or kind.casefold() in match.name.casefold() else f": {match.name}"
+        what = f"partition {self.number} ({kind}{found}) holds no file system that can be read{reason}"
+        raise NotAFileSystem(f"{what}{advice(kind)}")
 
     @property
     def disk(self) -> Source:
@@ -406,6 +407,11 @@ class Partition(Shown, Source):
     def _source(self) -> Slice:
         return Slice(self._owner.disk, self.start, self.size, f"partition {self.number}")
 
+    def close(self) -> None:
+        """End what its volume started, as `Image.close` does; a volume that was not opened stays so."""
+        if self._volume is not None:
+            complete(self._volume).close()
+
     def _open_volume(self) -> Volume | None:
         if not self._opened and not self.is_container:
             with self._lock:
@@ -413,12 +419,12 @@ class Partition(Shown, Source):
                     try:
                         key = self._entry.type_key
                         self._volume = open_volume(self._owner.disk, self.start, self.size, self, type_key=key)
-                        if self._volume is None:
-                            self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
-                            for fault in faults:
-                                self._problems.add(fault)
                     except CorruptImage as error:
                         self._report(error)
+                    if self._volume is None:
+                        self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
+                        for fault in faults:
+                            self._problems.add(fault)
                     self._opened = True
         return self._volume
 

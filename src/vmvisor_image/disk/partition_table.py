@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -43,6 +44,7 @@ class PartitionTable(Shown):
         self._table = table
         self._lock = ForkSafeLock()
         self._found: list[Partition] = []
+        self._searches: list[weakref.ref[FoundPartitions]] = []
         self._rest: Iterator[TableEntry] = table.entries()
         self._banks: tuple[BootBank, ...] | None = None
         self._identity: tuple[Generation | None, tuple[Evidence, ...]] | None = None
@@ -111,7 +113,9 @@ class PartitionTable(Shown):
         every multiple of 1 MiB. Runs of zeros that the source knows of are not read; of anything else some ten reads of
         together about 10 KiB are made for each MiB.
         """
-        return FoundPartitions(_FoundOwner(self._owner), self)
+        found = FoundPartitions(_FoundOwner(self._owner), self)
+        self._searches.append(weakref.ref(found))
+        return found
 
     @property
     def banks(self) -> tuple[BootBank, ...]:
@@ -177,6 +181,14 @@ class PartitionTable(Shown):
         for partition in self._found:
             found += partition.known_problems
         return tuple(found)
+
+    def close(self) -> None:
+        """End what the volumes of the partitions started, as `Image.close` does."""
+        for partition in self._found:
+            partition.close()
+        for each in self._searches:
+            if (search := each()) is not None:
+                search.close()
 
     def __getitem__(self, key: int | str) -> Partition:
         """Partition with that number or label.

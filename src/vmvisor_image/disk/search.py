@@ -214,13 +214,15 @@ class _Search:
         if self._straddles(start, start + match.offset) or not self._claim(partition):
             return None
         volume, problems = partition.volume, partition.known_problems
+        if volume is not None and complete(volume).is_guest:  # of which no more than the magic was looked at
+            volume = None
         size = match.size if volume is None else complete(volume).own_size
         if volume is None and not problems and size is None and len(match.magic) < _SHORT_MAGIC:
             return None
         if size is not None and self._is_copy(start, partition.kind if volume is not None else match.kind, size):
             return None
         fits = size is not None and 0 < size <= room
-        confidence: Confidence = "medium" if fits or _has_files(partition) else "low"
+        confidence: Confidence = "medium" if fits or (volume is not None and _has_files(partition)) else "low"
         if fits and volume is not None and not problems:
             confidence = "high"
         evidence = [_evidence(start, match)]

@@ -7,6 +7,7 @@ formats' own specifications and file(1)'s magic(5) database, read for the facts.
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class Match:
     content: Content
     size: int | None = None
     """Bytes in the content by its own header; None where it is not read, or makes no sense."""
+
+    def statement(self) -> str:
+        """The finding in words."""
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in self.magic)
+        return f"{self.name}: its magic {self.magic.hex(' ')} ({text!r})"
 
 
 def _ext(superblock: bytes) -> tuple[str, str]:
@@ -168,6 +174,14 @@ FOREIGN: Final = (
     Signature("ext4", "ext file system", 0x438, b"\x53\xef", (), _ext, 0x400, 104, measure=_measure_ext),
     Signature("hfsplus", "HFS+ volume", 0x400, b"H+\0\x04"),
     Signature("hfsplus", "HFSX volume", 0x400, b"HX\0\x05"),
+    *(
+        Signature("ufs", f"UFS{version} file system", offset + 0x55C, magic)
+        for version, offset, magics in (
+            (1, 0x2000, (b"\x54\x19\x01\x00", b"\x00\x01\x19\x54")),
+            (2, 0x10000, (b"\x19\x01\x54\x19", b"\x19\x54\x01\x19")),
+        )
+        for magic in magics
+    ),
     Signature("apfs", "APFS container", 32, b"NXSB"),
     Signature("f2fs", "F2FS file system", 0x400, b"\x10\x20\xf5\xf2"),
     Signature("linux_raid_member", "member of a Linux RAID (metadata 1.2)", 4096, b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
@@ -178,6 +192,8 @@ FOREIGN: Final = (
         for magic in (b"SWAPSPACE2", b"SWAP-SPACE")
     ),
     Signature("btrfs", "Btrfs file system", 0x10040, b"_BHRfS_M"),
+    Signature("zfs_member", "member of a ZFS pool", 0x20000, b"\x0c\xb1\xba\0\0\0\0\0"),
+    Signature("zfs_member", "member of a ZFS pool", 0x20000, b"\0\0\0\0\0\xba\xb1\x0c"),
     Signature("udf", "UDF file system", 0x8001, b"BEA01"),
     Signature("elf", "ELF program", 0, b"\x7fELF", (), _elf, 0, 20, "data"),
     *(Signature(kind, name, offset, magic, content="data") for kind, name, offset, magic in _DATA),
@@ -242,6 +258,7 @@ def first_match(
         size: Bytes in the content; None for up to the source's end.
     """
 
+    @functools.cache
     def read(offset: int, length: int) -> bytes:
         if size is not None:
             length = min(length, max(0, size - offset))

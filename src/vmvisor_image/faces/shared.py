@@ -24,7 +24,7 @@ from vmvisor_image.files.tree import FileTree
 from vmvisor_image.reports.inspection import ImageReport, PartitionReport
 from vmvisor_image.streams.linked import facts_of
 from vmvisor_image.volumes.role import Role
-from vmvisor_image.volumes.volume import BaseVolume, has_files
+from vmvisor_image.volumes.volume import BaseVolume, complete, has_files
 
 MAP_CELLS: Final = 72
 """Characters in a map, or in a strip of entropy, as text."""
@@ -352,7 +352,8 @@ def _facts(facts: Iterable[tuple[str, str]]) -> list[str]:
 
 def _count_files(partition: Partition) -> int:
     try:
-        return len(partition.files)
+        volume = partition.volume
+        return 0 if volume is not None and complete(volume).is_guest else len(partition.files)
     except (CorruptImage, LimitExceeded, NotAFileSystem):  # its problems or its kind say why
         return 0
 

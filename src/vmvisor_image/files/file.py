@@ -24,6 +24,7 @@ from vmvisor_image.errors import (
     PathNotFound,
     ReadOnly,
     UnsafeName,
+    WorkerFailed,
 )
 from vmvisor_image.files.extraction import write_files
 from vmvisor_image.files.patterns import Pattern
@@ -76,6 +77,8 @@ class FileAttributes:
     descriptor_type: int | None = None
     """Type in the file's VMFS descriptor: 2 for a directory, 3 for a file, 5 for a system file or directory; None for
     other file systems."""
+    changed: datetime | None = None
+    """Time of the last change of the file or of its attributes, in UTC; None where it is not recorded."""
 
 
 @dataclass(slots=True)
@@ -747,13 +750,18 @@ def extract_all(
         files: list[tuple[str, File]] = []
         refused: list[tuple[str, CorruptImage]] = []
         for directory, above, patterns in parts:
-            for file, is_whole in directory._matching(patterns) if patterns else directory._visit():
-                path = f"{above}{directory._below(file)}"
-                if is_whole or not rules.skips_unsafe:
-                    files.append((path, file))
-                else:
-                    error = UnsafeName(f"a name in {path!r} holds a path separator", structure="file name")
-                    refused.append((path, error))
+            try:
+                for file, is_whole in directory._matching(patterns) if patterns else directory._visit():
+                    path = f"{above}{directory._below(file)}"
+                    if is_whole or not rules.skips_unsafe:
+                        files.append((path, file))
+                    else:
+                        error = UnsafeName(f"a name in {path!r} holds a path separator", structure="file name")
+                        refused.append((path, error))
+            except WorkerFailed as ended:  # what was found until then is written
+                if not files:
+                    raise
+                refused.append((f"{above}{directory.path}" or "/", ended))
         return write_files(
             files,
             dest,

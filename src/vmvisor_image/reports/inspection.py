@@ -188,8 +188,10 @@ def _core_dump(partition: Partition) -> CoreDumpUsage | None:
 def _partition_report(partition: Partition) -> PartitionReport:
     files: tuple[FileReport, ...] = ()
     problems: tuple[Problem, ...] = ()
+    volume = partition.volume
     try:
-        files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
+        if volume is None or not complete(volume).is_guest:
+            files = tuple(FileReport(file.path, file.size, file.modified) for file in partition.files.values())
     except NotAFileSystem:
         pass  # its kind says what it is
     except CorruptImage as error:

@@ -355,7 +355,10 @@ class _Verification:
             return [], []
         except CorruptImage as error:
             return [], [Problem.of(error)]
-        return self._plan_tree(files), []
+        try:
+            return self._plan_tree(files), []
+        except CorruptImage as error:
+            return [], [Problem.of(error)]
 
     def _plan_tree(self, files: FileTree) -> list[_PlannedFile]:
         planned = []

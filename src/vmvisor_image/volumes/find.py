@@ -32,13 +32,22 @@ def open_volume(
         type_key: MBR type code or GPT type of the partition; None for a disk without a table.
 
     Raises:
-        CorruptImage: A volume is recognised and can't be opened.
+        CorruptImage: A volume is recognised and can't be opened; or none is recognised, and one may be where the disk
+            can't be read.
         TruncatedImage: The disk ends before the partition's first bytes.
     """
     hints = Hints(type_key, functools.partial(_is_known, disk, start, size))
+    damage: CorruptImage | None = None
     for each in VOLUMES:
-        if each.probe(disk, start, size, hints):
+        try:
+            is_it = each.probe(disk, start, size, hints)
+        except CorruptImage as error:  # where another type has its magic, this one may not
+            damage = damage or error
+            continue
+        if is_it:
             return each.open_volume(disk, start, size, home)
+    if damage is not None:
+        raise damage
     return None
 
 

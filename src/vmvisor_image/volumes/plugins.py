@@ -1,4 +1,7 @@
-"""Volume types of other packages, found by their entry points; used only where no built-in type fits."""
+"""Volume types of other packages, found by their entry points; used only where no built-in type fits.
+
+The last plug-in is of this library: it reads the file systems of guests, by a package that is optional.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Final, Protocol
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files.file import FileHome
 from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.volumes.guests import plugin as guests
 from vmvisor_image.volumes.volume import Volume
 
 GROUP: Final = "vmvisor_image.volumes"
@@ -42,7 +46,7 @@ def open_plugin_volume(
     """
     plugins, found = _load()
     problems = list(found)
-    for name, plugin in plugins:
+    for name, plugin in (*plugins, ("guests", guests)):
         try:
             if plugin.probe(disk, start, size):
                 return plugin.open_volume(disk, start, size, home), tuple(problems)

@@ -150,6 +150,8 @@ class BaseVolume(Shown):
 
     boot_medium: BootMedium | None = None
     """Medium for a boot loader: "disk" for a volume of a disk that may be a boot bank, "cd" for a CD."""
+    is_guest: bool = False
+    """Whether it is a file system of a guest, whose files reports do not list unasked."""
 
     @property
     def kind(self) -> str:
@@ -219,6 +221,9 @@ class BaseVolume(Shown):
         if not self.facts:
             return ()
         return ("It says of itself: " + ", ".join(f"{name} {value}" for name, value in self.facts.items()) + ".",)
+
+    def close(self) -> None:
+        """End what the volume started, when its image is closed; by default there is nothing."""
 
     def usage(self) -> CoreDumpUsage | None:
         """Amount of a core dump in it; None for any other volume, and without a dump.

@@ -18,7 +18,7 @@ from vmvisor_image.disk.datastore import Datastore
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.errors import NotAFileSystem, Problem
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.faces.cli.advice import located
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_partitions, opened_image
 from vmvisor_image.faces.cli.show import complain, list_files, list_others
@@ -78,6 +78,9 @@ def _list_image(options: argparse.Namespace) -> int:
                 unread.append(partition)
                 if not options.json:
                     print(f"{heading} no files that can be read")
+                continue
+            except CorruptImage as error:  # the other partitions can be read
+                options.problems.append(Problem.of(error))
                 continue
             if options.json:
                 targets.append(partition_target(image, partition))
