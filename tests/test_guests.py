@@ -12,6 +12,7 @@ import re
 import signal
 import struct
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -975,6 +976,60 @@ def test_answers_that_make_no_sense(answers: Any, made: Callable[[str], Path], m
         monkeypatch.setattr(volume.process, "ask", lambda *request: (answers, b""))
         with pytest.raises(CorruptImage, match="makes no sense"):
             list(image.partitions[1].files.root)
+
+
+class _Endless(worker.Budget):
+    """No limit: the watchdog would end the tests."""
+
+    def begin(self, seconds: float) -> None:
+        """Do nothing."""
+
+    def pause(self) -> None:
+        """Do nothing."""
+
+    def go_on(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("name", ["ext4", "NTFS"])
+def test_the_program_of_the_process(name: str, made: Callable[[str], Path]) -> None:
+    """Served in a thread of this process, with the whole volume as the image."""
+    data = made(name).read_bytes()
+    pipes = [os.pipe() for _ in range(2)]
+    (theirs, ours), (answers, to_us) = (
+        (os.fdopen(reading, "rb", buffering=0), os.fdopen(writing, "wb", buffering=0)) for reading, writing in pipes
+    )
+    limits: list[int] = []
+    served = threading.Thread(target=worker.serve, args=(theirs, to_us, _Endless()), kwargs={"limit": limits.append})
+    served.start()
+
+    def ask(*request: Any) -> tuple[Any, bytes]:
+        worker.send(ours, {"ask": request, "seconds": 1})
+        while True:
+            message, found = worker.receive(answers)
+            if "read" not in message:
+                return message, found
+            offset, length = message["read"]
+            worker.send(ours, {}, data[offset : offset + length])
+
+    try:
+        kind = "TSK_FS_TYPE_NTFS" if name == "NTFS" else "TSK_FS_TYPE_EXT_DETECT"
+        root = ask("open", kinds.library(), len(data), kind, 5)[0]["answer"]["root"]
+        assert limits == [5]
+        listed = {entry[0]: entry for entry in ask("list", root, 0)[0]["answer"]["entries"]}
+        assert {"etc", "many", "var"} <= listed.keys()
+        etc = {entry[0]: entry for entry in ask("list", listed["etc"][1], 0)[0]["answer"]["entries"]}
+        assert etc["link"][2] == "link"
+        content = ask("content", etc["hostname"][1], 0, 0)[0]["answer"]
+        assert content["size"] == content["written"] == 7
+        assert ask("read", etc["hostname"][1], 0, 0, 0, 7)[1] == b"guest1\n"
+        assert "error" in ask("list", 1 << 40, 0)[0]
+        assert len(ask("list", listed["many"][1], 0)[0]["answer"]["entries"]) == 150
+    finally:
+        ours.close()
+        served.join()
+        for pipe in (theirs, answers, to_us):
+            pipe.close()
 
 
 def test_every_kind_is_a_signature() -> None:
