@@ -87,6 +87,14 @@ _EXTENT: Final = re.compile(
 )
 """A whole line that describes an extent; for a physical disk, hosted products add its device after the offset."""
 _EXTENT_BYTES: Final = re.compile(rb"(RW|RDONLY|NOACCESS)\s+\d", re.IGNORECASE)
+_ENCODING: Final = re.compile(rb'^\s*encoding\s*=\s*"?([\w-]+)', re.IGNORECASE | re.MULTILINE)
+_ENCODINGS: Final = {
+    "windows-1252": "cp1252",
+    "big5": "big5",
+    "gbk": "gbk",
+    "shift_jis": "shift_jis",
+}
+"""Codecs by the name in a descriptor (libvmdk, documentation, "Descriptor file"); all others are taken for UTF-8."""
 _SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
 
 
@@ -176,7 +184,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
     problems = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
     if not data.startswith(DESCRIPTOR_MAGIC):
         problems.note(_DESCRIPTOR, "it does not begin as one")
-    for line in re.split(r"[\r\n]+", data.partition(b"\0")[0].decode("utf-8", "replace")):
+    for line in re.split(r"[\r\n]+", _text(data.partition(b"\0")[0])):
         if match := _EXTENT.fullmatch(line.strip()):
             access, sectors, kind, name, offset = match.groups()
             extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
@@ -209,6 +217,13 @@ def parse_descriptor(data: bytes) -> Descriptor:
         settings.get("parentfilenamehint") or None,
         parent == _NO_PARENT,
     )
+
+
+def _text(data: bytes) -> str:
+    """Text of a descriptor in the encoding that it names, in UTF-8 where it names none that descriptors have."""
+    named = _ENCODING.search(data)
+    encoding = _ENCODINGS.get("" if named is None else named.group(1).decode("ascii").casefold(), "utf-8")
+    return data.decode(encoding, "replace")
 
 
 def join_extents(descriptor: Descriptor, options: LayerOptions) -> JoinedExtents:
