@@ -267,6 +267,31 @@ class TestFoundByItself:
             assert grains(image.read_at(0, image.size)) == "..c....."
 
 
+@pytest.mark.parametrize(
+    ("encoding", "codec", "name"),
+    [
+        ("windows-1252", "cp1252", "Gerät"),
+        ("Big5", "big5", "機器"),
+        ("GBK", "gbk", "机器"),
+        ("Shift_JIS", "shift_jis", "表"),  # its last byte is that of a backslash
+        ("UTF-8", "utf-8", "Gerät 機"),
+        ("unknown", "utf-8", "é"),
+    ],
+)
+def test_names_are_in_the_encoding_of_the_descriptor(encoding: str, codec: str, name: str, tmp_path: Path) -> None:
+    for path, extent in ((f"{name}.vmdk", f"{name}-flat.vmdk"), ("top.vmdk", "top-flat.vmdk")):
+        text = descriptor([f'RW 1 FLAT "{extent}" 0'], None).replace("version=1", f'version=1\nencoding="{encoding}"')
+        if path == "top.vmdk":
+            hint = f'parentCID=1234abcd\nparentFileNameHint="{name}.vmdk"'
+            text = text.replace("parentCID=ffffffff", hint)
+        (tmp_path / path).write_bytes(text.encode(codec))
+        (tmp_path / extent).write_bytes(path.encode().ljust(512))
+    with Image.open(tmp_path / "top.vmdk") as image:
+        assert [link.name for link in image.chain] == ["top.vmdk", f"{name}.vmdk"]
+        assert image.chain[1].source.read_at(0, 512) == f"{name}.vmdk".encode().ljust(512)
+        assert image.known_problems == ()
+
+
 class TestContentIds:
     def test_a_parent_that_was_written_since(self, chain: Path) -> None:
         """QEMU refuses to read what the child does not hold."""

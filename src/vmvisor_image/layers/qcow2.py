@@ -63,7 +63,7 @@ _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
 _MOST_EXTENSIONS: Final = 100
 _LOOKED_AHEAD: Final = 512
-"""Bytes of a table in which the end of a hole, or of consecutive clusters, is looked for."""
+"""Bytes of a table in which the end of consecutive clusters is looked for; that of a hole in eight times as many."""
 _MOST_SNAPSHOTS: Final = 65_536
 """QEMU's limit (block/qcow2.h)."""
 _KINDS: Final = {"raw": RAW, "qcow2": "qcow2", "vmdk": "vmdk", "vpc": "vhd", "vhdx": "vhdx", "file": RAW}
@@ -298,7 +298,7 @@ class _Reader:
         if entry & _ZERO:
             return Run(left)
         if not is_there:
-            absent = min(max(1, self._tables.zeros(at, _LOOKED_AHEAD) // 8), self._per_table - index)
+            absent = min(max(1, self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 8), self._per_table - index)
             return Run(absent * self._cluster - within, is_hole=True)
         count = min(self._tables.rising(at, self._cluster, _LOOKED_AHEAD // 8), self._per_table - index)
         return Run(count * self._cluster - within, start + within)

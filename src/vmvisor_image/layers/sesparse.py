@@ -29,7 +29,7 @@ _PER_TABLE: Final = 4096
 _MOST_TABLES: Final = 1 << 22
 """Largest number of grain tables of an extent, as of a hosted one: 64 TiB."""
 _LOOKED_AHEAD: Final = 512
-"""Bytes of a table in which the end of a hole, or of grains in a row, is looked for."""
+"""Bytes of a table in which the end of grains in a row is looked for; that of a hole in eight times as many."""
 _TABLE_IN_USE: Final = 0x1000_0000
 """Upper half of an entry of the grain directory that leads to a table."""
 _ABSENT, _UNMAPPED, _ZERO, _STORED = range(4)
@@ -131,7 +131,10 @@ class _Reader:
             self._has_unmapped = True
             message = "a grain was unmapped by the guest: it and others like it are read as zeros"
             self.problems.note("seSparse grain table", message, at)
-        return Run(self._tables.rising(at, 0, most) * _GRAIN - within, is_hole=kind == _ABSENT)
+        if kind == _ABSENT:
+            absent = min(self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 8, _PER_TABLE - index)
+            return Run(absent * _GRAIN - within, is_hole=True)
+        return Run(self._tables.rising(at, 0, most) * _GRAIN - within)
 
 
 def _bad(field: str, message: str, at: int) -> CorruptImage:

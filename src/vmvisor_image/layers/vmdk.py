@@ -58,7 +58,7 @@ _DESCRIPTOR: Final = "VMDK descriptor"
 _MOST_PROBLEMS: Final = 100
 """Largest number of problems reported for one descriptor."""
 _LOOKED_AHEAD: Final = 512
-"""Bytes of a table in which the end of a hole, or of grains in a row, is looked for."""
+"""Bytes of a table in which the end of grains in a row is looked for; that of a hole in eight times as many."""
 _CREATE_TYPES: Final = frozenset(
     (
         *("monolithicsparse", "monolithicflat", "twogbmaxextentsparse", "twogbmaxextentflat", "streamoptimized"),
@@ -87,6 +87,14 @@ _EXTENT: Final = re.compile(
 )
 """A whole line that describes an extent; for a physical disk, hosted products add its device after the offset."""
 _EXTENT_BYTES: Final = re.compile(rb"(RW|RDONLY|NOACCESS)\s+\d", re.IGNORECASE)
+_ENCODING: Final = re.compile(rb'^\s*encoding\s*=\s*"?([\w-]+)', re.IGNORECASE | re.MULTILINE)
+_ENCODINGS: Final = {
+    "windows-1252": "cp1252",
+    "big5": "big5",
+    "gbk": "gbk",
+    "shift_jis": "shift_jis",
+}
+"""Codecs by the name in a descriptor (libvmdk, documentation, "Descriptor file"); all others are taken for UTF-8."""
 _SETTING: Final = re.compile(r'\s*([\w.]+)\s*=\s*"?([^"]*)"?\s*')
 
 
@@ -176,7 +184,7 @@ def parse_descriptor(data: bytes) -> Descriptor:
     problems = ProblemList(_DESCRIPTOR, _MOST_PROBLEMS)
     if not data.startswith(DESCRIPTOR_MAGIC):
         problems.note(_DESCRIPTOR, "it does not begin as one")
-    for line in re.split(r"[\r\n]+", data.partition(b"\0")[0].decode("utf-8", "replace")):
+    for line in re.split(r"[\r\n]+", _text(data.partition(b"\0")[0])):
         if match := _EXTENT.fullmatch(line.strip()):
             access, sectors, kind, name, offset = match.groups()
             extents.append(DescribedExtent(access, int(sectors), kind.upper(), name, int(offset or 0)))
@@ -209,6 +217,13 @@ def parse_descriptor(data: bytes) -> Descriptor:
         settings.get("parentfilenamehint") or None,
         parent == _NO_PARENT,
     )
+
+
+def _text(data: bytes) -> str:
+    """Text of a descriptor in the encoding that it names, in UTF-8 where it names none that descriptors have."""
+    named = _ENCODING.search(data)
+    encoding = _ENCODINGS.get("" if named is None else named.group(1).decode("ascii").casefold(), "utf-8")
+    return data.decode(encoding, "replace")
 
 
 def join_extents(descriptor: Descriptor, options: LayerOptions) -> JoinedExtents:
@@ -524,15 +539,19 @@ class _SparseReader:
             return Run((absent * self.header.entries_per_table - index) * self._grain - within, is_hole=True)
         at = table * _SECTOR + 4 * index
         entry = self._tables.number(at, 4, "grain table")
+        if not entry:
+            absent = min(self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 4, self.header.entries_per_table - index)
+            self._compare(number, index, absent)
+            return Run(absent * self._grain - within, is_hole=True)
         is_zeros = entry == 1 and bool(self.header.flags & ZEROED_GRAINS)
-        is_packed = bool(self.header.flags & COMPRESSED) and bool(entry) and not is_zeros
-        step = self.header.grain_size if entry and not is_zeros else 0
+        is_packed = bool(self.header.flags & COMPRESSED) and not is_zeros
+        step = 0 if is_zeros else self.header.grain_size
         most = min(1 if is_packed else _LOOKED_AHEAD // 4, self.header.entries_per_table - index)
         count = self._tables.rising(at, step, most, 4)
         self._compare(number, index, count)
         left = count * self._grain - within
-        if not entry or is_zeros:
-            return Run(left, is_hole=not is_zeros)
+        if is_zeros:
+            return Run(left)
         start = entry * _SECTOR
         if entry < self.header.overhead:
             self.problems.note("VMDK grain table", f"grain {grain} lies before the first one", at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ _MOST_PAGES: Final = 256
 """Pages of tables that are kept: 4 MiB."""
 _BITMAP_STEP: Final = 512
 """Bytes of a bitmap in which the end of equal bits is looked for."""
+_UNIT: Final = 1 << 12
+"""Bytes of the disk for each of which one place is kept: the smallest usual cluster."""
+_CLUSTER: Final = 1 << 16
+"""Bytes at whose start the place of a byte is looked for first: the usual cluster of qcow2 and VMDK."""
+_MOST_UNITS: Final = 1 << 17
+"""Places that are kept, of 512 MiB: some 20 MB of memory."""
+_MOST_UNITS_OF_A_PLACE: Final = 64
 _CACHE_BYTES: Final = 16 << 20
 """Bytes of decoded clusters that are kept; the last cluster always is."""
 
@@ -107,6 +115,10 @@ class MappedDisk(Linked):
         self.identity = identity
         self._last = _Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
+        self._hole = (0, 0)
+        """First byte of the hole that was found last, and the byte after it: reads in a row pass it again and again."""
+        self._places: dict[int, _Place] = {}
+        """Places by the number of the unit that they hold bytes of, through all disks of the chain."""
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
@@ -142,7 +154,7 @@ class MappedDisk(Linked):
         while length:
             place = self._last
             if not place.begin <= offset < place.end:
-                place = self._last = self._find(offset)
+                place = self._last = self._place(offset)
             count = min(place.end - offset, length)
             skip = offset - place.begin
             if place.packed is not None:
@@ -156,17 +168,43 @@ class MappedDisk(Linked):
             length -= count
         return found[0] if len(found) == 1 else b"".join(found)
 
+    def _place(self, offset: int) -> _Place:
+        """Place of the byte at `offset`, which is kept, so that the depth of the chain counts once for each place."""
+        kept = self._places.get(offset // _UNIT)
+        if kept is not None and kept.begin <= offset < kept.end:
+            return kept
+        for begin in (offset - offset % _CLUSTER, offset - offset % _UNIT):  # reads before this one's are served, too
+            if begin // _UNIT not in self._places:
+                with contextlib.suppress(CorruptImage):  # of bytes that nobody asked for
+                    if (place := self._keep(self._find(begin))).end > offset:
+                        return place
+        return self._keep(self._find(offset))
+
+    def _keep(self, place: _Place) -> _Place:
+        if len(self._places) >= _MOST_UNITS:
+            self._places.clear()
+        first = place.begin // _UNIT
+        for unit in range(first, min(-(-place.end // _UNIT), first + _MOST_UNITS_OF_A_PLACE)):
+            self._places[unit] = place
+        return place
+
     def _find(self, offset: int) -> _Place:
         """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow."""
         disk, end = self, self.size
         while True:
-            run = disk.locate(offset)
-            end = min(end, offset + run.length)
-            if run.packed is not None:
-                return _Place(offset, end, disk, packed=run.packed)
-            if run.start is not None:
-                return _Place(offset, end, disk, run.source or disk.file, run.start)
-            if not run.is_hole or disk.parent is None:
+            begin, to = disk._hole
+            if not begin <= offset < to:
+                run = disk.locate(offset)
+                to = offset + run.length
+                if run.packed is not None:
+                    return _Place(offset, min(end, to), disk, packed=run.packed)
+                if run.start is not None:
+                    return _Place(offset, min(end, to), disk, run.source or disk.file, run.start)
+                if not run.is_hole:
+                    return _Place(offset, min(end, to), disk)
+                disk._hole = offset, to
+            end = min(end, to)
+            if disk.parent is None:
                 return _Place(offset, end, disk)
             source = disk.parent.source
             if offset >= source.size:
@@ -260,6 +298,8 @@ class Tables:
         order = "<" if self._byte_order == "little" else ">"
         numbers = struct.unpack_from(f"{order}{len(data) // width}{'Q' if width == 8 else 'I'}", data)
         first = numbers[0]
+        if numbers[1:2] != (first + step,):
+            return 1
         if not step:
             return next((count for count, number in enumerate(numbers) if number != first), len(numbers))
         if numbers[-1] == first + step * (len(numbers) - 1) and numbers == tuple(range(first, numbers[-1] + 1, step)):
