@@ -18,8 +18,11 @@ from tests.test_chains import letters, qemu_io, read_by_qemu, read_whole, same
 from vmvisor_image import CorruptImage, Image, InvalidArgument, MemberNotFound, UnsafeName
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.layers.virtual import open_disk
+from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.streams.linked import Linked
 from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
+from vmvisor_image.testing.forge_vmfs_files import Content, vmfs_volume
 
 KIB = 1 << 10
 GRAIN = 64 * KIB
@@ -230,6 +233,13 @@ class TestFoundByItself:
         with Image.open(tmp_path / "disks.tar", member="vm/c.vmdk") as image:
             assert grains(image.read_at(0, image.size)) == WHOLE
             assert [link.name for link in image.chain] == ["vm/c.vmdk", "b.vmdk", "a.vmdk"]
+
+    def test_in_a_datastore(self, chain: Path) -> None:
+        tree: dict[str, Content] = {f"vm/{path.name}": path.read_bytes() for path in chain.parent.glob("*.vmdk")}
+        (volume,) = vmfs_volume(tree, "vmfs5", size=EXTENT_SIZE + DATA_OFFSET)
+        with Image.open(volume) as host, host.partitions[1].files["vm/c.vmdk"].open_image() as image:
+            assert grains(image.read_at(0, image.size)) == WHOLE
+            assert [link.name for link in image.chain][1:] == ["b.vmdk", "a.vmdk"]
 
     def test_behind_a_url(self, chain: Path) -> None:
         memory = pytest.importorskip("fsspec").filesystem("memory")
