@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import run
-from vmvisor_image import Image, InvalidArgument, Partition
+from vmvisor_image import Image, InvalidArgument, Partition, PartitionNotFound
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
 from vmvisor_image.testing.forge import ForgedPartition, fat_volume, mbr_disk
@@ -492,6 +492,21 @@ class TestDamageElsewhere:
         said = "vmvisor-image: what was shown or written may be incomplete: partition 1 at byte"
         for line in (["ls", cut, "1/"], ["ls", cut], ["info", cut], ["extract", cut, "[12]/boot.cfg", str(tmp_path)]):
             shown(*line, status=BAD_INPUT, said=said)
+
+
+def test_a_whole_partition_is_not_written_to_a_terminal(
+    source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["cat", source, "1"]) == MISUSE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"`vmvisor-image ls {source} 1` lists its files" in captured.err
+
+
+def test_digits_in_quotes_are_a_label(source: str) -> None:
+    with Image.open(source) as image, pytest.raises(PartitionNotFound, match="1 without quotes is a number"):
+        image.partitions["1"]
 
 
 def test_info_of_what_is_no_disk_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ import zstandard
 from tests.media import small_disk
 from tests.support import HANGS, in_child, run
 from vmvisor_image import ClosedError, Image, NotAFileSystem
-from vmvisor_image.base.forking import ForkSafeLock, cached_property
+from vmvisor_image.base.forking import ForkSafeLock, cached_property, restart_in_child
 from vmvisor_image.bzip2.reader import Bzip2Reader
 from vmvisor_image.streams.sources import BytesSource, FileObjectSource
 from vmvisor_image.testing.forge import fat_volume
@@ -64,6 +64,34 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:
         assert in_child(work)
     with lock:
         pass
+
+
+def test_one_that_can_t_be_started_in_a_child_keeps_no_other_from_it() -> None:
+    started = []
+
+    class Startable:
+        def __init__(self, *, fails: bool) -> None:
+            self._fails = fails
+            restart_in_child(self)
+
+        def start_in_child(self) -> None:
+            if self._fails:
+                raise OSError("it was closed")
+            started.append(self)
+
+    kept = [Startable(fails=number % 2 == 0) for number in range(40)]
+    assert in_child(lambda: len(started) == len(kept) // 2)
+
+
+def test_partitions_found_on_an_image_that_was_closed_are_no_error_in_a_child() -> None:
+    with Image.open(bytes(1 << 20)) as image:
+        found = image.partitions.search()
+
+    def work() -> bool:
+        found.start_in_child()
+        return True
+
+    assert in_child(work)
 
 
 def test_a_lock_that_the_forking_thread_holds_stays_held() -> None:

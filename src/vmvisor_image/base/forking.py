@@ -78,8 +78,9 @@ def restart_in_child(reader: Restartable) -> None:
 
 def _start_in_child() -> None:
     _RENEWING[0] = threading.RLock()
-    for reader in list(_READERS):
-        reader.start_in_child()
+    with contextlib.ExitStack() as stack:  # one that fails keeps no other from starting
+        for reader in list(_READERS):
+            stack.callback(reader.start_in_child)
 
 
 _NEEDED_LATE: Final = (

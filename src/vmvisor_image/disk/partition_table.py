@@ -38,6 +38,9 @@ class PartitionTable(Shown):
     both read the disk no further than they must.
     """
 
+    _MAY_BE_LOST = ""
+    """Words on a partition that is not there, for a table that may not have all."""
+
     def __init__(self, owner: PartitionOwner, table: Table) -> None:
         """Made by `Image`."""
         self._owner = owner
@@ -202,9 +205,14 @@ class PartitionTable(Shown):
         if not isinstance(key, str):  # the labels would have to be read
             known = ", ".join(map(str, self.keys()))
             raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
-        known = f"{listed(self)}{_with_files(self)}"
-        names = {name: None for partition in self for name in _names(partition) if name}
-        raise PartitionNotFound(f"no partition {key!r}; there are {known}", wanted=key, names=names)
+        known = f"there are {listed(self)}{_with_files(self)}"
+        if key.isdecimal() and int(key) in self.keys():
+            raise PartitionNotFound(f"no partition has the label {key!r}; {key} without quotes is a number; {known}")
+        raise PartitionNotFound(f"no partition {key!r}{self._MAY_BE_LOST}; {known}", wanted=key, names=self._alike())
+
+    def _alike(self) -> dict[str, None]:
+        """Names that one which is not there may be a misspelling of."""
+        return {name: None for partition in self for name in _names(partition) if name}
 
     @overload
     def get(self, key: int | str) -> Partition | None: ...
@@ -318,6 +326,8 @@ class FoundPartitions(PartitionTable):
     gives them as they are found; iterating, and all that needs all of them, searches the whole disk.
     """
 
+    _MAY_BE_LOST = " was found (one whose start is lost or overwritten can't be)"
+
     def __init__(self, owner: _FoundOwner, table: PartitionTable) -> None:
         """Made by `PartitionTable.search`."""
         lost = table._table.problems if isinstance(table._table, UnreadableTable) else ()
@@ -348,6 +358,9 @@ class FoundPartitions(PartitionTable):
     def search(self) -> FoundPartitions:
         """The same partitions."""
         return self
+
+    def _alike(self) -> dict[str, None]:
+        return {}  # it may be lost, and not misspelt
 
     def __repr__(self) -> str:
         return "<FoundPartitions>"

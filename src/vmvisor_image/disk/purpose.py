@@ -351,7 +351,9 @@ def _assess_bank(
             evidence.append(Evidence("banks of ESX 3i 3.5 have no marker: the label says which is the first", None))
             return Purpose(role, tuple(evidence))
         reason = "" if own is None or own.obstacle is None else f" (not this one, because {own.obstacle})"
-        evidence.append(Evidence(f"the boot loader's rule finds no bank to start{reason}; the label tells", None))
+        told = "its label" if partition.label else "its place on the disk"
+        message = f"the boot loader's rule finds no bank to start{reason}; {told} says which of the two it is"
+        evidence.append(Evidence(message, None))
         return Purpose(role, tuple(evidence))
     if chosen.number == partition.number:
         evidence.append(Evidence("the boot loader starts this bank: no other valid one has a higher 'updated'", None))

@@ -101,7 +101,7 @@ class SearchTable(Unchecked):
 
     def entries(self) -> Iterator[TableEntry]:
         """Found partitions by their starts; the disk is read no further than to the current one."""
-        return _Search(self._owner, self._known(), self._problems).run()
+        yield from _Search(self._owner, self._known(), self._problems).run()  # begun by the first request, not here
 
 
 class _Search:

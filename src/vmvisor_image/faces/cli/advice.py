@@ -50,6 +50,8 @@ def way_of(options: argparse.Namespace, *, devices: bool = True) -> list[str]:
     way = [] if member is None else ["--member", member]
     for device in getattr(options, "device", None) or () if devices else ():
         way += ["--device", device]
+    if getattr(options, "salvage", False):
+        way.append("--salvage")
     return way
 
 
@@ -93,6 +95,8 @@ def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     if PAGE in problem.message:
         link = "open the address in a browser, and take the link" if is_url(source) else "look in it for the link"
         return f"{link} to the image itself"
+    if "an empty disk" in problem.message:  # its start may be what is lost
+        return f"{command('info', source, '--search')} looks for volumes behind them"
     return f"{command('hexdump', source)} shows its first bytes"
 
 

@@ -15,6 +15,9 @@ from vmvisor_image.errors import CorruptImage, TruncatedImage
 from vmvisor_image.faces.cli.advice import with_step
 from vmvisor_image.reports.verification_report import VerificationReport
 
+_NAMES_ARE_LOST: Final = (
+    "which files were in the lost bytes can't be known: the partition table, and directories there, are lost with them"
+)
 _MOST_COUNTED: Final = 256 << 20
 """Bytes of the largest compressed image in which blocks are counted only to say how many there are."""
 
@@ -29,6 +32,8 @@ def again(options: argparse.Namespace, option: str) -> str:
 
 def step_past_damage(image: Image, options: argparse.Namespace) -> str | None:
     """Next step for an image that is damaged as far as it was read; None without one."""
+    if getattr(options, "salvage", False) and is_lost(image.known_problems):
+        return _NAMES_ARE_LOST
     if getattr(options, "salvage", True) or not image.layers:
         return None
     source = image.layers[-1].source
@@ -48,6 +53,8 @@ def step_past_damage(image: Image, options: argparse.Namespace) -> str | None:
 
 def step_of_verification(report: VerificationReport, options: argparse.Namespace) -> str | None:
     """Next step where a verification has found healthy blocks behind damage; None without them."""
+    if options.salvage and is_lost(report.problems):
+        return _NAMES_ARE_LOST
     healthy = dict(report.layers[-1].counts).get(HEALTHY_BEHIND, 0) if report.layers else 0
     return _salvage(options, f"the {counted(healthy, 'healthy block')}") if healthy and not options.salvage else None
 

@@ -64,6 +64,12 @@ def _content(target: Target, options: argparse.Namespace) -> Source:
         if target.number is None:
             path = f"{target.given or target.name}/PATH"
             raise NotAFile(f"{target.name!r} is a datastore: give the path of a file in it, {path}")
+        if sys.stdout.isatty():
+            listing = command("ls", options.source, target.given or str(target.number), *way_of(options))
+            raise InvalidArgument(
+                f"these are the bytes of a whole partition, which a terminal can't show: send them to a file or a pipe"
+                f" ({listing} lists its files)"
+            )
         return _partition(target)
     found = target.entry()
     if isinstance(found, Directory):
@@ -130,6 +136,9 @@ def _print_written(selected: Selected, written: tuple[Path, ...], dest: str) -> 
         folder = part.above.rstrip("/")
         label = part.target.holder.label
         name = f", {printable(label)}" if label else ""
+        if folder not in numbers:
+            print(f"  partition {folder}{name}: no files, so no folder")
+            continue
         print(f"  {printable(str(Path(dest, folder)))}: {counted(numbers[folder], 'file')} of partition {folder}{name}")
     for partition in selected.unread:
         print(f"  partition {partition.number} ({partition.kind}) has no files that can be read")
