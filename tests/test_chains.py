@@ -28,7 +28,7 @@ from vmvisor_image.testing.damage import damaged
 from vmvisor_image.testing.forge_virtual import qcow2_delta, qcow2_disk
 
 KIB = 1 << 10
-HISTORIES = 120
+HISTORIES = 60
 QCOW2 = b"QFI\xfb\0\0\0\3"
 
 

@@ -565,7 +565,7 @@ def test_a_vib_has_to_be_one(payload: ForgedPayload) -> None:
 
 
 def test_the_command(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*options: str | Path, **changed: bytes) -> tuple[int, str]:
+    def said_by(*options: str | Path, **changed: bytes) -> tuple[int, str]:
         path = tmp_path / "cd.iso"
         with host.image(**changed) as image:
             path.write_bytes(image.disk.read_at(0, image.disk.size))
@@ -574,16 +574,16 @@ def test_the_command(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert captured.err == ""
         return status, captured.out
 
-    status, shown = run("--certificate", host.vendor.pem, "--files")
+    status, shown = said_by("--certificate", host.vendor.pem, "--files")
     assert status == 0
     assert "7 modules: 3 verified, 1 belongs, 3 unsigned" in shown
     assert "bin/alien" in shown
     assert "no certificate was given" not in shown
-    status, shown = run()
+    status, shown = said_by()
     assert (status, "no certificate was given" in shown) == (0, True)
     intruder = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"}).data
-    status, shown = run("--certificate", host.vendor.pem, driver_v00=intruder)
+    status, shown = said_by("--certificate", host.vendor.pem, driver_v00=intruder)
     assert (status, "1 altered" in shown, "other checksums" in shown) == (1, True, True)
-    status, shown = run("--json", "--certificate", host.vendor.pem, driver_v00=intruder)
+    status, shown = said_by("--json", "--certificate", host.vendor.pem, driver_v00=intruder)
     assert status == 1
     assert {each["name"]: each["verdict"] for each in json.loads(shown)["modules"]}["driver.v00"] == "altered"

@@ -144,7 +144,7 @@ def test_a_block_that_takes_its_index_for_data(tmp_path: Path) -> None:
     path.write_bytes(data)
     assert fails("xz", "-t", path)
     try:
-        assert of_disk(verify(path))
+        assert any("xz" in str(problem) for problem in verify(path).problems)
     except CorruptImage as error:
         assert "xz" in str(error)  # noqa: PT017  # either way is right
 

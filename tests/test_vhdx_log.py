@@ -37,7 +37,7 @@ LOG = MIB
 """Bytes from the start of a forged file to its log, and bytes in the log."""
 TABLE = 2 * MIB
 ID = bytes(range(16))
-HISTORIES = 80
+HISTORIES = 40
 
 
 def replayed_by_qemu(path: Path) -> bytes | None:

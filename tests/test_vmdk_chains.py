@@ -26,7 +26,7 @@ from vmvisor_image.testing.forge_vmfs_files import Content, vmfs_volume
 
 KIB = 1 << 10
 GRAIN = 64 * KIB
-HISTORIES = 120
+HISTORIES = 60
 FLAT = ("monolithicFlat", "twoGbMaxExtentFlat")
 SPARSE = ("monolithicSparse", "twoGbMaxExtentSparse")
 

@@ -22,7 +22,7 @@ class DiskDevice:
     """A disk of a virtual machine, as the machine's description has it."""
 
     slot: str
-    """Controller and place on it, such as "scsi0:0"; for libvirt the name in the guest, such as "vda"."""
+    """Controller and place on it, such as ``scsi0:0``; for libvirt the name in the guest, such as "vda"."""
     file_name: str | None
     """Path of the disk's file, as the description has it; None where the disk is not in a file, or is empty."""
     mode: str | None = None

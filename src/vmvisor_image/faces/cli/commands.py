@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -484,7 +484,8 @@ def run_scan(options: argparse.Namespace) -> int:
             salvage=options.salvage,
             progress=progress,
         )
-        stack.callback(getattr(done, "close", lambda: None))  # also where the rows can't be written
+        if isinstance(done, Generator):
+            stack.callback(done.close)  # also where the rows can't be written
         rows = _in_order(done, sources)
         if options.out is None and options.json:
             bad = print_rows_as_json(rows)
