@@ -33,30 +33,6 @@ _ON_BOTH_ENGINES = {
 """Modules whose tests run once with each of the engines that decode bzip2 blocks."""
 
 
-_LONG = {
-    "test_chains",
-    "test_damaged_start",
-    "test_fuzz_targets",
-    "test_gallery",
-    "test_guests",
-    "test_judges",
-    "test_messages",
-    "test_next_steps",
-    "test_pxe_boot",
-    "test_vhd_chains",
-    "test_vhdx_log",
-    "test_vmdk_chains",
-}
-"""Modules whose tests take minutes together and do not depend on the version of Python: CI runs them once."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `_LONG`."""
-    for item in items:
-        if item.path.stem in _LONG:
-            item.add_marker(pytest.mark.long)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test with each engine."""
     if metafunc.module.__name__.rpartition(".")[2] in _ON_BOTH_ENGINES:

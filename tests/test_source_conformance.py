@@ -13,7 +13,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import zstandard
@@ -25,7 +25,7 @@ from vmvisor_image.archives.tar_sparse import SparseMember, SparseTable
 from vmvisor_image.archives.zip import DecompressedMember
 from vmvisor_image.base.limits import Meter
 from vmvisor_image.bzip2 import Bzip2Reader
-from vmvisor_image.bzip2.bridged import BridgedReader
+from vmvisor_image.bzip2.bridged import BridgedReader, ZeroFilled
 from vmvisor_image.compressions.framed import FramedReader
 from vmvisor_image.compressions.sequential import SequentialReader
 from vmvisor_image.disk.partition import Partition
@@ -38,6 +38,7 @@ from vmvisor_image.layers.vmdk import JoinedExtents
 from vmvisor_image.schemas.vhd import RELATIVE_PATH
 from vmvisor_image.schemas.vhdx import HEADERS, VhdxHeader
 from vmvisor_image.streams.checked import CheckedSource
+from vmvisor_image.streams.linked import Linked
 from vmvisor_image.streams.mapped import MappedDisk
 from vmvisor_image.streams.pipes import PipeSource
 from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
@@ -52,6 +53,8 @@ from vmvisor_image.testing.forge_vhd import vhd_delta, vhdx_log_entry, vhdx_with
 from vmvisor_image.testing.forge_virtual import qcow2_delta, qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
 from vmvisor_image.testing.source_tests import SourceTests
+from vmvisor_image.volumes.guests.process import GuestProcess, ProcessContent
+from vmvisor_image.volumes.guests.volume import GuestContent, _Place
 from vmvisor_image.volumes.vmfs.lvm import LogicalVolume, Segment
 
 _NOISE = random.Random(1).randbytes(150_000)
@@ -258,6 +261,45 @@ class TestBridgedReader(SourceTests):
         content = healthy + behind
         source = BytesSource(bytes(packed))
         return BridgedReader(Bzip2Reader(source), source, len(content)), content
+
+
+class TestZeroFilled(SourceTests):
+    reader = ZeroFilled
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        bridged, content = TestBridgedReader().open_source()
+        assert isinstance(bridged, BridgedReader)
+        lost = 1000
+        source = bridged._source
+        return (
+            ZeroFilled(BridgedReader(Bzip2Reader(source), source, len(content) + lost)),
+            content[: bridged.lost[0]] + bytes(lost) + content[bridged.lost[1] :],
+        )
+
+
+class TestGuestContent(SourceTests):
+    reader = GuestContent
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        half = len(CONTENT) // 2
+        runs = ((0, half, len(CONTENT) - half), (len(CONTENT) - half, None, 10), (len(CONTENT) - half + 10, 0, half))
+        place = _Place(len(CONTENT) + 15, runs, is_decoded=False)
+        return GuestContent(place, BytesSource(CONTENT), "file"), CONTENT[half:] + bytes(10) + CONTENT[:half] + bytes(5)
+
+
+class _Answering:
+    """Stands in for the process of a guest."""
+
+    def ask(self, _what: str, *given: int) -> tuple[None, bytes]:
+        *_, at, count = given
+        return None, CONTENT[at : at + count]
+
+
+class TestProcessContent(SourceTests):
+    reader = ProcessContent
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        return ProcessContent(cast("GuestProcess", _Answering()), (1, 2, 3), len(CONTENT)), CONTENT
 
 
 class TestGzip(SourceTests):
@@ -541,7 +583,7 @@ def test_no_reader_is_without_tests() -> None:
             importlib.import_module(module.name)
     own = {each for each in _subclasses(Source) if each.__module__.split(".")[0] == "vmvisor_image"}
     tested = {each.reader for each in vars(sys.modules[__name__]).values() if _is_tests(each)}
-    assert {each.__qualname__ for each in own - {Pieced} - tested} == set()
+    assert {each.__qualname__ for each in own - {Pieced, Linked} - tested} == set()
 
 
 def _is_tests(found: object) -> bool:

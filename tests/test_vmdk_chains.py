@@ -331,7 +331,7 @@ class TestContentIds:
     def test_a_parent_without_a_name(self, chain: Path) -> None:
         cid = setting(chain, "parentCID")
         change(chain, f'parentFileNameHint="{chain.with_name("b.vmdk")}"\n', "")
-        with pytest.raises(CorruptImage, match=f"CID is {cid}, and does not name its file"):
+        with pytest.raises(CorruptImage, match=f"CID is {int(cid, 16):08x}, and does not name its file"):
             Image.open(chain)
         assert read(chain, parent=chain.with_name("b.vmdk")) == WHOLE
         assert read(chain, parent=None) == "..c....."
