@@ -173,6 +173,12 @@ def test_a_vib_is_read(payload: ForgedPayload) -> None:
     assert repr(found) == "<Vib VMW_bootbank_driver_1.0-1vmw.800.0.0.1>"
 
 
+def test_a_payload_that_can_t_be_opened_is_a_problem_at_once() -> None:
+    other = ForgedPayload("driver", b"no archive", b"no archive")
+    found = open_vib(vib(descriptor("driver", [other]), [other])).problems
+    assert any("'driver' can't be opened" in str(problem) for problem in found)
+
+
 def changed_payload(payload: ForgedPayload) -> bytes:
     inner = vmtar_archive(FILES | {"etc/vmware/driver.map.d/driver.map": b"A map\n"})
     return gzip.compress(inner, mtime=0)
@@ -424,6 +430,18 @@ def test_a_bundle_says_what_does_not_fit(payload: ForgedPayload, tmp_path: Path)
         open_bundle(tmp_path)
     with pytest.raises(NotAnArchive, match="no bundle"):
         open_bundle(package)
+
+
+def test_a_document_that_can_t_be_read_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = archive_payload("many", {f"bin/a-rather-long-name-{number}": b"" for number in range(200)})
+    few = archive_payload("few", FILES)
+    texts = [descriptor("first", [many]), descriptor("second", [few])]
+    bundle = offline_bundle([vib(texts[0], [many]), vib(texts[1], [few])], texts)
+    monkeypatch.setattr("vmvisor_image.packages.bundle.LARGEST", len(texts[0]) - 1)
+    found = open_bundle(bundle)
+    described = {listed.id.split("_")[2]: listed.descriptor is not None for listed in found.vibs.values()}
+    assert described == {"first": False, "second": True}
+    assert ["vibs/first-1.xml" in str(problem) for problem in found.problems] == [True]
 
 
 def test_certificates(vendor: Signer, stranger: Signer, tmp_path: Path) -> None:

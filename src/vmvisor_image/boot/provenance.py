@@ -95,6 +95,8 @@ class Provenance:
         self._database = database
         self.certificates = tuple(certificates)
         """Certificates that the user trusts."""
+        self._checked: dict[str, SignatureCheck] = {}
+        """Check of the signature of each package that was asked for, by the package's id."""
 
     @property
     def has_database(self) -> bool:
@@ -253,10 +255,6 @@ class Provenance:
         if vib.id not in self._checked:
             self._checked[vib.id] = self._check_anew(vib)
         return self._checked[vib.id]
-
-    @cached_property
-    def _checked(self) -> dict[str, SignatureCheck]:
-        return {}
 
     def _check_anew(self, vib: InstalledVib) -> SignatureCheck:
         try:

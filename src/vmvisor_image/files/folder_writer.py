@@ -13,8 +13,8 @@ from typing import Protocol, Self
 
 from vmvisor_image.base.destination import FULL, from_source, writing
 from vmvisor_image.errors import CorruptImage, DestinationExists, DestinationFailed, UnsafeName
-from vmvisor_image.streams.reading import prefetch
-from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.reading import chunks, prefetch
+from vmvisor_image.streams.source import COPY_CHUNK, ReadAt
 
 _HAS_DIRECTORY_DESCRIPTORS = {os.open, os.mkdir, os.link, os.rename, os.unlink} <= os.supports_dir_fd
 """Whether files can be opened relative to an open directory: on all systems except Windows."""
@@ -24,9 +24,8 @@ _HAS_TIMES_OF_DESCRIPTORS = os.utime in os.supports_fd
 """Whether the time of an open file can be set by its descriptor: on all systems except Windows."""
 _FOLDER_ONLY: int = getattr(os, "O_DIRECTORY", 0)
 _NOT_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
-_CHUNK = 1 << 20
 """Number of bytes compared at a time."""
-_ZEROS = bytes(_CHUNK)
+_ZEROS = bytes(COPY_CHUNK)
 
 
 class Placed(Protocol):
@@ -93,8 +92,7 @@ def _has_content(written: io.FileIO, file: Extractable) -> bool:
     if os.fstat(written.fileno()).st_size != file.size:
         return False
     prefetch(file, 0, file.size)
-    starts = range(0, file.size, _CHUNK)
-    for data in from_source(file.read_at(at, min(_CHUNK, file.size - at)) for at in starts):
+    for data in from_source(chunks(file)):
         view = memoryview(data)
         while view:
             try:

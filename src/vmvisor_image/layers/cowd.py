@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Final
 
 from vmvisor_image.compressions.layer import LayerOptions
-from vmvisor_image.errors import CorruptImage, ProblemList
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.examine.signatures import Signature
-from vmvisor_image.layers.parents import parent_without_descriptor, refuse_snapshot
+from vmvisor_image.layers.extent import LOOKED_AHEAD, PER_TABLE, SECTOR, SparseExtent
+from vmvisor_image.layers.parents import refuse_snapshot
 from vmvisor_image.schemas.cowd import MAGIC, CowdHeader
-from vmvisor_image.streams.linked import Parent
-from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
+from vmvisor_image.streams.mapped import MappedDisk, Run
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 
@@ -22,13 +22,8 @@ KIND: Final = "cowd"
 SUFFIXES: Final = ()
 MAGICS: Final = (Signature(KIND, "VMware sparse extent of ESX (COWD)", 0, MAGIC + b"\1\0\0\0", content="disk"),)
 REFERENCES: Final = ("libvmdk, documentation/VMWare Virtual Disk Format (VMDK).asciidoc", "QEMU, block/vmdk.c")
-_SECTOR: Final = 512
-_PER_TABLE: Final = 4096
-"""Number of entries of a grain table."""
 _LARGEST_GRAIN: Final = 1 << 14
 """Largest grain in sectors, as of hosted extents."""
-_LOOKED_AHEAD: Final = 512
-"""Bytes of a table in which the end of grains in a row is looked for; that of a hole in eight times as many."""
 
 
 def probe(head: bytes) -> bool:
@@ -44,8 +39,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:
         MemberNotFound: A snapshot inside the file is asked for.
     """
     refuse_snapshot(NAME, options)
-    reader = _Reader(source)
-    return reader.disk(parent_without_descriptor("COWD extent", options, reader.problems))
+    return _Reader(source).alone(options)
 
 
 def open_extent(source: ReadAt) -> MappedDisk:
@@ -54,49 +48,43 @@ def open_extent(source: ReadAt) -> MappedDisk:
     Raises:
         CorruptImage: The header is damaged, or of another version.
     """
-    return _Reader(source).disk(None)
+    return _Reader(source).disk()
 
 
-class _Reader:
+class _Reader(SparseExtent):
     def __init__(self, source: ReadAt) -> None:
-        self._source = source
-        self.problems = ProblemList("COWD extent")
+        super().__init__(KIND, "COWD extent", source)
         self._header = header = CowdHeader.parse(read_up_to(source, 0, CowdHeader.length()))
         if header.version != 1:
             raise _bad("version", f"version {header.version} is not known, only 1", 4)
         if not 1 <= header.grain_size <= _LARGEST_GRAIN:
             raise _bad("grain_size", f"{header.grain_size} sectors are not a valid grain size", 16)
-        tables = -(-header.capacity // (header.grain_size * _PER_TABLE))
+        tables = -(-header.capacity // (header.grain_size * PER_TABLE))
         if tables > header.directory_entries:
             message = f"{header.directory_entries}, which are too few for {header.capacity} sectors"
             raise _bad("directory_entries", message, 24)
         if header.unclean_shutdown:
             self.problems.note("COWD extent header", "the disk was in use when the image was made", 1648)
-        self._grain = header.grain_size * _SECTOR
-        self._directory = Tables(KIND, source, "little")
-        self._tables = Tables(KIND, source, "little")
-
-    def disk(self, parent: Parent | None) -> MappedDisk:
-        size = self._header.capacity * _SECTOR
-        return MappedDisk(KIND, self._source, size, self.locate, self.problems, parent=parent)
+        self.capacity = header.capacity
+        self._grain = header.grain_size * SECTOR
 
     def locate(self, offset: int) -> Run:
         """See `MappedDisk`."""
-        number, within = divmod(offset, self._grain * _PER_TABLE)
-        at = self._header.directory * _SECTOR + 4 * number
+        number, within = divmod(offset, self._grain * PER_TABLE)
+        at = self._header.directory * SECTOR + 4 * number
         table = self._directory.number(at, 4, "grain directory")
         if not table:
             absent = max(1, self._directory.zeros(at) // 4)
-            return Run(absent * self._grain * _PER_TABLE - within, is_hole=True)
+            return Run(absent * self._grain * PER_TABLE - within, is_hole=True)
         index, within = divmod(within, self._grain)
-        at = table * _SECTOR + 4 * index
+        at = table * SECTOR + 4 * index
         sector = self._tables.number(at, 4, "grain table")
         if not sector:
-            absent = min(self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 4, _PER_TABLE - index)
+            absent = min(self._tables.zeros(at, 8 * LOOKED_AHEAD) // 4, PER_TABLE - index)
             return Run(absent * self._grain - within, is_hole=True)
-        most = min(_LOOKED_AHEAD // 4, _PER_TABLE - index)
+        most = min(LOOKED_AHEAD // 4, PER_TABLE - index)
         count = self._tables.rising(at, self._header.grain_size, most, 4)
-        return Run(count * self._grain - within, sector * _SECTOR + within)
+        return Run(count * self._grain - within, sector * SECTOR + within)
 
 
 def _bad(field: str, message: str, at: int) -> CorruptImage:

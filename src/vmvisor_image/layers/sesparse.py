@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Final
 
 from vmvisor_image.compressions.layer import LayerOptions
-from vmvisor_image.errors import CorruptImage, ProblemList
+from vmvisor_image.errors import CorruptImage
 from vmvisor_image.examine.signatures import Signature
-from vmvisor_image.layers.parents import parent_without_descriptor, refuse_snapshot
+from vmvisor_image.layers.extent import LOOKED_AHEAD, PER_TABLE, SECTOR, SparseExtent
+from vmvisor_image.layers.parents import refuse_snapshot
 from vmvisor_image.schemas.sesparse import MAGIC, VERSION, VOLATILE_MAGIC, SeSparseHeader, SeSparseVolatileHeader
-from vmvisor_image.streams.linked import Parent
-from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
+from vmvisor_image.streams.mapped import MappedDisk, Run
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 
@@ -22,14 +22,9 @@ KIND: Final = "sesparse"
 SUFFIXES: Final = ()
 MAGICS: Final = (Signature(KIND, "VMware space-efficient sparse extent (seSparse)", 0, MAGIC, content="disk"),)
 REFERENCES: Final = ("QEMU, block/vmdk.c",)
-_SECTOR: Final = 512
-_GRAIN: Final = 8 * _SECTOR
-_PER_TABLE: Final = 4096
-"""Number of entries of a grain table; each table is for 16 MiB."""
+_GRAIN: Final = 8 * SECTOR
 _MOST_TABLES: Final = 1 << 22
 """Largest number of grain tables of an extent, as of a hosted one: 64 TiB."""
-_LOOKED_AHEAD: Final = 512
-"""Bytes of a table in which the end of grains in a row is looked for; that of a hole in eight times as many."""
 _TABLE_IN_USE: Final = 0x1000_0000
 """Upper half of an entry of the grain directory that leads to a table."""
 _ABSENT, _UNMAPPED, _ZERO, _STORED = range(4)
@@ -49,8 +44,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:
         MemberNotFound: A snapshot inside the file is asked for.
     """
     refuse_snapshot(NAME, options)
-    reader = _Reader(source)
-    return reader.disk(parent_without_descriptor("seSparse extent", options, reader.problems))
+    return _Reader(source).alone(options)
 
 
 def open_extent(source: ReadAt) -> MappedDisk:
@@ -59,38 +53,32 @@ def open_extent(source: ReadAt) -> MappedDisk:
     Raises:
         CorruptImage: The header is damaged, or of another version.
     """
-    return _Reader(source).disk(None)
+    return _Reader(source).disk()
 
 
-class _Reader:
+class _Reader(SparseExtent):
     def __init__(self, source: ReadAt) -> None:
-        self._source = source
-        self.problems = ProblemList("seSparse extent")
-        self._header = header = SeSparseHeader.parse(read_up_to(source, 0, _SECTOR))
+        super().__init__(KIND, "seSparse extent", source)
+        self._header = header = SeSparseHeader.parse(read_up_to(source, 0, SECTOR))
         self._check(header)
-        self._directory = Tables(KIND, source, "little")
-        self._tables = Tables(KIND, source, "little")
+        self.capacity = header.capacity
         self._has_unmapped = False
-
-    def disk(self, parent: Parent | None) -> MappedDisk:
-        size = self._header.capacity * _SECTOR
-        return MappedDisk(KIND, self._source, size, self.locate, self.problems, parent=parent)
 
     def _check(self, header: SeSparseHeader) -> None:
         if header.version != VERSION:
             found = f"{header.version >> 32}.{header.version & 0xFFFFFFFF}"
             raise _bad("version", f"version {found} is not known, only 2.1", 8)
-        if header.grain_size * _SECTOR != _GRAIN:
+        if header.grain_size * SECTOR != _GRAIN:
             raise _bad("grain_size", f"{header.grain_size} sectors, not 8", 24)
-        if header.table_size * _SECTOR != 8 * _PER_TABLE:
+        if header.table_size * SECTOR != 8 * PER_TABLE:
             raise _bad("table_size", f"{header.table_size} sectors, not 64", 32)
         if header.flags:
             raise _bad("flags", f"{header.flags:#x}, which are not known", 40)
-        tables = -(-header.capacity * _SECTOR // (_GRAIN * _PER_TABLE))
-        if tables > min(header.directory_size * _SECTOR // 8, _MOST_TABLES):
+        tables = -(-header.capacity * SECTOR // (_GRAIN * PER_TABLE))
+        if tables > min(header.directory_size * SECTOR // 8, _MOST_TABLES):
             message = f"{header.capacity} sectors need {tables} grain tables, more than the directory has or are read"
             raise _bad("capacity", message, 16)
-        at = header.volatile_offset * _SECTOR
+        at = header.volatile_offset * SECTOR
         data = read_up_to(self._source, at, SeSparseVolatileHeader.length())
         volatile = None
         if len(data) == SeSparseVolatileHeader.length():
@@ -105,25 +93,25 @@ class _Reader:
 
     def locate(self, offset: int) -> Run:
         """See `MappedDisk`."""
-        number, within = divmod(offset, _GRAIN * _PER_TABLE)
-        at = self._header.directory_offset * _SECTOR + 8 * number
+        number, within = divmod(offset, _GRAIN * PER_TABLE)
+        at = self._header.directory_offset * SECTOR + 8 * number
         entry = self._directory.number(at, 8, "grain directory")
         if not entry:
             absent = max(1, self._directory.zeros(at) // 8)
-            return Run(absent * _GRAIN * _PER_TABLE - within, is_hole=True)
+            return Run(absent * _GRAIN * PER_TABLE - within, is_hole=True)
         table = entry & 0xFFFFFFFF
         if entry >> 32 != _TABLE_IN_USE or (table + 1) * self._header.table_size > self._header.tables_size:
             raise _damaged("grain directory", at, entry)
         index, within = divmod(within, _GRAIN)
-        at = (self._header.tables_offset + table * self._header.table_size) * _SECTOR + 8 * index
+        at = (self._header.tables_offset + table * self._header.table_size) * SECTOR + 8 * index
         entry = self._tables.number(at, 8, "grain table")
         kind = entry >> 60
-        most = min(_LOOKED_AHEAD // 8, _PER_TABLE - index)
+        most = min(LOOKED_AHEAD // 8, PER_TABLE - index)
         if kind == _STORED:  # the lower 12 bits of the grain's number are above the others
             low = entry >> 48 & 0xFFF
             grain = low | (entry & 0xFFFF_FFFF_FFFF) << 12
             count = self._tables.rising(at, 1 << 48, min(most, 0x1000 - low))
-            start = self._header.grains_offset * _SECTOR + grain * _GRAIN
+            start = self._header.grains_offset * SECTOR + grain * _GRAIN
             return Run(count * _GRAIN - within, start + within)
         if kind > _STORED or (kind == _ABSENT and entry):
             raise _damaged("grain table", at, entry)
@@ -132,7 +120,7 @@ class _Reader:
             message = "a grain was unmapped by the guest: it and others like it are read as zeros"
             self.problems.note("seSparse grain table", message, at)
         if kind == _ABSENT:
-            absent = min(self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 8, _PER_TABLE - index)
+            absent = min(self._tables.zeros(at, 8 * LOOKED_AHEAD) // 8, PER_TABLE - index)
             return Run(absent * _GRAIN - within, is_hole=True)
         return Run(self._tables.rising(at, 0, most) * _GRAIN - within)
 

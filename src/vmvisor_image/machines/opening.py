@@ -39,8 +39,8 @@ from vmvisor_image.machines.ovf import Digest
 from vmvisor_image.machines.place import InArchive, Place, file_name_of, is_elsewhere, place_of
 from vmvisor_image.machines.virtual_machine import Checks, Machine
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
-from vmvisor_image.streams.reading import read_up_to
-from vmvisor_image.streams.source import COPY_CHUNK, Closing, Source
+from vmvisor_image.streams.reading import chunks, read_up_to
+from vmvisor_image.streams.source import Closing, Source
 from vmvisor_image.streams.urls import is_url
 
 __all__ = ("FoundMachines", "Machine", "find_machines", "machines_of", "open_machine")
@@ -220,7 +220,7 @@ class _Beside:
                     raise UnsafeName("it would lie in another directory", structure="manifest")
                 assert self.place is not None, "it was found there"
                 with open_source(self.place.find(file_name_of(each.name, "manifest")), self.storage_options) as opened:
-                    for chunk in _chunks(opened.source):
+                    for chunk in chunks(opened.source):
                         digest.update(chunk)
             except (CorruptImage, OSError, KeyError) as error:
                 reason = str(error) if isinstance(error, CorruptImage) else "it is not there, or can't be read"
@@ -228,14 +228,6 @@ class _Beside:
                 continue
             found.append(Checksum(each.name, listed_in, each.algorithm, each.expected, digest.hexdigest()))
         return tuple(found), tuple(problems)
-
-
-def _chunks(source: Source) -> Iterator[bytes]:
-    """All bytes of a source, in pieces."""
-    offset, size = 0, source.size
-    while offset < size:
-        yield source.read_at(offset, min(COPY_CHUNK, size - offset))
-        offset += COPY_CHUNK
 
 
 class FoundMachines(Sequence[Machine], Closing):

@@ -6,6 +6,7 @@ add-ons), which are not read.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -27,6 +28,7 @@ from vmvisor_image.packages.profile import ImageProfile, parse_profile
 from vmvisor_image.packages.vib import Vib, open_vib
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.opening import SourceLike, open_remote, path_of
+from vmvisor_image.streams.reading import chunks
 from vmvisor_image.streams.source import Closing, ReadAt, Source
 from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import is_url
@@ -36,7 +38,6 @@ VENDOR_INDEX: Final = "vendor-index.xml"
 _STRUCTURE: Final = "bundle"
 _MOST_ARCHIVES: Final = 1000
 """Most metadata archives that are opened; the depot of all of VMware's releases has some hundreds."""
-_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +177,15 @@ def open_bundle(source: SourceLike, *, storage_options: Mapping[str, Any] | None
         CorruptImage: The archive can't be read.
     """
     path = path_of(source)
-    closers: list[Callable[[], None]] = []
+    opened = contextlib.ExitStack()
     if path is not None and (is_url(path) or storage_options is not None) and path.endswith(INDEX):
-        return Bundle(path, functools.partial(_open_url, path, storage_options, closers), _close_all(closers))
+        return Bundle(path, functools.partial(_open_url, path, storage_options, opened), opened.close)
     if path is not None and not is_url(path) and storage_options is None:
         folder = Path(path).parent if Path(path).name == INDEX else Path(path)
         if folder.is_dir():
             if not (folder / INDEX).is_file():
                 raise NotAnArchive(f"the folder is no depot: it has no {INDEX}", structure=_STRUCTURE)
-            return Bundle(path, functools.partial(_open_local, folder, closers), _close_all(closers))
+            return Bundle(path, functools.partial(_open_local, folder, opened), opened.close)
     archive = open_archive(source, storage_options=storage_options)
     if archive.kind != "zip" or INDEX not in archive:
         inner = next((repr(path) for path in archive if path.endswith(".zip")), None)
@@ -198,24 +199,16 @@ def _open_member(archive: Archive, path: str) -> File:
     return archive[path]
 
 
-def _open_local(folder: Path, closers: list[Callable[[], None]], path: str) -> Source:
+def _open_local(folder: Path, opened: contextlib.ExitStack, path: str) -> Source:
     found = FileSource(folder.joinpath(*path.split("/")))
-    closers.append(found.close)
+    opened.callback(found.close)
     return found
 
 
-def _open_url(url: str, options: Mapping[str, Any] | None, closers: list[Callable[[], None]], path: str) -> Source:
+def _open_url(url: str, options: Mapping[str, Any] | None, opened: contextlib.ExitStack, path: str) -> Source:
     found, _ = open_remote(url, options, neighbour=path)
-    closers.append(found.close)
+    opened.callback(found.close)
     return found
-
-
-def _close_all(closers: list[Callable[[], None]]) -> Callable[[], None]:
-    def close() -> None:
-        while closers:
-            closers.pop()()
-
-    return close
 
 
 def _check(listed: BundledVib) -> Iterator[Problem]:
@@ -225,8 +218,8 @@ def _check(listed: BundledVib) -> Iterator[Problem]:
         yield Problem(_STRUCTURE, message)
     if listed.sha256 is not None:
         digest = hashlib.sha256()
-        for at in range(0, source.size, _CHUNK):
-            digest.update(source.read_at(at, min(_CHUNK, source.size - at)))
+        for data in chunks(source):
+            digest.update(data)
         if digest.hexdigest() != listed.sha256:
             message = f"package {listed.id!r} has the SHA-256 {digest.hexdigest()}, not that of the metadata"
             yield Problem(_STRUCTURE, f"{message}, {listed.sha256}")
@@ -263,7 +256,8 @@ class _Reader:
                 if count > _MOST_ARCHIVES:
                     self._problems.note(_STRUCTURE, f"metadata after the first {_MOST_ARCHIVES} archives is left out")
                     return self._found()
-                self._guarded(url, functools.partial(self._read_archive, folder, url))
+                with self._guarded(url):
+                    self._read_archive(folder, url)
         return self._found()
 
     def _found(self) -> _Metadata:
@@ -292,26 +286,28 @@ class _Reader:
 
     def _metadata_names(self, path: str) -> list[str]:
         found: list[str] = []
-
-        def read() -> None:
-            root = self._document(path)
-            found.extend(filter(None, (each.text_of("url") for each in root.all("metadata"))))
-
-        self._guarded(path, read)
+        with self._guarded(path):
+            found.extend(filter(None, (each.text_of("url") for each in self._document(path).all("metadata"))))
         return list(dict.fromkeys(found))
 
     def _read_archive(self, folder: str, url: str) -> None:
         archive = open_archive(self._open(_join(folder, url)))
         for problem in archive.problems:
             self._problems.note(problem.structure, f"{url}: {problem.message}", problem.offset)
+        readers = {
+            "": self._read_response,
+            "bulletins": self._read_bulletin,
+            "vibs": self._read_vib,
+            "profiles": self._read_profile,
+        }
         for path, file in archive.items():
             if path == VENDOR_INDEX or not path.endswith(".xml"):
                 continue
             kind = path.rpartition("/")[0].rpartition("/")[2]
-            readers = {"": self._read_response, "bulletins": self._read_bulletin, "vibs": self._read_vib}
-            reader = readers.get(kind, self._read_profile if kind == "profiles" else None)
+            reader = readers.get(kind)
             if reader is not None:
-                self._guarded(f"{url}: {path}", functools.partial(reader, _content(file), folder))
+                with self._guarded(f"{url}: {path}"):
+                    reader(_content(file), folder)
 
     def _read_response(self, data: bytes, folder: str) -> None:
         for bulletin in parse_xml(data, "bundle metadata").all("bulletin"):
@@ -350,10 +346,11 @@ class _Reader:
         )
         self._bulletins.setdefault(bulletin_id, bulletin)
 
-    def _guarded(self, name: str, read: Callable[[], None]) -> None:
-        """Run `read`; what it can't read is a problem, and everything else stays readable."""
+    @contextlib.contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        """Block that reads a document; what it can't read is a problem, and everything else stays readable."""
         try:
-            read()
+            yield
         except CorruptImage as error:
             self._problems.add(Problem(error.structure, f"{name}: {error.message}", error.offset))
         except (OSError, KeyError, VmvisorImageError) as error:

@@ -6,7 +6,8 @@ anew by the installer, and no signature covers it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -69,7 +70,8 @@ class ImageDatabase(Closing):
         """Packages by id."""
         found: dict[str, InstalledVib] = {}
         for path in self._paths(_VIBS):
-            self._guarded(path, lambda path=path: self._add(found, self._vib(path)))  # type: ignore[misc]
+            with self._guarded(path):
+                self._add(found, self._vib(path))
         return MappingProxyType(found)
 
     @cached_property
@@ -77,7 +79,8 @@ class ImageDatabase(Closing):
         """Image profile of the host; None without one. Of several, the last one by name, which is a problem."""
         found: list[ImageProfile] = []
         for path in self._paths(_PROFILES):
-            self._guarded(path, lambda path=path: found.append(parse_profile(self._read(path))))  # type: ignore[misc]
+            with self._guarded(path):
+                found.append(parse_profile(self._read(path)))
         if len(found) > 1:
             names = ", ".join(repr(each.name) for each in found)
             self._problems.note(_STRUCTURE, f"it has {len(found)} image profiles, {names}: the last one is used")
@@ -140,10 +143,11 @@ class ImageDatabase(Closing):
             raise CorruptImage(f"it has {file.size} bytes, more than any document that is read", structure=_STRUCTURE)
         return file.read_bytes()
 
-    def _guarded(self, path: str, read: Callable[[], Any]) -> None:
-        """Run `read`; a document that it can't read is a problem, and the others stay readable."""
+    @contextlib.contextmanager
+    def _guarded(self, path: str) -> Iterator[None]:
+        """Block that reads a document; one that it can't read is a problem, and the others stay readable."""
         try:
-            read()
+            yield
         except CorruptImage as error:
             self._problems.add(Problem(error.structure, f"{path}: {error.message}", error.offset))
 

@@ -25,11 +25,11 @@ from vmvisor_image.packages.certificates import (
     public_numbers,
     require_crypto,
 )
+from vmvisor_image.streams.reading import chunks
 from vmvisor_image.streams.source import ReadAt
 
 _PKCS7: Final = re.compile(rb"-----BEGIN (PKCS7|CMS)-----\s*(.*?)\s*-----END \1-----", re.DOTALL)
 _LARGEST: Final = 1 << 20
-_CHUNK: Final = 1 << 20
 _SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
 _DATA: Final = "1.2.840.113549.1.7.1"
 _CONTENT_TYPE: Final = "1.2.840.113549.1.9.3"
@@ -332,8 +332,7 @@ def _hash_of(certificate: Certificate) -> str:
 
 def _digests(source: ReadAt, signature: ModuleSignature, names: set[str]) -> dict[str, bytes]:
     hashes = {name: hashlib.new(name) for name in names}
-    for at in range(0, signature.offset, _CHUNK):
-        data = source.read_at(at, min(_CHUNK, signature.offset - at))
+    for data in chunks(source, signature.offset):
         for each in hashes.values():
             each.update(data)
     for each in hashes.values():

@@ -6,21 +6,20 @@ Source: 23 public VIBs for ESXi 5.1 to 9.0.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
 from vmvisor_image.archives.archive import Archive, ArchiveHome, open_archive
-from vmvisor_image.archives.member import ArchiveMember, MemberTree
+from vmvisor_image.archives.overlaid import OverlaidTree
 from vmvisor_image.base.forking import cached_property
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.peel import peel
 from vmvisor_image.compressions.signed import find_signature
 from vmvisor_image.errors import CorruptImage, NotAnArchive, PathNotFound, Problem
-from vmvisor_image.files.file import Directory, File
-from vmvisor_image.files.tree import FileTree
+from vmvisor_image.files.file import File
 from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.packages.descriptor import (
     DESCRIPTOR,
@@ -32,12 +31,11 @@ from vmvisor_image.packages.descriptor import (
 )
 from vmvisor_image.packages.signatures import SignatureCheck, check_module, check_signed_data
 from vmvisor_image.streams.opening import SourceLike
-from vmvisor_image.streams.reading import meter_of
+from vmvisor_image.streams.reading import chunks, meter_of
 from vmvisor_image.streams.source import Closing, ReadAt
 
 SIGNATURE: Final = "sig.pkcs7"
 _LARGEST_TEXT: Final = 16 << 20
-_CHUNK: Final = 1 << 20
 _STRONG: Final = ("sha256", "sha384", "sha512")
 _ARCHIVES: Final = ("tgz", "vgz", "vzstd")
 """Types of payloads that are archives of files."""
@@ -209,9 +207,9 @@ class Vib(Closing):
         found += [Problem("VIB", f"{path!r} is not described") for path in self._archive if path not in described]
         for payload in self.payloads.values():
             found += payload.problems
-        found += self.files.problems
+        there = {member.path for member in self.files.members}
+        found += self.files.problems  # those found by listing the members
         if any(each.kind in _ARCHIVES for each in self.payloads.values()):
-            there = {member.path for member in self.files.members}
             listed = set(self.descriptor.files)
             found += [Problem(STRUCTURE, f"it lists {path!r}, which no payload has") for path in sorted(listed - there)]
             found += [
@@ -287,7 +285,7 @@ def check_payload(file: File, description: PayloadDescription) -> tuple[Checksum
     return tuple(ChecksumCheck(each, found.get(each.process, {}).get(each.algorithm)) for each in description.checksums)
 
 
-class PayloadTree(FileTree):
+class PayloadTree(OverlaidTree):
     """The files of a package's payloads by path; of two with the same path, that of the later payload counts."""
 
     _HOLDER = "package"
@@ -295,70 +293,24 @@ class PayloadTree(FileTree):
     def __init__(self, payloads: tuple[Payload, ...]) -> None:
         """Made by `Vib`."""
         self._payloads = payloads
-        super().__init__(Directory("", None, self._root_entries, fold_case=False), self._problems, fold_case=False)
-
-    @property
-    def members(self) -> tuple[ArchiveMember, ...]:
-        """Files and links of all payloads, without directories, each path once."""
-        return tuple(member for member in self._merged[0].by_path.values() if member.kind != "directory")
-
-    @property
-    def links(self) -> Mapping[str, str]:
-        """Target of each symbolic link as it is written, by the link's path."""
-        return self._merged[0].links
-
-    def origin(self, path: str) -> str:
-        """Name of the payload that has the file or link at `path`.
-
-        Raises:
-            PathNotFound: There is no such file or link.
-        """
-        tree, origins, _ = self._merged
-        member = tree.get(path)
-        if member is None or member.kind == "directory":
-            raise PathNotFound(f"no file or link {path!r} in this package")
-        return origins[path].name
-
-    @cached_property
-    def _merged(self) -> tuple[MemberTree, dict[str, Payload], tuple[Problem, ...]]:
-        origins: dict[str, Payload] = {}
-        archives: dict[str, Archive] = {}
-        members: list[ArchiveMember] = []
-        problems: dict[Problem, None] = {}
-        for payload in self._payloads:
-            try:
-                archive = archives[payload.name] = payload.open_archive()
-                members += archive.members
-            except (CorruptImage, NotAnArchive, PathNotFound) as error:
-                problems.setdefault(Problem("VIB payload", f"{payload.name!r} can't be opened: {error}"))
-                continue
-            origins.update((member.path, payload) for member in archive.members if member.kind != "directory")
-            problems.update(dict.fromkeys(archive.problems))
-
-        def file_of(member: ArchiveMember) -> File | None:
-            return archives[origins[member.path].name].get(member.path)
-
-        return MemberTree(members, file_of), origins, tuple(problems)
-
-    def _root_entries(self) -> list[File | Directory]:
-        return self._merged[0].entries()
-
-    def _problems(self) -> tuple[Problem, ...]:
-        return self._merged[2] if "_merged" in vars(self) else ()
+        super().__init__([payload.name for payload in payloads])
 
     def __repr__(self) -> str:
-        return f"<PayloadTree of {', '.join(each.name for each in self._payloads)}>"
+        return f"<PayloadTree of {', '.join(self._names)}>"
+
+    def _open(self, number: int) -> Archive | None:
+        payload = self._payloads[number]
+        try:
+            return payload.open_archive()
+        except (CorruptImage, NotAnArchive, PathNotFound) as error:
+            self._found.setdefault(Problem("VIB payload", f"{payload.name!r} can't be opened: {error}"))
+            return None
 
 
 def _hash(source: ReadAt, algorithms: set[str]) -> dict[str, str]:
     """Hashes of a source by algorithm, in hexadecimal; of those that are known."""
     hashes = {name: hashlib.new(name) for name in algorithms & {"md5", "sha1", "sha256", "sha512"}}
-    for data in _pieces(source):
+    for data in chunks(source):
         for each in hashes.values():
             each.update(data)
     return {name: each.hexdigest() for name, each in hashes.items()}
-
-
-def _pieces(source: ReadAt) -> Iterator[bytes]:
-    for at in range(0, source.size, _CHUNK):
-        yield source.read_at(at, min(_CHUNK, source.size - at))

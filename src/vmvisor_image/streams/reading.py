@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 from vmvisor_image.base.limits import Meter
@@ -117,6 +118,17 @@ def find_data(source: ReadAt, offset: int, end: int) -> int | None:
             return offset + len(data) - len(data.lstrip(b"\0"))
         offset += len(data)
     return None
+
+
+def chunks(source: ReadAt, end: int | None = None) -> Iterator[bytes]:
+    """Bytes of a source up to `end` (exclusive; None for all of it), in order, in pieces of at most `COPY_CHUNK`.
+
+    Raises:
+        CorruptImage: The source is damaged; the pieces before it were given.
+    """
+    stop = source.size if end is None else end
+    for at in range(0, stop, COPY_CHUNK):
+        yield source.read_at(at, min(COPY_CHUNK, stop - at))
 
 
 def knows_size(source: ReadAt) -> bool:

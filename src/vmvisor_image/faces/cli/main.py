@@ -492,11 +492,7 @@ def _add_boot_commands(commands: _Commands) -> None:
     )
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
-    system.add_argument(
-        "--bank",
-        metavar="BANK",
-        help='number or label of a boot bank, or "active" for the one that the boot loader would start',
-    )
+    _add_bank(system)
     provenance = _add_command(
         commands, "provenance", run_provenance, "say of each module which package has it, and who signed it"
     )
@@ -509,11 +505,7 @@ def _add_boot_commands(commands: _Commands) -> None:
         help="a file or folder of certificates that you trust; may be given more than once. Needs the extra crypto",
     )
     provenance.add_argument("--files", action="store_true", help="also list the files that no package has")
-    provenance.add_argument(
-        "--bank",
-        metavar="BANK",
-        help='number or label of a boot bank, or "active" for the one that the boot loader would start',
-    )
+    _add_bank(provenance)
     module = _add_command(
         commands, "module", run_module, "show the kind and content of a boot module, of an image or by itself"
     )
@@ -523,6 +515,11 @@ def _add_boot_commands(commands: _Commands) -> None:
         "a file in the module, to write to standard output; where SRC is a module file itself, the only one after SRC"
     )
     module.add_argument("inner", metavar="FILE", nargs="?", help=inner)
+
+
+def _add_bank(parser: argparse.ArgumentParser) -> None:
+    text = 'number or label of a boot bank, or "active" for the one that the boot loader would start'
+    parser.add_argument("--bank", metavar="BANK", help=text)
 
 
 def _add_machines(commands: _Commands) -> None:

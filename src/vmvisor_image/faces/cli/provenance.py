@@ -38,7 +38,7 @@ def run_provenance(options: argparse.Namespace) -> int:
 def _print(found: Provenance, *, lists_files: bool) -> None:
     rows = [(each.name, each.verdict.value, each.vib or "-") for each in found.modules]
     print("\n".join(table_lines(_COLUMNS, rows, table_width())))
-    _print_messages("modules", [each for each in found.modules if each.verdict is not Verdict.VERIFIED])
+    _print_messages([each for each in found.modules if each.verdict is not Verdict.VERIFIED])
     vibs = [each for each in found.vibs if each.verdict is not Verdict.VERIFIED]
     if vibs:
         print("\npackages:")
@@ -58,12 +58,12 @@ def _print(found: Provenance, *, lists_files: bool) -> None:
         print_item("no certificate was given, so no signature was verified: --certificate FILE names one", "")
 
 
-def _print_messages(heading: str, modules: list[ModuleProvenance]) -> None:
+def _print_messages(modules: list[ModuleProvenance]) -> None:
     """Print what was found of each module, those with the same words together."""
     messages: dict[str, list[str]] = {}
     for module in modules:
         messages.setdefault(module.message, []).append(module.name)
     if messages:
-        print(f"\n{heading}:")
+        print("\nmodules:")
     for message, names in messages.items():
         print_item(f"{', '.join(names)}: {message}", "  ", hanging="    ")
