@@ -46,14 +46,15 @@ def setting(path: Path, name: str) -> str:
 
 
 def change(path: Path, old: str, new: str) -> None:
-    """Change text in a descriptor, also in one within a sparse extent, where the length stays as it is."""
+    """Change text in a descriptor, also in one within a sparse extent, where zeros after it fill its sectors."""
     data = path.read_bytes()
     assert data.count(old.encode()) == 1
     changed = data.replace(old.encode(), new.encode())
     if data.startswith(b"KDMV"):
-        assert len(new) <= len(old)
+        longer = len(new) - len(old)
         at = changed.index(b"\0", changed.index(b"# Disk DescriptorFile"))
-        changed = changed[:at] + bytes(len(old) - len(new)) + changed[at:]
+        assert not any(changed[at : at + max(longer, 0)])
+        changed = changed[:at] + bytes(max(-longer, 0)) + changed[at + max(longer, 0) :]
     path.write_bytes(changed)
 
 
