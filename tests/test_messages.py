@@ -151,7 +151,11 @@ KINDS: dict[str, tuple[Callable[[Wrong], str], int, str]] = {
     "an empty file": (Wrong.empty, BAD_INPUT, r"it is empty: copy or download it again"),
     "a text": (Wrong.text, BAD_INPUT, r"most likely text; `vmvisor-image hexdump \S+notes\.txt` shows its first bytes"),
     "a picture": (Wrong.picture, BAD_INPUT, r"most likely PNG picture; `vmvisor-image hexdump "),
-    "noise": (Wrong.noise, BAD_INPUT, r"most likely encrypted or compressed data, or noise.*; `vmvisor-image hexdump "),
+    "noise": (
+        Wrong.noise,
+        BAD_INPUT,
+        r"most likely encrypted or compressed data, or noise.*; `vmvisor-image info \S+ --search` looks",
+    ),
     "a saved page": (
         Wrong.saved_page,
         BAD_INPUT,

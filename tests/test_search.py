@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import pickle
 import random
@@ -19,9 +20,20 @@ from hypothesis import strategies as st
 
 from fuzz.exercise import Bounded
 from fuzz.samples import TREE
-from tests.support import require_tool, run
-from vmvisor_image import CorruptImage, FoundPartitions, Image, LimitExceeded, Limits, Role
+from tests.support import Counting, require_tool, run
+from vmvisor_image import (
+    CorruptImage,
+    File,
+    FoundPartitions,
+    Image,
+    LimitExceeded,
+    Limits,
+    PartitionNotFound,
+    PathNotFound,
+    Role,
+)
 from vmvisor_image.disk import search
+from vmvisor_image.disk.paths import path_name
 from vmvisor_image.examine.survey import looks_even, survey
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE, LVM_MAGIC
@@ -410,9 +422,10 @@ class TestCommand:
         path = kept(overwritten(on_disk(datastore()), noise(MIB)), tmp_path / "disk.dd")
         assert main(["info", str(path), "--search"]) == 1  # the table is a problem
         shown = capsys.readouterr()
-        assert re.search(r"^  1  0x100000  273\.0 MiB  vmfs5  datastore1  high        -$", shown.out, re.MULTILINE)
+        assert re.search(r"^  @0x100000  273\.0 MiB  vmfs5  datastore1  high        -$", shown.out, re.MULTILINE)
         assert "(at byte 0x200000)" in shown.out
         assert "evenly spread" in shown.out
+        assert f"`vmvisor-image ls {path} @0x100000` lists files" in " ".join(shown.out.split())
         assert max(map(len, shown.out.splitlines())) <= 80
         assert "sector 0 holds neither" in shown.err
 
@@ -422,6 +435,7 @@ class TestCommand:
         told = json.loads(capsys.readouterr().out)
         [found] = told["found"]
         assert (found["start"], found["kind"], found["confidence"]) == (MIB, "vmfs5", "high")
+        assert found["path"] == "@0x100000"
         assert found["evidence"][0]["offset"] == 2 * MIB
         assert told["suspect_ranges"][0]["size"] == MIB
 
@@ -430,3 +444,115 @@ class TestCommand:
         assert main(["info", str(path), "--search"]) == 0
         assert "no partition was found" in capsys.readouterr().out
         assert main(["info", str(path), "5", "--search"]) == 2
+
+
+class TestByPlace:
+    """A partition by its first byte, which needs neither a table nor a search of the whole disk."""
+
+    @pytest.fixture
+    def attacked(self, tmp_path: Path) -> Path:
+        return kept(overwritten(on_disk(datastore()), noise(MIB)), tmp_path / "disk.dd")
+
+    @pytest.mark.parametrize("name", ["@0x100000", "@1048576", "@0x0100000"])
+    def test_files(self, name: str, attacked: Path) -> None:
+        with Image.open(attacked) as image:
+            file = image.resolve(f"{name}/vm/a.txt")
+            assert isinstance(file, File)
+            assert file.read_bytes() == b"hello"
+            assert [each.path for each in image.glob(f"{name}/vm/*")] == ["vm/a.txt"]
+            assert image.partitions.at(MIB) is image.resolve(name)
+
+    def test_what_it_is_called(self, attacked: Path) -> None:
+        with Image.open(attacked) as image:
+            found = image.partitions.at(MIB)
+            assert (found.number, found.key, found.label) == (0, "@0x100000", "datastore1")
+            assert path_name(image.partitions, found) == "@0x100000"
+            assert repr(found).startswith("<Partition @0x100000 ")
+            assert found.finding is not None
+            with pytest.raises(PathNotFound):
+                image.resolve("@0x100000/vm/b.txt")
+
+    def test_the_same_as_the_search_finds(self, attacked: Path) -> None:
+        with Image.open(attacked.read_bytes()) as image:
+            [searched] = image.partitions.search()
+            placed = image.partitions.at(searched.start)
+            assert (placed.size, placed.kind, placed.finding) == (searched.size, searched.kind, searched.finding)
+            assert pickle.loads(pickle.dumps(placed)).files["vm/a.txt"].read_bytes() == b"hello"
+
+    @pytest.mark.parametrize("start", [0, 512, 2 * MIB, 1 << 50])
+    def test_nothing_there(self, start: int, attacked: Path) -> None:
+        with Image.open(attacked) as image, pytest.raises(PartitionNotFound, match=f"no partition @{start:#x}"):
+            image.partitions.at(start)
+
+    def test_one_of_the_table_is_that_one(self, tmp_path: Path) -> None:
+        path = kept(on_disk(datastore()), tmp_path / "disk.dd")
+        with Image.open(path) as image:
+            assert image.partitions.at(MIB) is image.partitions[1]
+            assert image.resolve("@0x100000/vm/a.txt") == image.partitions[1].files["vm/a.txt"]
+            assert path_name(image.partitions, image.partitions.at(MIB)) == "datastore1"
+
+    def test_reads_no_more_than_that_place(self, attacked: Path) -> None:
+        source = Counting(BytesSource(attacked.read_bytes()))
+        with Image.open(source) as image:
+            assert image.partitions.at(MIB).files["vm/a.txt"].size == 5
+            at_one_place = len(source.reads)
+            assert len(image.partitions.search()) == 1
+            assert at_one_place < (len(source.reads) - at_one_place) / 10
+
+    @pytest.mark.parametrize("text", ["@", "@0x", "@-1", "@1e3", "@0x1g", "@ 1", "@01", "@\u0661", "@0x" + "1" * 17])
+    def test_anything_else_is_a_label(self, text: str, tmp_path: Path) -> None:
+        path = kept(on_disk(datastore()), tmp_path / "disk.dd")
+        with Image.open(path) as image, pytest.raises(PartitionNotFound, match="there are 1"):
+            image.resolve(text)
+
+    def test_a_label_that_looks_like_a_place(self, tmp_path: Path) -> None:
+        disk = mbr_disk(
+            [ForgedPartition(1, 0x06, 2048, 8192, content=fat_volume(TREE, sectors=8192, label="@0x10"))], sectors=16384
+        )
+        with Image.open(kept(disk, tmp_path / "disk.dd")) as image:
+            assert path_name(image.partitions, image.partitions[1]) == "1"
+            assert image.resolve("%400x10") is image.partitions[1]
+            with pytest.raises(PartitionNotFound, match="@0x10"):
+                image.resolve("@0x10")
+
+    @pytest.mark.parametrize(
+        ("line", "out"),
+        [
+            (["ls", "IMG", "@0x100000/vm"], "a.txt\n"),
+            (["cat", "IMG", "@0x100000/vm/a.txt"], "hello"),
+            (["cat", "IMG", "@0x100000", "vm/a.txt"], "hello"),
+            (["sha256", "IMG", "@0x100000/vm/a.txt"], hashlib.sha256(b"hello").hexdigest()),
+            (["find", "IMG", "@0x100000/**/*.txt"], "@0x100000/vm/a.txt\n"),
+            (["tree", "IMG", "@1048576/vm"], "a.txt"),
+            (["info", "IMG", "@0x100000"], "Partition @0x100000: bytes 0x100000 to"),
+            (["hexdump", "IMG", "@0x100000", "--length", "16"], "00000000"),
+            (["extract", "IMG", "@0x100000/vm", "OUT"], "1 file written"),
+        ],
+        ids=lambda given: given[0] + str(len(given)) if isinstance(given, list) else "",
+    )
+    def test_every_command_takes_it(
+        self, line: list[str], out: str, attacked: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    ) -> None:
+        """Status 1 and a word on the table, as the disk is damaged."""
+        given = {"IMG": str(attacked), "OUT": str(tmp_path / "out")}
+        assert main([given.get(each, each) for each in line]) == 1
+        captured = capfdbinary.readouterr()
+        assert out in captured.out.decode()
+        assert b"sector 0 holds neither" in captured.err
+        if line[0] == "extract":
+            assert (tmp_path / "out" / "vm" / "a.txt").read_bytes() == b"hello"
+
+    @pytest.mark.parametrize("text", ["@0x200000", "@0x100000/none", "@0x100000/vm/none.txt"])
+    def test_the_message_leads_on(self, text: str, attacked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["ls", str(attacked), text]) == 1
+        wanted = r"`vmvisor-image (info --search|ls) .*` (looks for|lists) what|did you mean '@0x100000/vm/a\.txt'"
+        assert re.search(wanted, capsys.readouterr().err)
+
+    def test_two_places_go_to_folders_of_their_own(self, tmp_path: Path) -> None:
+        small = fat_volume(TREE, sectors=8192)
+        disk = mbr_disk(
+            [ForgedPartition(n, 0x06, 2048 * (4 * n - 3), 8192, content=small) for n in (1, 2)], sectors=32768
+        )
+        path = kept(overwritten(disk, bytes(512)), tmp_path / "disk.dd")
+        assert main(["extract", str(path), "@0x100000", "@0x500000", str(tmp_path / "out")]) == 1
+        assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["@0x100000", "@0x500000"]

@@ -194,7 +194,7 @@ def test_what_can_be_done_is_said_in_the_words_of_the_place() -> None:
 @pytest.mark.parametrize("role", Role)
 def test_each_role_has_steps(role: Role) -> None:
     for has_files in (True, False):
-        steps = next_steps(5, role, has_files=has_files)
+        steps = next_steps("5", role, has_files=has_files)
         assert steps
         assert any(step.command is not None for step in steps)
         for step in steps:

@@ -128,36 +128,36 @@ GENERATION_NOTES: Final[Mapping[tuple[Generation, Role], str]] = {
 }
 
 
-def next_steps(number: int, role: Role, *, has_files: bool) -> tuple[NextStep, ...]:
+def next_steps(key: str, role: Role, *, has_files: bool) -> tuple[NextStep, ...]:
     """Things that can be done with a partition.
 
     Args:
-        number: Number of the partition.
+        key: Number of the partition, or what else commands take for it.
         role: Its role.
         has_files: Whether its files can be read.
     """
-    return tuple(_next_steps(number, role, has_files=has_files))
+    return tuple(_next_steps(key, role, has_files=has_files))
 
 
-def _next_steps(number: int, role: Role, *, has_files: bool) -> Iterator[NextStep]:
+def _next_steps(key: str, role: Role, *, has_files: bool) -> Iterator[NextStep]:
     if role is Role.CONTAINER:
         yield NextStep("look at the logical partitions, numbers 5 and up", "image.partitions", "vmvisor-image info SRC")
         return
     if not has_files:
         random = "see which parts are zeros, text, or random or compressed data"
-        yield NextStep(random, "partition.survey()", f"vmvisor-image info SRC {number}")
+        yield NextStep(random, "partition.survey()", f"vmvisor-image info SRC {key}")
         yield NextStep("search it for printable text", "partition.strings()", None)
-        yield NextStep("see its bytes", "partition.hexdump()", f"vmvisor-image hexdump SRC {number}")
+        yield NextStep("see its bytes", "partition.hexdump()", f"vmvisor-image hexdump SRC {key}")
         return
     hint = ", first those in log/ and core/" if role is Role.SCRATCH else ""
-    yield NextStep(f"list its files{hint}", "partition.files", f"vmvisor-image ls SRC {number}")
-    copying = f"vmvisor-image extract SRC {number} DEST"
+    yield NextStep(f"list its files{hint}", "partition.files", f"vmvisor-image ls SRC {key}")
+    copying = f"vmvisor-image extract SRC {key} DEST"
     yield NextStep("copy its files to a folder", 'partition.files.extract("dest")', copying)
     if role in (Role.BOOTBANK, Role.ALT_BOOTBANK):
-        system = f"vmvisor-image system SRC --bank {number}"
-        yield NextStep("see which modules it boots", f"image.system({number})", system)
-        pxe = f"vmvisor-image pxe SRC DEST --bank {number}"
-        yield NextStep("export it to a PXE server", f'export_pxe(image, "dest", bank={number})', pxe)
+        system = f"vmvisor-image system SRC --bank {key}"
+        yield NextStep("see which modules it boots", f"image.system({key})", system)
+        pxe = f"vmvisor-image pxe SRC DEST --bank {key}"
+        yield NextStep("export it to a PXE server", f'export_pxe(image, "dest", bank={key})', pxe)
     elif role is Role.INSTALLER:
         yield NextStep("see which modules it boots", "image.system()", "vmvisor-image system SRC")
         yield NextStep("export it to a PXE server", 'export_pxe(image, "dest")', "vmvisor-image pxe SRC DEST")
@@ -170,4 +170,4 @@ def _next_steps(number: int, role: Role, *, has_files: bool) -> Iterator[NextSte
         hosts = "see which hosts use it and who locks a file"
         yield NextStep(hosts, "partition.volume", "vmvisor-image verify SRC")
         others = "see what its links and raw device mappings name"
-        yield NextStep(others, "partition.volume.others", f"vmvisor-image ls SRC {number}")
+        yield NextStep(others, "partition.volume.others", f"vmvisor-image ls SRC {key}")

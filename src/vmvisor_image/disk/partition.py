@@ -95,14 +95,22 @@ class Partition(Shown, Source):
         self._lock = ForkSafeLock()
         self._opened = False
         self._volume: Volume | None = None
-        self._problems = ProblemList(f"partition {entry.number}")
+        self._problems = ProblemList(f"partition {self.key}")
         self._content: tuple[Match | None, bool] | None = None
         self._assessed: Purpose | None = None
 
     @property
     def number(self) -> int:
-        """Number of the partition, as in fdisk and sfdisk; 1 for a volume without a partition table."""
+        """Number of the partition, as in fdisk and sfdisk.
+
+        1 for a volume without a partition table, and 0 for one that was found by its place, see `PartitionTable.at`.
+        """
         return self._entry.number
+
+    @property
+    def key(self) -> str:
+        """Name that commands take: its number; ``@`` and its first byte where it has none, see `PartitionTable.at`."""
+        return str(self.number) if self.number else f"@{self.start:#x}"
 
     @property
     def start(self) -> int:
@@ -260,7 +268,7 @@ class Partition(Shown, Source):
         reason = "".join(f"; {problem}" for problem in self._problems.found[:1])
         kind, match = self.kind, None if volume is not None or self.is_container else self._recognised()[0]
         found = "" if match is None or kind.casefold() in match.name.casefold() else f": {match.name}"
-        what = f"partition {self.number} ({kind}{found}) holds no file system that can be read{reason}"
+        what = f"partition {self.key} ({kind}{found}) holds no file system that can be read{reason}"
         raise NotAFileSystem(f"{what}{advice(kind)}")
 
     @property
@@ -282,7 +290,7 @@ class Partition(Shown, Source):
         """Extents of a file of its volume; for `File`."""
         volume = self.volume
         if not has_files(volume):
-            raise NotAFileSystem(f"partition {self.number} holds no file system any more")
+            raise NotAFileSystem(f"partition {self.key} holds no file system any more")
         return volume.locate(token)
 
     def open_content(self, token: Any) -> ReadAt | None:
@@ -353,11 +361,11 @@ class Partition(Shown, Source):
         told = {item.offset for item in evidence}
         evidence += [item for item in generation_evidence if item.offset is None or item.offset not in told]
         return Explanation(
-            f"Partition {self.number}: {place}",
+            f"Partition {self.key}: {place}",
             tuple(filter(None, what)),
             tuple(dict.fromkeys(evidence)),
             self.problems,
-            next_steps(self.number, purpose.role, has_files=has_files(self.volume)),
+            next_steps(self.key, purpose.role, has_files=has_files(self.volume)),
         )
 
     def _describe_generation(self, role: Role, generation: Generation | None) -> list[str]:
@@ -405,7 +413,7 @@ class Partition(Shown, Source):
 
     @property
     def _source(self) -> Slice:
-        return Slice(self._owner.disk, self.start, self.size, f"partition {self.number}")
+        return Slice(self._owner.disk, self.start, self.size, f"partition {self.key}")
 
     def close(self) -> None:
         """End what its volume started, as `Image.close` does; a volume that was not opened stays so."""
@@ -435,7 +443,7 @@ class Partition(Shown, Source):
         return (Partition, (self._owner, self._entry, self._scheme))
 
     def __repr__(self) -> str:
-        return f"<Partition {self.number} {self.type} at {self.start:#x}, {self.size} bytes>"
+        return f"<Partition {self.key} {self.type} at {self.start:#x}, {self.size} bytes>"
 
 
 def listed(partitions: Iterable[Partition]) -> str:
@@ -445,4 +453,4 @@ def listed(partitions: Iterable[Partition]) -> str:
 
 def named(partition: Partition) -> str:
     """Number and label of a partition, as text."""
-    return f"{partition.number}" + (f" ({partition.label})" if partition.label else "")
+    return partition.key + (f" ({partition.label})" if partition.label else "")

@@ -48,6 +48,8 @@ class PartitionTable(Shown):
         self._lock = ForkSafeLock()
         self._found: list[Partition] = []
         self._searches: list[weakref.ref[FoundPartitions]] = []
+        self._placed: dict[int, FoundPartitions] = {}
+        """Search of each place that was asked for."""
         self._rest: Iterator[TableEntry] = table.entries()
         self._banks: tuple[BootBank, ...] | None = None
         self._identity: tuple[Generation | None, tuple[Evidence, ...]] | None = None
@@ -119,6 +121,28 @@ class PartitionTable(Shown):
         found = FoundPartitions(_FoundOwner(self._owner), self)
         self._searches.append(weakref.ref(found))
         return found
+
+    def at(self, start: int) -> Partition:
+        """Partition that begins at byte `start` of the disk: one of the table, or a volume that is not in it.
+
+        Paths name it ``@`` and this byte, as in ``@0x100000/vm/a.txt``. Of the disk, the table and what the headers of
+        the volume need are read, and the backup of a GPT; a search of the whole disk, see `search`, finds the same.
+
+        Raises:
+            PartitionNotFound: Nothing is recognised there.
+            CorruptImage: The disk can't be read there.
+        """
+        with contextlib.suppress(CorruptImage):  # of a damaged table: what begins there can be read nevertheless
+            for partition in self.find():
+                if partition.start == start and not partition.is_container:
+                    return partition
+        with self._lock:
+            if start not in self._placed:
+                self._placed[start] = FoundPartitions(_FoundOwner(self._owner), self, only=start)
+        for partition in self._placed[start].find():
+            return partition
+        name = f"@{start:#x}"
+        raise PartitionNotFound(f"no partition {name}: nothing known begins at this byte of the disk", wanted=name)
 
     @property
     def banks(self) -> tuple[BootBank, ...]:
@@ -192,6 +216,8 @@ class PartitionTable(Shown):
         for each in self._searches:
             if (search := each()) is not None:
                 search.close()
+        for placed in self._placed.values():
+            placed.close()
 
     def __getitem__(self, key: int | str) -> Partition:
         """Partition with that number or label.
@@ -328,10 +354,10 @@ class FoundPartitions(PartitionTable):
 
     _MAY_BE_LOST = " was found (one whose start is lost or overwritten can't be)"
 
-    def __init__(self, owner: _FoundOwner, table: PartitionTable) -> None:
-        """Made by `PartitionTable.search`."""
+    def __init__(self, owner: _FoundOwner, table: PartitionTable, *, only: int | None = None) -> None:
+        """Made by `PartitionTable.search`, and by `PartitionTable.at` for `only` one place."""
         lost = table._table.problems if isinstance(table._table, UnreadableTable) else ()
-        super().__init__(owner, SearchTable(owner, table.found_before_damage, lost))
+        super().__init__(owner, SearchTable(owner, table.found_before_damage, lost, only=only))
         owner._found = self
 
     @cached_property
@@ -393,7 +419,7 @@ def _outside(partitions: list[Partition], disk_size: int) -> Iterator[Problem]:
         end = partition.start + partition.size
         if end > disk_size:
             yield Problem(
-                f"partition {partition.number}",
+                f"partition {partition.key}",
                 f"it ends at byte {end:#x}, past the end of the disk at {disk_size:#x}",
                 partition.start,
             )
@@ -413,9 +439,9 @@ def _overlaps(partitions: list[Partition]) -> Iterator[Problem]:
             if inside != logical or (logical and not whole):
                 where = "reaches out of" if logical else "overlaps"
                 yield Problem(
-                    f"partition {partition.number}", f"it {where} extended partition {extended.number}", partition.start
+                    f"partition {partition.key}", f"it {where} extended partition {extended.number}", partition.start
                 )
         if previous is not None and partition.start < previous.start + previous.size:
-            yield Problem(f"partition {partition.number}", f"it overlaps partition {previous.number}", partition.start)
+            yield Problem(f"partition {partition.key}", f"it overlaps partition {previous.key}", partition.start)
         if previous is None or partition.start + partition.size > previous.start + previous.size:
             previous = partition

@@ -1,11 +1,13 @@
 """Paths in an image, ``PARTITION/PATH``: one spelling for the library, the command line and ``vmvisor://``.
 
-The first part is a partition's number or label, the rest a POSIX path from the root of its volume. A label that can't
-stand there, since it holds a slash, may be written as it is, or with percent escapes (RFC 3986, section 2.1).
+The first part is a partition's number or label, or ``@`` and its first byte; the rest is a POSIX path from the root of
+its volume. A label that can't stand there, since it holds a slash, may be written as it is, or with percent escapes
+(RFC 3986, section 2.1).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -19,6 +21,8 @@ from vmvisor_image.files.patterns import has_wildcards, name_rule
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.volumes.volume import has_files
 
+_PLACE: Final = re.compile(r"@(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,18})", re.ASCII)
+"""First byte of a partition, from the start of the disk."""
 _LONGEST_NUMBER: Final = 9
 """Digits of the longest text that is a number; a longer one is a label."""
 
@@ -39,7 +43,8 @@ def resolve(image: HasPartitions, path: str) -> Partition | Directory | File:
         image: The image.
         path: Number or label of a partition, and the POSIX path in its volume, with a slash between, such as
             ``"Hypervisor1/boot.cfg"`` or ``"5/boot.cfg"``. Digits are a number where there is a partition of that
-            number, otherwise a label.
+            number, otherwise a label. ``@`` and a number of bytes, as in ``"@0x100000/vm/a.txt"``, is the partition
+            that begins there, also one that the table does not have, see `PartitionTable.at`.
 
     Returns:
         The partition where the path ends with its name; its root directory where only a slash follows; otherwise a
@@ -143,6 +148,8 @@ def split_path(image: HasPartitions, path: str) -> tuple[Partition, str | None]:
     if not name:
         raise PartitionNotFound(f"{path!r} names no partition: a path begins with the number or label of one")
     partitions = image.partitions
+    if (placed := at_place(partitions, name)) is not None:
+        return placed, rest if slash else None
     try:
         return _partition(partitions, name), rest if slash else None
     except PartitionNotFound:
@@ -152,14 +159,36 @@ def split_path(image: HasPartitions, path: str) -> tuple[Partition, str | None]:
         return found
 
 
-def path_name(partitions: PartitionTable, partition: Partition) -> str:
-    """First part of the paths of a partition's files: its label, or its number where the label is ambiguous or unfit.
+def at_place(partitions: PartitionTable, name: str) -> Partition | None:
+    """Partition that ``@`` and its first byte name; None for any other name.
 
-    A label is unfit if it is empty, a number, a dot or two, holds a path separator, or ``::``, which separates URLs.
+    Raises:
+        PartitionNotFound: Nothing is recognised there.
+        CorruptImage: The disk can't be read there.
+    """
+    place = _PLACE.fullmatch(name)
+    return None if place is None else partitions.at(int(place[1], 0))
+
+
+def place_name(partition: Partition) -> str:
+    """First part of the paths of a partition's files by its place, which `at_place` takes."""
+    return f"@{partition.start:#x}"
+
+
+def begins_with_place(path: str) -> bool:
+    """Whether a path begins with a partition by its place, which needs no partition table."""
+    return _PLACE.fullmatch(path.lstrip("/").partition("/")[0]) is not None
+
+
+def path_name(partitions: PartitionTable, partition: Partition) -> str:
+    """First part of the paths of a partition's files: its label, or its key where the label is ambiguous or unfit.
+
+    A label is unfit if it is empty, a number, a place, a dot or two, holds a path separator, or ``::``, which separates
+    URLs.
     """
     label = partition.label or ""
-    fits = is_component(label) and "::" not in label and not _is_number(label)
-    return label if fits and partitions[label] is partition else str(partition.number)
+    fits = is_component(label) and "::" not in label and not _is_number(label) and _PLACE.fullmatch(label) is None
+    return label if partition.number and fits and partitions[label] is partition else partition.key
 
 
 def is_component(name: str) -> bool:

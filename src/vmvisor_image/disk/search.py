@@ -73,7 +73,12 @@ class SearchTable(Unchecked):
     areas: tuple[tuple[int, int], ...] = ()
 
     def __init__(
-        self, owner: PartitionOwner, known: Callable[[], Sequence[Partition]], lost: tuple[Problem, ...] = ()
+        self,
+        owner: PartitionOwner,
+        known: Callable[[], Sequence[Partition]],
+        lost: tuple[Problem, ...] = (),
+        *,
+        only: int | None = None,
     ) -> None:
         """Nothing is searched yet.
 
@@ -81,9 +86,11 @@ class SearchTable(Unchecked):
             owner: The image, with the found partitions as its partitions.
             known: Function that gives the partitions of the disk's own table, which are left out.
             lost: Problems of that table, where it can't be read.
+            only: The one place to examine, in bytes from the start of the disk; None for a search of the whole disk.
         """
         self._owner = owner
         self._known = known
+        self._only = only
         self._problems = ProblemList("search for partitions")
         for problem in lost:
             self._problems.add(problem)
@@ -101,7 +108,8 @@ class SearchTable(Unchecked):
 
     def entries(self) -> Iterator[TableEntry]:
         """Found partitions by their starts; the disk is read no further than to the current one."""
-        yield from _Search(self._owner, self._known(), self._problems).run()  # begun by the first request, not here
+        search = _Search(self._owner, self._known(), self._problems)  # begun by the first request, not here
+        yield from search.run() if self._only is None else search.run_at(self._only)
 
 
 class _Search:
@@ -136,6 +144,11 @@ class _Search:
             if entry is not None and start not in own:
                 self._found.append(entry)
                 yield entry
+
+    def run_at(self, start: int) -> Iterator[TableEntry]:
+        """What begins at one place, without a number; nothing where nothing is recognised there."""
+        if start < self._size and (entry := self._examine(start)) is not None:
+            yield replace(entry, number=0)
 
     def _measure_disk(self) -> int:
         try:

@@ -141,7 +141,7 @@ def save(place: Partition | Directory | File, path: Path, *, overwrite: bool = F
 
 def default_name(place: Partition | Directory | File) -> str:
     """Name to write to, without a path."""
-    name = (place.label or f"partition-{place.number}") if isinstance(place, Partition) else place.name
+    name = (place.label or f"partition-{place.key}") if isinstance(place, Partition) else place.name
     safe = printable(name).replace("/", "_").replace("\\", "_").strip(". ")
     return f"{safe}.img" if isinstance(place, Partition) and isinstance(_written(place), File) else safe or "saved"
 
@@ -180,7 +180,7 @@ def _written(place: Partition | Directory | File) -> Directory | File:
 
 def _title(place: Partition | Directory | File) -> Text:
     written = _written(place)
-    what = f"partition {place.number}" if isinstance(place, Partition) else printable(place.path or "/")
+    what = f"partition {place.key}" if isinstance(place, Partition) else printable(place.path or "/")
     if isinstance(written, Directory):
         return Text(f"Save the files of {what} in the directory:")
     return Text(f"Save {what} ({written.size:,} bytes) as the file:")

@@ -70,7 +70,7 @@ class FileTree(Shown, Mapping[str, File]):
         """The root directory."""
         meter: Meter | None = getattr(home, "meter", None)
         root._rules = TreeRules(DEFAULT_LIMITS if meter is None else meter.limits, skips_unsafe=self._SKIPS_UNSAFE)
-        self._number: int | None = getattr(home, "number", None)
+        self._number: int | None = getattr(home, "number", None) or None
         self._problems = problems
         self._fold_case = fold_case
 

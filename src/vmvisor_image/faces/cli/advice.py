@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, TypeVar
 
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.disk.paths import begins_with_place
 from vmvisor_image.disk.tables.table import STRUCTURE, is_lost
 from vmvisor_image.errors import (
     CorruptImage,
@@ -61,6 +62,8 @@ def located(error: NameNotFound, source: str, options: argparse.Namespace) -> Na
         return error
     if error.below:
         step = f"{command('ls', source, error.below, *way_of(options))} lists what is there"
+    elif begins_with_place(error.wanted) and not isinstance(error, PathNotFound):
+        step = f"{command('info --search', source, *way_of(options, devices=False))} looks for what there is"
     elif isinstance(error, PathNotFound):
         step = f"{command('tree', source, *way_of(options))} shows all files"
     else:
@@ -95,8 +98,8 @@ def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     if PAGE in problem.message:
         link = "open the address in a browser, and take the link" if is_url(source) else "look in it for the link"
         return f"{link} to the image itself"
-    if "an empty disk" in problem.message:  # its start may be what is lost
-        return f"{command('info', source, '--search')} looks for volumes behind them"
+    if "an empty disk" in problem.message or "evenly spread" in problem.message:  # its start may be what is lost
+        return f"{command('info', source, '--search')} looks for volumes on it"
     return f"{command('hexdump', source)} shows its first bytes"
 
 

@@ -102,7 +102,7 @@ def run_info(options: argparse.Namespace) -> int:
         if options.partition is not None:
             raise InvalidArgument("--search is for the whole image: leave the partition out")
         with opened_image(options) as image:
-            print_search(image, as_json=options.json)
+            print_search(image, options)
         return DONE
     if options.partition is not None:
         if options.json:

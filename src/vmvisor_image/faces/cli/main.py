@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from vmvisor_image import __version__
 from vmvisor_image.archives.formats import ARCHIVES
@@ -306,7 +306,7 @@ def _add_salvage(parser: argparse._ActionsContainer) -> None:
 
 
 def _add_partition(parser: argparse.ArgumentParser, nargs: str | None = None, *, otherwise: str = "") -> None:
-    text = f"number or label of the partition{otherwise}"
+    text = f"number or label of the partition, or @ and its first byte{otherwise}"
     parser.add_argument("partition", metavar="PARTITION", nargs=nargs, help=text)
 
 
@@ -454,14 +454,17 @@ def _add_content_commands(commands: _Commands) -> None:
     _add_device_option(cat, extract, sha256, hexdump)
 
 
+_A_PARTITION: Final = "number or label of a partition, or @ and its first byte, as info --search prints it"
+
+
 def _add_target(parser: argparse.ArgumentParser, more: str = "", nargs: str | None = "?") -> None:
-    text = "number or label of a partition; behind a slash, a path in it" + (f" ({more})" if more else "")
+    text = f"{_A_PARTITION}; behind a slash, a path in it" + (f" ({more})" if more else "")
     parser.add_argument("target", metavar="PARTITION/PATH", nargs=nargs, help=text)
 
 
 def _add_targets(parser: argparse.ArgumentParser, more: str) -> None:
     text = (
-        "number or label of a partition; behind a slash, a path in it, or a pattern in quotes, where ** is any number"
+        f"{_A_PARTITION}; behind a slash, a path in it, or a pattern in quotes, where ** is any number"
         f" of directories: what find calls '*.tgz' is '**/*.tgz' here ({more})"
     )
     parser.add_argument("targets", metavar="PARTITION/GLOB", nargs="*", help=text)

@@ -12,7 +12,7 @@ from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.disk.paths import path_name
+from vmvisor_image.disk.paths import at_place, begins_with_place, path_name
 from vmvisor_image.errors import (
     CorruptImage,
     MemberNotFound,
@@ -117,7 +117,8 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
         try:
             yield image
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
-            check_partitions(image, given, error)
+            if not names_place(options):
+                check_partitions(image, given, error)
             options.problems += image.known_problems
             if isinstance(error, NotAFileSystem) and not getattr(options, "device", None):
                 step = f"{command('info', given, *way_of(options, devices=False))} shows what each partition holds"
@@ -137,6 +138,13 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
             options.step = step_past_damage(image, options)
 
 
+def names_place(options: argparse.Namespace) -> bool:
+    """Whether a command names a partition by its place, so that the partition table need not be readable."""
+    given = vars(options)
+    texts = [given.get(name) for name in ("target", "partition", "pattern")] + [*(given.get("targets") or ())]
+    return any(begins_with_place(text) for text in texts if text)
+
+
 def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:
     """Raise the first problem of the table where an image has no partitions."""
     if not len(image.partitions):
@@ -145,7 +153,7 @@ def check_partitions(image: Image, source: str, cause: Exception | None = None) 
 
 
 def named_partition(image: Image, text: str) -> Partition:
-    """Partition with a number, or else with a label."""
+    """Partition with a number or at a place, or else with a label."""
     if text.isdecimal() and int(text) in image.partitions:
         return image.partitions[int(text)]
-    return image.partitions[text]
+    return at_place(image.partitions, text) or image.partitions[text]

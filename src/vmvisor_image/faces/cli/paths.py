@@ -65,7 +65,7 @@ def _content(target: Target, options: argparse.Namespace) -> Source:
             path = f"{target.given or target.name}/PATH"
             raise NotAFile(f"{target.name!r} is a datastore: give the path of a file in it, {path}")
         if sys.stdout.isatty():
-            listing = command("ls", options.source, target.given or str(target.number), *way_of(options))
+            listing = command("ls", options.source, target.given or target.name, *way_of(options))
             raise InvalidArgument(
                 f"these are the bytes of a whole partition, which a terminal can't show: send them to a file or a pipe"
                 f" ({listing} lists its files)"
@@ -141,7 +141,7 @@ def _print_written(selected: Selected, written: tuple[Path, ...], dest: str) -> 
             continue
         print(f"  {printable(str(Path(dest, folder)))}: {counted(numbers[folder], 'file')} of partition {folder}{name}")
     for partition in selected.unread:
-        print(f"  partition {partition.number} ({partition.kind}) has no files that can be read")
+        print(f"  partition {partition.key} ({partition.kind}) has no files that can be read")
 
 
 def _refuse_partition_as_destination(image: Image, dest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from typing import Any, Final
 
@@ -9,13 +10,15 @@ from vmvisor_image.base.names import printable
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import FoundPartitions
+from vmvisor_image.disk.paths import place_name
 from vmvisor_image.errors import CorruptImage
+from vmvisor_image.faces.cli.advice import command, way_of
 from vmvisor_image.faces.cli.layout import left_out_lines, row_line, table_width, text_width, wrapped
 from vmvisor_image.faces.shared import GAP, Column, fit
+from vmvisor_image.volumes.volume import has_files
 
 _COLUMNS: Final = (
-    Column("#"),
-    Column("Start"),
+    Column("Partition"),
     Column("Size", 2, is_number=True),
     Column("Kind"),
     Column("Label", 3, shortest=8),
@@ -24,14 +27,14 @@ _COLUMNS: Final = (
 )
 
 
-def print_search(image: Image, *, as_json: bool) -> None:
+def print_search(image: Image, options: argparse.Namespace) -> None:
     """Print a row for each partition that a search finds, with its evidence, and what is at the disk's start."""
     found = image.partitions.search()
     try:
         suspect = [str(each) for each in found.suspect_ranges]
     except CorruptImage as error:
         suspect = [f"the disk's start can't be read: {error}"]
-    if as_json:
+    if options.json:
         print(json.dumps(_described(image, found), indent=2))
         return
     for text in suspect:
@@ -50,6 +53,10 @@ def print_search(image: Image, *, as_json: bool) -> None:
             _print_text(str(item), "      ")
     if fitted.left_out:
         print("\n".join(left_out_lines(fitted, width)))
+    readable = next((partition for partition in partitions if has_files(partition.volume)), None)
+    if readable is not None:
+        listing = command("ls", options.source, place_name(readable), *way_of(options, devices=False))
+        _print_text(f"{listing} lists files; use these names wherever a command takes a partition", "  ")
 
 
 def _row(partition: Partition) -> tuple[str, ...]:
@@ -57,13 +64,12 @@ def _row(partition: Partition) -> tuple[str, ...]:
     assert finding is not None, "it was found by the search"
     size = f"{partition.size / (1 << 20):.1f} MiB"
     return (
-        str(partition.number),
-        f"{partition.start:#x}",
+        place_name(partition),
         size if finding.size_is_known else f"up to {size}",
         partition.kind,
         printable(partition.label or "-"),
         finding.confidence,
-        "-" if finding.inside is None else f"{finding.inside:#x}",
+        "-" if finding.inside is None else f"@{finding.inside:#x}",
     )
 
 
@@ -76,6 +82,7 @@ def _described(image: Image, found: FoundPartitions) -> dict[str, Any]:
         partitions.append(
             {
                 "number": partition.number,
+                "path": place_name(partition),
                 "start": partition.start,
                 "size": partition.size,
                 "size_is_known": finding.size_is_known,

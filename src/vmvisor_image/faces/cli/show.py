@@ -90,7 +90,7 @@ def print_partition(partition: Partition, *, fields: bool = False) -> None:
     scale = f"from {STRIP[0]!r} for zeros to {STRIP[-1]!r} for random bytes"
     print("\n".join(wrapped(f"{survey_note(found)}; {scale}", GAP, width=text_width())))
     if partition.records and not fields:
-        print(f"\n  Every field of its headers: vmvisor-image info SRC {partition.number} --fields")
+        print(f"\n  Every field of its headers: vmvisor-image info SRC {partition.key} --fields")
         return
     for name, record in partition.records.items():
         dump = Hexdump.of(record)

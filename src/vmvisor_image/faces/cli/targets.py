@@ -21,7 +21,7 @@ from vmvisor_image.errors import (
     PathNotFound,
     Problem,
 )
-from vmvisor_image.faces.cli.opening import check_partitions, named_partition, opened_image
+from vmvisor_image.faces.cli.opening import check_partitions, named_partition, names_place, opened_image
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.files.patterns import has_wildcards, name_rule
 from vmvisor_image.files.tree import FileTree
@@ -44,6 +44,11 @@ class Target:
     def number(self) -> int | None:
         """Number of the partition; None for a datastore."""
         return self.holder.number if isinstance(self.holder, Partition) else None
+
+    @property
+    def folder(self) -> str:
+        """Folder that its files are extracted to where there are several."""
+        return self.holder.key if isinstance(self.holder, Partition) else self.name
 
     def entry(self) -> Directory | File:
         """File or directory at the path.
@@ -181,7 +186,7 @@ class Searched:
             for file in self.image.glob(given):
                 home = file.home
                 assert isinstance(home, Partition), "a file of an image is in a partition"
-                yield targets.setdefault(home.number, partition_target(self.image, home)), file
+                yield targets.setdefault(home.start, partition_target(self.image, home)), file
             return
         name, _, rest = given.lstrip("/").partition("/")
         if name == "**":
@@ -206,7 +211,8 @@ def opened_search(options: argparse.Namespace) -> Iterator[Searched]:
     """What a command with a pattern looks in, in ``options.pattern``."""
     with opened_image(options) as image:
         if not options.device:
-            check_partitions(image, options.source)
+            if not names_place(options):
+                check_partitions(image, options.source)
             yield Searched(image, None, is_named=False)
             return
         name, slash, _ = options.pattern.partition("/")
@@ -223,7 +229,8 @@ def opened_selection(options: argparse.Namespace, texts: Sequence[str]) -> Itera
             with _datastore(options, image, texts, is_whole=False) as targets:
                 yield image, Selected(tuple(_merged(targets, lambda _: "")))
             return
-        check_partitions(image, options.source)
+        if not names_place(options):
+            check_partitions(image, options.source)
         selected = _selected(options, image, texts) if texts else _all(options, image)
         if texts:
             options.read = [part.target.holder for part in selected.parts]
@@ -259,8 +266,8 @@ def _selected(options: argparse.Namespace, image: Image, texts: Sequence[str]) -
                 raise
             is_pattern = True
             targets += _matching_partitions(options, image, text)
-    is_one = not is_pattern and len({target.number for target in targets}) == 1
-    return Selected(tuple(_merged(targets, lambda target: "" if is_one else f"{target.number}/")))
+    is_one = not is_pattern and len({target.folder for target in targets}) == 1
+    return Selected(tuple(_merged(targets, lambda target: "" if is_one else f"{target.folder}/")))
 
 
 def _matching_partitions(options: argparse.Namespace, image: Image, text: str) -> list[Target]:
@@ -302,7 +309,7 @@ def _merged(targets: Sequence[Target], above: Callable[[Target], str]) -> Iterat
     patterns: dict[int, list[tuple[str, ...]]] = {}
     first: dict[int, Target] = {}
     for target in targets:
-        key = id(target.holder) if target.number is None else target.number
+        key = id(target.holder)
         first.setdefault(key, target)
         patterns.setdefault(key, []).append(target.patterns())
     for key, target in first.items():

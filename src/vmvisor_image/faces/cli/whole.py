@@ -20,7 +20,7 @@ def elsewhere(image: Image, read: Sequence[Partition]) -> tuple[Problem, ...]:
     with entries that can't be read, in its place on the disk, and in layers whose checks are for all data at once.
     """
     touching = {problem for partition in read for problem in partition.known_problems}
-    names = {f"partition {partition.number}" for partition in read}
+    names = {f"partition {partition.key}" for partition in read}
     for layer in image.layers:
         touching.update(problem for problem in layer.source.problems if problem.structure not in _BEYOND)
     return tuple(
