@@ -19,6 +19,7 @@ from vmvisor_image import CorruptImage, DestinationExists, Image, InvalidArgumen
 from vmvisor_image.archives.formats import ARCHIVES
 from vmvisor_image.compressions.formats import COMPRESSIONS
 from vmvisor_image.compressions.framed import FramedReader
+from vmvisor_image.disk import raw
 from vmvisor_image.disk.convert import _OTHER_SUFFIXES
 from vmvisor_image.faces.cli import main
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -167,9 +168,6 @@ SUFFIXES = (
     ".gz",
     ".bz2",
     ".xz",
-    ".dd",
-    ".img",
-    ".raw",
     ".iso",
     ".vmdk",
     ".qcow2",
@@ -206,6 +204,7 @@ def test_every_format_that_is_read_has_its_suffix_refused() -> None:
     formats = (*COMPRESSIONS, *VIRTUAL_DISKS, *(each for each in ARCHIVES if each.HOLDS_DISKS))
     for suffix in (suffix for each in formats for suffix in each.SUFFIXES):
         assert (suffix in _OTHER_SUFFIXES) == (suffix != ".zst")
+    assert not set(raw.SUFFIXES) & set(_OTHER_SUFFIXES)
 
 
 class TestEveryRunHasItsOwn:

@@ -73,8 +73,19 @@ def from_source(chunks: Iterable[_T]) -> Iterator[_T]:
     Raises:
         SourceError: The source can't be read.
     """
-    try:
+    with reading_source():
         yield from chunks
+
+
+@contextlib.contextmanager
+def reading_source() -> Iterator[None]:
+    """Block in which errors of the system become errors of the source, not of the destination.
+
+    Raises:
+        SourceError: The source can't be read.
+    """
+    try:
+        yield
     except OSError as error:
         if isinstance(error, VmvisorImageError):
             raise

@@ -1,7 +1,7 @@
-"""Conversion of a decoded image to seekable zstd: as small as bzip2, and hundreds of times faster to read again.
+"""Conversion of a decoded image to seekable zstd, or to a raw file.
 
-The file is plain zstd (`zstd -d` decodes it): frames of a fixed decoded size with checksums, and the seek table of
-zstd's seekable format at its end.
+Seekable zstd is as small as bzip2, and hundreds of times faster to read again. It is plain zstd (`zstd -d` decodes it):
+frames of a fixed decoded size with checksums, and the seek table of zstd's seekable format at its end.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from vmvisor_image.base.open_options import Progress
 from vmvisor_image.bzip2.bridged import BridgedReader, ZeroFilled
 from vmvisor_image.compressions import zstd
 from vmvisor_image.compressions.zstd import walk_frames
+from vmvisor_image.disk import raw
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import CorruptImage, InvalidArgument, SourceError
 from vmvisor_image.files.file import File
@@ -54,7 +55,11 @@ _READ: Final = 16
 
 
 _OTHER_SUFFIXES: Final = (
-    *(each for each in (*DISK_SUFFIXES, *ARCHIVE_SUFFIXES, *COMPRESSED_SUFFIXES) if each not in zstd.SUFFIXES),
+    *(
+        each
+        for each in (*DISK_SUFFIXES, *ARCHIVE_SUFFIXES, *COMPRESSED_SUFFIXES)
+        if each not in (*zstd.SUFFIXES, *raw.SUFFIXES)
+    ),
     *(".7z", ".lz4", ".ova", ".qcow", ".rar", ".vdi"),
 )
 """Suffixes of files that are not what is written here: those of all formats that are read, and some others."""
@@ -84,20 +89,24 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """Result of writing a source as seekable zstd; the file appears whole or not at all.
+    """Result of writing a source as seekable zstd or as a raw disk; the file appears whole or not at all.
 
-    A run that is interrupted leaves ``DEST.….part``, and the next one of the same source continues where that ends,
-    after checking all frames in it. Where a source has neither a time nor a version that identifies it, such as one of
-    the caller's own, the frames are also compared with its bytes. Of an image opened with ``salvage=True`` the bytes
-    that are lost are written as zeros, and `Image.problems` names their range.
+    A raw disk has the bytes as they are, and holes where they are zeros. It is what `qemu-img convert -O raw` writes,
+    also of a disk with snapshots. An interrupted run leaves nothing of it.
+
+    Of seekable zstd, a run that is interrupted leaves ``DEST.….part``, and the next one of the same source continues
+    where that ends, after checking all frames in it. Where a source has neither a time nor a version that identifies
+    it, such as one of the caller's own, the frames are also compared with its bytes. Of an image opened with
+    ``salvage=True`` the bytes that are lost are written as zeros, and `Image.problems` names their range.
 
     Args:
         source: An open image or any `ReadAt`, whose bytes are written as they are; or anything else that `Image.open`
             takes, whose disk is written.
-        dest: Path of the file to write, with the suffix ``.zst`` or any that is not the suffix of another format.
+        dest: Path of the file to write. The suffixes ``.raw``, ``.img`` and ``.dd`` make a raw disk; ``.zst``, or any
+            that is not the suffix of another format, seekable zstd.
         level: zstd's compression level.
-        frame_size: Decoded bytes in a frame, at least 4096.
-        threads: Number of threads that compress; None for one per core.
+        frame_size: Decoded bytes in a frame of zstd, at least 4096.
+        threads: Number of threads that compress, or that decode `source`; None for one per core.
         overwrite: Whether to replace `dest` where it exists.
         progress: Called with the decoded bytes written so far, and None: their total is not known.
         storage_options: See `Image.open`.
@@ -133,6 +142,8 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
     source = cast("Image | ReadAt", source)
     for given in _sources(source):
         check_apart(target, *as_source(given).local_paths)
+    if is_raw(target):
+        return _write_raw(source, target, progress)
     part = target.with_name(f"{target.name}.{_key(source)}-{frame_size}.part")
     with _claimed(part) as (part, file):
         entries = _whole_frames(file, frame_size)
@@ -160,6 +171,19 @@ def convert(  # noqa: PLR0913  # each is one setting of the command
     return Conversion(target, size, compressed, resumed)
 
 
+def is_raw(target: Path) -> bool:
+    """Whether the name of a file says that a raw disk is to be written."""
+    return target.name.lower().endswith(raw.SUFFIXES)
+
+
+def _write_raw(source: Image | ReadAt, target: Path, progress: Progress | None) -> Conversion:
+    part = target.with_name(f"{target.name}-{os.urandom(8).hex()}.part")
+    with _private(part) as file:
+        size = raw.write_raw(as_source(_with_zeros(source)), file, target, progress)
+        publish(file, part, target)
+    return Conversion(target, size, size, 0)
+
+
 def check_suffix(target: Path) -> None:
     """Refuse a name that says that the file is something else.
 
@@ -169,8 +193,8 @@ def check_suffix(target: Path) -> None:
     found = next((suffix for suffix in _OTHER_SUFFIXES if target.name.lower().endswith(suffix)), None)
     if found is not None:
         raise InvalidArgument(
-            f"{target}: seekable zstd is written, which is not what {found} stands for; choose a name that ends in"
-            f" {zstd.SUFFIXES[0]}"
+            f"{target}: seekable zstd or a raw disk is written, which is not what {found} stands for; choose a name"
+            f" that ends in {zstd.SUFFIXES[0]} or {raw.SUFFIXES[0]}"
         )
 
 
@@ -218,14 +242,21 @@ def _claimed(part: Path) -> Iterator[tuple[Path, BinaryIO]]:
                 return
             file.close()
         own = part.with_name(f"{part.stem}-{os.urandom(8).hex()}.part")
-        with writing(own):
-            file = stack.enter_context(own.open("x+b", buffering=0))
+        yield own, stack.enter_context(_private(own))
+
+
+@contextlib.contextmanager
+def _private(path: Path) -> Iterator[BinaryIO]:
+    """A new file that no other run knows of; it is removed when this run ends early."""
+    with writing(path):
+        file = path.open("x+b", buffering=0)
+    with file:
         try:
-            yield own, file
+            yield file
         except BaseException:
             file.close()  # Windows can't remove an open file
             with contextlib.suppress(OSError):
-                own.unlink()
+                path.unlink()
             raise
 
 

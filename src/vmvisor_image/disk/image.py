@@ -413,6 +413,10 @@ class Image(Shown, Source):
         """
         return self.disk.read_into(offset, buffer)
 
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `vmvisor_image.streams.source.Source.copy_range`."""
+        return self.disk.copy_range(offset, length, descriptor, at)
+
     def prefetch(self, offset: int, length: int) -> None:
         """See `vmvisor_image.streams.source.Source.prefetch`."""
         prefetch(self.disk, offset, length)

@@ -57,6 +57,8 @@ _MOST_EXTENTS: Final = 1 << 16
 _DESCRIPTOR: Final = "VMDK descriptor"
 _MOST_PROBLEMS: Final = 100
 """Largest number of problems reported for one descriptor."""
+_MOST_ALIKE: Final = 1 << 16
+"""Tables that are known to be like their copies: of 2 TiB."""
 _LOOKED_AHEAD: Final = 512
 """Bytes of a table in which the end of grains in a row is looked for; that of a hole in eight times as many."""
 _CREATE_TYPES: Final = frozenset(
@@ -441,6 +443,8 @@ class _SparseReader:
         is_twice = self.header.flags & GRAIN_TABLE_USES_REDUNDANT and second and second != first
         self._other = second if is_twice and self._directory == first else None
         """Sector of the redundant directory to compare with the one in use; None where there is nothing to compare."""
+        self._alike: set[int] = set()
+        """Numbers of tables whose copies are known to be alike."""
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
@@ -566,24 +570,29 @@ class _SparseReader:
         These are the entries from `index` of table `number`, or of the directories from `number` where it is None. A
         second table that can't be read differs.
         """
-        if self._other is None:
+        if self._other is None or (index is not None and number in self._alike):
             return
-        found = []
-        for directory in (self._directory, self._other):
-            at = directory * _SECTOR + 4 * number
-            if index is not None:
-                table = int.from_bytes(self._tables.data(at, 4), "little")
-                at = table * _SECTOR + 4 * index
-                if not table:
-                    found.append(b"")
-                    continue
-            found.append(self._tables.data(at, 4 * count))
+        if index is None:
+            found = [self._tables.data(at * _SECTOR + 4 * number, 4 * count) for at in (self._directory, self._other)]
+        else:
+            tables = [self._table_of(directory, number) for directory in (self._directory, self._other)]
+            if tables[0] == tables[1]:
+                if len(self._alike) >= _MOST_ALIKE:
+                    self._alike.clear()
+                self._alike.add(number)
+                return
+            found = [table[4 * index : 4 * (index + count)] for table in tables]
         if found[0] != found[1]:
             if index is None:
                 pairs = zip(range(0, 4 * count, 4), range(4, 4 * count + 4, 4), strict=True)
                 number += next(n for n, (a, b) in enumerate(pairs) if found[0][a:b] != found[1][a:b])
             at = self._other * _SECTOR + 4 * number
             self.problems.note("VMDK grain table", f"the second copy of table {number} differs from the first", at)
+
+    def _table_of(self, directory: int, number: int) -> bytes:
+        """Grain table of a directory; empty where there is none."""
+        table = int.from_bytes(self._tables.data(directory * _SECTOR + 4 * number, 4), "little")
+        return self._tables.data(table * _SECTOR, 4 * self.header.entries_per_table) if table else b""
 
     def _decode(self, start: int, sector: int) -> bytes:
         marker = GrainMarker.parse(self._source.read_at(start, GrainMarker.length()), base=start)

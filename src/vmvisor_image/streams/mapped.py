@@ -6,6 +6,7 @@ import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, NamedTuple
 
 from vmvisor_image.base.forking import ForkSafeLock
@@ -14,7 +15,7 @@ from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.linked import Linked, Parent
 from vmvisor_image.streams.reading import prefetch, read_up_to, skip_zeros
-from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
+from vmvisor_image.streams.source import ReadAt, Source, check_range, gathered, past_end, read_exactly_into
 
 _PAGE: Final = 1 << 14
 _MOST_PAGES: Final = 256
@@ -28,6 +29,10 @@ _CLUSTER: Final = 1 << 16
 _MOST_UNITS: Final = 1 << 17
 """Places that are kept, of 512 MiB: some 20 MB of memory."""
 _MOST_UNITS_OF_A_PLACE: Final = 64
+_LARGE_UNIT: Final = 1 << 20
+"""Bytes of the disk for each of which a long place or hole is kept, too."""
+_MOST_LARGE_UNITS: Final = 1 << 14
+_MOST_LARGE_UNITS_OF_A_PLACE: Final = 64
 _CACHE_BYTES: Final = 16 << 20
 """Bytes of decoded clusters that are kept; the last cluster always is."""
 
@@ -58,7 +63,7 @@ class Packed:
     """Bytes of the decoded cluster before the run."""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Place of consecutive bytes of a disk, in itself or in a disk that it rests on."""
 
     begin: int
@@ -113,12 +118,16 @@ class MappedDisk(Linked):
         self._problems = problems
         self.parent = parent
         self.identity = identity
-        self._last = _Place(0, 0, self)
+        self._last = Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
         self._hole = (0, 0)
         """First byte of the hole that was found last, and the byte after it: reads in a row pass it again and again."""
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         """Places by the number of the unit that they hold bytes of, through all disks of the chain."""
+        self._long_places: dict[int, Place] = {}
+        """Places by the number of the large unit that they hold all of."""
+        self._holes: dict[int, tuple[int, int]] = {}
+        """First byte of a hole, and the byte after it, by the number of the large unit that it has bytes of."""
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
@@ -148,70 +157,132 @@ class MappedDisk(Linked):
             CorruptImage: A table or a compressed cluster that the range needs is damaged.
         """
         check_range(offset, length)
-        if offset + length > self.size:
+        end = offset + length
+        if end > self.size:
             raise past_end(f"{self._kind} disk", offset, length, self.size)
-        found = []
-        while length:
+        if not length:
+            return b""
+        place = self._last
+        if not place.begin <= offset < place.end:
+            place = self._last = self._place(offset)
+        if end > place.end:
+            return gathered(length, partial(self._fill, offset))
+        skip = offset - place.begin
+        if place.packed is not None:
+            return place.disk._decoded_part(place.packed, skip, length)
+        return bytes(length) if place.source is None else place.source.read_at(place.start + skip, length)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`.
+
+        Raises:
+            CorruptImage: A table or a compressed cluster that the range needs is damaged.
+        """
+        check_range(offset, 0)
+        wanted = buffer[: max(0, self.size - offset)]
+        self._fill(offset, wanted)
+        return len(wanted)
+
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `Source.copy_range`; at most one run."""
+        if not 0 <= offset < self.size:
+            return 0
+        try:
+            place = self._place(offset)
+        except CorruptImage:
+            return 0  # reading it reports what is wrong
+        if place.source is None:
+            return 0
+        count = min(place.end - offset, length)
+        return place.source.copy_range(place.start + offset - place.begin, count, descriptor, at)
+
+    def _fill(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from `offset`, which are all within the size."""
+        at, length = 0, len(buffer)
+        while at < length:
             place = self._last
             if not place.begin <= offset < place.end:
                 place = self._last = self._place(offset)
-            count = min(place.end - offset, length)
+            count = min(place.end - offset, length - at)
+            part = buffer[at : at + count]
             skip = offset - place.begin
             if place.packed is not None:
-                skip += place.packed.skip
-                found.append(place.disk._decode(place.packed)[skip : skip + count])
+                part[:] = place.disk._decoded_part(place.packed, skip, count)
             elif place.source is None:
-                found.append(bytes(count))
+                part[:] = bytes(count)
             else:
-                found.append(place.source.read_at(place.start + skip, count))
+                read_exactly_into(place.source, place.start + skip, part)
             offset += count
-            length -= count
-        return found[0] if len(found) == 1 else b"".join(found)
+            at += count
 
-    def _place(self, offset: int) -> _Place:
+    def _place(self, offset: int) -> Place:
         """Place of the byte at `offset`, which is kept, so that the depth of the chain counts once for each place."""
+        if (long := self._long_places.get(offset // _LARGE_UNIT)) is not None:
+            return long
         kept = self._places.get(offset // _UNIT)
         if kept is not None and kept.begin <= offset < kept.end:
             return kept
-        for begin in (offset - offset % _CLUSTER, offset - offset % _UNIT):  # reads before this one's are served, too
+        for size in (_LARGE_UNIT, _CLUSTER, _UNIT):  # reads before this one's are served, too
+            begin = offset - offset % size
             if begin // _UNIT not in self._places:
                 with contextlib.suppress(CorruptImage):  # of bytes that nobody asked for
-                    if (place := self._keep(self._find(begin))).end > offset:
+                    if (place := self._keep(self.locate_through(begin))).end > offset:
                         return place
-        return self._keep(self._find(offset))
+        return self._keep(self.locate_through(offset))
 
-    def _keep(self, place: _Place) -> _Place:
+    def _keep(self, place: Place) -> Place:
         if len(self._places) >= _MOST_UNITS:
             self._places.clear()
         first = place.begin // _UNIT
         for unit in range(first, min(-(-place.end // _UNIT), first + _MOST_UNITS_OF_A_PLACE)):
             self._places[unit] = place
+        if place.end - place.begin >= _LARGE_UNIT:
+            if len(self._long_places) >= _MOST_LARGE_UNITS:
+                self._long_places.clear()
+            first = -(-place.begin // _LARGE_UNIT)
+            for unit in range(first, min(place.end // _LARGE_UNIT, first + _MOST_LARGE_UNITS_OF_A_PLACE)):
+                self._long_places[unit] = place
         return place
 
-    def _find(self, offset: int) -> _Place:
-        """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow."""
+    def _keep_hole(self, begin: int, end: int) -> None:
+        self._hole = begin, end
+        if end - begin >= _LARGE_UNIT:
+            if len(self._holes) >= _MOST_LARGE_UNITS:
+                self._holes.clear()
+            first = begin // _LARGE_UNIT
+            for unit in range(first, min(-(-end // _LARGE_UNIT), first + _MOST_LARGE_UNITS_OF_A_PLACE)):
+                self._holes[unit] = self._hole
+
+    def locate_through(self, offset: int) -> Place:
+        """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow.
+
+        Raises:
+            CorruptImage: A table is damaged.
+        """
         disk, end = self, self.size
         while True:
             begin, to = disk._hole
             if not begin <= offset < to:
+                begin, to = disk._holes.get(offset // _LARGE_UNIT, (0, 0))
+            if not begin <= offset < to:
                 run = disk.locate(offset)
                 to = offset + run.length
                 if run.packed is not None:
-                    return _Place(offset, min(end, to), disk, packed=run.packed)
+                    return Place(offset, min(end, to), disk, packed=run.packed)
                 if run.start is not None:
-                    return _Place(offset, min(end, to), disk, run.source or disk.file, run.start)
+                    return Place(offset, min(end, to), disk, run.source or disk.file, run.start)
                 if not run.is_hole:
-                    return _Place(offset, min(end, to), disk)
-                disk._hole = offset, to
+                    return Place(offset, min(end, to), disk)
+                disk._keep_hole(offset, to)
             end = min(end, to)
             if disk.parent is None:
-                return _Place(offset, end, disk)
+                return Place(offset, end, disk)
             source = disk.parent.source
             if offset >= source.size:
-                return _Place(offset, end, disk)
+                return Place(offset, end, disk)
             end = min(end, source.size)
             if not isinstance(source, MappedDisk):
-                return _Place(offset, end, disk, source, offset)
+                return Place(offset, end, disk, source, offset)
             disk = source
 
     def prefetch(self, offset: int, length: int) -> None:
@@ -250,6 +321,11 @@ class MappedDisk(Linked):
         end = min(offset + length, source.size)
         to = skip_zeros(source, offset, end) if offset < end else end
         return length if to >= end else to - offset
+
+    def _decoded_part(self, packed: Packed, skip: int, length: int) -> bytes:
+        """Bytes of a compressed cluster, `skip` bytes behind the start of the run that it is of."""
+        skip += packed.skip
+        return self._decode(packed)[skip : skip + length]
 
     def _decode(self, packed: Packed) -> bytes:
         known = self._decoded.get(packed.start)

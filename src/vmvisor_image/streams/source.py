@@ -8,7 +8,9 @@ ahead, a version that identifies its content. Objects of other types become a `S
 
 from __future__ import annotations
 
+import io
 from abc import abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -94,6 +96,19 @@ class Source:
         buffer[: len(data)] = data
         return len(data)
 
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:  # noqa: ARG002  # as above
+        """Number of bytes from `offset`, at most `length`, that the system has copied from the source's file to one.
+
+        Faster than reading and writing them. 0 where the system can't: then they have to be read, which also says why.
+
+        Args:
+            offset: First byte.
+            length: Largest number of bytes.
+            descriptor: Descriptor of the file that is written.
+            at: First byte in that file.
+        """
+        return 0
+
     def prefetch(self, offset: int, length: int) -> None:
         """Take a hint that `length` bytes from `offset` will be read soon; may pass the end. Ignored by default."""
 
@@ -153,6 +168,24 @@ class Source:
 
     def close(self) -> None:
         """Close the files that the source opened, after which reads raise `ClosedError`; by default there are none."""
+
+
+def read_exactly_into(source: Source, offset: int, buffer: memoryview) -> None:
+    """Fill a buffer with the bytes of a source from `offset`; the errors are those of `Source.read_at`."""
+    if source.read_into(offset, buffer) < len(buffer):
+        buffer[:] = source.read_at(offset, len(buffer))  # which says why
+
+
+def gathered(length: int, fill: Callable[[memoryview], None]) -> bytes:
+    """Bytes that a function writes into a buffer of zeros, which is not copied again.
+
+    Pieces that are joined would be copied twice, and large ones, which the allocator gives back to the system, cost
+    six times as much as that.
+    """
+    whole = io.BytesIO(bytes(length))
+    with whole.getbuffer() as buffer:
+        fill(buffer)
+    return whole.getvalue()
 
 
 def check_range(offset: int, length: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from vmvisor_image.base.forking import ForkSafeLock
@@ -16,7 +17,7 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.reading import prefetch, skip_zeros
-from vmvisor_image.streams.source import ReadAt, Source, check_range, past_end
+from vmvisor_image.streams.source import ReadAt, Source, check_range, gathered, past_end, read_exactly_into
 
 _STEP: Final = 1 << 18
 """Bytes that are read between two reports of progress."""
@@ -77,6 +78,22 @@ class View(Source):
             return self.read_at(offset, min(length, size - offset))
         check_range(offset, length)
         return b""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`; a part that passes the end of the other source raises where it is read past it."""
+        size = self._size
+        if size is None:
+            return self._source.read_into(offset, buffer)
+        check_range(offset, 0)
+        wanted = buffer[: max(0, size - offset)]
+        read_exactly_into(self._source, self.start + offset, wanted)
+        return len(wanted)
+
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `Source.copy_range`."""
+        if self._size is not None:
+            length = max(0, min(length, self._size - offset))
+        return self._source.copy_range(self.start + offset, length, descriptor, at)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`."""
@@ -223,6 +240,13 @@ class Watched(View):
         self._count(length)
         return length
 
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `Source.copy_range`."""
+        count = self._source.copy_range(offset, length, descriptor, at)
+        if count:
+            self._count(count)
+        return count
+
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`."""
         found = super().skip_zeros(offset, end)
@@ -275,13 +299,36 @@ class Pieced(Source):
         size = self.size
         if offset + length > size:
             raise past_end(self._structure, offset, length, size)
-        found = []
         for source, start, count in self.pieces(offset, length):
-            piece = bytes(count) if source is None else source.read_at(start, count)
-            if count == length:  # as in most reads
-                return piece
-            found.append(piece)
-        return b"".join(found)
+            if count < length:
+                return gathered(length, partial(self._fill, offset))
+            return bytes(count) if source is None else source.read_at(start, count)  # as in most reads
+        return b""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`."""
+        check_range(offset, 0)
+        wanted = buffer[: max(0, self.size - offset)]
+        self._fill(offset, wanted)
+        return len(wanted)
+
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `Source.copy_range`; at most one piece."""
+        with contextlib.suppress(CorruptImage):  # reading it reports what is wrong
+            for source, start, count in self.pieces(offset, max(0, min(length, self.size - offset))):
+                return 0 if source is None else source.copy_range(start, count, descriptor, at)
+        return 0
+
+    def _fill(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from `offset`, which are all within the size."""
+        at = 0
+        for source, start, count in self.pieces(offset, len(buffer)):
+            part = buffer[at : at + count]
+            if source is None:
+                part[:] = bytes(count)
+            else:
+                read_exactly_into(source, start, part)
+            at += count
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`."""

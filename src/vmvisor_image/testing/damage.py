@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.record import ByteOrder, Integer, Record
-from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.streams.views import View
 from vmvisor_image.testing.forge import SparseImage
@@ -67,6 +67,14 @@ class DamagedSource(View):
             first, last = max(offset, change.offset), min(end, change.offset + len(change.data))
             found[first - offset : last - offset] = change.data[first - change.offset : last - change.offset]
         return bytes(found)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `vmvisor_image.streams.source.Source.read_into`."""
+        return Source.read_into(self, offset, buffer)
+
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `vmvisor_image.streams.source.Source.copy_range`: nothing, as the file has other bytes."""
+        return Source.copy_range(self, offset, length, descriptor, at)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `vmvisor_image.streams.source.Source.skip_zeros`."""

@@ -22,7 +22,7 @@ from vmvisor_image.boot.modules import WITHOUT_FILES, Module
 from vmvisor_image.boot.pxe import export_pxe
 from vmvisor_image.compressions.peel import BZIP2
 from vmvisor_image.disk.banks import BootBank
-from vmvisor_image.disk.convert import check_suffix, convert
+from vmvisor_image.disk.convert import check_suffix, convert, is_raw
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
@@ -405,20 +405,25 @@ def run_index(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    """Write the decoded image as seekable zstd."""
+    """Write the decoded image as seekable zstd, or as a raw disk."""
     given = options.source
     check_suffix(Path(options.dest))  # before waiting for a pipe
     if not options.force and os.path.lexists(options.dest):
         raise DestinationExists(f"{options.dest} is already there")
     with taking_pipes(options.source, limits_of(options)) as options.source, opened_image(options) as image:
         table = image.partitions
-        if next(table.find(), None) is None and (problems := table.problems):  # nothing is written of what is no disk
+        is_virtual = image.chain[0].kind != "raw"  # which is a disk even if it has no partition table
+        is_disk = is_virtual or next(table.find(), None) is not None
+        if not is_disk and (problems := table.problems):  # nothing is written of what is no disk
             raise no_disk(problems[0], given, image.known_size)
+        if is_raw(Path(options.dest)):
+            options.left_behind, options.going_on = "nothing is left behind", "begin again"
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)
         if find_table(image.disk).scheme != "none":  # of a truncated disk, the existing part was converted
             options.problems += image.partitions.problems
         resumed = f" (the first {done.resumed_at} from an earlier run)" if done.resumed_at else ""
-        print(f"{printable(options.dest)}: {done.size} bytes{resumed} in {done.compressed}")
+        stored = "" if is_raw(Path(options.dest)) else f" in {done.compressed}"
+        print(f"{printable(options.dest)}: {done.size} bytes{resumed}{stored}")
     return DONE
 
 

@@ -476,9 +476,17 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_raw_commands(commands: _Commands) -> None:
     converting = _add_command(
-        commands, "convert", run_convert, "write the decoded image as seekable zstd, which is quick to read again"
+        commands,
+        "convert",
+        run_convert,
+        "write the decoded image as seekable zstd, quick to read again, or as a raw disk",
     )
-    converting.add_argument("dest", metavar="DEST", type=_destination, help="the file to write (.zst)")
+    converting.add_argument(
+        "dest",
+        metavar="DEST",
+        type=_destination,
+        help="the file to write: .raw, .img or .dd for a raw disk, .zst for seekable zstd",
+    )
     converting.add_argument("--level", type=int, default=3, help="zstd's compression level (default: %(default)s)")
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     converting.set_defaults(left_behind="what was converted so far is kept beside {}", to_go_on=[])
