@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -115,8 +116,11 @@ class MappedDisk(Linked):
         self.identity = identity
         self._last = _Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
-        self._hole = (0, 0)
-        """First byte of the hole that was found last, and the byte after it: reads in a row pass it again and again."""
+        self._run = (0, 0, Run(1))
+        """First byte of the run that was found last, the byte after it, and the run.
+
+        Reads in a row pass it again and again, as the runs of the disks above it cut it into many places.
+        """
         self._places: dict[int, _Place] = {}
         """Places by the number of the unit that they hold bytes of, through all disks of the chain."""
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
@@ -150,23 +154,57 @@ class MappedDisk(Linked):
         check_range(offset, length)
         if offset + length > self.size:
             raise past_end(f"{self._kind} disk", offset, length, self.size)
-        found = []
-        while length:
-            place = self._last
+        place = self._last
+        if not place.begin <= offset < place.end:
+            if not length:
+                return b""
+            place = self._last = self._place(offset)
+        if offset + length > place.end:
+            # A temporary `bytes`, which the buffer takes over and gives back without a copy of it; it is zeros.
+            gathered = io.BytesIO(bytes(length))
+            with gathered.getbuffer() as buffer:
+                self._gather(offset, buffer, is_zeros=True)
+            return gathered.getvalue()
+        skip = offset - place.begin
+        if place.source is not None:
+            return place.source.read_at(place.start + skip, length)
+        if place.packed is None:
+            return bytes(length)
+        skip += place.packed.skip
+        return place.disk._decode(place.packed)[skip : skip + length]
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`.
+
+        Raises:
+            CorruptImage: A table or a compressed cluster that the range needs is damaged.
+        """
+        check_range(offset, 0)
+        count = max(0, min(len(buffer), self.size - offset))
+        self._gather(offset, buffer[:count], is_zeros=False)
+        return count
+
+    def _gather(self, offset: int, buffer: memoryview, *, is_zeros: bool) -> None:
+        """Fill a buffer, which is all zeros or not, from the places of all its bytes, each copied once."""
+        done, length = 0, len(buffer)
+        place = self._last
+        while done < length:
             if not place.begin <= offset < place.end:
                 place = self._last = self._place(offset)
-            count = min(place.end - offset, length)
+            count = min(place.end - offset, length - done)
             skip = offset - place.begin
-            if place.packed is not None:
+            piece = buffer[done : done + count]
+            if place.source is not None:
+                if place.source.read_into(place.start + skip, piece) < count:
+                    place.source.read_at(place.start + skip, count)  # which says what is missing
+                    raise past_end(f"{self._kind} file", place.start + skip, count, place.source.size)
+            elif place.packed is not None:
                 skip += place.packed.skip
-                found.append(place.disk._decode(place.packed)[skip : skip + count])
-            elif place.source is None:
-                found.append(bytes(count))
-            else:
-                found.append(place.source.read_at(place.start + skip, count))
+                piece[:] = memoryview(place.disk._decode(place.packed))[skip : skip + count]
+            elif not is_zeros:
+                piece[:] = bytes(count)
             offset += count
-            length -= count
-        return found[0] if len(found) == 1 else b"".join(found)
+            done += count
 
     def _place(self, offset: int) -> _Place:
         """Place of the byte at `offset`, which is kept, so that the depth of the chain counts once for each place."""
@@ -184,27 +222,28 @@ class MappedDisk(Linked):
         if len(self._places) >= _MOST_UNITS:
             self._places.clear()
         first = place.begin // _UNIT
-        for unit in range(first, min(-(-place.end // _UNIT), first + _MOST_UNITS_OF_A_PLACE)):
-            self._places[unit] = place
+        units = range(first, min(-(-place.end // _UNIT), first + _MOST_UNITS_OF_A_PLACE))
+        self._places.update(dict.fromkeys(units, place))
         return place
 
     def _find(self, offset: int) -> _Place:
         """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow."""
         disk, end = self, self.size
         while True:
-            begin, to = disk._hole
+            begin, to, run = disk._run
             if not begin <= offset < to:
                 run = disk.locate(offset)
-                to = offset + run.length
-                if run.packed is not None:
-                    return _Place(offset, min(end, to), disk, packed=run.packed)
-                if run.start is not None:
-                    return _Place(offset, min(end, to), disk, run.source or disk.file, run.start)
-                if not run.is_hole:
-                    return _Place(offset, min(end, to), disk)
-                disk._hole = offset, to
+                begin, to = offset, offset + run.length
+                disk._run = begin, to, run
             end = min(end, to)
-            if disk.parent is None:
+            if run.start is not None:
+                return _Place(offset, end, disk, run.source or disk.file, run.start + offset - begin)
+            if run.packed is not None:
+                packed = run.packed
+                if offset > begin:
+                    packed = Packed(packed.start, packed.decode, packed.skip + offset - begin)
+                return _Place(offset, end, disk, packed=packed)
+            if not run.is_hole or disk.parent is None:
                 return _Place(offset, end, disk)
             source = disk.parent.source
             if offset >= source.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -202,6 +203,26 @@ class FileSource(Source):
         if len(data) < length:
             raise past_end(self.path, offset, length, offset + len(data))
         return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`; the system reads straight into the buffer, where it can.
+
+        Raises:
+            SourceError: The range can't be read.
+            SourceChanged: The file was written to since it was opened.
+        """
+        length = min(len(buffer), self._size - offset)
+        if offset >= 0 and length > 0 and hasattr(os, "preadv"):
+            check_deadline()
+            self._enter()
+            try:
+                with contextlib.suppress(OSError):  # which the other way tries again, and reports
+                    done = os.preadv(self._file.fileno(), [buffer[:length]], offset)
+                    if done == length and self._find_state() == self._state:
+                        return length
+            finally:
+                self._leave()
+        return super().read_into(offset, buffer)
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`; holes of a sparse file are zeros."""
