@@ -63,6 +63,9 @@ class Packed:
     """Bytes of the decoded cluster before the run."""
 
 
+_NOTHING: Final = (0, 0, Run(1))
+
+
 class Place(NamedTuple):
     """Place of consecutive bytes of a disk, in itself or in a disk that it rests on."""
 
@@ -120,14 +123,17 @@ class MappedDisk(Linked):
         self.identity = identity
         self._last = Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
-        self._hole = (0, 0)
-        """First byte of the hole that was found last, and the byte after it: reads in a row pass it again and again."""
+        self._run = (0, 0, Run(1))
+        """First byte of the run that was found last, the byte after it, and the run.
+
+        Reads in a row pass it again and again, as the runs of the disks above it cut it into many places.
+        """
         self._places: dict[int, Place] = {}
         """Places by the number of the unit that they hold bytes of, through all disks of the chain."""
         self._long_places: dict[int, Place] = {}
         """Places by the number of the large unit that they hold all of."""
-        self._holes: dict[int, tuple[int, int]] = {}
-        """First byte of a hole, and the byte after it, by the number of the large unit that it has bytes of."""
+        self._holes: dict[int, tuple[int, int, Run]] = {}
+        """As `_run`, for holes, by the number of the large unit that they have bytes of."""
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
@@ -244,14 +250,14 @@ class MappedDisk(Linked):
                 self._long_places[unit] = place
         return place
 
-    def _keep_hole(self, begin: int, end: int) -> None:
-        self._hole = begin, end
-        if end - begin >= _LARGE_UNIT:
+    def _keep_run(self, begin: int, end: int, run: Run) -> None:
+        self._run = begin, end, run
+        if run.is_hole and end - begin >= _LARGE_UNIT:
             if len(self._holes) >= _MOST_LARGE_UNITS:
                 self._holes.clear()
             first = begin // _LARGE_UNIT
             for unit in range(first, min(-(-end // _LARGE_UNIT), first + _MOST_LARGE_UNITS_OF_A_PLACE)):
-                self._holes[unit] = self._hole
+                self._holes[unit] = self._run
 
     def locate_through(self, offset: int) -> Place:
         """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow.
@@ -261,20 +267,22 @@ class MappedDisk(Linked):
         """
         disk, end = self, self.size
         while True:
-            begin, to = disk._hole
+            begin, to, run = disk._run
             if not begin <= offset < to:
-                begin, to = disk._holes.get(offset // _LARGE_UNIT, (0, 0))
+                begin, to, run = disk._holes.get(offset // _LARGE_UNIT, _NOTHING)
             if not begin <= offset < to:
                 run = disk.locate(offset)
-                to = offset + run.length
-                if run.packed is not None:
-                    return Place(offset, min(end, to), disk, packed=run.packed)
-                if run.start is not None:
-                    return Place(offset, min(end, to), disk, run.source or disk.file, run.start)
-                if not run.is_hole:
-                    return Place(offset, min(end, to), disk)
-                disk._keep_hole(offset, to)
+                begin, to = offset, offset + run.length
+                disk._keep_run(begin, to, run)
             end = min(end, to)
+            if run.start is not None:
+                return Place(offset, end, disk, run.source or disk.file, run.start + offset - begin)
+            if (packed := run.packed) is not None:
+                if offset > begin:
+                    packed = Packed(packed.start, packed.decode, packed.skip + offset - begin)
+                return Place(offset, end, disk, packed=packed)
+            if not run.is_hole:
+                return Place(offset, end, disk)
             if disk.parent is None:
                 return Place(offset, end, disk)
             source = disk.parent.source

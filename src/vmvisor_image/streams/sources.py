@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -9,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from typing import BinaryIO, Protocol, TypeVar, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.limits import check_deadline
@@ -22,8 +23,6 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.streams.source import Source, check_range, past_end
 
-_Wanted = TypeVar("_Wanted")
-_Found = TypeVar("_Found")
 _ATTEMPTS = 3
 _TRANSIENT = frozenset((errno.EIO, errno.EAGAIN, errno.ETIMEDOUT))
 """Error numbers after which a read is retried: failing media often give a sector at a later attempt."""
@@ -197,7 +196,8 @@ class FileSource(Source):
             data = self._read(offset, length)
             if len(data) < length:
                 data = self._read_rest(data, offset, length)
-            self._check_unchanged()
+            if self._find_state() != self._state:
+                raise SourceChanged(f"{self.path}: it was written to since it was opened")
         finally:
             self._leave()
         if len(data) < length:
@@ -205,52 +205,38 @@ class FileSource(Source):
         return data
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """See `Source.read_into`; where the system can, it writes into the buffer itself.
+        """See `Source.read_into`; the system reads straight into the buffer, where it can.
 
         Raises:
             SourceError: The range can't be read.
             SourceChanged: The file was written to since it was opened.
         """
-        if not hasattr(os, "preadv"):
-            return super().read_into(offset, buffer)
-        check_range(offset, 0)
-        check_deadline()
-        left = buffer[: max(0, self._size - offset)]
-        at = offset
-        self._enter()
-        try:
-            while left:
-                count = self._retried(self._fill_once, at, left, len(left))
-                if not count:
-                    break
-                at += count
-                left = left[count:]
-            self._check_unchanged()
-        finally:
-            self._leave()
-        return at - offset
+        length = min(len(buffer), self._size - offset)
+        if offset >= 0 and length > 0 and hasattr(os, "preadv"):
+            check_deadline()
+            self._enter()
+            try:
+                with contextlib.suppress(OSError):  # which the other way tries again, and reports
+                    done = os.preadv(self._file.fileno(), [buffer[:length]], offset)
+                    if done == length and self._find_state() == self._state:
+                        return length
+            finally:
+                self._leave()
+        return super().read_into(offset, buffer)
 
     def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
-        """See `Source.copy_range`; by copy_file_range of Linux.
-
-        Raises:
-            SourceChanged: The file was written to since it was opened.
-        """
+        """See `Source.copy_range`; by copy_file_range of Linux."""
         length = min(length, self._size - offset)
-        if length <= 0 or offset < 0 or not hasattr(os, "copy_file_range"):
-            return 0
-        check_deadline()
-        self._enter()
-        try:
-            count = os.copy_file_range(self._file.fileno(), descriptor, length, offset, at)
-            self._check_unchanged()
-        except OSError as error:
-            if isinstance(error, SourceChanged):
-                raise
-            return 0  # the file systems can't, or one of them failed: reading or writing says which
-        finally:
-            self._leave()
-        return count
+        if offset >= 0 and length > 0 and hasattr(os, "copy_file_range"):
+            check_deadline()
+            self._enter()
+            try:
+                with contextlib.suppress(OSError):  # reading it, or writing, reports what is wrong
+                    count = os.copy_file_range(self._file.fileno(), descriptor, length, offset, at)
+                    return count if self._find_state() == self._state else 0
+            finally:
+                self._leave()
+        return 0
 
     def skip_zeros(self, offset: int, end: int) -> int:
         """See `Source.skip_zeros`; holes of a sparse file are zeros."""
@@ -289,24 +275,14 @@ class FileSource(Source):
         return b"".join(parts)
 
     def _read(self, offset: int, length: int) -> bytes:
-        return self._retried(self._read_once, offset, length, length)
-
-    def _read_once(self, offset: int, length: int) -> bytes:
-        pread: Callable[[int, int, int], bytes] | None = getattr(os, "pread", None)
-        if pread is not None:
-            return pread(self._file.fileno(), length, offset)
-        with self._lock:  # Windows has no pread
-            self._file.seek(offset)
-            return self._file.read(length)
-
-    def _fill_once(self, offset: int, buffer: memoryview) -> int:
-        return os.preadv(self._file.fileno(), [buffer], offset)
-
-    def _retried(self, read: Callable[[int, _Wanted], _Found], offset: int, wanted: _Wanted, length: int) -> _Found:
-        """Result of a read of `length` bytes, to be returned or into a buffer; tried again where the medium fails."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return read(offset, wanted)
+                pread: Callable[[int, int, int], bytes] | None = getattr(os, "pread", None)
+                if pread is not None:
+                    return pread(self._file.fileno(), length, offset)
+                with self._lock:  # Windows has no pread
+                    self._file.seek(offset)
+                    return self._file.read(length)
             except OSError as error:
                 if error.errno in _TRANSIENT and attempt < _ATTEMPTS:
                     continue
@@ -315,10 +291,6 @@ class FileSource(Source):
                 failed.errno = error.errno
                 raise failed from error
         raise AssertionError("the last attempt returns or raises")
-
-    def _check_unchanged(self) -> None:
-        if self._find_state() != self._state:
-            raise SourceChanged(f"{self.path}: it was written to since it was opened")
 
     def _find_state(self) -> tuple[int, int] | None:
         """Size and modification time of a regular file, which show whether it was written to; None for a device."""
