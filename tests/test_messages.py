@@ -43,6 +43,8 @@ COMMANDS = {
     "pxe": ["pxe", "SRC", "DEST"],
     "system": ["system", "SRC"],
     "system --json": ["system", "SRC", "--json"],
+    "host": ["host", "SRC"],
+    "host --json": ["host", "SRC", "--json"],
     "provenance": ["provenance", "SRC"],
     "provenance --json": ["provenance", "SRC", "--json"],
     "module": ["module", "SRC"],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vmvisor_image.archives.archive import Archive as Archive, open_archive as open_archive
     from vmvisor_image.archives.member import ArchiveMember as ArchiveMember
     from vmvisor_image.base.limits import Limits as Limits
+    from vmvisor_image.boot.host import Host as Host, open_host as open_host
     from vmvisor_image.boot.provenance import (
         ModuleProvenance as ModuleProvenance,
         Provenance as Provenance,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         NoDiskImage as NoDiskImage,
         NoLocalPath as NoLocalPath,
         NotADirectory as NotADirectory,
+        NotAHost as NotAHost,
         NotAMachine as NotAMachine,
         NotAFile as NotAFile,
         NotAFileSystem as NotAFileSystem,
@@ -126,6 +128,7 @@ _HOMES: Final = {
     "archives.archive": "Archive open_archive",
     "archives.member": "ArchiveMember",
     "base.limits": "Limits",
+    "boot.host": "Host open_host",
     "boot.provenance": "ModuleProvenance Provenance Verdict VibProvenance",
     "boot.pxe": "PxeExport export_pxe",
     "compressions.layer": "Layer",
@@ -142,7 +145,7 @@ _HOMES: Final = {
     "errors": (
         "ClosedError CorruptImage DependencyMissing DestinationExists DestinationFailed DestinationFull "
         "InvalidArgument KeyUnavailable LimitExceeded MemberNotFound NoDiskImage NoLocalPath "
-        "NotADirectory NotAFile NotAFileSystem NotAMachine NotAnArchive PartialExtraction PartitionNotFound "
+        "NotADirectory NotAFile NotAFileSystem NotAHost NotAMachine NotAnArchive PartialExtraction PartitionNotFound "
         "PathNotFound Problem ReadOnly RemoteError SeveralImages SourceChanged SourceError "
         "SourceIsDirectory SourceNotDirectory SourceNotFound SourceNotPermitted TruncatedImage UnsafeName UsageError "
         "VmvisorImageError WorkerFailed"

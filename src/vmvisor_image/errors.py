@@ -290,6 +290,10 @@ class NotAMachine(CorruptImage):
     """A file opened as the description of a virtual machine is not one."""
 
 
+class NotAHost(CorruptImage):
+    """A source opened as a host is neither its disk, nor its saved configuration, nor a support bundle."""
+
+
 class NoDiskImage(CorruptImage):
     """A container holds nothing that looks like a disk image.
 

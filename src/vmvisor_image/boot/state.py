@@ -39,13 +39,14 @@ def open_state(
     """
     outer = open_archive(file, storage_options=storage_options)
     try:
-        return _inner(outer, file, key)
+        return state_in(outer, file, key)
     except BaseException:
         outer.close()
         raise
 
 
-def _inner(outer: Archive, given: SourceLike, key: bytes | None) -> Archive:
+def state_in(outer: Archive, given: SourceLike, key: bytes | None) -> Archive:
+    """Archive of the files of a host's configuration that an open archive holds; see `open_state`."""
     if LOCAL in outer:
         home = ArchiveHome(outer[LOCAL], outer)
         return Archive(home.kind, home)

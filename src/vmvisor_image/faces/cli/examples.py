@@ -32,6 +32,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "vmvisor-image pxe esx.dd.bz2 tftpboot --prefix esx --ipxe",
     ),
     "system": ("vmvisor-image system esx.dd.bz2", "vmvisor-image system --bank Hypervisor1 --json esx.dd.bz2"),
+    "host": (
+        "vmvisor-image host esx.dd.bz2",
+        "vmvisor-image host --json esx.dd.bz2",
+    ),
     "provenance": (
         "vmvisor-image provenance esx.dd.bz2",
         "vmvisor-image provenance --json --files esx.dd.bz2",

@@ -40,6 +40,7 @@ from vmvisor_image.faces.cli.commands import (
 )
 from vmvisor_image.faces.cli.comparing import run_diff
 from vmvisor_image.faces.cli.examples import EXAMPLES
+from vmvisor_image.faces.cli.host import run_host
 from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
 from vmvisor_image.faces.cli.live import run_browse, run_mount
 from vmvisor_image.faces.cli.machines import run_machines
@@ -504,6 +505,15 @@ def _add_boot_commands(commands: _Commands) -> None:
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     _add_bank(system)
+    host = _add_command(
+        commands, "host", run_host, "show what a host keeps of itself: network, accounts, machines, certificates"
+    )
+    host.add_argument("--json", action="store_true", help="the same as JSON, with every setting")
+    host.add_argument("--logs", action="store_true", help="print the lines of all its logs instead, by time")
+    host.add_argument("--hashes", action="store_true", help="also show the hashes of passwords, not just their types")
+    key = "file with the key of an encrypted configuration: 32 bytes, or as many in hexadecimal"
+    host.add_argument("--key-file", metavar="FILE", help=key)
+    _add_bank(host)
     provenance = _add_command(
         commands, "provenance", run_provenance, "say of each module which package has it, and who signed it"
     )
