@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import lzma
 import random
 import subprocess
 from collections.abc import Callable
@@ -17,12 +18,15 @@ import pytest
 from tests.support import require_tool
 from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive
 from vmvisor_image.boot.provenance import Verdict
+from vmvisor_image.compressions.gzip import GzipDecoder
 from vmvisor_image.faces.cli.main import main
 from vmvisor_image.packages.bundle import open_bundle
 from vmvisor_image.packages.certificates import Certificate, open_certificates
 from vmvisor_image.packages.descriptor import parse_descriptor
-from vmvisor_image.packages.signatures import SignatureState, check_signed_data
+from vmvisor_image.packages.payload_pass import hash_payload
+from vmvisor_image.packages.signatures import SignatureState, check_module, check_signed_data, module_hashes
 from vmvisor_image.packages.vib import Fit, Vib, check_payload, fit_of, open_vib
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import kernel_elf, sign, tar_archive, vmtar_archive
 from vmvisor_image.testing.forge_packages import (
@@ -605,3 +609,58 @@ def test_the_command(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[s
     status, shown = said_by("--json", "--certificate", host.vendor.pem, driver_v00=intruder)
     assert status == 1
     assert {each["name"]: each["verdict"] for each in json.loads(shown)["modules"]}["driver.v00"] == "altered"
+
+
+@pytest.mark.parametrize("size", [0, 100, 24 << 20])
+def test_a_module_is_decoded_once_for_all_takers(size: int, vendor: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the decoded data that is kept, so that a second taker would decode it again."""
+    signed = sign(bytes(range(256)) * (size // 256) + bytes(size % 256), key_id=KEY_ID, schema=4, make=vendor.raw)
+    stored = gzip.compress(signed, compresslevel=1, mtime=0)
+    decoded = read = 0
+    decode = GzipDecoder.read
+    read_up_to = BytesSource.read_up_to
+
+    def counting(self: GzipDecoder, length: int) -> bytes:
+        nonlocal decoded
+        data = decode(self, length)
+        decoded += len(data)
+        return data
+
+    def counting_reads(self: BytesSource, offset: int, length: int) -> bytes:
+        nonlocal read
+        data = read_up_to(self, offset, length)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(GzipDecoder, "read", counting)
+    monkeypatch.setattr(BytesSource, "read_up_to", counting_reads)
+    forms = dict.fromkeys((None, "gunzip1", "gunzip"), ("sha256", "sha1"))
+    found = hash_payload(BytesSource(stored), forms, module_hashes(vendor.certificates), finds_signature=True)
+    assert decoded == len(signed)
+    assert read < len(stored) + 2000
+    assert found.checksums[None] == {name: hashlib.new(name, stored).hexdigest() for name in ("sha256", "sha1")}
+    assert found.checksums["gunzip"] == found.checksums["gunzip1"]
+    assert found.checksums["gunzip"]["sha256"] == hashlib.sha256(signed).hexdigest()
+    assert check_module(found.signed, found.signature, vendor.certificates).is_verified
+
+
+@pytest.mark.parametrize("outside", [gzip.compress, bytes])
+@pytest.mark.parametrize("inside", [lzma.compress, gzip.compress, bytes])
+def test_each_form_has_its_hash(
+    outside: Callable[[bytes], bytes], inside: Callable[[bytes], bytes], vendor: Signer
+) -> None:
+    content = tar_archive(FILES)
+    signed = sign(inside(content), key_id=KEY_ID, schema=4, make=vendor.raw)
+    found = hash_payload(
+        BytesSource(outside(signed)),
+        dict.fromkeys((None, "gunzip1"), ("sha256",)),
+        module_hashes(vendor.certificates),
+        finds_signature=True,
+    )
+    assert found.checksums[None]["sha256"] == hashlib.sha256(outside(signed)).hexdigest()
+    if outside is gzip.compress:
+        assert found.checksums["gunzip1"]["sha256"] == hashlib.sha256(signed).hexdigest()
+        assert check_module(found.signed, found.signature, vendor.certificates).is_verified
+    if outside is gzip.compress and inside is not bytes:
+        found = hash_payload(BytesSource(outside(signed)), {"gunzip": {"sha256"}})
+        assert found.checksums["gunzip"]["sha256"] == hashlib.sha256(content).hexdigest()
