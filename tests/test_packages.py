@@ -7,16 +7,19 @@ import gzip
 import hashlib
 import json
 import lzma
+import pickle
 import random
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support import require_tool
-from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive
+from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive, fleet, verify
 from vmvisor_image.boot.provenance import Verdict
 from vmvisor_image.compressions.gzip import GzipDecoder
 from vmvisor_image.faces.cli.main import main
@@ -664,3 +667,122 @@ def test_each_form_has_its_hash(
     if outside is gzip.compress and inside is not bytes:
         found = hash_payload(BytesSource(outside(signed)), {"gunzip": {"sha256"}})
         assert found.checksums["gunzip"]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def write_host(host: Host, path: Path, **changed: bytes) -> Path:
+    with host.image(**changed) as image:
+        path.write_bytes(image.disk.read_at(0, image.disk.size))
+    return path
+
+
+INTRUDER = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"}).data
+
+
+def test_verify_says_where_modules_come_from(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_host(host, tmp_path / "host.iso")
+    trusted = host.vendor.certificates
+    for certificates, verified in (((), 0), (trusted, 3)):
+        report = verify(path, certificates=certificates)
+        assert report.is_sound
+        assert report.origins is not None
+        assert report.origins.count(Verdict.VERIFIED) == verified
+        with Image.open(path) as image:  # the judge is the command that was there before
+            expected = {each.name: each.verdict.value for each in image.system().provenance(certificates).modules}
+        assert {each.name: each.verdict for each in report.origins.modules} == expected
+        assert pickle.loads(pickle.dumps(report)) == report
+        says_so = any("a certificate of the signer's key" in text for text in report.not_checked)
+        assert says_so == (not certificates)
+    write_host(host, path, driver_v00=INTRUDER)
+    assert main(["verify", str(path), "--certificate", str(host.vendor.pem)]) == 1
+    shown = capsys.readouterr().out
+    assert "driver.v00  ALTERED: it is not a payload of" in shown
+    assert "boot module: 'driver.v00' is altered" in shown
+    assert main(["verify", str(path), "--json"]) == 1
+    modules = json.loads(capsys.readouterr().out)["origins"]["modules"]
+    assert [each["name"] for each in modules if each["verdict"] == "altered"] == ["driver.v00"]
+
+
+def test_verify_without_crypto_says_what_was_not_checked(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_host(host, tmp_path / "host.iso")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    report = verify(path)
+    assert report.is_sound
+    assert any("vmvisor-image[crypto]" in text and "1 package" in text for text in report.not_checked)
+    assert report.origins is not None
+    assert report.origins.count(Verdict.BELONGS) == 4
+
+
+def test_rows_with_provenance(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_host(host, tmp_path / "good.iso")
+    bad = write_host(host, tmp_path / "bad.iso", driver_v00=INTRUDER)
+    assert fleet.scan_one(good)["modules_altered"] is None
+    row = fleet.scan_one(good, certificates=[host.vendor.pem])
+    numbers = {name: row[name] for name in fleet.COLUMNS if name.startswith("modules_")}  # type: ignore[literal-required]
+    assert list(numbers.values()) == [3, 1, 0, 3, 0]
+    assert (row["ok"], row["packages"], row["altered"]) == (True, 2, "")
+    rows = {Path(each["path"]).name: each for each in fleet.stream(tmp_path, workers=2, certificates=[host.vendor.pem])}
+    assert rows[good.name] == row | {"seconds": rows[good.name]["seconds"]}
+    assert (rows[bad.name]["altered"], rows[bad.name]["ok"], rows[bad.name]["error"]) == (
+        "driver.v00",
+        False,
+        "Problem",
+    )
+    assert main(["scan", str(tmp_path), "--json"]) == 0
+    assert main(["scan", str(tmp_path), "--json", "--provenance"]) == 1
+    capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def thousand(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thousand hosts, in three of which one byte of one module is altered; the others are one file by many names."""
+    folder = tmp_path_factory.mktemp("thousand")
+    first = write_host(host, folder / "0000.iso")
+    for number in range(1, 1000):
+        (folder / f"{number:04}.iso").hardlink_to(first)
+    whole = first.read_bytes()
+    payload = archive_payload("driver", FILES).data
+    assert whole.count(payload) == 1
+    for number in ALTERED:
+        changed = bytearray(whole)
+        changed[whole.index(payload) + 4] ^= 1  # the time in gzip's header: it decodes as before
+        (folder / f"{number:04}.iso").unlink()
+        (folder / f"{number:04}.iso").write_bytes(changed)
+    return folder
+
+
+ALTERED = (17, 500, 999)
+
+
+def check_thousand(rows: list[fleet.Row]) -> None:
+    assert len(rows) == 1000
+    altered = {int(Path(row["path"]).stem): row["altered"] for row in rows if row["modules_altered"]}
+    assert altered == dict.fromkeys(ALTERED, "driver.v00")
+    assert all(row["ok"] == (row["altered"] == "") for row in rows)
+
+
+def test_dask_finds_three_altered_hosts_of_a_thousand(thousand: Path, host: Host) -> None:
+    bag = fleet.scan(thousand, images_per_task=100, certificates=[host.vendor.pem])
+    check_thousand(bag.compute(scheduler="processes", num_workers=2))
+
+
+def test_ray_finds_three_altered_hosts_of_a_thousand(thousand: Path) -> None:
+    ray = pytest.importorskip("ray", reason="is in no locked environment: installed by hand")
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        task = ray.remote(fleet.scan_one)
+        check_thousand(ray.get([task.remote(path, provenance=True) for path in fleet.expand(thousand)]))
+    finally:
+        ray.shutdown()
+
+
+def test_spark_finds_three_altered_hosts_of_a_thousand(thousand: Path) -> None:
+    sql = pytest.importorskip("pyspark.sql", reason="is in no locked environment: installed by hand, with Java")
+    spark = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        rows = spark.sparkContext.parallelize(fleet.expand(thousand), 10).map(partial(fleet.scan_one, provenance=True))
+        frame = spark.createDataFrame(rows, schema=fleet.spark_schema())
+        check_thousand([each.asDict() for each in frame.collect()])
+    finally:
+        spark.stop()
