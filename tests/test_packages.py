@@ -6,23 +6,30 @@ import base64
 import gzip
 import hashlib
 import json
+import lzma
+import pickle
 import random
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support import require_tool
-from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive
+from vmvisor_image import CorruptImage, Image, InvalidArgument, NotAnArchive, fleet, verify
 from vmvisor_image.boot.provenance import Verdict
+from vmvisor_image.compressions.gzip import GzipDecoder
 from vmvisor_image.faces.cli.main import main
 from vmvisor_image.packages.bundle import open_bundle
 from vmvisor_image.packages.certificates import Certificate, open_certificates
 from vmvisor_image.packages.descriptor import parse_descriptor
-from vmvisor_image.packages.signatures import SignatureState, check_signed_data
+from vmvisor_image.packages.payload_pass import hash_payload
+from vmvisor_image.packages.signatures import SignatureState, check_module, check_signed_data, module_hashes
 from vmvisor_image.packages.vib import Fit, Vib, check_payload, fit_of, open_vib
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import kernel_elf, sign, tar_archive, vmtar_archive
 from vmvisor_image.testing.forge_packages import (
@@ -605,3 +612,178 @@ def test_the_command(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[s
     status, shown = said_by("--json", "--certificate", host.vendor.pem, driver_v00=intruder)
     assert status == 1
     assert {each["name"]: each["verdict"] for each in json.loads(shown)["modules"]}["driver.v00"] == "altered"
+
+
+@pytest.mark.parametrize("size", [0, 100, 24 << 20])
+def test_a_module_is_decoded_once_for_all_takers(size: int, vendor: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the decoded data that is kept, so that a second taker would decode it again."""
+    signed = sign(bytes(range(256)) * (size // 256) + bytes(size % 256), key_id=KEY_ID, schema=4, make=vendor.raw)
+    stored = gzip.compress(signed, compresslevel=1, mtime=0)
+    decoded = read = 0
+    decode = GzipDecoder.read
+    read_up_to = BytesSource.read_up_to
+
+    def counting(self: GzipDecoder, length: int) -> bytes:
+        nonlocal decoded
+        data = decode(self, length)
+        decoded += len(data)
+        return data
+
+    def counting_reads(self: BytesSource, offset: int, length: int) -> bytes:
+        nonlocal read
+        data = read_up_to(self, offset, length)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(GzipDecoder, "read", counting)
+    monkeypatch.setattr(BytesSource, "read_up_to", counting_reads)
+    forms = dict.fromkeys((None, "gunzip1", "gunzip"), ("sha256", "sha1"))
+    found = hash_payload(BytesSource(stored), forms, module_hashes(vendor.certificates), finds_signature=True)
+    assert decoded == len(signed)
+    assert read < len(stored) + 2000
+    assert found.checksums[None] == {name: hashlib.new(name, stored).hexdigest() for name in ("sha256", "sha1")}
+    assert found.checksums["gunzip"] == found.checksums["gunzip1"]
+    assert found.checksums["gunzip"]["sha256"] == hashlib.sha256(signed).hexdigest()
+    assert check_module(found.signed, found.signature, vendor.certificates).is_verified
+
+
+@pytest.mark.parametrize("outside", [gzip.compress, bytes])
+@pytest.mark.parametrize("inside", [lzma.compress, gzip.compress, bytes])
+def test_each_form_has_its_hash(
+    outside: Callable[[bytes], bytes], inside: Callable[[bytes], bytes], vendor: Signer
+) -> None:
+    content = tar_archive(FILES)
+    signed = sign(inside(content), key_id=KEY_ID, schema=4, make=vendor.raw)
+    found = hash_payload(
+        BytesSource(outside(signed)),
+        dict.fromkeys((None, "gunzip1"), ("sha256",)),
+        module_hashes(vendor.certificates),
+        finds_signature=True,
+    )
+    assert found.checksums[None]["sha256"] == hashlib.sha256(outside(signed)).hexdigest()
+    if outside is gzip.compress:
+        assert found.checksums["gunzip1"]["sha256"] == hashlib.sha256(signed).hexdigest()
+        assert check_module(found.signed, found.signature, vendor.certificates).is_verified
+    if outside is gzip.compress and inside is not bytes:
+        found = hash_payload(BytesSource(outside(signed)), {"gunzip": {"sha256"}})
+        assert found.checksums["gunzip"]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def write_host(host: Host, path: Path, **changed: bytes) -> Path:
+    with host.image(**changed) as image:
+        path.write_bytes(image.disk.read_at(0, image.disk.size))
+    return path
+
+
+INTRUDER = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"}).data
+
+
+def test_verify_says_where_modules_come_from(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_host(host, tmp_path / "host.iso")
+    trusted = host.vendor.certificates
+    for certificates, verified in (((), 0), (trusted, 3)):
+        report = verify(path, certificates=certificates)
+        assert report.is_sound
+        assert report.origins is not None
+        assert report.origins.count(Verdict.VERIFIED) == verified
+        with Image.open(path) as image:  # the judge is the command that was there before
+            expected = {each.name: each.verdict.value for each in image.system().provenance(certificates).modules}
+        assert {each.name: each.verdict for each in report.origins.modules} == expected
+        assert pickle.loads(pickle.dumps(report)) == report
+        says_so = any("takes certificates of their keys" in text for text in report.not_checked)
+        assert says_so == (not certificates)
+    write_host(host, path, driver_v00=INTRUDER)
+    assert main(["verify", str(path), "--certificate", str(host.vendor.pem)]) == 1
+    shown = capsys.readouterr().out
+    assert "driver.v00  ALTERED: it is not a payload of" in shown
+    assert "boot module: 'driver.v00' is altered" in shown
+    assert main(["verify", str(path), "--json"]) == 1
+    modules = json.loads(capsys.readouterr().out)["origins"]["modules"]
+    assert [each["name"] for each in modules if each["verdict"] == "altered"] == ["driver.v00"]
+
+
+def test_verify_without_crypto_says_what_was_not_checked(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_host(host, tmp_path / "host.iso")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    report = verify(path)
+    assert report.is_sound
+    assert any("vmvisor-image[crypto]" in text and "1 package" in text for text in report.not_checked)
+    assert report.origins is not None
+    assert report.origins.count(Verdict.BELONGS) == 4
+
+
+def test_rows_with_provenance(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_host(host, tmp_path / "good.iso")
+    bad = write_host(host, tmp_path / "bad.iso", driver_v00=INTRUDER)
+    assert fleet.scan_one(good)["modules_altered"] is None
+    row = fleet.scan_one(good, certificates=[host.vendor.pem])
+    numbers = {name: row[name] for name in fleet.COLUMNS if name.startswith("modules_")}  # type: ignore[literal-required]
+    assert list(numbers.values()) == [3, 1, 0, 3, 0]
+    assert (row["ok"], row["packages"], row["altered"]) == (True, 2, "")
+    rows = {Path(each["path"]).name: each for each in fleet.stream(tmp_path, workers=2, certificates=[host.vendor.pem])}
+    assert rows[good.name] == row | {"seconds": rows[good.name]["seconds"]}
+    assert (rows[bad.name]["altered"], rows[bad.name]["ok"], rows[bad.name]["error"]) == (
+        "driver.v00",
+        False,
+        "Problem",
+    )
+    assert main(["scan", str(tmp_path), "--json"]) == 0
+    assert main(["scan", str(tmp_path), "--json", "--provenance"]) == 1
+    capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def thousand(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thousand hosts, in three of which one byte of one module is altered; the others are one file by many names."""
+    folder = tmp_path_factory.mktemp("thousand")
+    first = write_host(host, folder / "0000.iso")
+    for number in range(1, 1000):
+        (folder / f"{number:04}.iso").hardlink_to(first)
+    whole = first.read_bytes()
+    payload = archive_payload("driver", FILES).data
+    assert whole.count(payload) == 1
+    for number in ALTERED:
+        (folder / f"{number:04}.iso").unlink()
+        changed = bytearray(whole)
+        changed[whole.index(payload) + len(payload) // 2] ^= 1
+        (folder / f"{number:04}.iso").write_bytes(changed)
+    write_host(host, folder / f"{ALTERED[0]:04}.iso", driver_v00=INTRUDER)  # a sound archive, of other files
+    return folder
+
+
+ALTERED = (17, 500, 999)
+
+
+def check_thousand(rows: list[fleet.Row]) -> None:
+    assert len(rows) == 1000
+    altered = {int(Path(row["path"]).stem): row["altered"] for row in rows if row["modules_altered"]}
+    assert altered == dict.fromkeys(ALTERED, "driver.v00")
+    assert all(row["ok"] == (row["altered"] == "") for row in rows)
+
+
+def test_dask_finds_three_altered_hosts_of_a_thousand(thousand: Path, host: Host) -> None:
+    bag = fleet.scan(thousand, images_per_task=100, certificates=[host.vendor.pem])
+    check_thousand(bag.compute(scheduler="processes", num_workers=2))
+
+
+def test_ray_finds_three_altered_hosts_of_a_thousand(thousand: Path) -> None:
+    ray = pytest.importorskip("ray", reason="is in no locked environment: installed by hand")
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        task = ray.remote(fleet.scan_one)
+        check_thousand(ray.get([task.remote(path, provenance=True) for path in fleet.expand(thousand)]))
+    finally:
+        ray.shutdown()
+
+
+def test_spark_finds_three_altered_hosts_of_a_thousand(thousand: Path) -> None:
+    sql = pytest.importorskip("pyspark.sql", reason="is in no locked environment: installed by hand, with Java")
+    spark = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        rows = spark.sparkContext.parallelize(fleet.expand(thousand), 10).map(partial(fleet.scan_one, provenance=True))
+        frame = spark.createDataFrame(rows, schema=fleet.spark_schema())
+        check_thousand([each.asDict() for each in frame.collect()])
+    finally:
+        spark.stop()

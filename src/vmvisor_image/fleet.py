@@ -33,6 +33,7 @@ from vmvisor_image.base.destination import check_replaceable, is_at, lock, publi
 from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import check_options
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.boot.provenance import Verdict
 from vmvisor_image.bzip2.index_file import CACHE_SUFFIX, INDEX_SUFFIX
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.tables.find import find_table
@@ -49,8 +50,10 @@ from vmvisor_image.errors import (
     VmvisorImageError,
 )
 from vmvisor_image.layers.containers import extents_among, is_disk_name
+from vmvisor_image.packages.certificates import Certificate, CertificateSource, open_certificates
 from vmvisor_image.reports.inspection import ImageReport
 from vmvisor_image.reports.inspection import report as report_of
+from vmvisor_image.reports.origins import origins_or_problem
 from vmvisor_image.streams.opening import SourceLike, is_source, path_of
 from vmvisor_image.streams.pipes import taking_pipes
 from vmvisor_image.streams.sources import descriptor_of, is_pipe
@@ -105,6 +108,16 @@ class Row(TypedDict):
     """Number of files in all volumes."""
     problems: int | None
     """Number of problems that were found."""
+    packages: int | None
+    """Number of installed packages; like the columns below, None without `provenance` and where nothing boots."""
+    modules_verified: int | None
+    """Number of modules behind which a trusted certificate stands; see `Verdict` for this and the next four."""
+    modules_belonging: int | None
+    modules_altered: int | None
+    modules_unsigned: int | None
+    modules_not_checked: int | None
+    altered: str | None
+    """Names of the altered modules, with spaces between; empty for none."""
     seconds: float
     """Wall-clock time of the scan, in seconds."""
     report: str | None
@@ -117,6 +130,23 @@ COLUMNS: Final = MappingProxyType(
     {name: _DTYPES[(get_args(hint) or (hint,))[0]] for name, hint in get_type_hints(Row).items()}
 )
 """Name and pandas dtype of each column: ``scan(…).to_dataframe(meta=dict(COLUMNS))``."""
+
+
+_SPARK: Final = {"string": "STRING", "boolean": "BOOLEAN", "Int64": "BIGINT", "float64": "DOUBLE"}
+
+
+def spark_schema() -> str:
+    """Schema of the rows for Spark, as a DDL string: ``rdd.map(scan_one).toDF(spark_schema())``."""
+    return ", ".join(f"{name} {_SPARK[dtype]}" for name, dtype in COLUMNS.items())
+
+
+_VERDICTS: Final = {
+    "modules_verified": Verdict.VERIFIED,
+    "modules_belonging": Verdict.BELONGS,
+    "modules_altered": Verdict.ALTERED,
+    "modules_unsigned": Verdict.UNSIGNED,
+    "modules_not_checked": Verdict.NOT_CHECKED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +167,11 @@ class ScanOptions(TypedDict, total=False):
     limits: Limits | None
     storage_options: Mapping[str, Any] | None
     salvage: bool
+    provenance: bool
+    certificates: Sequence[CertificateSource]
 
 
-def scan_one(
+def scan_one(  # noqa: PLR0913  # options by name, each a column or a way to read
     source: SourceLike,
     *,
     threads: int = 1,
@@ -147,6 +179,8 @@ def scan_one(
     limits: Limits | None = None,
     storage_options: Mapping[str, Any] | None = None,
     salvage: bool = False,
+    provenance: bool = False,
+    certificates: Sequence[CertificateSource] = (),
 ) -> Row:
     """Row of one image; an error in reading the image is reported in the row.
 
@@ -160,13 +194,18 @@ def scan_one(
         limits: See `Image.open`; an image that exceeds one has a row with that error.
         storage_options: See `Image.open`; used for URLs only.
         salvage: See `Image.open`.
+        provenance: Whether to fill the columns from `Row.packages` to `Row.altered`, for which every module is read and
+            decoded; an altered module makes a row that is not `ok`.
+        certificates: Certificates that the user trusts, as for `open_certificates`; any of them implies `provenance`.
 
     Raises:
+        DependencyMissing: There are certificates, and the extra ``crypto`` is not installed.
         UsageError: The call is wrong: `source` is nothing that `Image.open` takes, or `threads` is not valid.
     """
     begun = time.perf_counter()
     row = _empty_row(source)
     path = path_of(source)
+    trusted = open_certificates(*certificates)
     if path is None or not is_url(path):
         storage_options = None
     with taking_pipes(source, limits) as given:
@@ -175,6 +214,8 @@ def scan_one(
             with image, image.limits.operation():
                 row.update(_described(report_of(image), detail=detail))
                 row["product"], row["version"], row["build"] = _identity(image)
+                if provenance or certificates:
+                    row.update(_origins(image, trusted, row))
         except UsageError as error:
             if path is None and not isinstance(error, LookupError | OSError):
                 raise
@@ -503,6 +544,8 @@ def _task(function: str, options: ScanOptions) -> Callable[[SourceLike], Row]:
     threads = options.get("threads", 1)
     if threads < 1:
         raise InvalidArgument(f"threads must be at least 1, not {threads}")
+    if options.get("certificates"):  # as bytes: the workers need not have the files, and opened ones can't be pickled
+        options = {**options, "certificates": tuple(each.der for each in open_certificates(*options["certificates"]))}
     return partial(scan_one, **options)
 
 
@@ -680,6 +723,18 @@ def _identity(image: Image) -> tuple[str | None, str | None, str | None]:
     if system.configuration is None or not system.configuration.build:
         return None, None, None
     return system.identity
+
+
+def _origins(image: Image, certificates: tuple[Certificate, ...], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of the origin of the modules; its problems count with those of the row."""
+    origins, problems = origins_or_problem(image, certificates, always=True)
+    found: dict[str, Any] = {"problems": row["problems"] + len(problems)}
+    if problems and row["error"] is None:
+        found |= {"error": "Problem", "message": str(problems[0]), "offset": problems[0].offset}
+    if origins is not None:
+        found |= {name: origins.count(verdict) for name, verdict in _VERDICTS.items()}
+        found |= {"packages": len(origins.packages), "altered": " ".join(origins.altered)}
+    return found
 
 
 def _storable(value: Any) -> Any:

@@ -16,8 +16,8 @@ from vmvisor_image.errors import CorruptImage, DependencyMissing, Problem, Usage
 from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.packages.database import DATABASE, ImageDatabase, InstalledVib
 from vmvisor_image.packages.descriptor import PayloadDescription
-from vmvisor_image.packages.signatures import SignatureCheck, SignatureState, check_module
-from vmvisor_image.packages.vib import ChecksumCheck, Fit, check_payload, fit_of
+from vmvisor_image.packages.signatures import SignatureCheck, SignatureState
+from vmvisor_image.packages.vib import ChecksumCheck, Fit, check_payload_and_signature, fit_of
 
 _HOST_FILES: Final = ("state.tgz", "local.tgz", "local.tgz.ve", DATABASE, "imgpayld.tgz", "onetime.tgz", "esxgdpr.tgz")
 """Modules that the host writes itself, so that no package has them."""
@@ -189,9 +189,7 @@ class Provenance:
             payload=None if payload is None else payload.name,
         )
         try:
-            opened = module.open()
-            signature = check_module(opened.signed_content, opened.signature, self.certificates)
-            checks = () if module.file is None or payload is None else check_payload(module.file, payload)
+            checks, signature = check_payload_and_signature(module.needed(), payload, self.certificates)
         except (CorruptImage, UsageError) as error:
             message = f"it can't be read: {error}"
             verdict = Verdict.NOT_CHECKED if vib is None else Verdict.ALTERED

@@ -46,9 +46,17 @@ class SystemModule:
             PathNotFound: Its file is missing.
             CorruptImage: The compression can't be opened.
         """
+        return Module(self.needed())
+
+    def needed(self) -> File:
+        """Its file.
+
+        Raises:
+            PathNotFound: It is missing.
+        """
         if self.file is None:
             raise PathNotFound(f"module {self.name!r} is not there")
-        return Module(self.file)
+        return self.file
 
 
 class SystemTree(OverlaidTree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -12,24 +13,38 @@ from vmvisor_image.compressions.layer import Layer, LayerOptions, check_depth
 from vmvisor_image.compressions.signed import strip_signature
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.streams.reading import knows_size, read_up_to
-from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.source import ReadAt, Source
 
 BZIP2: Final = bzip2_layer.KIND
 HEAD: Final = 512
 """Number of bytes at its start by which a compression or virtual disk is recognised."""
 
 
-def peel(source: ReadAt, name: str | None, options: LayerOptions) -> tuple[Layer, ...]:
+def peel(
+    source: ReadAt, name: str | None, options: LayerOptions, tapped: Callable[[Source], Source] | None = None
+) -> tuple[Layer, ...]:
     """Layers of the compressions around `source`, outermost first.
+
+    Args:
+        source: The compressed data.
+        name: Name of the file; None without one.
+        options: See `LayerOptions`.
+        tapped: Gives what is shown in place of each layer's decoded data, as it is opened; None for the data itself.
 
     Raises:
         CorruptImage: A compression is recognised but can't be opened.
         LimitExceeded: There are too many layers.
     """
-    return peel_from(source, name, options, read_up_to(source, 0, HEAD))
+    return peel_from(source, name, options, read_up_to(source, 0, HEAD), tapped)
 
 
-def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: bytes) -> tuple[Layer, ...]:
+def peel_from(
+    source: ReadAt,
+    name: str | None,
+    options: LayerOptions,
+    head: bytes,
+    tapped: Callable[[Source], Source] | None = None,
+) -> tuple[Layer, ...]:
     """Layers of the compressions around `source`, as `peel`, whose first `HEAD` bytes `head` were already read."""
     layers: list[Layer] = []
     inner = source
@@ -44,6 +59,8 @@ def peel_from(source: ReadAt, name: str | None, options: LayerOptions, head: byt
             with contextlib.suppress(CorruptImage):  # the data before the damage can be read
                 inner = strip_signature(inner)  # a boot module compressed twice is signed in between
         inner = kind.open_layer(inner, options)
+        if tapped is not None:
+            inner = tapped(inner)
         layers.append(Layer(kind.KIND, name, inner))
         name = inner_name_of(layers[-1])
         options = replace(options, progress=None)  # the outermost compression reports the progress

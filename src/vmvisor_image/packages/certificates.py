@@ -54,6 +54,13 @@ class Certificate:
         """Public key, as the package ``cryptography`` has it."""
         return self.x509.public_key()
 
+    @property
+    def der(self) -> bytes:
+        """The certificate in DER, which `open_certificates` takes in any process."""
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        return self.x509.public_bytes(Encoding.DER)
+
     def __str__(self) -> str:
         return f"{printable(self.subject)} (serial {self.serial})"
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -25,8 +25,6 @@ from vmvisor_image.packages.certificates import (
     public_numbers,
     require_crypto,
 )
-from vmvisor_image.streams.reading import chunks
-from vmvisor_image.streams.source import ReadAt
 
 _PKCS7: Final = re.compile(rb"-----BEGIN (PKCS7|CMS)-----\s*(.*?)\s*-----END \1-----", re.DOTALL)
 _LARGEST: Final = 1 << 20
@@ -119,21 +117,25 @@ def check_signed_data(content: bytes, signature: bytes, certificates: Iterable[C
     return wrong or min(checks, key=lambda check: order.index(check.state))
 
 
+def module_hashes(certificates: Iterable[Certificate]) -> set[str]:
+    """Names of the hash algorithms that checking a module with these certificates takes, for `check_module`."""
+    return {_hash_of(each) for each in certificates}
+
+
 def check_module(
-    source: ReadAt, signature: ModuleSignature | None, certificates: Iterable[Certificate]
+    digests: Mapping[str, bytes], signature: ModuleSignature | None, certificates: Iterable[Certificate]
 ) -> SignatureCheck:
     """Check the trailer of a boot module, which covers all bytes before it and the number of its schema.
 
     The hash is the one of the certificate's own signature, as the boot loader chooses it.
 
     Args:
-        source: The module without its outermost compression, with the trailer.
+        digests: Digests of what the signature covers, by the algorithms of `module_hashes`: see `hash_payload`.
         signature: Its trailer; None for a module without one.
         certificates: Certificates that the user trusts.
 
     Raises:
         DependencyMissing: The extra ``crypto`` is not installed.
-        CorruptImage: The module is damaged.
     """
     if signature is None:
         return SignatureCheck(SignatureState.UNSIGNED, "it has no signature")
@@ -150,7 +152,6 @@ def check_module(
     if not fitting:
         return SignatureCheck(SignatureState.NOT_CHECKED, f"{named}; no certificate for that key was given")
     require_crypto("checking a signature")
-    digests = _digests(source, signature, {_hash_of(each) for each in fitting})
     for each in fitting:
         name = _hash_of(each)
         if _is_signed(each, value, digests[name], name):
@@ -328,13 +329,3 @@ def _hash_of(certificate: Certificate) -> str:
     except (UnsupportedAlgorithm, ValueError):
         algorithm = None
     return "sha512" if algorithm is not None and algorithm.name == "sha512" else "sha256"
-
-
-def _digests(source: ReadAt, signature: ModuleSignature, names: set[str]) -> dict[str, bytes]:
-    hashes = {name: hashlib.new(name) for name in names}
-    for data in chunks(source, signature.offset):
-        for each in hashes.values():
-            each.update(data)
-    for each in hashes.values():
-        each.update(signature.schema.to_bytes(4, "little"))
-    return {name: each.digest() for name, each in hashes.items()}

@@ -5,7 +5,6 @@ Source: 23 public VIBs for ESXi 5.1 to 9.0.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,9 +14,6 @@ from typing import Any, Final
 from vmvisor_image.archives.archive import Archive, ArchiveHome, open_archive
 from vmvisor_image.archives.overlaid import OverlaidTree
 from vmvisor_image.base.forking import cached_property
-from vmvisor_image.compressions.layer import LayerOptions
-from vmvisor_image.compressions.peel import peel
-from vmvisor_image.compressions.signed import find_signature
 from vmvisor_image.errors import CorruptImage, NotAnArchive, PathNotFound, Problem
 from vmvisor_image.files.file import File
 from vmvisor_image.packages.certificates import Certificate
@@ -29,10 +25,10 @@ from vmvisor_image.packages.descriptor import (
     VibDescriptor,
     parse_descriptor,
 )
-from vmvisor_image.packages.signatures import SignatureCheck, check_module, check_signed_data
+from vmvisor_image.packages.payload_pass import PayloadHashes, hash_payload
+from vmvisor_image.packages.signatures import SignatureCheck, check_module, check_signed_data, module_hashes
 from vmvisor_image.streams.opening import SourceLike
-from vmvisor_image.streams.reading import chunks, meter_of
-from vmvisor_image.streams.source import Closing, ReadAt
+from vmvisor_image.streams.source import Closing
 
 SIGNATURE: Final = "sig.pkcs7"
 _LARGEST_TEXT: Final = 16 << 20
@@ -133,10 +129,7 @@ class Payload:
             CorruptImage: It can't be decoded.
             DependencyMissing: The extra ``crypto`` is not installed.
         """
-        file = self._needed()
-        layers = peel(file, None, LayerOptions(meter=meter_of(file)))
-        source = layers[0].source if layers else file
-        return check_module(source, find_signature(source), certificates)
+        return check_payload_and_signature(self._needed(), None, certificates)[1]
 
     def open_archive(self) -> Archive:
         """Archive of the files in it.
@@ -272,17 +265,35 @@ def check_payload(file: File, description: PayloadDescription) -> tuple[Checksum
     Raises:
         CorruptImage: It can't be decoded.
     """
+    return _checks(description, hash_payload(file, _algorithms(description)))
+
+
+def check_payload_and_signature(
+    file: File, description: PayloadDescription | None, certificates: tuple[Certificate, ...] = ()
+) -> tuple[tuple[ChecksumCheck, ...], SignatureCheck]:
+    """Results of `check_payload` (none without a description) and `check_module`, of one pass over the file.
+
+    Raises:
+        CorruptImage: It can't be decoded.
+        DependencyMissing: There are certificates, and the extra ``crypto`` is not installed.
+    """
+    wanted = {} if description is None else _algorithms(description)
+    found = hash_payload(file, wanted, module_hashes(certificates), finds_signature=True)
+    checks = () if description is None else _checks(description, found)
+    return checks, check_module(found.signed, found.signature, certificates)
+
+
+def _algorithms(description: PayloadDescription) -> dict[str | None, set[str]]:
     algorithms: dict[str | None, set[str]] = {}
     for each in description.checksums:
         algorithms.setdefault(each.process, set()).add(each.algorithm)
-    layers = peel(file, None, LayerOptions(meter=meter_of(file))) if algorithms.keys() - {None} else ()
-    forms: dict[str | None, ReadAt] = {
-        None: file,
-        "gunzip1": layers[0].source if layers else file,
-        "gunzip": layers[-1].source if layers else file,
-    }
-    found = {process: _hash(forms[process], names) for process, names in algorithms.items() if process in forms}
-    return tuple(ChecksumCheck(each, found.get(each.process, {}).get(each.algorithm)) for each in description.checksums)
+    return algorithms
+
+
+def _checks(description: PayloadDescription, found: PayloadHashes) -> tuple[ChecksumCheck, ...]:
+    return tuple(
+        ChecksumCheck(each, found.checksums.get(each.process, {}).get(each.algorithm)) for each in description.checksums
+    )
 
 
 class PayloadTree(OverlaidTree):
@@ -305,12 +316,3 @@ class PayloadTree(OverlaidTree):
         except (CorruptImage, NotAnArchive, PathNotFound) as error:
             self._found.setdefault(Problem("VIB payload", f"{payload.name!r} can't be opened: {error}"))
             return None
-
-
-def _hash(source: ReadAt, algorithms: set[str]) -> dict[str, str]:
-    """Hashes of a source by algorithm, in hexadecimal; of those that are known."""
-    hashes = {name: hashlib.new(name) for name in algorithms & {"md5", "sha1", "sha256", "sha512"}}
-    for data in chunks(source):
-        for each in hashes.values():
-            each.update(data)
-    return {name: each.hexdigest() for name, each in hashes.items()}

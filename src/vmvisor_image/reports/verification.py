@@ -28,7 +28,9 @@ from vmvisor_image.errors import CorruptImage, InvalidArgument, NotAFileSystem, 
 from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
+from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.reports.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
+from vmvisor_image.reports.origins import origins_or_problem
 from vmvisor_image.reports.verification_report import (
     BadRange,
     FileCheck,
@@ -57,18 +59,22 @@ def verify(
     *,
     algorithms: Sequence[str] = ("sha256",),
     hashing: Progress | None = None,
+    certificates: Iterable[Certificate] = (),
     **options: Unpack[ReadOptions],
 ) -> VerificationReport:
     """Report of reading a whole image once and checking everything that can be checked.
 
-    A saved index or cache is not used: everything is read from the image itself. Two things are read twice: the layers
-    of a disk, to be hashed and to be decoded, and files whose bytes are not on the disk in order or unchanged.
+    A saved index or cache is not used: everything is read from the image itself. Three things are read
+    twice: the layers of a disk, to be hashed and to be decoded, files whose bytes are not on the disk in order or
+    unchanged, and the modules of the system that it boots, where there is an image database or a certificate to compare
+    them with (`VerificationReport.origins`).
 
     Args:
         source: See `Image.open`; also a pipe, see `vmvisor_image.streams.pipes.PipeSource`.
         algorithms: Hash algorithms: "sha256", which the manifest needs, "sha1", "md5".
         hashing: Called with the bytes hashed so far and in all of each thing that is read a second time for its hash:
             the files of a container, the source of a disk in layers. `progress` is of the first time.
+        certificates: Certificates that you trust, from `open_certificates`, for the signatures of modules and packages.
         **options: `threads`, `progress`, `member`, `storage_options`, `limits` and `salvage` of `Image.open`; the
             report does not depend on `threads`.
 
@@ -87,7 +93,7 @@ def verify(
         Image.open(given, **options) as image,
         image.limits.operation(),
     ):
-        return _Verification(image, tuple(algorithms), hashing).run()
+        return _Verification(image, tuple(algorithms), hashing, tuple(certificates)).run()
 
 
 class _FileSink:
@@ -127,7 +133,14 @@ class _PlannedFile:
 class _Verification:
     """One run of `verify`."""
 
-    def __init__(self, image: Image, algorithms: tuple[str, ...], hashing: Progress | None = None) -> None:
+    def __init__(
+        self,
+        image: Image,
+        algorithms: tuple[str, ...],
+        hashing: Progress | None = None,
+        certificates: tuple[Certificate, ...] = (),
+    ) -> None:
+        self._certificates = certificates
         self._image = image
         self._hashing = hashing
         self._hashed, self._to_hash = 0, 0
@@ -173,6 +186,8 @@ class _Verification:
             for c in checksums
             if not c.is_right
         ]
+        origins, altered = origins_or_problem(self._image, self._certificates)
+        found += altered
         damages = self._pass.damages
         found += [Problem("disk", f"it can't be read: {damage.message}", damage.offset) for damage in damages]
         name = self._image.path
@@ -195,6 +210,7 @@ class _Verification:
             problems=_in_order(self._without_folder(found)),
             table_facts=table_facts,
             layer_facts=tuple(fact for layer in self._image.layers for fact in facts_of(layer.source)),
+            origins=origins,
         )
 
     def _check_layer(self, layer: Layer) -> LayerCheck:

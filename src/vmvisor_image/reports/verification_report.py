@@ -13,6 +13,7 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.tables.table import GptCheck
 from vmvisor_image.errors import Problem
 from vmvisor_image.files.checksums import Checksum
+from vmvisor_image.reports.origins import Origins
 from vmvisor_image.volumes.figures import FatFigures, VmfsFigures
 
 _TOLD_ONCE = {"told once": True}
@@ -49,7 +50,7 @@ class Unused:
 
 @dataclass(frozen=True, slots=True)
 class SignatureTrailer:
-    """The trailer of a signed boot module. It is shown, **not verified**: that needs VMware's keys."""
+    """The trailer of a signed boot module. Its signature is checked only in `VerificationReport.origins`."""
 
     schema: int
     key_id: str | None
@@ -179,6 +180,8 @@ class VerificationReport(Shown):
     """Remarks on the partition table that are not problems, by name."""
     layer_facts: tuple[tuple[str, str], ...] = ()
     """Remarks on the layers, and on the disks that the disk rests on, that are not problems, by name."""
+    origins: Origins | None = None
+    """Origin of the modules that it boots; None where there is neither an image database nor a certificate to go by."""
 
     @property
     def is_sound(self) -> bool:
@@ -201,8 +204,11 @@ class VerificationReport(Shown):
             if partition.files and partition.not_checked is None:
                 found.append(f"{where}: {partition.kind} has no check sums of what is in files; only gzip ones have")
         signed = sum(file.signature is not None for partition in self.partitions for file in partition.files)
-        if signed:
-            found.append(f"the signatures of {counted(signed, 'module')}, which takes VMware's keys")
+        if self.origins is not None:
+            signed -= sum(module.is_signature_checked for module in self.origins.modules)
+            found += self.origins.not_checked
+        if signed > 0:
+            found.append(f"the signatures of {counted(signed, 'module')}, which takes certificates of their keys")
         return tuple(found)
 
     def __repr__(self) -> str:
@@ -286,6 +292,8 @@ def _lines(report: VerificationReport, hash_digits: int) -> Iterator[str]:
         yield from _partition(partition, hash_digits)
     for bad in report.bad_ranges:
         yield from _bad_range(bad)
+    if report.origins is not None:
+        yield from report.origins.lines()
     for text in report.not_checked:
         yield f"not checked: {text}"
     if not report.problems:

@@ -65,6 +65,7 @@ from vmvisor_image.faces.cli.show import (
 )
 from vmvisor_image.faces.shared import columns_of, padded
 from vmvisor_image.files.file import Directory, File
+from vmvisor_image.packages.certificates import open_certificates
 from vmvisor_image.reports.inspection import report as report_of
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.opening import open_source
@@ -433,6 +434,7 @@ def run_verify(options: argparse.Namespace) -> int:
         raise DestinationExists(f"{options.manifest} is already there")
     if options.manifest is not None and not is_url(options.source):
         check_apart(Path(options.manifest), options.source)
+    certificates = open_certificates(*options.certificate)
     with showing_progress("verifying") as progress:
         report = verify(
             options.source,
@@ -443,6 +445,7 @@ def run_verify(options: argparse.Namespace) -> int:
             member=options.member,
             limits=limits_of(options),
             salvage=options.salvage,
+            certificates=certificates,
         )
     is_no_disk = report.scheme == "none" and not report.partitions and len(report.problems) > 0
     if options.manifest is not None and not is_no_disk:
@@ -487,6 +490,8 @@ def run_scan(options: argparse.Namespace) -> int:
             detail=options.detail,
             limits=limits_of(options),
             salvage=options.salvage,
+            provenance=options.provenance,
+            certificates=options.certificate,
             progress=progress,
         )
         if isinstance(done, Generator):

@@ -518,13 +518,7 @@ def _add_boot_commands(commands: _Commands) -> None:
         commands, "provenance", run_provenance, "say of each module which package has it, and who signed it"
     )
     provenance.add_argument("--json", action="store_true", help="the same as JSON")
-    provenance.add_argument(
-        "--certificate",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="a file or folder of certificates that you trust; may be given more than once. Needs the extra crypto",
-    )
+    _add_certificate(provenance)
     provenance.add_argument("--files", action="store_true", help="also list the files that no package has")
     _add_bank(provenance)
     module = _add_command(
@@ -590,6 +584,16 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_certificate(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file or folder of certificates that you trust; may be given more than once. Needs the extra crypto",
+    )
+
+
 def _add_scan(commands: _Commands) -> None:
     text = "one row for each of many images, each as soon as it is done"
     scan = commands.add_parser(
@@ -612,6 +616,12 @@ def _add_scan(commands: _Commands) -> None:
     scan.add_argument("--json", action="store_true", help="each row as JSON on a line of its own")
     scan.add_argument("--force", action="store_true", help="replace DEST when it is there")
     scan.add_argument("--detail", action="store_true", help="with the whole report of each image, as JSON")
+    scan.add_argument(
+        "--provenance",
+        action="store_true",
+        help="also compare every module with the package that has it; one that is altered makes the image bad",
+    )
+    _add_certificate(scan)
     scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
     scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
     shared = scan.add_argument_group("how each image is read")
@@ -657,6 +667,7 @@ def _add_verify(commands: _Commands) -> None:
         choices=("sha1", "md5"),
         help="also hash with this algorithm: sha1 or md5; may be given more than once",
     )
+    _add_certificate(parser)
     shared = parser.add_argument_group("how the image is read")
     _add_threads(shared)
     _add_member(shared)
