@@ -373,8 +373,17 @@ class Partition(Shown, Source):
             tuple(filter(None, what)),
             tuple(dict.fromkeys(evidence)),
             self.problems,
-            next_steps(self.key, purpose.role, has_files=has_files(self.volume)),
+            next_steps(self.key, purpose.role, has_files=has_files(self.volume), boots=self._boots(purpose.role)),
         )
+
+    def _boots(self, role: Role) -> bool:
+        """Whether a boot bank has anything to load; a bank of ESX 3i 3.5 may have no ``boot.cfg``."""
+        if role not in (Role.BOOTBANK, Role.ALT_BOOTBANK):
+            return True
+        for bank in self._owner.partitions.banks:
+            if bank.number == self.number:
+                return bank.configuration.kernel is not None
+        return has_files(self.volume) and next(self.volume.files.root.iterdir(), None) is not None
 
     def _describe_generation(self, role: Role, generation: Generation | None) -> list[str]:
         """Sentences on the table's layout and the generation by other evidence, without notes that the type refutes."""
