@@ -144,6 +144,18 @@ def test_behind_a_lost_start_everything_is_placed_by_the_volumes(
         assert again.files["FILE.BIN"].read_bytes() == FILES[3]
 
 
+def test_verify_says_lost_as_info_does(disk: bytes) -> None:
+    """What is called not zero without a partition begins where the disk can be read."""
+    broken, (_, end) = with_damaged_block(by_bzip2(disk), 0)
+    report = verify(broken, salvage=True)
+    assert "partition table: lost" in "\n".join(report.lines())
+    gap = report.gaps[0]
+    assert end <= gap.offset < end + 4096
+    assert gap.offset + gap.length == report.partitions[0].start
+    healthy = verify(disk)
+    assert "partition table: mbr" in "\n".join(healthy.lines())
+
+
 def test_without_salvage_the_error_says_what_is_lost(disk: bytes) -> None:
     broken, _ = with_damaged_block(by_bzip2(disk), 0)
     with Image.open(broken) as image:

@@ -572,3 +572,16 @@ def test_the_disk_is_assessed_once_for_heading_rows_and_explanations(
         assert [each.explained for each in image.partitions] == [each.explained for each in report.partitions]
     assert len(report.partitions) == count + 1
     assert calls == {"find_layout": 1, "find_generation": 1, "assess": count + 1}
+
+
+def test_nothing_is_advised_for_an_empty_bank() -> None:
+    full = bank("4.1.0-260247", 2)
+    empty = {"boot.cfg": b"bootstate=3\nbuild=\nupdated=0\nkernel=\n"}
+    for alternate, is_bootable in ((bank("4.1.0-1", 1), True), (empty, False), ({}, False)):
+        with Image.open(esx40_disk(boot=BOOT, bank=full, alternate_bank=alternate, store=STORE)) as image:
+            for number, boots in ((5, True), (6, is_bootable)):
+                partition = image.partitions[number]
+                assert partition.role in (Role.BOOTBANK, Role.ALT_BOOTBANK)
+                commands = " ".join(step.command or "" for step in partition.explained.next_steps)
+                assert ("vmvisor-image system" in commands, "vmvisor-image pxe" in commands) == (boots, boots)
+                assert "vmvisor-image ls" in commands

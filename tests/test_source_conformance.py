@@ -44,7 +44,7 @@ from vmvisor_image.streams.pipes import PipeSource
 from vmvisor_image.streams.remote import CachedSource, RemoteSource, open_url
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.sources import BytesSource, FileObjectSource, FileSource
-from vmvisor_image.streams.views import KeptBeside, Pieced, Slice, View, Watched
+from vmvisor_image.streams.views import KeptBeside, Overlaid, Pieced, Slice, View, Watched
 from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume
@@ -206,6 +206,16 @@ class TestWatched(SourceTests):
 
     def open_source(self) -> tuple[ReadAt, bytes]:
         return Watched(_decoded("xz"), lambda done, total: None), CONTENT
+
+
+class TestOverlaid(SourceTests):
+    reader = Overlaid
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        changed = bytes(100) + CONTENT[100:5000] + b"copy" + CONTENT[5004:]
+        return Overlaid(
+            BytesSource(changed), [(0, 100, BytesSource(CONTENT), 0), (5000, 4, _decoded("xz"), 5000)]
+        ), CONTENT
 
 
 class TestKeptBeside(SourceTests):

@@ -128,18 +128,19 @@ GENERATION_NOTES: Final[Mapping[tuple[Generation, Role], str]] = {
 }
 
 
-def next_steps(key: str, role: Role, *, has_files: bool) -> tuple[NextStep, ...]:
+def next_steps(key: str, role: Role, *, has_files: bool, boots: bool = True) -> tuple[NextStep, ...]:
     """Things that can be done with a partition.
 
     Args:
         key: Number of the partition, or what else commands take for it.
         role: Its role.
         has_files: Whether its files can be read.
+        boots: Whether it has a kernel to load, if it is a boot bank: the alternate bank of a new host is empty.
     """
-    return tuple(_next_steps(key, role, has_files=has_files))
+    return tuple(_next_steps(key, role, has_files=has_files, boots=boots))
 
 
-def _next_steps(key: str, role: Role, *, has_files: bool) -> Iterator[NextStep]:
+def _next_steps(key: str, role: Role, *, has_files: bool, boots: bool) -> Iterator[NextStep]:
     if role is Role.CONTAINER:
         yield NextStep("look at the logical partitions, numbers 5 and up", "image.partitions", "vmvisor-image info SRC")
         return
@@ -154,6 +155,8 @@ def _next_steps(key: str, role: Role, *, has_files: bool) -> Iterator[NextStep]:
     copying = f"vmvisor-image extract SRC {key} DEST"
     yield NextStep("copy its files to a folder", 'partition.files.extract("dest")', copying)
     if role in (Role.BOOTBANK, Role.ALT_BOOTBANK):
+        if not boots:
+            return
         system = f"vmvisor-image system SRC --bank {key}"
         yield NextStep("see which modules it boots", f"image.system({key})", system)
         pxe = f"vmvisor-image pxe SRC DEST --bank {key}"

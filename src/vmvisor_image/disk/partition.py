@@ -26,6 +26,7 @@ from vmvisor_image.streams.buffered import open_stream
 from vmvisor_image.streams.reading import find_data
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import Slice
+from vmvisor_image.volumes.copies import HeaderCopy, find_copy
 from vmvisor_image.volumes.find import open_volume
 from vmvisor_image.volumes.guests.kinds import advice
 from vmvisor_image.volumes.magics import match_signature
@@ -95,6 +96,7 @@ class Partition(Shown, Source):
         self._lock = ForkSafeLock()
         self._opened = False
         self._volume: Volume | None = None
+        self._copy: HeaderCopy | None = None
         self._problems = ProblemList(f"partition {self.key}")
         self._content: tuple[Match | None, bool] | None = None
         self._assessed: Purpose | None = None
@@ -195,6 +197,12 @@ class Partition(Shown, Source):
     def volume(self) -> Volume | None:
         """Volume in the partition, if this library reads its headers; None for any other content."""
         return self._open_volume()
+
+    @property
+    def header_copy(self) -> HeaderCopy | None:
+        """Copy of the header of its volume, which is used since the header is lost; None where it is not."""
+        self._open_volume()
+        return self._copy
 
     @property
     def kind(self) -> str:
@@ -365,8 +373,17 @@ class Partition(Shown, Source):
             tuple(filter(None, what)),
             tuple(dict.fromkeys(evidence)),
             self.problems,
-            next_steps(self.key, purpose.role, has_files=has_files(self.volume)),
+            next_steps(self.key, purpose.role, has_files=has_files(self.volume), boots=self._boots(purpose.role)),
         )
+
+    def _boots(self, role: Role) -> bool:
+        """Whether a boot bank has anything to load; a bank of ESX 3i 3.5 may have no ``boot.cfg``."""
+        if role not in (Role.BOOTBANK, Role.ALT_BOOTBANK):
+            return True
+        for bank in self._owner.partitions.banks:
+            if bank.number == self.number:
+                return bank.configuration.kernel is not None
+        return has_files(self.volume) and next(self.volume.files.root.iterdir(), None) is not None
 
     def _describe_generation(self, role: Role, generation: Generation | None) -> list[str]:
         """Sentences on the table's layout and the generation by other evidence, without notes that the type refutes."""
@@ -401,7 +418,9 @@ class Partition(Shown, Source):
     def _recognised(self) -> tuple[Match | None, bool]:
         """Format recognised by its magic, and whether the partition is all zeros."""
         if self._content is None:
-            match = match_signature(self._owner.disk, self.start, self.size)
+            self._open_volume()
+            disk = self._owner.disk if self._copy is None else self._copy.over(self._owner.disk)
+            match = match_signature(disk, self.start, self.size)
             is_empty = False
             if match is None:
                 try:
@@ -424,17 +443,34 @@ class Partition(Shown, Source):
         if not self._opened and not self.is_container:
             with self._lock:
                 if not self._opened:
-                    try:
-                        key = self._entry.type_key
-                        self._volume = open_volume(self._owner.disk, self.start, self.size, self, type_key=key)
-                    except CorruptImage as error:
-                        self._report(error)
+                    self._volume = self._open_in(self._owner.disk)
                     if self._volume is None:
-                        self._volume, faults = open_plugin_volume(self._owner.disk, self.start, self.size, self)
-                        for fault in faults:
-                            self._problems.add(fault)
+                        self._open_by_copy()
                     self._opened = True
         return self._volume
+
+    def _open_in(self, disk: ReadAt) -> Volume | None:
+        volume = None
+        try:
+            volume = open_volume(disk, self.start, self.size, self, type_key=self._entry.type_key)
+        except CorruptImage as error:
+            self._report(error)
+        if volume is None:
+            volume, faults = open_plugin_volume(disk, self.start, self.size, self)
+            for fault in faults:
+                self._problems.add(fault)
+        return volume
+
+    def _open_by_copy(self) -> None:
+        """Open a volume whose header is lost by its copy, which is shown in its place and never written."""
+        disk = self._owner.disk
+        if match_signature(disk, self.start, self.size) is not None:
+            return
+        copy = find_copy(disk, self.start, self.size, self._entry.type_key)
+        if copy is not None:
+            self._copy = copy
+            self._problems.add(copy.problem())
+            self._volume = self._open_in(copy.over(disk))
 
     def _report(self, error: CorruptImage) -> None:
         self._problems.add(Problem.of(error))

@@ -115,8 +115,8 @@ class PartitionTable(Shown):
         """Partitions by what looks like a volume where this table has none; nothing is read before they are needed.
 
         Their starts are looked for where hypervisors and partitioning programs put partitions, in a backup GPT, and at
-        every multiple of 1 MiB. Runs of zeros that the source knows of are not read; of anything else some ten reads of
-        together about 10 KiB are made for each MiB.
+        every multiple of 1 MiB. Runs of zeros that the source knows of are not read; of anything else some 15 reads of
+        together about 15 KiB are made for each MiB.
         """
         found = FoundPartitions(_FoundOwner(self._owner), self)
         self._searches.append(weakref.ref(found))
@@ -127,6 +127,7 @@ class PartitionTable(Shown):
 
         Paths name it ``@`` and this byte, as in ``@0x100000/vm/a.txt``. Of the disk, the table and what the headers of
         the volume need are read, and the backup of a GPT; a search of the whole disk, see `search`, finds the same.
+        Where no header is recognised there, a copy of one is looked for in the rest of the disk.
 
         Raises:
             PartitionNotFound: Nothing is recognised there.
@@ -207,7 +208,9 @@ class PartitionTable(Shown):
                 found += _outside(self._found, self._owner.disk.size)
         for partition in self._found:
             found += partition.known_problems
-        return tuple(found)
+        for placed in self._placed.values():
+            found += placed.known_problems
+        return tuple(dict.fromkeys(found))
 
     def close(self) -> None:
         """End what the volumes of the partitions started, as `Image.close` does."""
@@ -346,7 +349,9 @@ class _FoundOwner:
 
 
 class FoundPartitions(PartitionTable):
-    """Partitions that were found by a search, with numbers from 1 by their starts; never written to the disk.
+    """Partitions that were found by a search, with numbers from 1 as they are found; never written to the disk.
+
+    That is by their starts, but for volumes that are found by a copy of their header at their end.
 
     `Partition.finding` gives the confidence and the evidence of each, and whether it is inside another one. `find`
     gives them as they are found; iterating, and all that needs all of them, searches the whole disk.

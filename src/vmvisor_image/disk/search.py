@@ -2,7 +2,8 @@
 
 Places are examined in ascending order: the starts of partitions in the layouts of hypervisors and in a backup GPT, the
 sectors where partitioning programs put the first partition, and every multiple of 1 MiB. What begins there is asked of
-the registry of volumes and of the magics of other formats; nothing is listed here again.
+the registry of volumes and of the magics of other formats; nothing is listed here again. A volume whose header is lost
+is found by the copy of it, which may be behind its start, and so comes later than its place.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from vmvisor_image.schemas.mbr import SECTOR
 from vmvisor_image.schemas.vmfs import FILE_SYSTEM_OFFSET, USUAL_DATA_OFFSET
 from vmvisor_image.streams.reading import find_data, read_up_to, skip_zeros
 from vmvisor_image.streams.source import Source
+from vmvisor_image.volumes.copies import HeaderCopy, copies_at, copies_in_end, find_copy, find_end
 from vmvisor_image.volumes.find import recognise
-from vmvisor_image.volumes.magics import SIGNATURES
+from vmvisor_image.volumes.magics import SIGNATURES, match_signature
 from vmvisor_image.volumes.role import Evidence
 from vmvisor_image.volumes.volume import complete
 
@@ -107,7 +109,7 @@ class SearchTable(Unchecked):
         return iter(())
 
     def entries(self) -> Iterator[TableEntry]:
-        """Found partitions by their starts; the disk is read no further than to the current one."""
+        """Found partitions; the disk is read no further than to the current one, or to the copy of its header."""
         search = _Search(self._owner, self._known(), self._problems)  # begun by the first request, not here
         yield from search.run() if self._only is None else search.run_at(self._only)
 
@@ -127,28 +129,62 @@ class _Search:
         self._found: list[TableEntry] = []
         self._endless: int | None = None
         """Start of the first volume that opens and whose size no header says."""
+        self._recognised: set[int] = set()
+        """Starts of what was recognised, so that a copy of its header says nothing new."""
         self._measured: list[tuple[int, tuple[str, int]]] = []
         """Start, and kind and own size, of everything that was recognised, also of what the disk's own table has."""
 
     def run(self) -> Iterator[TableEntry]:
         own = {partition.start for partition in self._known}
         for start in self._places():
-            if len(self._found) == _MOST_FOUND:
-                self._problems.note("search for partitions", f"it ends here, after {_MOST_FOUND} findings", start)
-                return
-            try:
-                entry = self._examine(start)
-            except CorruptImage as error:
-                self._problems.add(Problem.of(error))
-                continue
-            if entry is not None and start not in own:
+            for entry in (self._looked_at(start), *map(self._looked_at_copy, copies_at(self._disk, start))):
+                if entry is None or entry.start in own:
+                    continue
+                if len(self._found) == _MOST_FOUND:
+                    self._problems.note("search for partitions", f"it ends here, after {_MOST_FOUND} findings", start)
+                    return
+                self._found.append(entry)
+                yield entry
+        for copy in copies_in_end(self._disk) if self._size else ():
+            if (entry := self._looked_at_copy(copy)) is not None and entry.start not in own:
                 self._found.append(entry)
                 yield entry
 
     def run_at(self, start: int) -> Iterator[TableEntry]:
         """What begins at one place, without a number; nothing where nothing is recognised there."""
-        if start < self._size and (entry := self._examine(start)) is not None:
+        if start >= self._size:
+            return
+        entry = self._examine(start)
+        if entry is None:
+            copy = find_copy(self._disk, start, self._size - start) or find_end(self._disk, start)
+            entry = None if copy is None else self._from_copy(copy)
+        if entry is not None:
             yield replace(entry, number=0)
+
+    def _looked_at(self, start: int) -> TableEntry | None:
+        try:
+            return self._examine(start)
+        except CorruptImage as error:
+            self._problems.add(Problem.of(error))
+            return None
+
+    def _looked_at_copy(self, copy: HeaderCopy) -> TableEntry | None:
+        """Volume by a copy of its header; nothing where the header itself is there, or the volume is known."""
+        try:
+            is_there = copy.start in self._recognised or match_signature(self._disk, copy.start) is not None
+            return None if is_there else self._from_copy(copy)
+        except CorruptImage as error:
+            self._problems.add(Problem.of(error))
+            return None
+
+    def _from_copy(self, copy: HeaderCopy) -> TableEntry | None:
+        match = match_signature(copy.over(self._disk), copy.start)
+        if match is None and copy.is_fat:
+            match = Match("fat", "FAT volume", 0, read_up_to(self._disk, copy.offset, 3), "volume")
+        if match is None:
+            return None
+        self._recognised.add(copy.start)
+        return self._from_content(copy.start, match, copy)
 
     def _measure_disk(self) -> int:
         try:
@@ -180,7 +216,8 @@ class _Search:
         while (place := min(at, special[index])) < self._size:
             check_deadline()
             if place not in self._listed:
-                near = skip_zeros(self._disk, place, self._size) - _REACH
+                before = max(0, place - SECTOR)  # where a volume that ends here has the copy of its header
+                near = skip_zeros(self._disk, before, self._size) - _REACH
                 if near > place:  # no magic of a volume that begins here, or before there, can be anything but zeros
                     at = max(at, -(-near // STEP) * STEP)
                     while special[index] < near and special[index] not in self._listed and index < len(special) - 1:
@@ -201,9 +238,14 @@ class _Search:
         match = recognise(self._disk, start, is_vmfs=True)
         if match is not None and match.content != "volume":
             match = None
+        if match is not None:
+            self._recognised.add(start)
         if listed is not None:
             return self._from_table(*listed, match)
-        return None if match is None else self._from_content(start, match)
+        if match is not None:
+            return self._from_content(start, match)
+        copy = find_copy(self._disk, start, self._size - start, None if start % STEP else 0)
+        return None if copy is None else self._from_copy(copy)
 
     def _from_table(self, entry: TableEntry, table: GptTable, match: Match | None) -> TableEntry:
         which = "backup" if table.header.my_lba > 1 else "primary"
@@ -220,25 +262,29 @@ class _Search:
         finding = Finding(confidence, tuple(evidence), inside, size_is_known=True)
         return replace(entry, number=len(self._found) + 1, finding=finding)
 
-    def _from_content(self, start: int, match: Match) -> TableEntry | None:
+    def _from_content(self, start: int, match: Match, copy: HeaderCopy | None = None) -> TableEntry | None:
         room = self._size - start
-        entry = TableEntry(len(self._found) + 1, None, start, room, active=False, source_offset=start)
+        length = room if copy is None else min(room, copy.size)
+        entry = TableEntry(len(self._found) + 1, None, start, length, active=False, source_offset=start)
         partition = Partition(self._owner, entry, "none")
         if self._straddles(start, start + match.offset) or not self._claim(partition):
             return None
         volume, problems = partition.volume, partition.known_problems
+        if copy is not None:
+            problems = tuple(problem for problem in problems if problem != copy.problem())
         if volume is not None and complete(volume).is_guest:  # of which no more than the magic was looked at
             volume = None
         size = match.size if volume is None else complete(volume).own_size
+        size = copy.size if size is None and copy is not None else size
         if volume is None and not problems and size is None and len(match.magic) < _SHORT_MAGIC:
             return None
         if size is not None and self._is_copy(start, partition.kind if volume is not None else match.kind, size):
             return None
         fits = size is not None and 0 < size <= room
         confidence: Confidence = "medium" if fits or (volume is not None and _has_files(partition)) else "low"
-        if fits and volume is not None and not problems:
+        if fits and volume is not None and not problems and copy is None:
             confidence = "high"
-        evidence = [_evidence(start, match)]
+        evidence = [_evidence(start, match)] if copy is None else [copy.evidence(match)]
         if volume is None and problems:  # the magic is there, and what follows it makes no sense
             evidence.append(Evidence(f"it can't be opened: {problems[0].message}", problems[0].offset))
         evidence += _size_evidence(start, room, size)

@@ -29,7 +29,7 @@ from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.packages.certificates import Certificate
-from vmvisor_image.reports.disk_pass import Digests, DiskPass, Feed, NonZero, NonZeroIn
+from vmvisor_image.reports.disk_pass import Damage, Digests, DiskPass, Feed, NonZero, NonZeroIn
 from vmvisor_image.reports.origins import origins_or_problem
 from vmvisor_image.reports.verification_report import (
     BadRange,
@@ -201,7 +201,7 @@ class _Verification:
             hashes=self._everything.values,
             scheme=scheme,
             gpt=gpt,
-            gaps=tuple(Gap(at, gap.bytes, gap.nonzero) for at, gap in self._gaps if gap.bytes),
+            gaps=tuple(Gap(_readable(at, damages), gap.bytes, gap.nonzero) for at, gap in self._gaps if gap.bytes),
             partitions=tuple(sorted(partitions, key=lambda each: (each.start, each.number))),
             bad_ranges=tuple(
                 BadRange(damage.offset, damage.length, damage.message, tuple(self._touched.get(number, ())))
@@ -473,6 +473,14 @@ def _file_problems(files: Iterable[FileCheck]) -> Iterator[Problem]:
     for file in files:
         if file.error is not None:
             yield Problem("file", f"{file.path}: {file.error}", file.offset)
+
+
+def _readable(at: int, damages: Sequence[Damage]) -> int:
+    """First byte from `at` on that could be read; there is one."""
+    for damage in damages:  # by place
+        if damage.length is not None and damage.offset <= at < damage.offset + damage.length:
+            at = damage.offset + damage.length
+    return at
 
 
 def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.compressions.signed import ModuleSignature
 from vmvisor_image.disk.explanation import counted
-from vmvisor_image.disk.tables.table import GptCheck
+from vmvisor_image.disk.tables.table import GptCheck, is_lost
 from vmvisor_image.errors import Problem
 from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.reports.origins import Origins
@@ -279,7 +279,7 @@ def _lines(report: VerificationReport, hash_digits: int) -> Iterator[str]:
         verdict = "right" if checksum.is_right else f"WRONG, it is {checksum.found}"
         yield f"  {checksum.listed_in}: {checksum.algorithm} of {checksum.path} {verdict}"
     size = "unknown size" if report.size is None else f"{report.size} bytes"
-    yield f"disk: {size}, partition table: {report.scheme}"
+    yield f"disk: {size}, partition table: {'lost' if is_lost(report.problems) else report.scheme}"
     if report.layers:
         yield from _hashes(report.hashes, "  ")
     for copy in report.gpt:

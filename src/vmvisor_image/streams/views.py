@@ -1,10 +1,10 @@
-"""Views of other sources: a part of one, pieces of several in a row, or one with further facts about it."""
+"""Views of other sources: a part of one, pieces of several, one with ranges replaced, or with further facts."""
 
 from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
 
@@ -263,6 +263,72 @@ class Watched(View):
                 return
             self._reported = done
         self._progress(done, total)
+
+
+class Overlaid(View):
+    """A source with some ranges replaced by those of other sources, such as a lost header by its copy; never written.
+
+    What is replaced is not read.
+    """
+
+    def __init__(self, source: ReadAt, patches: Iterable[tuple[int, int, ReadAt, int]]) -> None:
+        """Show `source` with patches over it.
+
+        Args:
+            source: The source.
+            patches: First byte and number of bytes of each range, which do not overlap and lie within the source; and
+                the source of the bytes that are shown there, with the first byte in it.
+        """
+        super().__init__(source)
+        self._patches = sorted(
+            ((at, length, as_source(other), first) for at, length, other, first in patches), key=lambda patch: patch[:2]
+        )
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ReadAt.read_at`."""
+        check_range(offset, length)
+        end, found = offset + length, []
+        for at, count, other, first in self._patches:
+            if at >= end or at + count <= offset:
+                continue
+            if at > offset:
+                found.append(self._source.read_at(offset, at - offset))
+                offset = at
+            stop = min(at + count, end)
+            found.append(other.read_at(first + offset - at, stop - offset))
+            offset = stop
+        if offset < end or not found:
+            found.append(self._source.read_at(offset, end - offset))
+        return b"".join(found)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`."""
+        if not self._touches(offset, length):
+            return self._source.read_up_to(offset, length)
+        check_range(offset, length)
+        last = max(at + count for at, count, _, _ in self._patches)
+        within = min(length, max(0, last - offset))
+        return self.read_at(offset, within) + self._source.read_up_to(offset + within, length - within)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See `Source.read_into`."""
+        if self._touches(offset, len(buffer)):
+            return Source.read_into(self, offset, buffer)
+        return self._source.read_into(offset, buffer)
+
+    def copy_range(self, offset: int, length: int, descriptor: int, at: int) -> int:
+        """See `Source.copy_range`; nothing where something is replaced."""
+        return 0 if self._touches(offset, length) else super().copy_range(offset, length, descriptor, at)
+
+    def skip_zeros(self, offset: int, end: int) -> int:
+        """See `Source.skip_zeros`; it ends where something is replaced."""
+        for at, count, _, _ in self._patches:
+            if at + count > offset:
+                end = min(end, at)
+        return offset if end <= offset else super().skip_zeros(offset, end)
+
+    def _touches(self, offset: int, length: int) -> bool:
+        return any(at < offset + length and offset < at + count for at, count, _, _ in self._patches)
 
 
 class Pieced(Source):

@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +131,19 @@ class SourceTests:
                 assert buffer[:count] == content[offset : offset + length]
                 assert not buffer[count:].strip(b"\xa5"), f"{length} bytes from {offset}: more is written"
         _expect(InvalidArgument, source.read_into, -1, memoryview(bytearray(1)))
+
+    def test_what_is_copied_are_its_bytes(self) -> None:
+        """`copy_range` copies the bytes that `read_at` gives, or nothing."""
+        given, content = self._open()
+        source = as_source(given)
+        with tempfile.TemporaryFile() as file:
+            for offset in _borders(len(content)):
+                for length in _LENGTHS:
+                    count = source.copy_range(offset, length, file.fileno(), 7)
+                    file.seek(7)
+                    assert 0 <= count <= length
+                    assert file.read(count) == content[offset : offset + count]
+            assert source.copy_range(len(content), 1, file.fileno(), 0) == 0
 
     def test_read_up_to_needs_no_size(self) -> None:
         """`read_up_to` is right before any other member was used."""

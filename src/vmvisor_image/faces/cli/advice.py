@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vmvisor_image.fleet import Row
 
 _Error = TypeVar("_Error", bound=CorruptImage)
+_SMALLEST_DISK = 1 << 20
+"""Bytes from which on a source may be a disk with a volume on it."""
 AGAIN = "it is empty: copy or download it again"
 """Next step for a source without a byte."""
 
@@ -98,7 +100,9 @@ def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     if PAGE in problem.message:
         link = "open the address in a browser, and take the link" if is_url(source) else "look in it for the link"
         return f"{link} to the image itself"
-    if "an empty disk" in problem.message or "evenly spread" in problem.message:  # its start may be what is lost
+    is_like_nothing = "most likely" not in problem.message and (size or 0) >= _SMALLEST_DISK
+    if "an empty disk" in problem.message or "evenly spread" in problem.message or is_like_nothing:
+        # Its start may be what is lost.
         return f"{command('info', source, '--search')} looks for volumes on it"
     return f"{command('hexdump', source)} shows its first bytes"
 
