@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.open_options import MachineOptions
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.peel import HEAD
 from vmvisor_image.disk.image import Image
@@ -162,7 +163,7 @@ class Snapshot:
         return f"<Snapshot {printable(self.key)!r}>"
 
 
-class Machine(Closing):
+class Machine(Shown, Closing):
     """A virtual machine; made by `open_machine`. Use it as a context manager, or close it."""
 
     def __init__(
