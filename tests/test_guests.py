@@ -39,11 +39,13 @@ from vmvisor_image import (
 )
 from vmvisor_image.faces.cli import main
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
+from vmvisor_image.streams.sources import BytesSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
 from vmvisor_image.volumes.guests import kinds, plugin, process, worker
 from vmvisor_image.volumes.guests.kinds import KINDS
+from vmvisor_image.volumes.guests.labels import label_of
 from vmvisor_image.volumes.guests.volume import _SYSTEMS, GuestVolume
 
 pytest.importorskip("pytsk3", reason="the extra 'guests' is not installed")
@@ -119,10 +121,10 @@ def make_ufs(tree: Path, path: Path, *options: str) -> Path:
     return path
 
 
-def make_hfs(tree: Path, path: Path) -> Path:
+def make_hfs(tree: Path, path: Path, *options: str) -> Path:
     """The HFS+ volume that xorriso puts around the files of a CD."""
     disc = path.with_suffix(".iso")
-    run("xorriso", "-as", "mkisofs", "-quiet", "-hfsplus", "-input-charset", "utf-8", "-o", disc, tree)
+    run("xorriso", "-as", "mkisofs", "-quiet", "-hfsplus", "-input-charset", "utf-8", *options, "-o", disc, tree)
     data = disc.read_bytes()
     headers = [found.start() for found in re.finditer(re.escape(b"H+\0\4"), data) if found.start() % 512 == 0]
     first, last = headers[0], headers[-1]  # the second one is 1024 bytes before the volume's end
@@ -517,6 +519,76 @@ class TestExfat:
             assert found["reserved"].read_bytes() == noise[:5000] + bytes(15_000)
             assert found["empty"].read_bytes() == b""
             assert [extent.length for extent in found["reserved"].extents] == [5000]
+
+
+def make_labelled(kind: str, label: str, tree: Path, path: Path) -> Path:
+    """A file system with a label, "" for none."""
+    if kind.startswith("ext"):
+        return make_ext(kind, tree, path, "-L", label)
+    if kind == "ntfs":
+        run("mkntfs", "-q", "-F", "-f", "-L", label, empty_file(path, 8 * MIB))
+    elif kind == "exfat":
+        run("mkfs.exfat", *(("-L", label) if label else ()), empty_file(path, 8 * MIB))
+    else:
+        at = 8192 + 680  # makefs writes no label, and both superblocks to the place of that of UFS1
+        data = make_ufs(tree, path, "-o", f"version={kind[-1]}").read_bytes()
+        path.write_bytes(data[:at] + label.encode().ljust(32, b"\0") + data[at + 32 :])
+    return path
+
+
+LABELS = [
+    *((kind, label) for kind in ("ext2", "ext4") for label in ("rootfs", "sixteen-letters-", "Größe", "")),
+    *(("ntfs", label) for label in ("DATA", "Größe 日本", "")),
+    *(("exfat", label) for label in ("DATA", "elevenchars", "")),
+]
+
+
+@pytest.mark.parametrize(("kind", "label"), LABELS)
+def test_the_label_is_the_one_that_blkid_has(kind: str, label: str, tree: Path, tmp_path: Path) -> None:
+    path = make_labelled(kind, label, tree, tmp_path / "made")
+    told = run("blkid", "-p", "-o", "value", "-s", "LABEL", path).removesuffix("\n")
+    assert told == label
+    with Image.open(disk_of(path)) as image:
+        assert guest(image).label == (label or None)
+        assert image.partitions[1].label == (label or None)
+        if label:
+            assert image.partitions[label].number == 1
+
+
+def test_the_label_of_ufs1(tree: Path, tmp_path: Path) -> None:
+    """Which blkid does not read."""
+    with Image.open(disk_of(make_labelled("ufs1", "rootfs", tree, tmp_path / "made"))) as image:
+        assert guest(image).label == "rootfs"
+
+
+def test_the_label_of_ufs2(tree: Path, tmp_path: Path) -> None:
+    """The Sleuth Kit looks for its superblock elsewhere, so that no volume is made of it."""
+    path = make_labelled("ufs2", "rootfs", tree, tmp_path / "made")
+    told = run("blkid", "-p", "-o", "value", "-s", "LABEL", path).removesuffix("\n")
+    superblock = path.read_bytes()[8192:16384]
+    for data in (path.read_bytes(), bytes(65536) + superblock):
+        assert label_of("ufs", BytesSource(data), 0) == told == "rootfs"
+
+
+def test_the_label_of_hfs_plus(tree: Path, tmp_path: Path) -> None:
+    path = make_hfs(tree, tmp_path / "made", "-V", "Größe")
+    told = run("blkid", "-p", "-o", "value", "-s", "LABEL", path).removesuffix("\n")
+    with Image.open(disk_of(path)) as image:
+        assert guest(image).label == unicodedata.normalize("NFC", told) == "Größe"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "ntfs", "exfat", "ufs2", "hfsplus"])
+def test_a_damaged_place_of_the_label_is_no_label(kind: str, tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    data = (make_hfs(tree, path) if kind == "hfsplus" else make_labelled(kind, "DATA", tree, path)).read_bytes()
+    start = {"ext4": 1024, "hfsplus": 1024, "ufs2": 8192}.get(kind, 0)
+    for at in range(start, start + 512, 4):
+        for value in (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\x80\x01\x02"):
+            damaged = BytesSource(data[:at] + value + data[at + 4 :])
+            found = label_of("ufs" if kind == "ufs2" else kind, damaged, 0)
+            assert found is None or isinstance(found, str)
+    for end in (0, 1, 513, 1500, 4097, 70000):
+        assert label_of("ufs" if kind == "ufs2" else kind, BytesSource(data[:end]), 0) in (None, "DATA", "ISOIMAGE")
 
 
 def test_a_whole_disk_without_a_table(made: Callable[[str], Path], tree: Path) -> None:

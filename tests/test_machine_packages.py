@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -153,7 +154,8 @@ class TestOvf:
                 b'ovf:diskId="vmdisk1" ovf:parentRef="vmdisk2"',
                 "the difference to another disk",
             ),
-            (b'ovf:href="a.vmdk"', b'ovf:href="a.vmdk" ovf:chunkSize="512"', "in several parts, which are not read"),
+            (b'ovf:href="a.vmdk"', b'ovf:href="a.vmdk" ovf:chunkSize="x"', "'x', is not a number of bytes"),
+            (b'ovf:href="a.vmdk" ovf:size="1"', b'ovf:href="a" ovf:chunkSize="1" ovf:size="501"', "in 501 parts"),
         ],
     )
     def test_disks_without_a_file(self, old: bytes, new: bytes, said: str) -> None:
@@ -162,6 +164,44 @@ class TestOvf:
         with open_machine(data.replace(old, new)) as machine:
             assert [*machine.disks] == ["scsi0:0"]
             assert said in str(machine.problems[0])
+
+    @pytest.mark.parametrize("is_size_known", [True, False])
+    @pytest.mark.parametrize("kind", ["plain", "gzip"])
+    def test_a_disk_in_parts(self, kind: str, is_size_known: bool, tmp_path: Path, disks: dict[str, bytes]) -> None:
+        """DSP0243, 7: a number of nine digits behind the name, as ``split`` writes it; gzip is around all parts."""
+        write(tmp_path, {"vm.vmdk": disks["vm-disk1.vmdk"]})
+        if kind == "gzip":
+            (tmp_path / "vm.vmdk").write_bytes(gzip.compress(disks["vm-disk1.vmdk"], mtime=0))
+        size = (tmp_path / "vm.vmdk").stat().st_size
+        run("split", "-b", "100000", "-d", "-a", "9", tmp_path / "vm.vmdk", tmp_path / "vm.vmdk.")
+        (tmp_path / "vm.vmdk").unlink()
+        attributes = f'ovf:chunkSize="100000" ovf:compression="{kind.replace("plain", "identity")}"'
+        attributes += f' ovf:size="{size}"' if is_size_known else ""
+        described = ovf_file({"scsi0:0": ("vm.vmdk", len(SYSTEM))}).replace(b'ovf:size="1"', attributes.encode())
+        write(tmp_path, {"vm.ovf": described})
+        with open_machine(tmp_path / "vm.ovf") as machine:
+            assert machine.problems == ()
+            assert machine.disks["scsi0:0"].read_at(0, len(SYSTEM)) == SYSTEM
+        files = {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+        with open_machine(ova({"vm.ovf": described, **files}, tmp_path / "vm.ova")) as machine:
+            assert machine.disks["scsi0:0"].read_at(0, len(SYSTEM)) == SYSTEM
+
+        second = tmp_path / "vm.vmdk.000000001"
+        second.write_bytes(second.read_bytes()[:-1])
+        wrong = pytest.raises(CorruptImage, match="part 1 of its file has the wrong size")
+        with open_machine(tmp_path / "vm.ovf") as machine, wrong:
+            machine.disks["scsi0:0"].read_at(0, 1)
+        second.unlink()
+        with open_machine(tmp_path / "vm.ovf") as machine:
+            if is_size_known:
+                assert "'vm.vmdk.000000001' is not there" in str(machine.problems[0])
+
+    def test_a_disk_that_is_compressed(self, tmp_path: Path, disks: dict[str, bytes]) -> None:
+        """DSP0243, 7: gzip around the file."""
+        described = ovf_file({"scsi0:0": ("a.vmdk", len(SYSTEM))}).replace(b"<File ", b'<File ovf:compression="gzip" ')
+        write(tmp_path, {"vm.ovf": described, "a.vmdk": gzip.compress(disks["vm-disk1.vmdk"], mtime=0)})
+        with open_machine(tmp_path / "vm.ovf") as machine:
+            assert machine.disks["scsi0:0"].read_at(0, len(SYSTEM)) == SYSTEM
 
     def test_a_disk_named_by_its_file(self, tmp_path: Path, disks: dict[str, bytes]) -> None:
         described = ovf_file({"scsi0:0": ("vm-disk1.vmdk", 512)}).replace(b"ovf:/disk/vmdisk1", b"/file/file1")

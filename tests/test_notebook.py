@@ -6,6 +6,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,8 @@ from vmvisor_image import Hexdump, Image
 from vmvisor_image.examine.survey import survey
 from vmvisor_image.faces import notebook
 from vmvisor_image.faces.shared import ROLE_COLORS
+from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskDevice
+from vmvisor_image.machines.virtual_machine import Machine
 from vmvisor_image.record import U8, Array, Record, record
 from vmvisor_image.schemas.gpt import GptHeader
 from vmvisor_image.schemas.partition_types import BASIC_DATA
@@ -119,6 +122,35 @@ def test_names_from_the_image_are_no_markup_in_a_terminal() -> None:
         assert "<B>&'\"" in shown
         assert "\u202e" not in shown
         assert "[red]x[/red]" in terminal(image.partitions[2])
+
+
+def test_a_machine_with_its_snapshots_as_a_tree() -> None:
+    taken = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    snapshots = tuple(
+        DescribedSnapshot(uid, name, HOSTILE if uid == 3 else "", taken, parent)
+        for uid, name, parent in ((1, "first", None), (2, "other", 1), (3, "[red]third[/red]", 2), (4, "second", 1))
+    )
+    disks = (DiskDevice("scsi0:0", "<b>.vmdk", capacity=3 << 20), DiskDevice("sata0:0", None, note="not in a file"))
+    description = Description("vmx", HOSTILE, "debian11-64", "efi", disks, snapshots, current=3)
+    machine = Machine(description, None, {})
+    checker = check(machine._repr_html_())
+    assert "<script" not in machine._repr_html_()
+    for text in (checker.text, terminal(machine)):
+        places = [text.index(each) for each in ("first", "· other", "· · [red]third[/red] (current)", "· second")]
+        assert places == sorted(places)
+        assert "<script>x</script>'\"&\\u202e (debian11-64, efi)" in text
+        assert "\u202e" not in text
+        for part in ("3.0 MiB", "<b>.vmdk", "not in a file", "2024-05-06 07:08:09"):
+            assert part in text
+
+
+@pytest.mark.parametrize("count", [0, 500])
+def test_a_machine_with_nothing_or_much(count: int) -> None:
+    """A loop of snapshots is shown from its first one, and ends."""
+    snapshots = tuple(DescribedSnapshot(uid, f"s{uid}", parent=(uid + 1) % count) for uid in range(count))
+    machine = Machine(Description("ovf", snapshots=snapshots), None, {})
+    assert "virtual machine (guest not named)" in terminal(machine)
+    assert ("and 300 more" in check(machine._repr_html_()).text) == bool(count)
 
 
 def terminal(face: object) -> str:

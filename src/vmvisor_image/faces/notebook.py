@@ -19,6 +19,7 @@ from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.examine.survey import Survey
+from vmvisor_image.faces.machine_tables import DISKS, SNAPSHOTS, disk_rows, snapshot_rows, title_of
 from vmvisor_image.faces.shared import (
     LARGEST_EXACT,
     MOST_ENTRIES,
@@ -38,6 +39,7 @@ from vmvisor_image.faces.shared import (
 )
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
+from vmvisor_image.machines.virtual_machine import Machine
 from vmvisor_image.record import Record
 from vmvisor_image.reports.inspection import ImageReport
 from vmvisor_image.reports.verification_report import VerificationReport
@@ -134,6 +136,16 @@ def volume_html(volume: BaseVolume) -> str:
     files = files_of(volume)
     entries = "" if files is None else _entries(files)
     return _wrap(f"<b>{_text(volume_title(volume))}</b>{facts}{_problems(volume.problems)}{entries}")
+
+
+@html.register
+def machine_html(machine: Machine) -> str:
+    """HTML of a virtual machine: its disks, its snapshots as a tree, and its problems; opens no disk."""
+    parts = [f"<b>{_text(title_of(machine))}</b>"]
+    for header, rows in ((DISKS, disk_rows(machine)), (SNAPSHOTS, snapshot_rows(machine))):
+        if rows:
+            parts += [_table(header, rows[:MOST_ENTRIES]), _more(rows)]
+    return _wrap("".join(parts) + _problems(machine.problems))
 
 
 def _explanation(explained: Explanation, label: str | None) -> str:

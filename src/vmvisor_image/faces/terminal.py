@@ -18,6 +18,7 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.examine.survey import Survey
+from vmvisor_image.faces.machine_tables import DISKS, SNAPSHOTS, disk_rows, snapshot_rows, title_of
 from vmvisor_image.faces.shared import (
     LARGEST_EXACT,
     MAP_CELLS,
@@ -40,6 +41,7 @@ from vmvisor_image.faces.shared import (
 )
 from vmvisor_image.files.file import Directory
 from vmvisor_image.files.tree import FileTree
+from vmvisor_image.machines.virtual_machine import Machine
 from vmvisor_image.record import Record
 from vmvisor_image.reports.inspection import ImageReport
 from vmvisor_image.reports.verification_report import VerificationReport
@@ -164,6 +166,19 @@ def volume_text(volume: BaseVolume) -> RenderableType:
     parts += [_item(f"problem: {problem}", "  ") for problem in volume.problems]
     files = files_of(volume)
     return Group(*parts, *([] if files is None else [tree_table(files)]))
+
+
+@renderable.register
+def machine_text(machine: Machine) -> RenderableType:
+    """A virtual machine: its disks, its snapshots as a tree, and its problems; opens no disk."""
+    parts: list[RenderableType] = [_text(title_of(machine))]
+    for header, rows in ((DISKS, disk_rows(machine)), (SNAPSHOTS, snapshot_rows(machine))):
+        shown = Table(*header)
+        for row in rows[:MOST_ENTRIES]:
+            shown.add_row(*map(_text, row))
+        if rows:
+            parts.append(_with_more(shown, rows))
+    return Group(*parts, *(_item(str(problem), "  ") for problem in machine.problems))
 
 
 def _item(text: str, indent: str) -> Table:

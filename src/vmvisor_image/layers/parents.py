@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vmvisor_image.base.names import last_part
 from vmvisor_image.base.open_options import ParentChoice
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.errors import CorruptImage, MemberNotFound, ProblemList, UnsafeName
@@ -47,8 +48,8 @@ class Reference:
             UnsafeName: The path has no such part, or does not name a file.
         """
         path = self.name.removeprefix("file:")
-        name = re.split(r"[/\\]", path)[-1]
-        if _PROTOCOL.match(path) or name in ("", ".", "..") or not name.isprintable():
+        name = last_part(path)
+        if name is None or _PROTOCOL.match(path):
             raise UnsafeName(f"it does not name a file, {self.name!r}", structure=self.structure, offset=self.offset)
         return name
 

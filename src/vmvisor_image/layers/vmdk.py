@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vmvisor_image.base.names import last_part
 from vmvisor_image.base.open_options import ParentChoice
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.layer import LayerOptions
@@ -303,7 +304,7 @@ def _open_mapped(extent: DescribedExtent, file: ReadAt, problems: ProblemList) -
 
 def _is_elsewhere(name: str) -> bool:
     """Whether a name does not name a file in the directory of the descriptor."""
-    return not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable()
+    return last_part(name) != name
 
 
 def _open_extent(name: str, neighbour: Callable[[str], ReadAt] | None) -> ReadAt:

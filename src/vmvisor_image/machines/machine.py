@@ -33,6 +33,10 @@ class DiskDevice:
     """Bytes of the disk, where the description says it."""
     note: str | None = None
     """Reason why the disk can't be opened, whatever its file; None without one."""
+    part_size: int | None = None
+    """Bytes of each part but the last, where the file is stored in parts whose names go on from its own."""
+    file_size: int | None = None
+    """Bytes of the file, or of all of its parts, where the description says it."""
 
     @property
     def is_independent(self) -> bool:

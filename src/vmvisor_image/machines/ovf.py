@@ -1,8 +1,9 @@
 """OVF: the description of one or several virtual machines that are passed on, and the manifest beside it.
 
-Sources: DMTF DSP0243, "Open Virtualization Format Specification" 1.1 (5.1 manifest, 7 disks, 8.1 hardware, 9.8
-configurations) and 2.1; DMTF CIM_ResourceAllocationSettingData for the numbers of resource types; the descriptions
-among govmomi's tests, also of version 0.9, which has ``Content`` and ``Section`` in place of elements of their own.
+Sources: DMTF DSP0243, "Open Virtualization Format Specification" 1.1 (5.1 manifest, 7 files, their parts, and disks,
+8.1 hardware, 9.8 configurations) and 2.1; DMTF CIM_ResourceAllocationSettingData for the numbers of resource types; the
+descriptions among govmomi's tests, also of version 0.9, which has ``Content`` and ``Section`` in place of elements of
+their own.
 """
 
 from __future__ import annotations
@@ -138,15 +139,16 @@ class _Package:
             note = "it is an empty disk, whose size is not known" if capacity is None else None
         elif file is None:
             note = f"the package has nothing at {resource!r}"
-        elif file.attributes.get("chunkSize"):
-            note = f"its file {file.attributes.get('href', '')!r} is in several parts, which are not read"
+        elif "chunkSize" in file.attributes and not _number(file.attributes["chunkSize"]):
+            note = f"the size of its parts, {file.attributes['chunkSize']!r}, is not a number of bytes"
         else:
             note = None
         href = None if file is None else file.attributes.get("href")
         if href is not None and "://" in href:
             note = f"its file is at an address of its own, {href!r}, which is not followed"
         kind = None if disk is None else disk.attributes.get("format")
-        return DiskDevice(slot, href, None, kind, capacity, note)
+        part, size = (None if file is None else _number(file.attributes.get(name)) for name in ("chunkSize", "size"))
+        return DiskDevice(slot, href, None, kind, capacity, note, part, size)
 
 
 @dataclass(frozen=True, slots=True)

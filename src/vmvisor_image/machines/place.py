@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from vmvisor_image.archives.archive import Archive
-from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.names import fold_name, last_part
 from vmvisor_image.errors import PathNotFound, UnsafeName
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
@@ -117,8 +117,8 @@ def file_name_of(path: str, structure: str) -> str:
         UnsafeName: It names no file.
     """
     inside = next((match[2] for rule in _IN_DATASTORE if (match := rule.fullmatch(path))), path)
-    name = re.split(r"[/\\]", inside)[-1]
-    if name.strip() in ("", ".", "..") or not name.isprintable():
+    name = last_part(inside)
+    if name is None:
         raise UnsafeName(f"its path names no file, {path!r}", structure=structure)
     return name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.open_options import MachineOptions
+from vmvisor_image.base.shown import Shown
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.peel import HEAD
 from vmvisor_image.disk.image import Image
@@ -31,11 +33,13 @@ from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskD
 from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore, is_elsewhere
 from vmvisor_image.streams.opening import SourceLike, open_source
 from vmvisor_image.streams.reading import read_up_to
-from vmvisor_image.streams.source import Closing
+from vmvisor_image.streams.source import Closing, ReadAt, Source
 
 _MOST_SHOWN = 4
 _LONGEST_SHOWN = 60
 """Most disks, and most characters of a name, that are shown in one line."""
+_MOST_PARTS = 500
+"""Most parts of a disk's file, each of which stays open while it is read."""
 Checks = Callable[[], tuple[tuple[Checksum, ...], tuple[Problem, ...]]]
 """Function that compares the files of a machine with the checksums that are given for them."""
 
@@ -159,7 +163,7 @@ class Snapshot:
         return f"<Snapshot {printable(self.key)!r}>"
 
 
-class Machine(Closing):
+class Machine(Shown, Closing):
     """A virtual machine; made by `open_machine`. Use it as a context manager, or close it."""
 
     def __init__(
@@ -304,7 +308,7 @@ class Machine(Closing):
         return made
 
     def _open_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> Image:
-        source = self._find_disk(device, others)
+        source = self._find_disk(device, others) if device.part_size is None else self._join(device)
         if self.kind == libvirt.KIND:
             _check_format(device, source, self._options.get("storage_options"))
         return Image(source, **self._options)
@@ -321,6 +325,8 @@ class Machine(Closing):
             return JoinedExtents(((device.capacity, None, 0),))
         if device.note is not None or device.file_name is None:
             raise CorruptImage(device.note or "it is not in a file", structure=structure)
+        if device.part_size is not None:
+            return self._parts(device)[0]
         path = device.file_name
         name = file_name_of(path, structure)
         if self._place is None:
@@ -353,6 +359,65 @@ class Machine(Closing):
                 structure=structure,
             ) from error
 
+    def _parts(self, device: DiskDevice) -> list[SourceLike]:
+        """The parts of a disk's file; where its size is not known, up to the first one that is not there.
+
+        Raises:
+            CorruptImage: One is missing, or there are too many.
+            UnsafeName: The path names no file.
+        """
+        structure = f"disk {device.slot}"
+        assert device.file_name is not None, "it is in a file"
+        assert device.part_size is not None, "it was asked for"
+        count = None if device.file_size is None else max(1, -(-device.file_size // device.part_size))
+        if count is not None and count > _MOST_PARTS:
+            raise CorruptImage(f"its file is in {count} parts; at most {_MOST_PARTS} are read", structure=structure)
+        found: list[SourceLike] = []
+        for number in range(_MOST_PARTS):
+            if number == count:
+                break
+            part = replace(device, file_name=f"{device.file_name}.{number:09}", part_size=None)
+            try:
+                found.append(self._find_disk(part, ()))
+            except CorruptImage:
+                if count is None and found:
+                    break
+                raise
+        return found
+
+    def _join(self, device: DiskDevice) -> Source:
+        """The file of a disk that is stored in parts.
+
+        Raises:
+            CorruptImage: One is missing, or has another size.
+        """
+        structure = f"disk {device.slot}"
+        assert device.part_size is not None, "it was asked for"
+        joined: list[tuple[int, ReadAt | None, int]] = []
+        with contextlib.ExitStack() as stack:
+            parts = self._parts(device)
+            for number, part in enumerate(parts):
+                source = stack.enter_context(open_source(part, self._options.get("storage_options"))).source
+                whole = device.file_size
+                is_last = number == len(parts) - 1
+                expected = (
+                    device.part_size
+                    if not is_last
+                    else None
+                    if whole is None
+                    else whole - sum(size for size, _, _ in joined)
+                )
+                if expected not in (None, source.size) or source.size > device.part_size:
+                    raise CorruptImage(
+                        f"part {number} of its file has the wrong size",
+                        structure=structure,
+                        expected=expected or device.part_size,
+                        found=source.size,
+                    )
+                joined.append((source.size, source, 0))
+            self._closes = (*self._closes, _Opened(stack.pop_all()))
+        return JoinedExtents(tuple(joined))
+
     def _find(self, name: str) -> SourceLike:
         """The file of that name; an OVF has URLs, in which some writers leave characters as they are."""
         assert self._place is not None, "it was asked for"
@@ -369,6 +434,18 @@ class Machine(Closing):
         return (
             f"<Machine {printable(self.name or '')[:_LONGEST_SHOWN]!r}, {self.kind}: {disks or 'no disks'}{snapshots}>"
         )
+
+
+class _Opened(Closing):
+    """Sources that were opened for a disk."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        """Close what is on a stack."""
+        self._stack = stack
+
+    def close(self) -> None:
+        """Close them."""
+        self._stack.close()
 
 
 def _has_name(device: DiskDevice, name: str) -> bool:

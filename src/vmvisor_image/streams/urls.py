@@ -48,23 +48,23 @@ def resolve(url: str, options: Mapping[str, Any], neighbour: str | None) -> tupl
     except ValueError as error:
         raise InvalidArgument(f"{url}: {error}") from error
     if neighbour is not None:
-        is_http = "http" in protocols(behind_cache(fs))
-        folder = (path.partition("?")[0] if is_http else path).rpartition("/")[0]
-        path = f"{folder}/{quote(neighbour) if is_http else neighbour}"
+        path = _beside(path, neighbour, is_http="http" in protocols(behind_cache(fs)))
     return fs, path
 
 
 def neighbour_url(url: str, name: str) -> str:
-    """URL of the object with the name `name` beside the one at `url`, in the same chain of file systems.
-
-    For HTTP the query and the fragment are left out, as `resolve` leaves them out.
-    """
+    """URL of the object with the name `name` beside the one at `url`, in the same chain of file systems."""
     parts = url.split("::")
     at = next((number for number, part in enumerate(parts) if is_url(part)), 0)
-    is_http = parts[at].lower().startswith(("http://", "https://"))
-    path = re.split(r"[?#]", parts[at])[0] if is_http else parts[at]
-    parts[at] = f"{path.rpartition('/')[0]}/{quote(name, safe='') if is_http else name}"
+    parts[at] = _beside(parts[at], name, is_http=parts[at].lower().startswith(("http://", "https://")))
     return "::".join(parts)
+
+
+def _beside(path: str, name: str, *, is_http: bool) -> str:
+    """Path or URL of an object beside another one; for HTTP without its query and fragment."""
+    if is_http:
+        path, name = re.split(r"[?#]", path)[0], quote(name, safe="")
+    return f"{path.rpartition('/')[0]}/{name}"
 
 
 def name_of(fs: Any, path: str) -> str:

@@ -25,6 +25,7 @@ from vmvisor_image.files.tree import FileTree
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt, Source
 from vmvisor_image.streams.views import Pieced, Slice
+from vmvisor_image.volumes.guests.labels import label_of
 from vmvisor_image.volumes.guests.process import GuestProcess, ProcessContent
 from vmvisor_image.volumes.role import Evidence
 from vmvisor_image.volumes.volume import BaseVolume, OtherEntry, VolumeCheck, VolumeEvidence, volume_repr
@@ -136,6 +137,8 @@ class GuestVolume(BaseVolume):
         self._where = f"{match.kind} file system" if number is None else f"partition {number} ({match.kind})"
         self._problems = ProblemList(self._where)
         self._lock = ForkSafeLock()
+        self._label: str | None = None
+        """Label once it was read, "" for none; None before."""
         self._listed: dict[int, str] = {}
         self._others: dict[str, OtherEntry] = {}
         self._links: dict[str, str] = {}
@@ -155,6 +158,21 @@ class GuestVolume(BaseVolume):
     def kind(self) -> str:
         """See `Partition.kind`."""
         return self._match.kind
+
+    @property
+    def label(self) -> str | None:
+        """Label that the guest gave it; None without one, or where its place makes no sense.
+
+        Raises:
+            CorruptImage: The disk can't be read where the file system keeps it.
+        """
+        with self._lock:
+            if self._label is not None:
+                return self._label or None
+        found = label_of(self.kind, self._disk, self._start)
+        with self._lock:
+            self._label = found or ""
+        return found
 
     @property
     def own_size(self) -> int | None:
