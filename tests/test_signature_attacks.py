@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -11,10 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from tests.test_packages import Signer, judged
+from tests.test_packages import FILES, Signer, judged, make_signer
 from vmvisor_image import CorruptImage
 from vmvisor_image.packages.certificates import open_certificates
-from vmvisor_image.packages.signatures import check_signed_data
+from vmvisor_image.packages.signatures import SignatureState, check_signed_data
+from vmvisor_image.packages.vib import open_vib
+from vmvisor_image.schemas.ar import MAGIC
+from vmvisor_image.testing.forge_packages import archive_payload, descriptor, vib
 
 CONTENT = b"<vib/>"
 START = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
@@ -70,7 +74,7 @@ def test_an_issuer_may_issue_only_what_its_certificate_says(
     assert judged(CONTENT, signature, root.pem, tmp_path) is right
 
 
-def limits(length: int | None, may_issue: bool | None) -> dict[str, int | bool | None]:
+def limits(length: int | None, may_issue: bool | None) -> dict[str, Any]:
     return {"length": length, "may_issue": may_issue}
 
 
@@ -79,3 +83,20 @@ def test_armour_without_an_end_takes_no_time() -> None:
     for data in (b"-----BEGIN CMS-----" + b" " * 100_000, b"-----BEGIN PKCS7-----" * 5000):
         with pytest.raises(CorruptImage, match="PEM has no end"):
             check_signed_data(CONTENT, data, ())
+
+
+def test_a_member_that_is_there_twice_is_never_verified(tmp_path: Path) -> None:
+    """Readers differ on which of two members counts: one could show what another does not install."""
+    signer = make_signer(tmp_path, "signer")
+    payload = archive_payload("driver", FILES)
+    text = descriptor("driver", [payload])
+    whole = vib(text, [payload], signer.signed_data(text))
+    assert open_vib(whole).check_signature(signer.certificates).is_verified
+    other = vib(text.replace(b"certified", b"community"), [], b"other")
+    found = open_vib(other + whole[len(MAGIC) :])
+    assert found.check_signature(signer.certificates).state is SignatureState.NOT_CHECKED
+    assert {"descriptor.xml", "sig.pkcs7"} <= {
+        str(each).split("'")[1] for each in found.problems if "once" in str(each)
+    }
+    doubled = descriptor("driver", [payload, payload])
+    assert "more than once" in str(open_vib(vib(doubled, [payload])).problems)
