@@ -65,21 +65,31 @@ class Certificate:
         return f"{printable(self.subject)} (serial {self.serial})"
 
     def issued(self, other: Certificate) -> bool:
-        """Whether it may issue certificates (CA) and its key signed `other`."""
+        """Whether it may issue certificates (CA, and its key usage) and its key signed `other`."""
         from cryptography import x509
         from cryptography.exceptions import InvalidSignature
 
         try:
-            constraints = self.x509.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (x509.ExtensionNotFound, ValueError):
-            return False
-        if not constraints.ca:
-            return False
-        try:
+            extensions = self.x509.extensions
+            if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                return False
+            usage = next((each.value for each in extensions if isinstance(each.value, x509.KeyUsage)), None)
+            if usage is not None and not usage.key_cert_sign:
+                return False
             other.x509.verify_directly_issued_by(self.x509)
-        except (InvalidSignature, ValueError, TypeError):
+        except parse_faults(InvalidSignature, x509.ExtensionNotFound, TypeError):
             return False
         return True
+
+    def allows_below(self, count: int) -> bool:
+        """Whether its path length (RFC 5280, section 4.2.1.9) allows this number of issuers between it and a signer."""
+        from cryptography import x509
+
+        try:
+            length = self.x509.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        except parse_faults(x509.ExtensionNotFound):
+            return False
+        return length is None or count <= length
 
 
 def open_certificates(*sources: CertificateSource) -> tuple[Certificate, ...]:
@@ -114,6 +124,15 @@ def require_crypto(use: str) -> None:
         raise DependencyMissing(f"{use} needs 'cryptography': pip install 'vmvisor-image[crypto]'") from error
 
 
+def parse_faults(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What the package ``cryptography`` raises for a certificate that it can't parse or does not know, and `more`."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    named = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+    return (*more, ValueError, UnsupportedAlgorithm, *named)
+
+
 def certificate_of(certificate: x509.Certificate) -> Certificate:
     """A certificate that the package ``cryptography`` has parsed.
 
@@ -138,7 +157,8 @@ def find_trusted(
 ) -> Certificate | None:
     """Trusted certificate that is the signer's, or stands at the end of the chain of its issuers; None without one.
 
-    Each link is checked: the issuer may issue, and its key signed the one below. Dates and revocation are not checked.
+    Each link is checked: the issuer may issue, as deep as this, and its key signed the one below. Dates and
+    revocation are not checked.
 
     Args:
         signer: Certificate of the key that made a signature.
@@ -147,12 +167,14 @@ def find_trusted(
     """
     trusted, others = tuple(trusted), tuple(others)
     current = signer
-    for _ in range(_LONGEST_CHAIN):
+    for between in range(_LONGEST_CHAIN):
         if (same := next((each for each in trusted if each.sha256 == current.sha256), None)) is not None:
             return same
-        if (above := next((each for each in trusted if each.issued(current)), None)) is not None:
+        allowed = [each for each in trusted if each.allows_below(between)]
+        if (above := next((each for each in allowed if each.issued(current)), None)) is not None:
             return above
-        following = next((each for each in others if each.sha256 != current.sha256 and each.issued(current)), None)
+        allowed = [each for each in others if each.sha256 != current.sha256 and each.allows_below(between)]
+        following = next((each for each in allowed if each.issued(current)), None)
         if following is None:
             return None
         current = following
@@ -192,7 +214,7 @@ def _parse(data: bytes, name: str) -> list[Certificate]:
         else:
             found = [x509.load_der_x509_certificate(data)]
         return [certificate_of(each) for each in found]
-    except ValueError as error:
+    except parse_faults() as error:
         raise InvalidArgument(f"{name} holds no certificate that can be read: {error}") from error
 
 
@@ -200,7 +222,7 @@ def public_numbers(certificate: Certificate) -> tuple[int, int] | None:
     """Modulus and exponent of an RSA key; None for a key of another kind."""
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(*parse_faults()):
         key = certificate.key
         if isinstance(key, rsa.RSAPublicKey):
             numbers = key.public_numbers()

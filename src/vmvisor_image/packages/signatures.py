@@ -22,12 +22,16 @@ from vmvisor_image.packages.certificates import (
     Certificate,
     certificate_of,
     find_trusted,
+    parse_faults,
     public_numbers,
     require_crypto,
 )
 
-_PKCS7: Final = re.compile(rb"-----BEGIN (PKCS7|CMS)-----\s*(.*?)\s*-----END \1-----", re.DOTALL)
-_LARGEST: Final = 1 << 20
+_ARMOUR: Final = re.compile(rb"-----BEGIN (PKCS7|CMS)-----")
+_LARGEST: Final = 1 << 17
+"""Bytes of a signature; those of 15 public packages have a few thousand."""
+_MOST_SIGNERS: Final = 16
+_MOST_CERTIFICATES: Final = 64
 _SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
 _DATA: Final = "1.2.840.113549.1.7.1"
 _CONTENT_TYPE: Final = "1.2.840.113549.1.9.3"
@@ -172,9 +176,12 @@ def _decode(signature: bytes) -> Any:
 
     if len(signature) > _LARGEST:
         raise _refused(f"it is larger than any signature, {len(signature)} bytes")
-    if (match := _PKCS7.search(signature)) is not None:
+    if (match := _ARMOUR.search(signature)) is not None:
+        text, end, _ = signature[match.end() :].partition(b"-----END " + match[1] + b"-----")
+        if not end:
+            raise _refused("its PEM has no end")
         try:
-            signature = base64.b64decode(match[2], validate=False)
+            signature = base64.b64decode(text, validate=False)
         except binascii.Error as error:
             raise _refused(f"its base64 is damaged: {error}") from error
     try:
@@ -185,6 +192,8 @@ def _decode(signature: bytes) -> Any:
         content = signed["encapContentInfo"]
         if str(content["eContentType"]) != _DATA or content["eContent"].isValue:
             raise _refused("it is not a detached signature of data")
+        if len(signed["signerInfos"]) > _MOST_SIGNERS or len(signed["certificates"]) > _MOST_CERTIFICATES:
+            raise _refused(f"it has more than {_MOST_SIGNERS} signers or {_MOST_CERTIFICATES} certificates")
     except (PyAsn1Error, ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise _refused(f"it is not signed data of CMS: {error.__class__.__name__}") from error
     return signed
@@ -205,7 +214,7 @@ def _certificates(signed: Any) -> list[Certificate]:
         for choice in signed["certificates"]:
             try:
                 found.append(certificate_of(x509.load_der_x509_certificate(encoder.encode(choice.getComponent()))))
-            except (PyAsn1Error, ValueError):  # without it, the signer may not be found, which is said
+            except parse_faults(PyAsn1Error):  # without it, the signer may not be found, which is said
                 continue
     return found
 
@@ -247,7 +256,7 @@ def _is_signer(info: Any, certificate: Certificate) -> bool:
         return bool(encoder.encode(identifier["issuer"]) == certificate.x509.issuer.public_bytes())
     try:
         found = certificate.x509.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except (x509.ExtensionNotFound, ValueError):
+    except parse_faults(x509.ExtensionNotFound):
         return False
     return bytes(identifier) == found.digest
 

@@ -5,7 +5,8 @@ Source: 23 public VIBs for ESXi 5.1 to 9.0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -26,7 +27,7 @@ from vmvisor_image.packages.descriptor import (
     parse_descriptor,
 )
 from vmvisor_image.packages.payload_pass import PayloadHashes, hash_payload
-from vmvisor_image.packages.signatures import SignatureCheck, check_module, check_signed_data, module_hashes
+from vmvisor_image.packages.signatures import SignatureCheck, SignatureState, check_module, check_signed_data, module_hashes
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.source import Closing
 
@@ -198,6 +199,9 @@ class Vib(Closing):
         found = list(self._archive.problems)
         described = {DESCRIPTOR, SIGNATURE, *self.payloads}
         found += [Problem("VIB", f"{path!r} is not described") for path in self._archive if path not in described]
+        found += [Problem("VIB", f"it has {path!r} more than once") for path in self._twice]
+        described_twice = _twice(each.name for each in self.descriptor.payloads)
+        found += [Problem(STRUCTURE, f"it describes the payload {name!r} more than once") for name in described_twice]
         for payload in self.payloads.values():
             found += payload.problems
         there = {member.path for member in self.files.members}
@@ -220,12 +224,19 @@ class Vib(Closing):
             DependencyMissing: The extra ``crypto`` is not installed.
             CorruptImage: The signature can't be parsed.
         """
+        if doubled := [path for path in self._twice if path in (DESCRIPTOR, SIGNATURE)]:
+            message = f"it has {doubled[0]!r} more than once, and readers differ on which counts"
+            return SignatureCheck(SignatureState.NOT_CHECKED, message)
         signature = self._text(SIGNATURE) if SIGNATURE in self._archive else b""
         return check_signed_data(self._text(DESCRIPTOR), signature, certificates)
 
     def close(self) -> None:
         """Close the source, where it was opened for the package."""
         self._archive.close()
+
+    @property
+    def _twice(self) -> list[str]:
+        return _twice(member.path for member in self._archive.members)
 
     def _text(self, name: str) -> bytes:
         file = self._archive[name]
@@ -316,3 +327,8 @@ class PayloadTree(OverlaidTree):
         except (CorruptImage, NotAnArchive, PathNotFound) as error:
             self._found.setdefault(Problem("VIB payload", f"{payload.name!r} can't be opened: {error}"))
             return None
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    """Names that are there more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
