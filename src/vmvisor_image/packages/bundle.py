@@ -27,8 +27,8 @@ from vmvisor_image.packages.descriptor import VibDescriptor, parse_descriptor, p
 from vmvisor_image.packages.profile import ImageProfile, parse_profile
 from vmvisor_image.packages.vib import Vib, open_vib
 from vmvisor_image.streams.checked import as_source
-from vmvisor_image.streams.opening import SourceLike, open_remote, path_of
-from vmvisor_image.streams.reading import chunks
+from vmvisor_image.streams.opening import SourceLike, open_remote, open_source, path_of
+from vmvisor_image.streams.reading import chunks, read_up_to
 from vmvisor_image.streams.source import Closing, ReadAt, Source
 from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import is_url
@@ -36,6 +36,8 @@ from vmvisor_image.streams.urls import is_url
 INDEX: Final = "index.xml"
 VENDOR_INDEX: Final = "vendor-index.xml"
 _STRUCTURE: Final = "bundle"
+_ZIP: Final = b"PK\3\4"
+"""First bytes of a zip file with a file in it."""
 _MOST_ARCHIVES: Final = 1000
 """Most metadata archives that are opened; the depot of all of VMware's releases has some hundreds."""
 
@@ -193,6 +195,33 @@ def open_bundle(source: SourceLike, *, storage_options: Mapping[str, Any] | None
         archive.close()
         raise NotAnArchive(f"it is no bundle: a zip file with {INDEX!r}{hint}", structure=_STRUCTURE, offset=0)
     return Bundle(path, functools.partial(_open_member, archive), archive.close)
+
+
+def find_bundle(source: SourceLike, *, storage_options: Mapping[str, Any] | None = None) -> Bundle | None:
+    """The bundle in `source`, as by `open_bundle`; None where it is something else, such as a disk image.
+
+    Only the first bytes of a file that is no zip file are read. A pipe is not read.
+
+    Raises:
+        OSError: The file can't be opened.
+        CorruptImage: It is a zip file that can't be read.
+    """
+    path = path_of(source)
+    if path is not None:
+        is_file = is_url(path) or storage_options is not None
+        if (is_file and path.endswith(f"/{INDEX}")) or (not is_file and Path(path).name == INDEX):
+            return open_bundle(source, storage_options=storage_options)
+        if not is_file and Path(path).is_dir():
+            return open_bundle(source) if (Path(path) / INDEX).is_file() else None
+        if not is_file and not Path(path).is_file():
+            return None
+    with open_source(source, storage_options) as opened:
+        if read_up_to(opened.source, 0, len(_ZIP)) != _ZIP:
+            return None
+    try:
+        return open_bundle(source, storage_options=storage_options)
+    except NotAnArchive:
+        return None
 
 
 def _open_member(archive: Archive, path: str) -> File:

@@ -1,0 +1,310 @@
+"""The packages of an installer: those of an image profile, with others added, and each payload's place and file name.
+
+Sources: lists of modules in ``boot.cfg`` of installers of ESXi 6.7 to 8.0 that are public, against the ids of their
+packages; file names of a CD of ESXi 6.7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cmp_to_key
+from types import MappingProxyType
+from typing import Final
+
+from vmvisor_image.base.names import fold_name
+from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
+from vmvisor_image.packages.bundle import Bundle
+from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor
+from vmvisor_image.packages.package_file import PackageFile
+from vmvisor_image.packages.profile import ImageProfile
+from vmvisor_image.packages.versions import compare_versions, is_met, meets
+
+STRUCTURE: Final = "image profile"
+BASE: Final = "esx-base"
+"""Name of the package with the kernel, whose version is that of the system."""
+RESERVED: Final = frozenset(
+    {
+        *("boot.cfg", "mboot.c32", "mboot.efi", "crypto64.efi", "imgdb.tgz", "imgpayld.tgz", "state.tgz"),
+        *("basemisc.tgz", "resvibs.tgz", "esxiodpt.tgz"),
+    }
+)
+"""Names in a boot bank that are of no payload."""
+_LETTERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "boot": "b",
+        "boot_com32_bios": "b",
+        "boot_loader_efi": "b",
+        "boot_iso_bios": "b",
+        "vgz": "v",
+        "vzstd": "v",
+        "tgz": "t",
+        "text": "t",
+        "upgrade": "u",
+        "eltorito_image_efi": "e",
+    }
+)
+"""Letter of a file's name by the type of the payload. That of ``vzstd`` is taken to be as of ``vgz``."""
+_OTHER_LETTER: Final = "i"
+_LOADED: Final = ("boot", "vgz", "tgz", "vzstd")
+"""Types of payloads that the boot loader loads."""
+_USUAL_ORDER: Final = 250
+"""Place of a payload that names none: after those of the base system (10 to 201), before the few that are last."""
+_LEVELS: Final = ("certified", "accepted", "partner", "community")
+_NOT_IN_A_NAME: Final = re.compile(r"[^a-z0-9_.]")
+_LONGEST_BASE: Final = 8
+_COUNTERS: Final = 100
+_MOST_NAMED: Final = 10
+"""Largest number of missing packages that an error names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedPayload:
+    """A payload, and its file in a boot bank."""
+
+    package: PackageFile
+    description: PayloadDescription
+    file_name: str
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the boot loader loads it."""
+        return self.description.kind in _LOADED
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The packages that an installer has."""
+
+    profile: ImageProfile
+    """Image profile of these packages, with the name of each payload's file."""
+    packages: tuple[PackageFile, ...]
+    """Packages in the order of their ids."""
+    payloads: tuple[SelectedPayload, ...]
+    """Payloads of all packages, package by package."""
+    added: tuple[str, ...]
+    """Ids of the packages that were added."""
+    removed: tuple[str, ...]
+    """Ids of the packages of the profile that those replace."""
+    problems: tuple[Problem, ...]
+    """Packages that were not added, needs that no package meets, and conflicts."""
+
+    @property
+    def loaded(self) -> tuple[SelectedPayload, ...]:
+        """Kernel and modules in load order: payloads of type ``boot`` first, then those with files.
+
+        Both by their ``boot-order``, those with the same by the id of their package, and of one package in the order of
+        its description.
+        """
+        numbered = enumerate(payload for payload in self.payloads if payload.is_loaded)
+        return tuple(payload for _, payload in sorted(numbered, key=lambda pair: _place(pair[1], pair[0])))
+
+    @property
+    def version(self) -> str | None:
+        """Version of the system, such as "8.0.0-1.0.20513097"; None without a package of that."""
+        return next((each.descriptor.version for each in self.packages if each.descriptor.name == BASE), None)
+
+
+def find_profile(bundle: Bundle, name: str | None) -> ImageProfile:
+    """Image profile of a bundle.
+
+    Args:
+        bundle: The bundle.
+        name: Name of the profile, in upper or lower case; None for the only one.
+
+    Raises:
+        InvalidArgument: There is no such profile, none at all, or more than one and none was named.
+    """
+    profiles = bundle.profiles
+    names = ", ".join(map(repr, profiles))
+    if not profiles:
+        raise InvalidArgument(
+            "the bundle has no image profile, so it is no whole system, only packages: add it to a bundle that has one"
+            " with add=, or pxe --add"
+        )
+    if name is None:
+        if len(profiles) > 1:
+            raise InvalidArgument(f"the bundle has {len(profiles)} image profiles, name one of them: {names}")
+        return next(iter(profiles.values()))
+    found = profiles.get(name) or next(
+        (each for key, each in profiles.items() if fold_name(key) == fold_name(name)), None
+    )
+    if found is None:
+        raise InvalidArgument(f"the bundle has no image profile {name!r}, only {names}")
+    return found
+
+
+def packages_of(bundle: Bundle, profile: ImageProfile, others: Collection[str] = ()) -> tuple[PackageFile, ...]:
+    """Packages of an image profile that a bundle has.
+
+    Args:
+        bundle: The bundle.
+        profile: The image profile.
+        others: Ids of packages that are had from elsewhere, so that the bundle may lack them.
+
+    Raises:
+        CorruptImage: The bundle lacks some of the packages, or one can't be read; the error names them.
+        OSError: A file of a depot can't be read.
+    """
+    missing: list[str] = []
+    found: list[PackageFile] = []
+    for vib_id in profile.vib_ids:
+        listed = bundle.vibs.get(vib_id)
+        try:
+            source = None if listed is None else listed.source()
+        except FileNotFoundError:  # from a zip file as from a depot
+            source = None
+        if source is not None:
+            package = PackageFile(source, repr(vib_id))
+            if package.id != vib_id:
+                raise CorruptImage(f"the package listed as {vib_id!r} is {package.id!r}", structure=STRUCTURE)
+            found.append(package)
+        elif vib_id not in others:
+            missing.append(vib_id)
+    if missing:
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        message = f"of the {len(profile.vib_ids)} packages of the image profile {profile.name!r}, {len(missing)}"
+        message += " is" if len(missing) == 1 else " are"
+        named = ", ".join(map(repr, missing[:_MOST_NAMED]))
+        raise CorruptImage(f"{message} not in the bundle: {named}{more}", structure=STRUCTURE)
+    return tuple(found)
+
+
+def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterable[PackageFile] = ()) -> Selection:
+    """Packages of a profile with others added.
+
+    An added package takes the place of an older one of the same name, and of those that it says it replaces. One that
+    is older than what the profile has is left out, which is a problem.
+
+    Args:
+        profile: The image profile.
+        packages: Its packages.
+        added: Packages to be added.
+    """
+    problems: list[Problem] = []
+    by_name = {each.descriptor.name: each for each in packages}
+    new: dict[str, PackageFile] = {}
+    removed: list[str] = []
+    for package in sorted(added, key=cmp_to_key(_by_version), reverse=True):
+        name = package.descriptor.name
+        there = by_name.get(name)
+        if there is not None and there.id == package.id:
+            continue
+        if there is not None and compare_versions(there.descriptor.version, package.descriptor.version) >= 0:
+            problems.append(Problem(STRUCTURE, f"{package.id} is not added: {there.id} is there, which is not older"))
+            continue
+        newer = next((each for each in by_name.values() if _replaces(each.descriptor, package.descriptor)), None)
+        if newer is not None and newer is not there:
+            problems.append(Problem(STRUCTURE, f"{package.id} is not added: {newer.id} says that it replaces it"))
+            continue
+        gone = [each for each in by_name.values() if each is there or _replaces(package.descriptor, each.descriptor)]
+        for each in gone:
+            del by_name[each.descriptor.name]
+            if new.pop(each.descriptor.name, None) is None:
+                removed.append(each.id)
+        by_name[name] = new[name] = package
+    chosen = tuple(sorted(by_name.values(), key=lambda each: each.id))
+    problems += _unmet([each.descriptor for each in chosen])
+    payloads = _named(chosen, profile, problems)
+    made = profile
+    if new:
+        made = replace(profile, name=f"{profile.name}-customized")
+    files: dict[str, dict[str, str]] = {each.id: {} for each in chosen}
+    for payload in payloads:
+        files[payload.package.id][payload.description.name] = payload.file_name
+    made = replace(
+        made,
+        acceptance_level=_lowest(each.descriptor.acceptance_level for each in chosen) if new else made.acceptance_level,
+        payload_files=MappingProxyType({key: MappingProxyType(each) for key, each in files.items()}),
+    )
+    return Selection(
+        made, chosen, payloads, tuple(each.id for each in new.values()), tuple(removed), tuple(dict.fromkeys(problems))
+    )
+
+
+def _place(payload: SelectedPayload, number: int) -> tuple[bool, int, str, int]:
+    order = payload.description.boot_order
+    return payload.description.kind != "boot", _USUAL_ORDER if order is None else order, payload.package.id, number
+
+
+def _by_version(left: PackageFile, right: PackageFile) -> int:
+    if left.descriptor.name != right.descriptor.name:
+        return -1 if left.descriptor.name > right.descriptor.name else 1  # in order when reversed
+    return compare_versions(left.descriptor.version, right.descriptor.version)
+
+
+def _replaces(package: VibDescriptor, other: VibDescriptor) -> bool:
+    return package.name != other.name and any(is_met(each, other.name, other.version) for each in package.replaces)
+
+
+def _unmet(packages: Sequence[VibDescriptor]) -> Iterable[Problem]:
+    """Needs that no package meets, and conflicts."""
+    provided: dict[str, list[tuple[str | None, VibDescriptor]]] = {}
+    for package in packages:
+        provided.setdefault(package.name, []).append((package.version, package))
+        for each in package.provides:
+            provided.setdefault(each.name, []).append((each.version, package))
+    for package in packages:
+        for need in package.depends:
+            if not any(is_met(need, need.name, version) for version, _ in provided.get(need.name, ())):
+                yield Problem(STRUCTURE, f"{package.id} needs {need}, which no package is or provides")
+        for conflict in package.conflicts:
+            for _, other in provided.get(conflict.name, ()):
+                if other is not package and meets(conflict, other):
+                    yield Problem(STRUCTURE, f"{package.id} can't be together with {other.id} ({conflict})")
+
+
+def _named(
+    packages: Sequence[PackageFile], profile: ImageProfile, problems: list[Problem]
+) -> tuple[SelectedPayload, ...]:
+    """Payloads with the names of their files: those of the profile or else of the packages first, then made ones."""
+    names: dict[tuple[str, str], str] = {}
+    taken = set(RESERVED)
+    waiting: list[tuple[PackageFile, PayloadDescription]] = []
+    for package in packages:
+        known = profile.payload_files.get(package.id, {})
+        for payload in package.descriptor.payloads:
+            name = (known.get(payload.name) or payload.file_name or "").lstrip("/")
+            if name and fold_name(name) in taken and _is_module(payload):
+                problems.append(
+                    Problem(STRUCTURE, f"{payload.name!r} of {package.id} has the name {name!r}, as another file has")
+                )
+                name = ""
+            if name:
+                names[package.id, payload.name] = name
+                taken.add(fold_name(name))
+            else:
+                waiting.append((package, payload))
+    for package, payload in waiting:
+        name = _free_name(payload, taken)
+        names[package.id, payload.name] = name
+        taken.add(name)
+    return tuple(
+        SelectedPayload(package, payload, names[package.id, payload.name])
+        for package in packages
+        for payload in package.descriptor.payloads
+    )
+
+
+def _is_module(payload: PayloadDescription) -> bool:
+    return payload.kind in _LOADED
+
+
+def _free_name(payload: PayloadDescription, taken: set[str]) -> str:
+    """Name of 8 and 3 characters for a payload: its own, a letter for its type, and a number against collisions.
+
+    Raises:
+        CorruptImage: All numbers are taken.
+    """
+    base = _NOT_IN_A_NAME.sub("_", payload.name.lower())[:_LONGEST_BASE]
+    letter = _LETTERS.get(payload.kind, _OTHER_LETTER)
+    for number in range(_COUNTERS):
+        if (name := f"{base}.{letter}{number:02}") not in taken:
+            return name
+    raise CorruptImage(f"more than {_COUNTERS} payloads would have the name {base!r}", structure=STRUCTURE)
+
+
+def _lowest(levels: Iterable[str | None]) -> str | None:
+    found = [_LEVELS.index(level) for level in levels if level in _LEVELS]
+    return _LEVELS[max(found)] if found else None
