@@ -8,6 +8,7 @@ import io
 import itertools
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,19 @@ from vmvisor_image import (
     PartialExtraction,
     PathNotFound,
     PxeExport,
+    UnsafeName,
     export_pxe,
     open_bundle,
     open_image_database,
 )
 from vmvisor_image.faces.cli import main
 from vmvisor_image.packages.descriptor import Constraint
-from vmvisor_image.packages.profile import parse_profile
+from vmvisor_image.packages.profile import format_profile, parse_profile
 from vmvisor_image.packages.versions import compare_versions, is_met
 from vmvisor_image.schemas.boot_cfg import BootConfig
 from vmvisor_image.streams.source import Source
 from vmvisor_image.streams.sources import BytesSource
-from vmvisor_image.testing.forge_packages import ForgedPayload, ForgedRelationships
+from vmvisor_image.testing.forge_packages import ForgedPayload, ForgedRelationships, offline_bundle, vib
 
 BUNDLE = bundle_of()
 Packages = tuple[tuple[bytes, bytes], ...]
@@ -65,8 +67,6 @@ def modules_of(folder: Path) -> list[str]:
 @functools.cache
 def database() -> bytes:
     """The image database that is made for the release."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         export_pxe(BUNDLE, folder)
         return (Path(folder) / "imgdb.tgz").read_bytes()
@@ -198,6 +198,24 @@ def test_a_name_given_twice_is_a_problem(tmp_path: Path) -> None:
     assert (tmp_path / "vmkusb.v00").read_bytes() == payload("vmkusb").data
 
 
+@pytest.mark.parametrize(
+    "name", ["a b.v00", "a --- b", "a---b", "a\nkernelopt=x", "a\rkernelopt=x", "\u00e4.v00", "../x"]
+)
+def test_names_that_boot_cfg_can_t_hold(name: str, tmp_path: Path) -> None:
+    """Nothing of them becomes a setting or a module; a path out of the folder is refused."""
+    names = {vib_id(text): {"vmkusb": name} for text, _ in RELEASE if b"<name>vmkusb<" in text}
+    bundle = bundle_of(RELEASE, profile_of(names=names))
+    if ".." in name:
+        with pytest.raises(UnsafeName):
+            export_pxe(bundle, tmp_path / "tftp")
+        assert list(tmp_path.iterdir()) == []
+        return
+    export = export_pxe(bundle, tmp_path / "tftp")
+    assert "which boot.cfg can't name" in export.problems[0].message
+    assert modules_of(tmp_path / "tftp") == [*ORDER, "imgdb.tgz"]
+    assert BootConfig.parse((tmp_path / "tftp/boot.cfg").read_bytes()).values["kernelopt"] == "runweasel"
+
+
 def test_the_profile_has_to_be_named_where_there_are_several(tmp_path: Path) -> None:
     few = tuple(each for each in RELEASE if b"<name>tools-light<" not in each[0])
     bundle = bundle_of(RELEASE, profile_of(), profile_of(few, "ESXi-8.0U3-24022510-no-tools"))
@@ -211,8 +229,6 @@ def test_the_profile_has_to_be_named_where_there_are_several(tmp_path: Path) -> 
 
 
 def test_a_bundle_of_packages_alone_is_no_system(tmp_path: Path) -> None:
-    from vmvisor_image.testing.forge_packages import offline_bundle
-
     text, data = package("driver", payload("driver"))
     with pytest.raises(InvalidArgument, match=r"no image profile.*pxe --add"):
         export_pxe(offline_bundle([data], [text]), tmp_path)
@@ -255,14 +271,10 @@ def damaged(change: str) -> Packages:
         _, data = text, package("atlantic", right)[1]
         data = data.replace(f'size="{len(right.data)}"'.encode(), f'size="{len(right.data) + 1}"'.encode())
     elif change == "no payload":
-        from vmvisor_image.testing.forge_packages import vib
-
         data = vib(text, [])
     elif change == "no SHA-256":
         text = text.replace(b'<checksum checksum-type="sha-256">', b'<checksum checksum-type="none">')
         data = data.replace(b'<checksum checksum-type="sha-256">', b'<checksum checksum-type="none">   ')
-        from vmvisor_image.testing.forge_packages import vib
-
         data = vib(text, [right])
     return (*(each for each in RELEASE if b"<name>atlantic<" not in each[0]), (text, data))
 
@@ -389,6 +401,24 @@ def test_what_the_profile_replaces_is_not_added(tmp_path: Path) -> None:
     ]
 
 
+def test_of_two_that_are_added_one_replaces_the_other(tmp_path: Path) -> None:
+    """In either order."""
+    one = package("z-all", payload("z_all"), relationships=ForgedRelationships(depends=(), replaces=[("a-one",)]))
+    other = package("a-one", payload("a_one"))
+    for order in ((one, other), (other, one)):
+        export = customized(order, tmp_path, f"first-{vib_id(order[0][0])}")
+        assert export.added == (vib_id(one[0]),)
+        assert "a_one.v00" not in modules_of(export.dest)
+
+
+def test_a_profile_with_two_versions_of_a_package(tmp_path: Path) -> None:
+    twin = package("atlantic", payload("atlantic2"), version="1.1-1")
+    export = export_pxe(bundle_of((*RELEASE, twin)), tmp_path)
+    assert [problem.message for problem in export.problems] == [
+        f"{vib_id(RELEASE[-1][0])} is left out: the profile has {vib_id(twin[0])}, too"
+    ]
+
+
 def test_needs_and_conflicts_are_problems(tmp_path: Path) -> None:
     """The tree is written all the same."""
     cases = [
@@ -417,8 +447,6 @@ def test_needs_and_conflicts_are_problems(tmp_path: Path) -> None:
 
 
 def test_what_is_added_may_be_a_bundle_a_file_or_bytes(tmp_path: Path) -> None:
-    from vmvisor_image.testing.forge_packages import offline_bundle
-
     one, two, three = (package(name, payload(name)) for name in ("drv-one", "drv-two", "drv-three"))
     (tmp_path / "one.vib").write_bytes(one[1])
     (tmp_path / "two.zip").write_bytes(offline_bundle([two[1]], [two[0]]))
@@ -502,8 +530,6 @@ def test_the_command_tells_problems(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_profile_s_xml_is_read_back() -> None:
-    from vmvisor_image.packages.profile import format_profile
-
     made = parse_profile(
         profile_of(names={vib_id(RELEASE[0][0]): {"tools": "tools.t00", "a&<\"'": "x"}}, name="a & <b>")
     )

@@ -34,7 +34,7 @@ _LOADERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 _TITLE: Final = "Loading ESXi installer"
 _BUILD_SINCE: Final = 7
 """First version whose installer has a build in its ``boot.cfg``."""
-_VERSION: Final = re.compile(r"([0-9]+)((?:\.[0-9]+)*)-.+")
+_VERSION: Final = re.compile(r"([0-9]+)((?:\.[0-9]+)*)-[0-9A-Za-z.]+")
 
 
 @dataclass(frozen=True, slots=True)

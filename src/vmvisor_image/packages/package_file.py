@@ -23,6 +23,7 @@ from vmvisor_image.streams.source import COPY_CHUNK, ReadAt, Source
 
 _STRUCTURE: Final = "VIB"
 _PAYLOAD: Final = "VIB payload"
+_MOST_MEMBERS: Final = 10_000
 _STRONG: Final = ("sha256", "sha384", "sha512")
 
 
@@ -69,7 +70,7 @@ class PackageFile:
         with self._lock:
             while name not in self._found:
                 member = next(self._members, None)
-                if member is None:
+                if member is None or len(self._found) == _MOST_MEMBERS:
                     raise CorruptImage(f"{name!r} is not in it", structure=_STRUCTURE)
                 self._found.setdefault(member.path, member)
             return self._found[name]

@@ -7,7 +7,7 @@ packages; file names of a CD of ESXi 6.7.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from vmvisor_image.packages.bundle import Bundle
 from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor
 from vmvisor_image.packages.package_file import PackageFile
 from vmvisor_image.packages.profile import ImageProfile
-from vmvisor_image.packages.versions import compare_versions, is_met, meets
+from vmvisor_image.packages.versions import compare_versions, is_met
 
 STRUCTURE: Final = "image profile"
 BASE: Final = "esx-base"
@@ -53,6 +53,8 @@ _USUAL_ORDER: Final = 250
 """Place of a payload that names none: after those of the base system (10 to 201), before the few that are last."""
 _LEVELS: Final = ("certified", "accepted", "partner", "community")
 _NOT_IN_A_NAME: Final = re.compile(r"[^a-z0-9_.]")
+_FILE_NAME: Final = re.compile(r"(?!.*---)[!-~]+", re.ASCII)
+"""Names that a list of modules can hold."""
 _LONGEST_BASE: Final = 8
 _COUNTERS: Final = 100
 _MOST_NAMED: Final = 10
@@ -183,27 +185,28 @@ def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterab
         added: Packages to be added.
     """
     problems: list[Problem] = []
-    by_name = {each.descriptor.name: each for each in packages}
+    by_name: dict[str, PackageFile] = {}
+    replacing: dict[str, list[PackageFile]] = {}
+    """Packages by each name that they replace."""
+    for package in packages:
+        if (twin := by_name.get(package.descriptor.name)) is not None:
+            problems.append(Problem(STRUCTURE, f"{twin.id} is left out: the profile has {package.id}, too"))
+        _put(package, by_name, replacing)
     new: dict[str, PackageFile] = {}
     removed: list[str] = []
     for package in sorted(added, key=cmp_to_key(_by_version), reverse=True):
-        name = package.descriptor.name
-        there = by_name.get(name)
+        there = by_name.get(package.descriptor.name)
         if there is not None and there.id == package.id:
             continue
-        if there is not None and compare_versions(there.descriptor.version, package.descriptor.version) >= 0:
-            problems.append(Problem(STRUCTURE, f"{package.id} is not added: {there.id} is there, which is not older"))
+        if (reason := _obstacle(package, there, by_name, replacing)) is not None:
+            problems.append(Problem(STRUCTURE, f"{package.id} is not added: {reason}"))
             continue
-        newer = next((each for each in by_name.values() if _replaces(each.descriptor, package.descriptor)), None)
-        if newer is not None and newer is not there:
-            problems.append(Problem(STRUCTURE, f"{package.id} is not added: {newer.id} says that it replaces it"))
-            continue
-        gone = [each for each in by_name.values() if each is there or _replaces(package.descriptor, each.descriptor)]
-        for each in gone:
+        for each in _displaced(package, by_name):
             del by_name[each.descriptor.name]
             if new.pop(each.descriptor.name, None) is None:
                 removed.append(each.id)
-        by_name[name] = new[name] = package
+        _put(package, by_name, replacing)
+        new[package.descriptor.name] = package
     chosen = tuple(sorted(by_name.values(), key=lambda each: each.id))
     problems += _unmet([each.descriptor for each in chosen])
     payloads = _named(chosen, profile, problems)
@@ -221,6 +224,35 @@ def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterab
     return Selection(
         made, chosen, payloads, tuple(each.id for each in new.values()), tuple(removed), tuple(dict.fromkeys(problems))
     )
+
+
+def _put(package: PackageFile, by_name: dict[str, PackageFile], replacing: dict[str, list[PackageFile]]) -> None:
+    by_name[package.descriptor.name] = package
+    for constraint in package.descriptor.replaces:
+        replacing.setdefault(constraint.name, []).append(package)
+
+
+def _obstacle(
+    package: PackageFile,
+    there: PackageFile | None,
+    by_name: Mapping[str, PackageFile],
+    replacing: Mapping[str, Sequence[PackageFile]],
+) -> str | None:
+    """Reason why a package is not added, in words; None where it is."""
+    if there is not None and compare_versions(there.descriptor.version, package.descriptor.version) >= 0:
+        return f"{there.id} is there, which is not older"
+    for other in replacing.get(package.descriptor.name, ()):
+        if by_name.get(other.descriptor.name) is other and _replaces(other.descriptor, package.descriptor):
+            return f"{other.id} says that it replaces it"
+    return None
+
+
+def _displaced(package: PackageFile, by_name: Mapping[str, PackageFile]) -> list[PackageFile]:
+    """Packages that an added one takes the place of."""
+    own = package.descriptor
+    names = dict.fromkeys((own.name, *(constraint.name for constraint in own.replaces)))
+    found = [by_name[name] for name in names if name in by_name]
+    return [each for each in found if each.descriptor.name == own.name or _replaces(own, each.descriptor)]
 
 
 def _place(payload: SelectedPayload, number: int) -> tuple[bool, int, str, int]:
@@ -250,8 +282,8 @@ def _unmet(packages: Sequence[VibDescriptor]) -> Iterable[Problem]:
             if not any(is_met(need, need.name, version) for version, _ in provided.get(need.name, ())):
                 yield Problem(STRUCTURE, f"{package.id} needs {need}, which no package is or provides")
         for conflict in package.conflicts:
-            for _, other in provided.get(conflict.name, ()):
-                if other is not package and meets(conflict, other):
+            for version, other in provided.get(conflict.name, ()):
+                if other is not package and is_met(conflict, conflict.name, version):
                     yield Problem(STRUCTURE, f"{package.id} can't be together with {other.id} ({conflict})")
 
 
@@ -266,10 +298,8 @@ def _named(
         known = profile.payload_files.get(package.id, {})
         for payload in package.descriptor.payloads:
             name = (known.get(payload.name) or payload.file_name or "").lstrip("/")
-            if name and fold_name(name) in taken and _is_module(payload):
-                problems.append(
-                    Problem(STRUCTURE, f"{payload.name!r} of {package.id} has the name {name!r}, as another file has")
-                )
+            if name and _is_module(payload) and (reason := _reason(name, taken)) is not None:
+                problems.append(Problem(STRUCTURE, f"{payload.name!r} of {package.id} has the name {name!r}, {reason}"))
                 name = ""
             if name:
                 names[package.id, payload.name] = name
@@ -285,6 +315,13 @@ def _named(
         for package in packages
         for payload in package.descriptor.payloads
     )
+
+
+def _reason(name: str, taken: Container[str]) -> str | None:
+    """Reason why a module can't have a name, in words; None where it can."""
+    if not _FILE_NAME.fullmatch(name):
+        return "which boot.cfg can't name"
+    return "as another file has" if fold_name(name) in taken else None
 
 
 def _is_module(payload: PayloadDescription) -> bool:

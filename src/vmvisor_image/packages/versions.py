@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vmvisor_image.packages.descriptor import Constraint, VibDescriptor
+from vmvisor_image.packages.descriptor import Constraint
 
 _PIECES: Final = re.compile(r"([^0-9]*)([0-9]*)", re.ASCII)
 _HOLDS: Final[Mapping[str, Callable[[int], bool]]] = MappingProxyType(
@@ -52,13 +52,6 @@ def is_met(constraint: Constraint, name: str, version: str | None) -> bool:
         return True
     holds = _HOLDS.get(constraint.relation)
     return version is not None and holds is not None and holds(compare_versions(version, constraint.version))
-
-
-def meets(constraint: Constraint, package: VibDescriptor) -> bool:
-    """Whether a package, or anything that it provides, is what a constraint names."""
-    return is_met(constraint, package.name, package.version) or any(
-        is_met(constraint, each.name, each.version) for each in package.provides
-    )
 
 
 def _parts(version: str) -> tuple[str, str, str]:
