@@ -193,6 +193,7 @@ def offline_bundle(
     profile: bytes | None = None,
     *,
     profiles: Sequence[bytes] = (),
+    more: Mapping[str, bytes] | None = None,
     is_stored: bool = False,
 ) -> bytes:
     """An offline bundle, a zip file, with one component of all packages.
@@ -204,6 +205,7 @@ def offline_bundle(
         descriptions: The description of each.
         profile: Image profile; None for a bundle without one.
         profiles: Further image profiles.
+        more: Further documents of the metadata by path.
         is_stored: Whether the members of the zip files are not compressed.
     """
     parsed = [parse_descriptor(each) for each in descriptions]
@@ -222,6 +224,7 @@ def offline_bundle(
     }
     if profile is not None:
         metadata["profiles/forged.xml"] = profile
+    metadata |= more or {}
     metadata |= {f"profiles/forged-{number}.xml": each for number, each in enumerate(profiles, 1)}
     index = (
         f"<vendorList><vendor><name>VMware</name><code>VMW</code><indexfile>{VENDOR_INDEX}</indexfile>"
