@@ -29,6 +29,7 @@ from tests.bundles import (
     profile_of,
     vib_id,
 )
+from tests.http_server import Served, http_server
 from tests.support import require_tool
 from vmvisor_image import (
     CorruptImage,
@@ -458,6 +459,10 @@ def test_what_is_added_may_be_a_bundle_a_file_or_bytes(tmp_path: Path) -> None:
         export_pxe(BUNDLE, tmp_path / "other", add=[tmp_path / "none"])
     with pytest.raises(FileNotFoundError):
         export_pxe(BUNDLE, tmp_path / "other", add=[tmp_path / "nowhere.vib"])
+    with zipfile.ZipFile(tmp_path / "around.zip", "w") as archive:
+        archive.write(tmp_path / "two.zip", "two.zip")
+    with pytest.raises(NotAnArchive, match=r"it holds 'two.zip', which may be one: extract that first"):
+        export_pxe(BUNDLE, tmp_path / "other", add=[tmp_path / "around.zip"])
 
 
 def test_an_added_package_that_is_damaged_is_not_written(tmp_path: Path) -> None:
@@ -534,3 +539,17 @@ def test_a_profile_s_xml_is_read_back() -> None:
         profile_of(names={vib_id(RELEASE[0][0]): {"tools": "tools.t00", "a&<\"'": "x"}}, name="a & <b>")
     )
     assert parse_profile(format_profile(made)) == made
+
+
+def test_a_depot_on_a_server(tmp_path: Path) -> None:
+    """Each package is asked for, and none of its bytes is sent twice."""
+    with zipfile.ZipFile(io.BytesIO(BUNDLE)) as archive, http_server() as server:
+        for name in archive.namelist():
+            server.objects[f"depot/{name}"] = Served(BytesSource(archive.read(name)))
+        server.objects["bundle.zip"] = Served(BytesSource(BUNDLE))
+        export_pxe(f"{server.url}/depot/index.xml", tmp_path / "depot")
+        packages = [served for name, served in server.objects.items() if name.endswith(".vib")]
+        assert all(served.bytes == served.source.size for served in packages)
+        export_pxe(f"{server.url}/bundle.zip", tmp_path / "zip")
+    export_pxe(BUNDLE, tmp_path / "local")
+    assert written(tmp_path / "depot") == written(tmp_path / "zip") == written(tmp_path / "local")

@@ -17,11 +17,12 @@ from vmvisor_image.disk.banks import BANK_CONFIGURATION
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.files.file import Directory, Extent, File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.packages.bundle import Bundle, find_bundle
+from vmvisor_image.packages.bundle import ZIP, Bundle, find_bundle, open_bundle
 from vmvisor_image.packages.database import DATABASE, build_image_database
 from vmvisor_image.packages.package_file import PackageFile
 from vmvisor_image.packages.selection import STRUCTURE, SelectedPayload, Selection, find_profile, packages_of, select
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
+from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
 from vmvisor_image.streams.sources import BytesSource
 
@@ -74,6 +75,8 @@ def opened_packages(added: Sequence[SourceLike | Bundle]) -> Iterator[tuple[Pack
             elif not isinstance(source, Bundle):
                 name = path_of(source)
                 given = opened.enter_context(open_source(source)).source
+                if read_up_to(given, 0, len(ZIP)) == ZIP:
+                    opened.enter_context(open_bundle(source))  # which says what a zip file is that is none
                 found.append(PackageFile(given, None if name is None else repr(name)))
         yield tuple(found)
 

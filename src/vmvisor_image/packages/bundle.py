@@ -37,7 +37,7 @@ from vmvisor_image.streams.urls import is_url
 INDEX: Final = "index.xml"
 VENDOR_INDEX: Final = "vendor-index.xml"
 _STRUCTURE: Final = "bundle"
-_ZIP: Final = b"PK\3\4"
+ZIP: Final = b"PK\3\4"
 """First bytes of a zip file with a file in it."""
 _MOST_ARCHIVES: Final = 1000
 """Most metadata archives that are opened; the depot of all of VMware's releases has some hundreds."""
@@ -237,7 +237,7 @@ def find_bundle(source: SourceLike, *, storage_options: Mapping[str, Any] | None
         if not is_file and not Path(path).is_file():
             return None
     with open_source(source, storage_options) as opened:
-        if read_up_to(opened.source, 0, len(_ZIP)) != _ZIP:
+        if read_up_to(opened.source, 0, len(ZIP)) != ZIP:
             return None
     try:
         return open_bundle(source, storage_options=storage_options)
