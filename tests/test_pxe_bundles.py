@@ -220,7 +220,9 @@ def test_names_that_boot_cfg_can_t_hold(name: str, tmp_path: Path) -> None:
 def test_the_profile_has_to_be_named_where_there_are_several(tmp_path: Path) -> None:
     few = tuple(each for each in RELEASE if b"<name>tools-light<" not in each[0])
     bundle = bundle_of(RELEASE, profile_of(), profile_of(few, "ESXi-8.0U3-24022510-no-tools"))
-    with pytest.raises(InvalidArgument, match=f"2 image profiles.*'{PROFILE}', 'ESXi-8.0U3-24022510-no-tools'"):
+    with pytest.raises(
+        InvalidArgument, match=f"2 image profiles.*--profile: '{PROFILE}', 'ESXi-8.0U3-24022510-no-tools'"
+    ):
         export_pxe(bundle, tmp_path)
     with pytest.raises(InvalidArgument, match=f"no image profile 'other', only '{PROFILE}'"):
         export_pxe(bundle, tmp_path, profile="other")
@@ -530,7 +532,8 @@ def test_the_command_tells_problems(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "lonely.vib").write_bytes(lonely[1])
     command = ["pxe", str(tmp_path / "bundle.zip"), str(tmp_path / "tftp"), "--add", str(tmp_path / "lonely.vib")]
     assert main(command) == 1
-    assert "needs nobody, which no package is or provides" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == f"vmvisor-image: {vib_id(lonely[0])} needs nobody, which no package is or provides\n"
     assert "lonely.v00" in modules_of(tmp_path / "tftp")
 
 
@@ -553,3 +556,14 @@ def test_a_depot_on_a_server(tmp_path: Path) -> None:
         export_pxe(f"{server.url}/bundle.zip", tmp_path / "zip")
     export_pxe(BUNDLE, tmp_path / "local")
     assert written(tmp_path / "depot") == written(tmp_path / "zip") == written(tmp_path / "local")
+
+
+def test_what_reads_no_bundle_names_the_command_that_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bundle.zip").write_bytes(BUNDLE)
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as archive:
+        archive.extractall(tmp_path / "depot")
+    for command in ("info", "ls", "system", "verify"):
+        for name in ("bundle.zip", "depot"):
+            assert main([command, str(tmp_path / name)]) != 0
+            assert "`vmvisor-image pxe " in capsys.readouterr().err
+    assert main(["pxe", str(tmp_path / "depot"), str(tmp_path / "tftp")]) == 0

@@ -127,7 +127,9 @@ def find_profile(bundle: Bundle, name: str | None) -> ImageProfile:
         )
     if name is None:
         if len(profiles) > 1:
-            raise InvalidArgument(f"the bundle has {len(profiles)} image profiles, name one of them: {names}")
+            raise InvalidArgument(
+                f"the bundle has {len(profiles)} image profiles; name one with profile=, or pxe --profile: {names}"
+            )
         return next(iter(profiles.values()))
     found = profiles.get(name) or next(
         (each for key, each in profiles.items() if fold_name(key) == fold_name(name)), None
@@ -169,7 +171,10 @@ def packages_of(bundle: Bundle, profile: ImageProfile, others: Collection[str] =
         message = f"of the {len(profile.vib_ids)} packages of the image profile {profile.name!r}, {len(missing)}"
         message += " is" if len(missing) == 1 else " are"
         named = ", ".join(map(repr, missing[:_MOST_NAMED]))
-        raise CorruptImage(f"{message} not in the bundle: {named}{more}", structure=STRUCTURE)
+        raise CorruptImage(
+            f"{message} not in the bundle: {named}{more}; add what you have of it with add=, or pxe --add",
+            structure=STRUCTURE,
+        )
     return tuple(found)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Mapping
+from typing import Final
 
 from vmvisor_image.base.names import printable
 from vmvisor_image.boot.pxe import PxeExport, export_pxe
@@ -12,6 +14,9 @@ from vmvisor_image.errors import CorruptImage
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import bank_of, limits_of
 from vmvisor_image.packages.bundle import Bundle, find_bundle
+
+_MOST_SHOWN: Final = 20
+"""Most problems of packages that are printed."""
 
 
 def export_of_bundle(options: argparse.Namespace, overlay: Mapping[str, str]) -> PxeExport | None:
@@ -39,7 +44,7 @@ def export_of_bundle(options: argparse.Namespace, overlay: Mapping[str, str]) ->
 
 
 def print_packages(export: PxeExport) -> None:
-    """Print what an export from a bundle was made of."""
+    """Print what an export from a bundle was made of, and what of it may not work together."""
     if export.profile is None:
         return
     print_item(f"image profile {printable(export.profile)}", "  ", hanging="    ")
@@ -48,7 +53,12 @@ def print_packages(export: PxeExport) -> None:
     for vib_id in export.removed:
         print_item(f"left out {printable(vib_id)}, which an added package replaces", "  ", hanging="    ")
     for name in export.not_made:
-        print_item(f"not made: {name}, which a CD has for its installer, and whose content is not documented", "  ")
+        text = f"not made: {name}, which a CD has for its installer, and whose content is not documented"
+        print_item(text, "  ", hanging="    ")
+    for problem in export.problems[:_MOST_SHOWN]:
+        print(f"vmvisor-image: {printable(problem.message)}", file=sys.stderr)
+    if (more := len(export.problems) - _MOST_SHOWN) > 0:
+        print(f"vmvisor-image: there are {more} more problems of this kind", file=sys.stderr)
 
 
 def _bundle(options: argparse.Namespace) -> Bundle | None:

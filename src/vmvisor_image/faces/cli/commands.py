@@ -179,7 +179,6 @@ def _print_export(export: PxeExport, options: argparse.Namespace) -> int:
     print_packages(export)
     for name in export.missing:
         print(f"vmvisor-image: boot.cfg names {printable(name)}, which the boot bank lacks", file=sys.stderr)
-    options.problems += export.problems
     return BAD_INPUT if export.missing or export.problems else DONE
 
 
