@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import io
 import itertools
@@ -30,6 +31,7 @@ from tests.bundles import (
     vib_id,
 )
 from tests.http_server import Served, http_server
+from tests.media import BANK_41, ROCK_RIDGE, Media, iso, module, small_disk
 from tests.support import require_tool
 from vmvisor_image import (
     CorruptImage,
@@ -50,6 +52,7 @@ from vmvisor_image.packages.versions import compare_versions, is_met
 from vmvisor_image.schemas.boot_cfg import BootConfig
 from vmvisor_image.streams.source import Source
 from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.testing.forge_modules import tar_archive
 from vmvisor_image.testing.forge_packages import ForgedPayload, ForgedRelationships, offline_bundle, vib
 
 BUNDLE = bundle_of()
@@ -313,10 +316,12 @@ def test_what_does_not_apply_to_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="a bundle has no installed system"):
         export_pxe(BUNDLE, tmp_path, bank=5)
     cd = installer_cd(tmp_path, database())
-    with pytest.raises(InvalidArgument, match="are for a bundle"):
+    with pytest.raises(InvalidArgument, match="are those of a bundle"):
         export_pxe(cd, tmp_path, profile=PROFILE)
-    with pytest.raises(InvalidArgument, match="are for a bundle"):
-        export_pxe(cd, tmp_path, add=[BUNDLE])
+    earlier = Media(tmp_path / "4.1", "4.1", small_disk({name: module(name) for name in BANK_41}), ROCK_RIDGE).iso
+    for mode in ("run", "install"):
+        with pytest.raises(InvalidArgument, match="not to an installed system or an earlier CD"):
+            export_pxe(earlier, tmp_path, add=[BUNDLE], mode=mode)
 
 
 def test_a_profile_without_loaders_or_a_kernel(tmp_path: Path) -> None:
@@ -567,3 +572,67 @@ def test_what_reads_no_bundle_names_the_command_that_does(tmp_path: Path, capsys
             assert main([command, str(tmp_path / name)]) != 0
             assert "`vmvisor-image pxe " in capsys.readouterr().err
     assert main(["pxe", str(tmp_path / "depot"), str(tmp_path / "tftp")]) == 0
+
+
+# A CD with packages added.
+
+ADDITIONS: dict[str, Packages] = {
+    "a driver": (package("driver", payload("driver")),),
+    "a newer one": (package("atlantic", payload("atlantic", content=b"new"), version="2.0-1", vendor="OEM"),),
+    "one that replaces two": (
+        package(
+            "lsi-all",
+            payload("lsi_msgpt"),
+            payload("lsi_more", "tgz"),
+            relationships=ForgedRelationships(depends=(), replaces=[("lsi-msgpt2",), ("lsi-msgpt35",)]),
+        ),
+    ),
+    "the base": (
+        package(
+            "esx-base",
+            *(payload(each.name, each.kind, each.boot_order, each.file_name, content=b"newer") for each in BASE),
+            version="8.0.4-1",
+            vendor="VMware",
+            relationships=BASE_PROVIDES,
+        ),
+    ),
+    "what does not fit": (package("lonely", payload("lonely"), relationships=ForgedRelationships(depends=[("x",)])),),
+    "several": (package("zeta", payload("zeta", order=300)), package("alpha", payload("alpha", "boot", 55))),
+}
+
+
+@pytest.mark.parametrize("name", ADDITIONS)
+def test_a_cd_with_packages_added_gives_what_the_bundle_gives(name: str, tmp_path: Path) -> None:
+    added = [data for _, data in ADDITIONS[name]]
+    ours = export_pxe(BUNDLE, tmp_path / "ours", add=added)
+    theirs = export_pxe(installer_cd(tmp_path, database()), tmp_path / "theirs", add=added)
+    assert theirs.modules == ours.modules
+    assert (theirs.added, theirs.removed, theirs.problems) == (ours.added, ours.removed, ours.problems)
+    assert written(tmp_path / "ours") == written(tmp_path / "theirs")
+
+
+def test_a_cd_keeps_what_is_not_of_its_packages(tmp_path: Path) -> None:
+    """Modules of its builder, and their order, which need not be ours."""
+    cd = installer_cd(tmp_path, database())
+    config = (tmp_path / "cd/boot.cfg").read_text()
+    moved = config.replace(" --- /xorg.v00", "").replace(" --- /imgdb.tgz", " --- /imgdb.tgz --- /imgpayld.tgz")
+    (tmp_path / "cd/boot.cfg").write_text(moved.replace("modules=", "modules=/xorg.v00 --- "))
+    (tmp_path / "cd/imgpayld.tgz").write_bytes(b"of the builder")
+    iso(tmp_path / "cd", cd)
+    export = export_pxe(cd, tmp_path / "tftp", add=[package("driver", payload("driver"))[1]])
+    found = modules_of(tmp_path / "tftp")
+    assert found[:2] == ["b.b00", "xorg.v00"]
+    assert found[-2:] == ["imgdb.tgz", "imgpayld.tgz"]
+    assert found.index("atlantic.v00") < found.index("driver.v00") < found.index("lsi_msgp.v00")
+    assert (tmp_path / "tftp/imgpayld.tgz").read_bytes() == b"of the builder"
+    assert export.not_made == ()
+
+
+def test_a_cd_whose_packages_are_not_known(tmp_path: Path) -> None:
+    added = [package("driver", payload("driver"))[1]]
+    cd = installer_cd(tmp_path, gzip.compress(tar_archive({"var/db/esximg/vibs/none": b""})))
+    with pytest.raises(CorruptImage, match="has no image profile"):
+        export_pxe(cd, tmp_path / "tftp", add=added)
+    (tmp_path / "cd/imgdb.tgz").unlink()
+    with pytest.raises(PathNotFound, match="none can be added"):
+        export_pxe(iso(tmp_path / "cd", cd), tmp_path / "tftp", add=added)

@@ -108,33 +108,35 @@ def _installer(selection: Selection) -> BundledInstaller:
         )
     files: list[File] = []
     paths = {payload: payload.file_name for payload in loaded}
-    paths |= {payload: path for path, payload in _loaders(selection).items()}
+    paths |= {payload: path for path, payload in loaders_of(selection).items()}
     place = 0
     for payload in selection.payloads:
-        if payload in paths:
-            files.append(payload.package.payload(payload.description, paths[payload], place))
+        path = paths.get(payload)
+        if path is not None and (file := payload.package.payload(payload.description, path, place)) is not None:
+            files.append(file)
         place += payload.description.size
-    configuration = _configuration(selection, loaded)
-    files.append(
-        File(
-            _Made(BytesSource(configuration)),
-            BANK_CONFIGURATION,
-            len(configuration),
-            None,
-            (Extent(0, len(configuration)),),
-        )
-    )
-    described = [(each.descriptor, each.described, each.signature) for each in selection.packages]
+    files.append(made_file(BANK_CONFIGURATION, _configuration(selection, loaded)))
+    place_in_words = f"the image profile {selection.profile.name!r}"
+    bootable = Bootable(tree_of(files, selection.problems), None, is_installer=True, words=place_in_words)
+    return BundledInstaller(bootable, {DATABASE: database_of(selection)}, selection)
 
-    def database() -> Iterable[bytes]:
+
+def database_of(selection: Selection) -> Callable[[], Iterable[bytes]]:
+    """Function that makes the image database of the packages."""
+
+    def content() -> Iterable[bytes]:
+        described = [(each.descriptor, each.described, each.signature) for each in selection.packages]
         yield build_image_database(selection.profile, described)
 
-    place_in_words = f"the image profile {selection.profile.name!r}"
-    bootable = Bootable(_tree(files, selection.problems), None, is_installer=True, words=place_in_words)
-    return BundledInstaller(bootable, {DATABASE: database}, selection)
+    return content
 
 
-def _loaders(selection: Selection) -> dict[str, SelectedPayload]:
+def made_file(path: str, content: bytes) -> File:
+    """File with a content that was made here."""
+    return File(_Made(BytesSource(content)), path, len(content), None, (Extent(0, len(content)),))
+
+
+def loaders_of(selection: Selection) -> dict[str, SelectedPayload]:
     """Payloads that are boot loaders, by their paths on a CD."""
     found: dict[str, SelectedPayload] = {}
     for path, (kind, names) in _LOADERS.items():
@@ -148,7 +150,6 @@ def _loaders(selection: Selection) -> dict[str, SelectedPayload]:
 def _configuration(selection: Selection, loaded: Sequence[SelectedPayload]) -> bytes:
     """``boot.cfg`` as on a CD, without the option that says that it is one."""
     kernel, *modules = [f"/{payload.file_name}" for payload in loaded]
-    version = _VERSION.fullmatch(selection.version or "")
     settings = {
         "bootstate": "0",
         "title": _TITLE,
@@ -157,10 +158,16 @@ def _configuration(selection: Selection, loaded: Sequence[SelectedPayload]) -> b
         "kernel": kernel,
         "kernelopt": "runweasel",
         "modules": " --- ".join([*modules, f"/{DATABASE}"]),
-        "build": version[0] if version is not None and int(version[1]) >= _BUILD_SINCE else "",
+        "build": build_of(selection),
         "updated": "0",
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items()).encode("utf-8", "surrogateescape")
+
+
+def build_of(selection: Selection) -> str:
+    """Build for the ``boot.cfg`` of an installer: the version of the system, and nothing before ESXi 7."""
+    version = _VERSION.fullmatch(selection.version or "")
+    return version[0] if version is not None and int(version[1]) >= _BUILD_SINCE else ""
 
 
 class _Made:
@@ -173,7 +180,7 @@ class _Made:
         return token
 
 
-def _tree(files: Sequence[File], problems: tuple[Problem, ...]) -> FileTree:
+def tree_of(files: Sequence[File], problems: tuple[Problem, ...]) -> FileTree:
     """Tree of files, with the directories of their paths."""
     return FileTree(_directory("", files), lambda: problems, fold_case=True)
 

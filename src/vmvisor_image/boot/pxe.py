@@ -24,7 +24,8 @@ from vmvisor_image.boot.bootable import (
     find_bootable,
     find_installer,
 )
-from vmvisor_image.boot.installer import bundled_installer, opened_packages
+from vmvisor_image.boot.customized import customized_installer
+from vmvisor_image.boot.installer import BundledInstaller, bundled_installer, opened_packages
 from vmvisor_image.boot.overlay import build_module
 from vmvisor_image.boot.system import PRODUCT_OF_3, identify
 from vmvisor_image.disk.image import Image
@@ -100,7 +101,7 @@ class PxeExport:
     """Kernel options in ``boot.cfg`` of an installer that do not apply to a boot over the network and are left out:
     ``cdromBoot``, which says that it was started from a CD."""
     profile: str | None = None
-    """Name of the image profile that was exported from a bundle; None for an image."""
+    """Name of the image profile that was exported; None for an image to which no packages were added."""
     added: tuple[str, ...] = ()
     """Ids of the packages that were added to the profile."""
     removed: tuple[str, ...] = ()
@@ -150,8 +151,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
             or depot: an open `Bundle`, or anything that `open_bundle` takes.
         dest: Directory of the TFTP server; made where it is missing.
         profile: Name of the image profile of a bundle, in upper or lower case; None for the only one.
-        add: Packages to be added to the profile: VIBs and bundles. Each takes the place of an older one of the same
-            name, and of those that it says it replaces. Signatures are neither checked nor made.
+        add: Packages to be added to the profile, or to an installer CD of ESXi 5 or later: VIBs and bundles. Each takes
+            the place of an older one of the same name, and of those that it says it replaces. Signatures are neither
+            checked nor made.
         label: Label of the boot entry: letters, digits, dots, dashes and underscores. None for "3i" for ESX 3i 3.5, and
             for product and version for any other, such as "esxi-6.7.0".
         overwrite: Whether to replace existing files, and an entry of the same label.
@@ -202,16 +204,15 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
             raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")
     if isinstance(image, Bundle) and (mode == "run" or bank is not None):
         raise InvalidArgument("a bundle has no installed system and no boot banks, only an installer to export")
-    if not isinstance(image, Bundle) and (profile is not None or add):
-        raise InvalidArgument(
-            "image profiles and packages to add (profile= and add=, or --profile and --add) are for a bundle, not for"
-            " an image"
-        )
+    if not isinstance(image, Bundle) and profile is not None:
+        raise InvalidArgument("image profiles (profile=, or --profile) are those of a bundle, not of an image")
     with contextlib.ExitStack() as opened_here:
+        added = opened_here.enter_context(opened_packages(add))
         if isinstance(image, Bundle):
-            source = _bundled(image, profile, opened_here.enter_context(opened_packages(add)))
+            source = _of_packages(bundled_installer(image, profile, added))
         else:
             source = _find_source(image, mode, bank)
+            source = _customized(source, added) if add else source
         found_label = functools.cache(
             lambda: source.label or _default_label(source.bootable) if label is None else label
         )
@@ -275,9 +276,19 @@ def _write(plan: _Plan, source: _Source, wanted: _Wanted, dest: Path, limits: Li
         )
 
 
-def _bundled(bundle: Bundle, profile: str | None, added: Sequence[PackageFile]) -> _Source:
-    """Source of an export from a bundle."""
-    installer = bundled_installer(bundle, profile, added)
+def _customized(source: _Source, added: Sequence[PackageFile]) -> _Source:
+    """Source with packages added."""
+    if source.mode != "install" or not source.bootable.loads_by_configuration:
+        raise InvalidArgument(
+            "packages can be added (add=, or --add) to a bundle, and to an installer CD of ESXi 5 or later, not to an"
+            " installed system or an earlier CD"
+        )
+    made = _of_packages(customized_installer(source.bootable, added))
+    return dataclasses.replace(made, label=None, about=dataclasses.replace(made.about, not_made=()))
+
+
+def _of_packages(installer: BundledInstaller) -> _Source:
+    """Source of an export of packages."""
     found = installer.selection
     about = dataclasses.replace(
         _NOTHING,

@@ -48,6 +48,8 @@ class InstalledVib:
     """The description as it was signed; None where the database does not have it."""
     signature: bytes
     """Signature over `signed`, in PEM or DER; empty where there is none."""
+    written: bytes = b""
+    """Description as the installer wrote it."""
 
     @property
     def id(self) -> str:
@@ -132,12 +134,13 @@ class ImageDatabase(Closing):
     def _vib(self, path: str) -> InstalledVib:
         signed = self._read(path + _SIGNED) if path + _SIGNED in self._archive else None
         signature = self._read(path + _SIGNATURE) if path + _SIGNATURE in self._archive else b""
-        written = parse_descriptor(self._read(path))
+        content = self._read(path)
+        written = parse_descriptor(content)
         descriptor = written if signed is None else parse_descriptor(signed)
         if descriptor.id != written.id:
             message = f"{path!r} describes {written.id!r}, and its signed form {descriptor.id!r}"
             self._problems.note(_STRUCTURE, message)
-        return InstalledVib(descriptor, signed, signature)
+        return InstalledVib(descriptor, signed, signature, content)
 
     def _add(self, found: dict[str, InstalledVib], vib: InstalledVib) -> None:
         if vib.id in found:

@@ -11,10 +11,11 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
+from vmvisor_image.files.file import File
 from vmvisor_image.packages.bundle import Bundle
 from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor
 from vmvisor_image.packages.package_file import PackageFile
@@ -61,11 +62,39 @@ _MOST_NAMED: Final = 10
 """Largest number of missing packages that an error names."""
 
 
+class Package(Protocol):
+    """A package, wherever its payloads are."""
+
+    @property
+    def id(self) -> str:
+        """See `VibDescriptor.id`."""
+        ...
+
+    @property
+    def descriptor(self) -> VibDescriptor:
+        """Description of the package."""
+        ...
+
+    @property
+    def described(self) -> bytes:
+        """Content of its ``descriptor.xml``."""
+        ...
+
+    @property
+    def signature(self) -> bytes:
+        """Signature over that; empty where there is none."""
+        ...
+
+    def payload(self, description: PayloadDescription, path: str, place: int) -> File | None:
+        """File of a payload; None where it is missing. See `PackageFile.payload`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SelectedPayload:
     """A payload, and its file in a boot bank."""
 
-    package: PackageFile
+    package: Package
     description: PayloadDescription
     file_name: str
 
@@ -81,7 +110,7 @@ class Selection:
 
     profile: ImageProfile
     """Image profile of these packages, with the name of each payload's file."""
-    packages: tuple[PackageFile, ...]
+    packages: tuple[Package, ...]
     """Packages in the order of their ids."""
     payloads: tuple[SelectedPayload, ...]
     """Payloads of all packages, package by package."""
@@ -99,13 +128,19 @@ class Selection:
         Both by their ``boot-order``, those with the same by the id of their package, and of one package in the order of
         its description.
         """
-        numbered = enumerate(payload for payload in self.payloads if payload.is_loaded)
-        return tuple(payload for _, payload in sorted(numbered, key=lambda pair: _place(pair[1], pair[0])))
+        loaded = [payload for payload in self.payloads if payload.is_loaded]  # in the order of each description
+        return tuple(sorted(loaded, key=place_of))
 
     @property
     def version(self) -> str | None:
         """Version of the system, such as "8.0.0-1.0.20513097"; None without a package of that."""
         return next((each.descriptor.version for each in self.packages if each.descriptor.name == BASE), None)
+
+
+def place_of(payload: SelectedPayload) -> tuple[bool, int, str]:
+    """Key by which `Selection.loaded` is sorted."""
+    order = payload.description.boot_order
+    return payload.description.kind != "boot", _USUAL_ORDER if order is None else order, payload.package.id
 
 
 def find_profile(bundle: Bundle, name: str | None) -> ImageProfile:
@@ -178,7 +213,9 @@ def packages_of(bundle: Bundle, profile: ImageProfile, others: Collection[str] =
     return tuple(found)
 
 
-def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterable[PackageFile] = ()) -> Selection:
+def select(
+    profile: ImageProfile, packages: Sequence[Package], added: Iterable[Package] = (), avoided: Container[str] = ()
+) -> Selection:
     """Packages of a profile with others added.
 
     An added package takes the place of an older one of the same name, and of those that it says it replaces. One that
@@ -188,16 +225,17 @@ def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterab
         profile: The image profile.
         packages: Its packages.
         added: Packages to be added.
+        avoided: Names, in lower case, that no file is given.
     """
     problems: list[Problem] = []
-    by_name: dict[str, PackageFile] = {}
-    replacing: dict[str, list[PackageFile]] = {}
+    by_name: dict[str, Package] = {}
+    replacing: dict[str, list[Package]] = {}
     """Packages by each name that they replace."""
     for package in packages:
         if (twin := by_name.get(package.descriptor.name)) is not None:
             problems.append(Problem(STRUCTURE, f"{twin.id} is left out: the profile has {package.id}, too"))
         _put(package, by_name, replacing)
-    new: dict[str, PackageFile] = {}
+    new: dict[str, Package] = {}
     removed: list[str] = []
     for package in sorted(added, key=cmp_to_key(_by_version), reverse=True):
         there = by_name.get(package.descriptor.name)
@@ -214,7 +252,7 @@ def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterab
         new[package.descriptor.name] = package
     chosen = tuple(sorted(by_name.values(), key=lambda each: each.id))
     problems += _unmet([each.descriptor for each in chosen])
-    payloads = _named(chosen, profile, problems)
+    payloads = _named(chosen, profile, avoided, problems)
     made = profile
     if new:
         made = replace(profile, name=f"{profile.name}-customized")
@@ -231,17 +269,17 @@ def select(profile: ImageProfile, packages: Sequence[PackageFile], added: Iterab
     )
 
 
-def _put(package: PackageFile, by_name: dict[str, PackageFile], replacing: dict[str, list[PackageFile]]) -> None:
+def _put(package: Package, by_name: dict[str, Package], replacing: dict[str, list[Package]]) -> None:
     by_name[package.descriptor.name] = package
     for constraint in package.descriptor.replaces:
         replacing.setdefault(constraint.name, []).append(package)
 
 
 def _obstacle(
-    package: PackageFile,
-    there: PackageFile | None,
-    by_name: Mapping[str, PackageFile],
-    replacing: Mapping[str, Sequence[PackageFile]],
+    package: Package,
+    there: Package | None,
+    by_name: Mapping[str, Package],
+    replacing: Mapping[str, Sequence[Package]],
 ) -> str | None:
     """Reason why a package is not added, in words; None where it is."""
     if there is not None and compare_versions(there.descriptor.version, package.descriptor.version) >= 0:
@@ -252,7 +290,7 @@ def _obstacle(
     return None
 
 
-def _displaced(package: PackageFile, by_name: Mapping[str, PackageFile]) -> list[PackageFile]:
+def _displaced(package: Package, by_name: Mapping[str, Package]) -> list[Package]:
     """Packages that an added one takes the place of."""
     own = package.descriptor
     names = dict.fromkeys((own.name, *(constraint.name for constraint in own.replaces)))
@@ -260,12 +298,7 @@ def _displaced(package: PackageFile, by_name: Mapping[str, PackageFile]) -> list
     return [each for each in found if each.descriptor.name == own.name or _replaces(own, each.descriptor)]
 
 
-def _place(payload: SelectedPayload, number: int) -> tuple[bool, int, str, int]:
-    order = payload.description.boot_order
-    return payload.description.kind != "boot", _USUAL_ORDER if order is None else order, payload.package.id, number
-
-
-def _by_version(left: PackageFile, right: PackageFile) -> int:
+def _by_version(left: Package, right: Package) -> int:
     if left.descriptor.name != right.descriptor.name:
         return -1 if left.descriptor.name > right.descriptor.name else 1  # in order when reversed
     return compare_versions(left.descriptor.version, right.descriptor.version)
@@ -293,12 +326,12 @@ def _unmet(packages: Sequence[VibDescriptor]) -> Iterable[Problem]:
 
 
 def _named(
-    packages: Sequence[PackageFile], profile: ImageProfile, problems: list[Problem]
+    packages: Sequence[Package], profile: ImageProfile, avoided: Container[str], problems: list[Problem]
 ) -> tuple[SelectedPayload, ...]:
     """Payloads with the names of their files: those of the profile or else of the packages first, then made ones."""
     names: dict[tuple[str, str], str] = {}
     taken = set(RESERVED)
-    waiting: list[tuple[PackageFile, PayloadDescription]] = []
+    waiting: list[tuple[Package, PayloadDescription]] = []
     for package in packages:
         known = profile.payload_files.get(package.id, {})
         for payload in package.descriptor.payloads:
@@ -312,7 +345,7 @@ def _named(
             else:
                 waiting.append((package, payload))
     for package, payload in waiting:
-        name = _free_name(payload, taken)
+        name = _free_name(payload, taken, avoided)
         names[package.id, payload.name] = name
         taken.add(name)
     return tuple(
@@ -333,7 +366,7 @@ def _is_module(payload: PayloadDescription) -> bool:
     return payload.kind in _LOADED
 
 
-def _free_name(payload: PayloadDescription, taken: set[str]) -> str:
+def _free_name(payload: PayloadDescription, taken: Container[str], avoided: Container[str]) -> str:
     """Name of 8 and 3 characters for a payload: its own, a letter for its type, and a number against collisions.
 
     Raises:
@@ -342,7 +375,8 @@ def _free_name(payload: PayloadDescription, taken: set[str]) -> str:
     base = _NOT_IN_A_NAME.sub("_", payload.name.lower())[:_LONGEST_BASE]
     letter = _LETTERS.get(payload.kind, _OTHER_LETTER)
     for number in range(_COUNTERS):
-        if (name := f"{base}.{letter}{number:02}") not in taken:
+        name = f"{base}.{letter}{number:02}"
+        if name not in taken and name not in avoided:
             return name
     raise CorruptImage(f"more than {_COUNTERS} payloads would have the name {base!r}", structure=STRUCTURE)
 

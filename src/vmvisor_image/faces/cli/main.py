@@ -550,8 +550,8 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="add the packages of FILE, a VIB or bundle, to the image profile, instead of older ones of the same name;"
-        " may be given more than once",
+        help="add the packages of FILE, a VIB or bundle, to the image profile or to an installer CD of ESXi 5 or later,"
+        " instead of older ones of the same name; may be given more than once",
     )
     pxe.add_argument(
         "--bank",
