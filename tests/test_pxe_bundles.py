@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gzip
 import hashlib
@@ -308,6 +309,32 @@ def test_a_payload_that_is_not_as_described_is_never_written(
     assert {path.name for path in tmp_path.iterdir()} == {*ORDER, "mboot.c32", "mboot.efi", "crypto64.efi"} - {
         "atlantic.v00"
     }
+
+
+def test_a_package_that_is_not_what_the_metadata_says_is_refused(tmp_path: Path) -> None:
+    """Its own description fits it: somebody exchanged all of it. With and without what the metadata has, too."""
+    own = payload("atlantic", content=b"an intruder")
+    own = dataclasses.replace(own, data=own.data + bytes(len(payload("atlantic").data) - len(own.data)))
+    own = dataclasses.replace(own, decoded=b"?")
+    text, data = package("atlantic", own)
+    whole = {
+        info.filename: zipfile.ZipFile(io.BytesIO(BUNDLE)).read(info)
+        for info in zipfile.ZipFile(io.BytesIO(BUNDLE)).infolist()
+    }
+    path = next(name for name in whole if "atlantic" in name)
+    assert len(data) == len(whole[path])
+    longer = package("atlantic", payload("atlantic", content=b"longer" * 1000))[1]
+    renamed = whole[path].replace(b"<name>atlantic<", b"<name>atlantis<")
+    for changed, message in ((data, "other payloads"), (longer, "other size"), (renamed, "other id")):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            for name, content in {**whole, path: changed}.items():
+                archive.writestr(name, content)
+        for source, add in ((made.getvalue(), []), (BUNDLE, [made.getvalue()])):
+            with pytest.raises(CorruptImage, match=message):
+                export_pxe(source, tmp_path, add=add)
+    assert list(tmp_path.iterdir()) == []
+    assert vib_id(text) in path
 
 
 def test_what_does_not_apply_to_a_bundle(tmp_path: Path) -> None:

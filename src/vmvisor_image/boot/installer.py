@@ -20,7 +20,15 @@ from vmvisor_image.files.tree import FileTree
 from vmvisor_image.packages.bundle import ZIP, Bundle, find_bundle, open_bundle
 from vmvisor_image.packages.database import DATABASE, build_image_database
 from vmvisor_image.packages.package_file import PackageFile
-from vmvisor_image.packages.selection import STRUCTURE, SelectedPayload, Selection, find_profile, packages_of, select
+from vmvisor_image.packages.selection import (
+    STRUCTURE,
+    SelectedPayload,
+    Selection,
+    find_profile,
+    package_of,
+    packages_of,
+    select,
+)
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
@@ -71,7 +79,7 @@ def opened_packages(added: Sequence[SourceLike | Bundle]) -> Iterator[tuple[Pack
             if bundle is not None:
                 if bundle is not source:
                     opened.enter_context(bundle)
-                found += [PackageFile(listed.source(), repr(listed.id)) for listed in bundle.vibs.values()]
+                found += map(package_of, bundle.vibs.values())
             elif not isinstance(source, Bundle):
                 name = path_of(source)
                 given = opened.enter_context(open_source(source)).source

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.errors import CorruptImage, InvalidArgument, Problem
 from vmvisor_image.files.file import File
-from vmvisor_image.packages.bundle import Bundle
+from vmvisor_image.packages.bundle import Bundle, BundledVib
 from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor
 from vmvisor_image.packages.package_file import PackageFile
 from vmvisor_image.packages.profile import ImageProfile
@@ -174,6 +174,28 @@ def find_profile(bundle: Bundle, name: str | None) -> ImageProfile:
     return found
 
 
+def package_of(listed: BundledVib) -> PackageFile:
+    """Package that a bundle lists.
+
+    Raises:
+        PathNotFound: The bundle does not have it; also another OSError, from a folder or a server.
+        CorruptImage: It can't be read, or is not what the metadata says: of another size or id, or with other payloads.
+    """
+    package = PackageFile(listed.source(), repr(listed.id))
+    differences = {
+        "id": (package.id, listed.id),
+        "size": (package.source.size, package.source.size if listed.size is None else listed.size),
+        "payloads": (True, listed.descriptor is None or listed.descriptor.payloads == package.descriptor.payloads),
+    }
+    for name, (found, wanted) in differences.items():
+        if found != wanted:
+            detail = "" if name == "payloads" else f": {found}, not {wanted}"
+            raise CorruptImage(
+                f"{listed.id!r} is not what the metadata says: other {name}{detail}", structure=STRUCTURE
+            )
+    return package
+
+
 def packages_of(bundle: Bundle, profile: ImageProfile, others: Collection[str] = ()) -> tuple[PackageFile, ...]:
     """Packages of an image profile that a bundle has.
 
@@ -191,13 +213,10 @@ def packages_of(bundle: Bundle, profile: ImageProfile, others: Collection[str] =
     for vib_id in profile.vib_ids:
         listed = bundle.vibs.get(vib_id)
         try:
-            source = None if listed is None else listed.source()
+            package = None if listed is None else package_of(listed)
         except FileNotFoundError:  # from a zip file as from a depot
-            source = None
-        if source is not None:
-            package = PackageFile(source, repr(vib_id))
-            if package.id != vib_id:
-                raise CorruptImage(f"the package listed as {vib_id!r} is {package.id!r}", structure=STRUCTURE)
+            package = None
+        if package is not None:
             found.append(package)
         elif vib_id not in others:
             missing.append(vib_id)
