@@ -663,3 +663,48 @@ def test_a_cd_whose_packages_are_not_known(tmp_path: Path) -> None:
     (tmp_path / "cd/imgdb.tgz").unlink()
     with pytest.raises(PathNotFound, match="none can be added"):
         export_pxe(iso(tmp_path / "cd", cd), tmp_path / "tftp", add=added)
+
+
+def test_the_order_of_a_real_cd(tmp_path: Path) -> None:
+    """ESXi 7.0.3: names of packages as esxcli lists them, modules as boot.cfg of the CD does; both lists are public."""
+    drivers = (
+        "atlantic bnxtnet bnxtroce brcmfcoe elxiscsi elxnet i40en iavmd icen igbn ionic-en irdman iser ixgben lpfc"
+        " lpnic lsi-mr3 lsi-msgpt2 lsi-msgpt3 lsi-msgpt35 mtip32xx-native ne1000 nenic nfnic nhpsa nmlx4-core nmlx4-en"
+        " nmlx4-rdma nmlx5-core nmlx5-rdma ntg3 nvme-pcie nvmerdma nvmetcp nvmxnet3 nvmxnet3-ens pvscsi qcnic qedentv"
+        " qedrntv qfle3 qfle3f qfle3i qflge rste sfvmk smartpqi vmkata vmkfcoe vmkusb vmw-ahci"
+    )
+    others = (
+        "bmcal crx elx-esx-libelxima.so esx-dvfilter-generic-fastpath esx-ui esxio-combiner loadesx"
+        " lsuv2-hpv2-hpsa-plugin lsuv2-intelv2-nvme-vmd-plugin lsuv2-lsiv2-drivers-plugin lsuv2-nvme-pcie-plugin"
+        " lsuv2-oem-dell-plugin lsuv2-oem-hp-plugin lsuv2-oem-lenovo-plugin lsuv2-smartpqiv2-plugin native-misc-drivers"
+        " qlnativefc trx vdfs vmware-esx-esxcli-nvme-plugin vsan"
+    )
+    base = ("jumpstrt.gz", "useropts.gz", "features.gz", "k.b00", "uc_intel.b00", "uc_amd.b00", "uc_hygon.b00")
+    modules = (
+        "procfs vmx vim tpm sb s atlantic bnxtnet bnxtroce brcmfcoe elxiscsi elxnet i40en iavmd icen igbn ionic_en"
+        " irdman iser ixgben lpfc lpnic lsi_mr3 lsi_msgp lsi_msgp lsi_msgp mtip32xx ne1000 nenic nfnic nhpsa nmlx4_co"
+        " nmlx4_en nmlx4_rd nmlx5_co nmlx5_rd ntg3 nvme_pci nvmerdma nvmetcp nvmxnet3 nvmxnet3 pvscsi qcnic qedentv"
+        " qedrntv qfle3 qfle3f qfle3i qflge rste sfvmk smartpqi vmkata vmkfcoe vmkusb vmw_ahci bmcal crx elx_esx_ btldr"
+        " esx_dvfi esx_ui esxupdt tpmesxup weaselin esxio_co loadesx lsuv2_hp lsuv2_in lsuv2_ls lsuv2_nv lsuv2_oe"
+        " lsuv2_oe lsuv2_oe lsuv2_sm native_m qlnative trx vdfs vmware_e vsan vsanheal vsanmgmt tools xorg gc imgdb"
+    )
+    boot = [payload("b", "boot", 10), payload("mboot.c32", "boot_com32_bios")]
+    boot += [payload(f"m{n}", "boot", 47 + n, name) for n, name in enumerate(base[:3])]
+    boot += [payload("k", "boot", 50), payload("procfs", "boot", 101)]
+    boot += [payload(name, order=100) for name in ("vmx", "vim", "tpm", "sb", "s")]
+    own = functools.partial(package, vendor="VMware")
+    packages = (
+        *(package(name, payload(name[:8])) for name in drivers.split()),
+        *(own(name, payload(name[:8])) for name in others.split()),
+        own("esx-base", *boot, payload("btldr"), version="7.0.3-0.65.20842708", relationships=BASE_PROVIDES),
+        own("cpu-microcode", *(payload(f"uc_{name}", "boot", 60) for name in ("intel", "amd", "hygon"))),
+        own("esx-update", *map(payload, ("esxupdt", "tpmesxup", "weaselin"))),
+        own("vsanhealth", payload("vsanheal"), payload("vsanmgmt")),
+        own("esx-xserver", payload("xorg", order=255)),
+        own("gc", payload("gc", order=255)),
+        own("tools-light", payload("tools", "tgz"), kind="locker"),
+    )
+    export_pxe(bundle_of(packages), tmp_path)
+    found = modules_of(tmp_path)
+    assert found[:8] == ["b.b00", *base]
+    assert [name.partition(".")[0] for name in found[8:]] == modules.split()

@@ -1,6 +1,6 @@
 """An installer made from packages: what a CD of an image profile has, as far as a PXE server needs it.
 
-Sources: ``boot.cfg`` of installers of ESXi 6.7 to 8.0 that are public; a CD of ESXi 6.7.
+Sources: ``boot.cfg`` of installers of ESXi 6.7 to 9.1 that are public; a CD of ESXi 6.7.
 """
 
 from __future__ import annotations

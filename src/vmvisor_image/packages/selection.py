@@ -1,6 +1,6 @@
 """The packages of an installer: those of an image profile, with others added, and each payload's place and file name.
 
-Sources: lists of modules in ``boot.cfg`` of installers of ESXi 6.7 to 8.0 that are public, against the ids of their
+Sources: lists of modules in ``boot.cfg`` of installers of ESXi 6.7 to 9.1 that are public, against the ids of their
 packages; file names of a CD of ESXi 6.7.
 """
 
@@ -46,7 +46,7 @@ _LETTERS: Final[Mapping[str, str]] = MappingProxyType(
         "eltorito_image_efi": "e",
     }
 )
-"""Letter of a file's name by the type of the payload. That of ``vzstd`` is taken to be as of ``vgz``."""
+"""Letter of a file's name by the type of the payload."""
 _OTHER_LETTER: Final = "i"
 _LOADED: Final = ("boot", "vgz", "tgz", "vzstd")
 """Types of payloads that the boot loader loads."""
