@@ -36,6 +36,7 @@ from tests.media import BANK_41, ROCK_RIDGE, Media, iso, module, small_disk
 from tests.support import require_tool
 from vmvisor_image import (
     CorruptImage,
+    DestinationExists,
     InvalidArgument,
     NotAnArchive,
     PartialExtraction,
@@ -127,6 +128,27 @@ def test_a_zip_file_that_is_no_bundle_is_still_an_image(tmp_path: Path) -> None:
     export_pxe(tmp_path / "cd.zip", tmp_path / "tftp")
     export_pxe(BUNDLE, tmp_path / "ours")
     assert written(tmp_path / "tftp") == written(tmp_path / "ours")
+
+
+def test_progress_and_the_bundle_itself(tmp_path: Path) -> None:
+    """Progress counts to the end; and no file is written over the bundle or depot that it is read from."""
+    seen: list[tuple[int, int | None]] = []
+    export = export_pxe(BUNDLE, tmp_path / "a", progress=lambda done, total: seen.append((done, total)))
+    payloads = [path for path in export.files if path.name not in ("boot.cfg", "imgdb.tgz", "default")]
+    total = sum(path.stat().st_size for path in payloads)
+    assert seen == sorted(seen)
+    assert (seen[-1], {each for _, each in seen}) == ((total, total), {total})
+    (tmp_path / "b").mkdir()
+    for name in ("b.b00", "s.v00"):
+        (tmp_path / "b" / name).write_bytes(BUNDLE)
+        with pytest.raises(DestinationExists, match="itself"):
+            export_pxe(tmp_path / "b" / name, tmp_path / "b", overwrite=True)
+        assert (tmp_path / "b" / name).read_bytes() == BUNDLE
+        assert [path.name for path in (tmp_path / "b").iterdir()] == [name]
+        (tmp_path / "b" / name).unlink()
+    (tmp_path / "b/atlantic.v00").write_bytes(package("atlantic", payload("atlantic"), version="2.0-1")[1])
+    with pytest.raises(DestinationExists, match="itself"):
+        export_pxe(BUNDLE, tmp_path / "b", overwrite=True, add=[tmp_path / "b/atlantic.v00"])
 
 
 class Counted(Source):

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from vmvisor_image.base.destination import holding_folder
 from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits
 from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.boot.bootable import (
     BOOT_LABELS,
     ESX_35_MODULES,
@@ -129,6 +130,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     overlay: Mapping[str, str | os.PathLike[str]] | None = None,
     keep_overlaid: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> PxeExport:
     """Result of writing the files that a PXE server needs to boot `image`.
 
@@ -167,6 +169,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
             or is loaded last where there is none of that name. The image stays as it is.
         keep_overlaid: Whether to keep those files of a replaced module that the directory does not have.
         storage_options: See `Image.open`.
+        progress: Called with the number of bytes of files of the image or bundle that are written, and of all of them.
 
     Raises:
         PartitionNotFound: There is no boot bank or no boot partition.
@@ -197,6 +200,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
                 ipxe=ipxe,
                 overlay=overlay,
                 keep_overlaid=keep_overlaid,
+                progress=progress,
             )
     _check_texts(label, prefix, kernel_options)
     for folder in (overlay or {}).values():
@@ -216,7 +220,9 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         found_label = functools.cache(
             lambda: source.label or _default_label(source.bootable) if label is None else label
         )
-        wanted = _Wanted(found_label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
+        wanted = _Wanted(
+            found_label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe, progress=progress
+        )
         made = source.made | _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
         if isinstance(image, Bundle) or source.bootable.loads_by_configuration:
             plan = _plan_5(None if isinstance(image, Bundle) else image, source, wanted, made)
@@ -259,6 +265,7 @@ def _write(plan: _Plan, source: _Source, wanted: _Wanted, dest: Path, limits: Li
             overwrite=overwrite,
             replaced=(CONFIGURATION,) if has_entries else (),
             most_bytes=limits.extracted_bytes,
+            progress=wanted.progress,
         )
         order = plan.order()
         return dataclasses.replace(
@@ -355,6 +362,7 @@ class _Wanted:
     """Prefix with a slash at its end, or an empty text."""
     options: str
     ipxe: bool
+    progress: Progress | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from vmvisor_image.boot.pxe import PxeExport, export_pxe
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import bank_of, limits_of
+from vmvisor_image.faces.cli.progress import doing, showing_progress
 from vmvisor_image.packages.bundle import Bundle, find_bundle
 
 _MOST_SHOWN: Final = 20
@@ -24,7 +25,7 @@ def export_of_bundle(options: argparse.Namespace, overlay: Mapping[str, str]) ->
     bundle = _bundle(options)
     if bundle is None:
         return None
-    with bundle, limits_of(options).operation():
+    with bundle, limits_of(options).operation(), showing_progress(doing(options.run)) as progress:
         options.problems += bundle.problems
         return export_pxe(
             bundle,
@@ -40,6 +41,7 @@ def export_of_bundle(options: argparse.Namespace, overlay: Mapping[str, str]) ->
             ipxe=options.ipxe,
             overlay=overlay,
             keep_overlaid=options.overlay_keep,
+            progress=progress,
         )
 
 
