@@ -688,7 +688,10 @@ def test_a_cd_whose_packages_are_not_known(tmp_path: Path) -> None:
 
 
 def test_the_order_of_a_real_cd(tmp_path: Path) -> None:
-    """ESXi 7.0.3: names of packages as esxcli lists them, modules as boot.cfg of the CD does; both lists are public."""
+    """ESXi 7.0.3: names of packages as esxcli lists them, modules as boot.cfg of the CD does; both lists are public.
+
+    The boot orders are those of 6.7 where these are known, and for microcode, xorg and gc chosen to fit.
+    """
     drivers = (
         "atlantic bnxtnet bnxtroce brcmfcoe elxiscsi elxnet i40en iavmd icen igbn ionic-en irdman iser ixgben lpfc"
         " lpnic lsi-mr3 lsi-msgpt2 lsi-msgpt3 lsi-msgpt35 mtip32xx-native ne1000 nenic nfnic nhpsa nmlx4-core nmlx4-en"
