@@ -439,6 +439,47 @@ def test_a_bundle_says_what_does_not_fit(payload: ForgedPayload, tmp_path: Path)
         open_bundle(package)
 
 
+def test_base_images_and_add_ons(payload: ForgedPayload) -> None:
+    """Each key may be missing; what is no such document loses no other, and what is of no known kind is named."""
+    text = descriptor("driver", [payload])
+    base = {
+        "releaseID": "ESXi 8.0.3-0.0.24022510",
+        "baseImageSpec": {"version": "8.0.3-0.0.24022510", "uiString": "8.0 U3"},
+        "vendor": "VMware, Inc.",
+        "releaseDate": "2024-06-25T00:00:00+00:00",
+        "components": {"ESXi": "8.0.3-0.0.24022510", "forged": "1"},
+    }
+    add_on = {
+        "addonSpec": {"name": "OEM-Addon", "version": "803.1", "uiString": "OEM for 8.0 U3"},
+        "components": [{"name": "forged", "version": "1"}, "other", 7, {}],
+        "removedComponents": ["ESXi-drivers"],
+    }
+    more = {
+        "baseimages/one.json": json.dumps(base).encode(),
+        "addons/two.json": json.dumps(add_on).encode(),
+        "addons/three.json": b'{"components": null}',
+        "addons/list.json": b"[1]",
+        "addons/deep.json": b"[" * 100_000,
+        "addons/bytes.json": b"\xff",
+        "manifests/hardware.json": b"{}",
+        "notes.txt": b"",
+    }
+    with open_bundle(offline_bundle([vib(text, [payload])], [text], more=more)) as bundle:
+        [image] = bundle.base_images.values()
+        assert (image.id, image.version, image.title) == (base["releaseID"], "8.0.3-0.0.24022510", "8.0 U3")
+        assert (image.vendor, str(image.released)) == ("VMware, Inc.", "2024-06-25 00:00:00+00:00")
+        assert dict(image.components) == base["components"]
+        assert list(bundle.add_ons) == ["OEM-Addon 803.1", "three"]
+        found = bundle.add_ons["OEM-Addon 803.1"]
+        assert dict(found.components) == {"forged": "1", "other": ""}
+        assert found.removed == ("ESXi-drivers",)
+        assert [problem.message.split(": ")[1] for problem in bundle.problems] == [
+            *("addons/list.json", "addons/deep.json", "addons/bytes.json")
+        ]
+        assert bundle.unread == ("metadata.zip: manifests/hardware.json", "metadata.zip: notes.txt")
+        assert len(bundle.vibs) == 1
+
+
 def test_a_document_that_can_t_be_read_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     many = archive_payload("many", {f"bin/a-rather-long-name-{number}": b"" for number in range(200)})
     few = archive_payload("few", FILES)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundles import BASE, BASE_PROVIDES, VERSION, bundle_of, package, payload
 from tests.media import BANK_35, BANK_41, INSTALL_35, INSTALL_40, INSTALL_41, ROCK_RIDGE, Media, module, small_disk
 from tests.support import HANGS, REPOSITORY, require_tool, run, unavailable
 from vmvisor_image import Image, export_pxe
+from vmvisor_image.testing.forge_packages import ForgedPayload
 
 MODULES = Path("/usr/lib/syslinux/modules/bios")
 PXELINUX = Path("/usr/lib/PXELINUX/pxelinux.0")
@@ -136,3 +138,29 @@ def test_an_overlay_is_loaded_in_its_place(kernel: bytes, tmp_path: Path) -> Non
     bank["oem.tgz"] = (tmp_path / "tftp/oem.tgz").read_bytes()
     assert bank["oem.tgz"] != module("oem.tgz")
     check(boot(tmp_path / "tftp"), bank)
+
+
+def test_a_bundle_with_a_package_added(kernel: bytes, tmp_path: Path) -> None:
+    """Its mboot.c32 has no ``-c``, so that the modules of ``boot.cfg`` are passed to it in the order that is there."""
+    own = {
+        "b": ForgedPayload("b", kernel, gzip.decompress(kernel), "boot", (), 10),
+        "mboot.c32": ForgedPayload("mboot.c32", loader(), loader(), "boot_com32_bios"),
+    }
+    base = package(
+        "esx-base",
+        *(own.get(each.name, each) for each in BASE),
+        version=VERSION,
+        vendor="VMware",
+        relationships=BASE_PROVIDES,
+    )
+    more = package("driver", payload("driver"))
+    tftp = tmp_path / "tftp"
+    export = export_pxe(bundle_of((base, package("atlantic", payload("atlantic")))), tftp, add=[more[1]])
+    written = tftp / "pxelinux.cfg/default"
+    text = written.read_text()
+    assert "append -c boot.cfg\n" in text
+    written.write_text(text.replace("-c boot.cfg", " --- ".join(export.modules)).replace("ipappend 2\n", ""))
+    names = [name.partition(" ")[0] for name in export.modules]
+    assert names[:4] == ["b.b00", "jumpstrt.gz", "k.b00", "procfs.b00"]
+    assert names[-4:] == ["atlantic.v00", "driver.v00", "btldr.v00", "imgdb.tgz"]
+    check(boot(tftp), {name: (tftp / name).read_bytes() for name in names}, " runweasel")

@@ -52,6 +52,8 @@ class Bootable:
     """Number of the bank's partition; None for a CD around the disk."""
     is_installer: bool
     """Whether it is an installer CD."""
+    words: str = ""
+    """Words for it in messages; empty for those of a boot bank or CD."""
 
     @cached_property
     def root_files(self) -> tuple[File, ...]:

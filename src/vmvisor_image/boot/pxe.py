@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import os
 import re
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from vmvisor_image.base.destination import holding_folder
+from vmvisor_image.base.limits import DEFAULT_LIMITS, Limits
 from vmvisor_image.base.names import fold_name
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.boot.bootable import (
     BOOT_LABELS,
     ESX_35_MODULES,
@@ -21,6 +25,8 @@ from vmvisor_image.boot.bootable import (
     find_bootable,
     find_installer,
 )
+from vmvisor_image.boot.customized import customized_installer
+from vmvisor_image.boot.installer import BundledInstaller, bundled_installer, opened_packages
 from vmvisor_image.boot.overlay import build_module
 from vmvisor_image.boot.system import PRODUCT_OF_3, identify
 from vmvisor_image.disk.image import Image
@@ -31,11 +37,14 @@ from vmvisor_image.errors import (
     InvalidArgument,
     PartitionNotFound,
     PathNotFound,
+    Problem,
     UnsafeName,
 )
 from vmvisor_image.files.extraction import write_files
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
+from vmvisor_image.packages.bundle import Bundle, find_bundle
+from vmvisor_image.packages.package_file import PackageFile
 from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
 from vmvisor_image.schemas.syslinux_cfg import SyslinuxConfig, add_entry
 from vmvisor_image.streams.opening import SourceLike
@@ -92,12 +101,25 @@ class PxeExport:
     left_out: tuple[str, ...] = ()
     """Kernel options in ``boot.cfg`` of an installer that do not apply to a boot over the network and are left out:
     ``cdromBoot``, which says that it was started from a CD."""
+    profile: str | None = None
+    """Name of the image profile that was exported; None for an image to which no packages were added."""
+    added: tuple[str, ...] = ()
+    """Ids of the packages that were added to the profile."""
+    removed: tuple[str, ...] = ()
+    """Ids of the profile's packages that those replace."""
+    problems: tuple[Problem, ...] = ()
+    """Whatever may keep the packages from working together: packages that were not added, as they are older or are
+    replaced, needs that no package meets, and conflicts."""
+    not_made: tuple[str, ...] = ()
+    """Modules of a CD that can't be made from packages, as their content is not documented: ``imgpayld.tgz``."""
 
 
 def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want otherwise
-    image: Image | SourceLike,
+    image: Image | Bundle | SourceLike,
     dest: str | os.PathLike[str],
     *,
+    profile: str | None = None,
+    add: Sequence[SourceLike | Bundle] = (),
     label: str | None = None,
     overwrite: bool = False,
     mode: Mode | None = None,
@@ -108,6 +130,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     overlay: Mapping[str, str | os.PathLike[str]] | None = None,
     keep_overlaid: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> PxeExport:
     """Result of writing the files that a PXE server needs to boot `image`.
 
@@ -119,11 +142,20 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
     For ESXi 5 and later these are the loaders for BIOS (``mboot.c32``) and UEFI (``mboot.efi``), the kernel and modules
     that ``boot.cfg`` names, and a ``boot.cfg`` with the prefix set and without leading slashes.
 
+    For an offline bundle or depot these are the files that an installer CD of one of its image profiles has for this,
+    streamed from the packages. Each payload is compared with the checksums of its package's description as it is
+    written. The image database (``imgdb.tgz``) is made anew, and ``imgpayld.tgz`` is not made.
+
     Where ``pxelinux.cfg/default`` already exists and has entries, one is added to it, and the existing ones stay.
 
     Args:
-        image: The disk image or installer CD: an open image, or anything that `Image.open` takes.
+        image: The disk image or installer CD: an open image, or anything that `Image.open` takes. Or an offline bundle
+            or depot: an open `Bundle`, or anything that `open_bundle` takes.
         dest: Directory of the TFTP server; made where it is missing.
+        profile: Name of the image profile of a bundle, in upper or lower case; None for the only one.
+        add: Packages to be added to the profile, or to an installer CD of ESXi 5 or later: VIBs and bundles. Each takes
+            the place of an older one of the same name, and of those that it says it replaces. Signatures are neither
+            checked nor made.
         label: Label of the boot entry: letters, digits, dots, dashes and underscores. None for "3i" for ESX 3i 3.5, and
             for product and version for any other, such as "esxi-6.7.0".
         overwrite: Whether to replace existing files, and an entry of the same label.
@@ -137,6 +169,7 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
             or is loaded last where there is none of that name. The image stays as it is.
         keep_overlaid: Whether to keep those files of a replaced module that the directory does not have.
         storage_options: See `Image.open`.
+        progress: Called with the number of bytes of files of the image or bundle that are written, and of all of them.
 
     Raises:
         PartitionNotFound: There is no boot bank or no boot partition.
@@ -146,13 +179,18 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
         DestinationExists: A file, or an entry of that label, already exists, or another export writes to `dest`;
             nothing was written.
         PartialExtraction: Some files are damaged; the others were written, the configuration was not.
-        InvalidArgument: An argument is not valid, or there is no installer to export.
+        CorruptImage: The bundle lacks packages of the profile, which the error names, or one can't be read.
+        InvalidArgument: An argument is not valid, there is no installer to export, or the bundle has no such profile,
+            or several and none was named; the error lists them.
     """
-    if not isinstance(image, Image):
-        with Image.open(image, storage_options=storage_options) as opened:
+    if not isinstance(image, Image | Bundle):
+        bundle = find_bundle(image, storage_options=storage_options)
+        with bundle or Image.open(image, storage_options=storage_options) as opened:
             return export_pxe(
                 opened,
                 dest,
+                profile=profile,
+                add=add,
                 label=label,
                 overwrite=overwrite,
                 mode=mode,
@@ -162,7 +200,39 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
                 ipxe=ipxe,
                 overlay=overlay,
                 keep_overlaid=keep_overlaid,
+                progress=progress,
             )
+    _check_texts(label, prefix, kernel_options)
+    for folder in (overlay or {}).values():
+        if Path(dest).resolve().is_relative_to(Path(folder).resolve()):
+            raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")
+    if isinstance(image, Bundle) and (mode == "run" or bank is not None):
+        raise InvalidArgument("a bundle has no installed system and no boot banks, only an installer to export")
+    if not isinstance(image, Bundle) and profile is not None:
+        raise InvalidArgument("image profiles (profile=, or --profile) are those of a bundle, not of an image")
+    with contextlib.ExitStack() as opened_here:
+        added = opened_here.enter_context(opened_packages(add))
+        if isinstance(image, Bundle):
+            source = _of_packages(bundled_installer(image, profile, added))
+        else:
+            source = _find_source(image, mode, bank)
+            source = _customized(source, added) if add else source
+        found_label = functools.cache(
+            lambda: source.label or _default_label(source.bootable) if label is None else label
+        )
+        wanted = _Wanted(
+            found_label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe, progress=progress
+        )
+        made = source.made | _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
+        if isinstance(image, Bundle) or source.bootable.loads_by_configuration:
+            plan = _plan_5(None if isinstance(image, Bundle) else image, source, wanted, made)
+        else:
+            plan = _plan_before_5(image, source, wanted, made)
+        limits = DEFAULT_LIMITS if isinstance(image, Bundle) else image.limits
+        return _write(plan, source, wanted, Path(dest), limits, overwrite=overwrite)
+
+
+def _check_texts(label: str | None, prefix: str, kernel_options: Sequence[str]) -> None:
     if label is not None and not _LABEL_TEXT.fullmatch(label):
         raise InvalidArgument(f"label must be letters, digits, '.', '-' and '_', not {label!r}")
     if prefix and (not _PREFIX_TEXT.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
@@ -174,45 +244,68 @@ def export_pxe(  # noqa: PLR0913  # one for each thing that a user may want othe
             raise InvalidArgument(
                 f"a kernel option is one printable line, without spaces at its ends and without '---', not {option!r}"
             )
-    for folder in (overlay or {}).values():
-        if Path(dest).resolve().is_relative_to(Path(folder).resolve()):
-            raise InvalidArgument(f"the export would become part of the overlay: {dest} lies in {folder}")
-    source = _find_source(image, mode, bank)
-    found_label = functools.cache(lambda: _default_label(source.bootable) if label is None else label)
-    wanted = _Wanted(found_label, f"{prefix}/" if prefix else "", " ".join(kernel_options), ipxe=ipxe)
-    made = _overlaid(source.bootable, overlay or {}, keep=keep_overlaid)
-    plan = (_plan_5 if source.bootable.loads_by_configuration else _plan_before_5)(image, source, wanted, made)
+
+
+def _write(plan: _Plan, source: _Source, wanted: _Wanted, dest: Path, limits: Limits, *, overwrite: bool) -> PxeExport:
+    """Write what is planned."""
     at = wanted.folder
-    existing = Path(dest) / CONFIGURATION
+    existing = dest / CONFIGURATION
     contents = [
         *((f"{at}{name}", content) for name, content in plan.made.items()),
         *_configurations(plan, wanted, existing),
     ]
-    with image.limits.operation(), holding_folder(dest):
+    with limits.operation(), holding_folder(dest):
         has_entries = plan.has_bios and bool(SyslinuxConfig.parse(_read_entries(existing)).entries)
         if has_entries and not overwrite:
-            _check_label(existing, found_label())
+            _check_label(existing, wanted.label())
         written = write_files(
             [(f"{at}{name}", file) for name, file in plan.files],
             dest,
             made=contents,
             overwrite=overwrite,
             replaced=(CONFIGURATION,) if has_entries else (),
-            most_bytes=image.limits.extracted_bytes,
+            most_bytes=limits.extracted_bytes,
+            progress=wanted.progress,
         )
         order = plan.order()
-        return PxeExport(
-            Path(dest),
-            written,
-            found_label(),
-            f"{at}{LOADER if plan.has_bios else EFI_LOADER}",
-            plan.append(),
-            order.missing,
-            order.modules,
-            source.mode,
-            SyslinuxConfig.parse(_read_entries(existing)).default if plan.has_bios else None,
-            plan.left_out,
+        return dataclasses.replace(
+            source.about,
+            dest=dest,
+            files=written,
+            label=wanted.label(),
+            kernel=f"{at}{LOADER if plan.has_bios else EFI_LOADER}",
+            append=plan.append(),
+            missing=order.missing,
+            modules=order.modules,
+            mode=source.mode,
+            default=SyslinuxConfig.parse(_read_entries(existing)).default if plan.has_bios else None,
+            left_out=plan.left_out,
         )
+
+
+def _customized(source: _Source, added: Sequence[PackageFile]) -> _Source:
+    """Source with packages added."""
+    if source.mode != "install" or not source.bootable.loads_by_configuration:
+        raise InvalidArgument(
+            "packages can be added (add=, or --add) to a bundle, and to an installer CD of ESXi 5 or later, not to an"
+            " installed system or an earlier CD"
+        )
+    made = _of_packages(customized_installer(source.bootable, added))
+    return dataclasses.replace(made, label=None, about=dataclasses.replace(made.about, not_made=()))
+
+
+def _of_packages(installer: BundledInstaller) -> _Source:
+    """Source of an export of packages."""
+    found = installer.selection
+    about = dataclasses.replace(
+        _NOTHING,
+        profile=found.profile.name,
+        added=found.added,
+        removed=found.removed,
+        problems=found.problems,
+        not_made=("imgpayld.tgz",),
+    )
+    return _Source(installer.bootable, "install", installer.label, dict(installer.made), about)
 
 
 def _default_label(bootable: Bootable) -> str:
@@ -243,10 +336,20 @@ def _check_label(path: Path, label: str) -> None:
         raise DestinationExists(f"{path} has an entry {label!r} already; nothing was written")
 
 
+_NOTHING: Final = PxeExport(Path(), (), "", "", "", ())
+"""Result of no export, of which `dataclasses.replace` makes one."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     bootable: Bootable
     mode: Mode
+    label: str | None = None
+    """Label of its boot entry; None where that is found by `_default_label`."""
+    made: dict[str, Content] = field(default_factory=dict)
+    """Function that makes each module that is not a file of `bootable`, by its name."""
+    about: PxeExport = _NOTHING
+    """Result of the export, as far as it is known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +362,7 @@ class _Wanted:
     """Prefix with a slash at its end, or an empty text."""
     options: str
     ipxe: bool
+    progress: Progress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +483,7 @@ def _installer_files(bootable: Bootable) -> list[tuple[str, File]]:
     return list(files.items())
 
 
-def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Content]) -> _Plan:
+def _plan_5(image: Image | None, source: _Source, wanted: _Wanted, made: dict[str, Content]) -> _Plan:
     """Plan for ESXi 5 and later, whose loader reads ``boot.cfg`` itself."""
     bootable = source.bootable
     configuration = bootable.configuration
@@ -435,14 +539,16 @@ def _plan_5(image: Image, source: _Source, wanted: _Wanted, made: dict[str, Cont
 
 def _place(bootable: Bootable) -> str:
     """Words for a boot bank or CD."""
+    if bootable.words:
+        return bootable.words
     return "the installer CD" if bootable.number is None else f"the boot bank, partition {bootable.number},"
 
 
-def _add_loaders(image: Image, bootable: Bootable, files: dict[str, File]) -> bool:
+def _add_loaders(image: Image | None, bootable: Bootable, files: dict[str, File]) -> bool:
     """Whether there is a loader for UEFI; adds the loaders to `files`."""
     holder = bootable
     where = _place(bootable)
-    if not bootable.is_installer and (boot := find_boot_partition(image)) is not None:
+    if image is not None and not bootable.is_installer and (boot := find_boot_partition(image)) is not None:
         holder = Bootable(boot.files, boot.number, is_installer=False)
         where = f"the boot partition {named(boot)}"
     loader = holder.find(LOADER)

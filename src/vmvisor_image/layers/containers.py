@@ -102,7 +102,7 @@ def open_container(
     structure = f"{kind} {'volume' if kind == 'iso9660' else 'archive'}"
     if (known := recognise(kind, files)) is not None:
         known_one = NoDiskImage(
-            f"it is {known.name}, not a disk image: `{known.command}` reads it", structure=structure
+            f"it is {known.name}, not a disk image: `{known.command}` reads it{known.also}", structure=structure
         )
         known_one.members = tuple(list(files)[:_MOST_NAMES])
         raise known_one

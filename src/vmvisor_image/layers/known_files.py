@@ -22,6 +22,9 @@ _STATES: Final = ("local.tgz", "local.tgz.ve")
 _SUPPORT: Final = re.compile(r"([^/]+)/commands/[^/]+")
 
 
+_AND_PXE: Final = ", and `vmvisor-image pxe SRC DEST` exports an image profile of it, where it has one"
+
+
 @dataclass(frozen=True, slots=True)
 class KnownFile:
     """A known kind of file that holds no disk."""
@@ -30,6 +33,8 @@ class KnownFile:
     """Description of the kind, in words."""
     command: str
     """Command that reads the file, with SRC for its path."""
+    also: str = ""
+    """Text behind that, of what else can be done with it."""
 
 
 def recognise(kind: str, files: FileTree) -> KnownFile | None:
@@ -44,7 +49,7 @@ def recognise(kind: str, files: FileTree) -> KnownFile | None:
             return KnownFile("a VIB, a package of ESXi", "vmvisor-image archive SRC")
     elif kind == "zip":
         if _BUNDLE.match(_head(files, "index.xml")):
-            return KnownFile("an offline bundle with VIBs", "vmvisor-image archive SRC")
+            return KnownFile("an offline bundle with VIBs", "vmvisor-image archive SRC", _AND_PXE)
     elif kind == "tar":
         return _recognise_tar(files)
     return None

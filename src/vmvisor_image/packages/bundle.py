@@ -1,7 +1,7 @@
 """Offline bundles and depots: packages, with the metadata that lists them.
 
-Source: 23 public bundles for ESXi 5.1 to 9.0. Whole releases of ESXi have more kinds of metadata (base images,
-add-ons), which are not read.
+Source: 23 public bundles for ESXi 5.1 to 9.0. Whole releases of ESXi have more kinds of metadata: of these, base images
+and add-ons are read.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from vmvisor_image.files.file import File
 from vmvisor_image.files.safe_names import check_name
 from vmvisor_image.packages.descriptor import VibDescriptor, parse_descriptor, parse_time
 from vmvisor_image.packages.profile import ImageProfile, parse_profile
+from vmvisor_image.packages.release_unit import FOLDERS, Kind, ReleaseUnit, parse_release_unit
 from vmvisor_image.packages.vib import Vib, open_vib
 from vmvisor_image.streams.checked import as_source
-from vmvisor_image.streams.opening import SourceLike, open_remote, path_of
-from vmvisor_image.streams.reading import chunks
+from vmvisor_image.streams.opening import SourceLike, open_remote, open_source, path_of
+from vmvisor_image.streams.reading import chunks, read_up_to
 from vmvisor_image.streams.source import Closing, ReadAt, Source
 from vmvisor_image.streams.sources import FileSource
 from vmvisor_image.streams.urls import is_url
@@ -36,6 +37,8 @@ from vmvisor_image.streams.urls import is_url
 INDEX: Final = "index.xml"
 VENDOR_INDEX: Final = "vendor-index.xml"
 _STRUCTURE: Final = "bundle"
+ZIP: Final = b"PK\3\4"
+"""First bytes of a zip file with a file in it."""
 _MOST_ARCHIVES: Final = 1000
 """Most metadata archives that are opened; the depot of all of VMware's releases has some hundreds."""
 
@@ -99,6 +102,8 @@ class _Metadata:
     vibs: Mapping[str, BundledVib]
     bulletins: Mapping[str, Bulletin]
     profiles: Mapping[str, ImageProfile]
+    units: Mapping[str, ReleaseUnit]
+    unread: tuple[str, ...]
     problems: tuple[Problem, ...]
 
 
@@ -134,6 +139,21 @@ class Bundle(Closing):
         return self._metadata.profiles
 
     @property
+    def base_images(self) -> Mapping[str, ReleaseUnit]:
+        """Base images, from ESXi 7 on, by id; bundles of single packages have none."""
+        return self._units("base image")
+
+    @property
+    def add_ons(self) -> Mapping[str, ReleaseUnit]:
+        """Add-ons of vendors, from ESXi 7 on, by id."""
+        return self._units("add-on")
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Paths of documents in the metadata that are of no kind that is read, each behind that of its archive."""
+        return self._metadata.unread
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """Damage of the metadata; `check` looks at the packages."""
         return self._metadata.problems
@@ -158,6 +178,9 @@ class Bundle(Closing):
     @cached_property
     def _metadata(self) -> _Metadata:
         return _Reader(self._open_path).read()
+
+    def _units(self, kind: Kind) -> Mapping[str, ReleaseUnit]:
+        return MappingProxyType({key: each for key, each in self._metadata.units.items() if each.kind == kind})
 
     def __repr__(self) -> str:
         return f"<Bundle {os.path.basename((self.name or '').rstrip('/'))!r}>"  # noqa: PTH119  # it may be a URL
@@ -193,6 +216,33 @@ def open_bundle(source: SourceLike, *, storage_options: Mapping[str, Any] | None
         archive.close()
         raise NotAnArchive(f"it is no bundle: a zip file with {INDEX!r}{hint}", structure=_STRUCTURE, offset=0)
     return Bundle(path, functools.partial(_open_member, archive), archive.close)
+
+
+def find_bundle(source: SourceLike, *, storage_options: Mapping[str, Any] | None = None) -> Bundle | None:
+    """The bundle in `source`, as by `open_bundle`; None where it is something else, such as a disk image.
+
+    Only the first bytes of a file that is no zip file are read. A pipe is not read.
+
+    Raises:
+        OSError: The file can't be opened.
+        CorruptImage: It is a zip file that can't be read.
+    """
+    path = path_of(source)
+    if path is not None:
+        is_file = is_url(path) or storage_options is not None
+        if (is_file and path.endswith(f"/{INDEX}")) or (not is_file and Path(path).name == INDEX):
+            return open_bundle(source, storage_options=storage_options)
+        if not is_file and Path(path).is_dir():
+            return open_bundle(source) if (Path(path) / INDEX).is_file() else None
+        if not is_file and not Path(path).is_file():
+            return None
+    with open_source(source, storage_options) as opened:
+        if read_up_to(opened.source, 0, len(ZIP)) != ZIP:
+            return None
+    try:
+        return open_bundle(source, storage_options=storage_options)
+    except NotAnArchive:
+        return None
 
 
 def _open_member(archive: Archive, path: str) -> File:
@@ -241,6 +291,8 @@ class _Reader:
         """Path, size and SHA-256 of each package by id."""
         self._bulletins: dict[str, Bulletin] = {}
         self._profiles: dict[str, ImageProfile] = {}
+        self._units: dict[str, ReleaseUnit] = {}
+        self._unread: dict[str, None] = {}
 
     def read(self) -> _Metadata:
         """The metadata.
@@ -276,6 +328,8 @@ class _Reader:
             MappingProxyType(vibs),
             MappingProxyType(self._bulletins),
             MappingProxyType(self._profiles),
+            MappingProxyType(self._units),
+            tuple(self._unread),
             self._problems.found,
         )
 
@@ -301,13 +355,17 @@ class _Reader:
             "profiles": self._read_profile,
         }
         for path, file in archive.items():
-            if path == VENDOR_INDEX or not path.endswith(".xml"):
+            if path == VENDOR_INDEX:
                 continue
-            kind = path.rpartition("/")[0].rpartition("/")[2]
-            reader = readers.get(kind)
-            if reader is not None:
-                with self._guarded(f"{url}: {path}"):
+            kind, suffix = path.rpartition("/")[0].rpartition("/")[2], path.rpartition(".")[2]
+            reader = readers.get(kind) if suffix == "xml" else None
+            with self._guarded(f"{url}: {path}"):
+                if reader is not None:
                     reader(_content(file), folder)
+                elif suffix == "json" and (unit := FOLDERS.get(kind.lower())) is not None:
+                    self._read_unit(_content(file), unit, file.name.removesuffix(".json"))
+                else:
+                    self._unread.setdefault(f"{url}: {path}")
 
     def _read_response(self, data: bytes, folder: str) -> None:
         for bulletin in parse_xml(data, "bundle metadata").all("bulletin"):
@@ -326,6 +384,10 @@ class _Reader:
     def _read_profile(self, data: bytes, _folder: str) -> None:
         profile = parse_profile(data)
         self._profiles.setdefault(profile.name, profile)
+
+    def _read_unit(self, data: bytes, kind: Kind, name: str) -> None:
+        unit = parse_release_unit(data, kind, name)
+        self._units.setdefault(unit.id, unit)
 
     def _add_bulletin(self, root: Element) -> None:
         bulletin_id = root.text_of("id")

@@ -7,7 +7,12 @@ anew by the installer, and no signature covers it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import gzip
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,7 +24,7 @@ from vmvisor_image.base.xml_tree import LARGEST
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.packages.descriptor import PayloadDescription, VibDescriptor, parse_descriptor
-from vmvisor_image.packages.profile import ImageProfile, parse_profile
+from vmvisor_image.packages.profile import ImageProfile, format_profile, parse_profile
 from vmvisor_image.packages.signatures import SignatureCheck, check_signed_data
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.source import Closing
@@ -29,6 +34,8 @@ _STRUCTURE: Final = "image database"
 _VIBS: Final = "/vibs/"
 _PROFILES: Final = "/profiles/"
 _SIGNED, _SIGNATURE = ".orig", ".sig"
+_FOLDER: Final = "var/db/esximg"
+_PLAIN: Final = re.compile(r"[^A-Za-z0-9._+-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class InstalledVib:
     """The description as it was signed; None where the database does not have it."""
     signature: bytes
     """Signature over `signed`, in PEM or DER; empty where there is none."""
+    written: bytes = b""
+    """Description as the installer wrote it."""
 
     @property
     def id(self) -> str:
@@ -125,12 +134,13 @@ class ImageDatabase(Closing):
     def _vib(self, path: str) -> InstalledVib:
         signed = self._read(path + _SIGNED) if path + _SIGNED in self._archive else None
         signature = self._read(path + _SIGNATURE) if path + _SIGNATURE in self._archive else b""
-        written = parse_descriptor(self._read(path))
+        content = self._read(path)
+        written = parse_descriptor(content)
         descriptor = written if signed is None else parse_descriptor(signed)
         if descriptor.id != written.id:
             message = f"{path!r} describes {written.id!r}, and its signed form {descriptor.id!r}"
             self._problems.note(_STRUCTURE, message)
-        return InstalledVib(descriptor, signed, signature)
+        return InstalledVib(descriptor, signed, signature, content)
 
     def _add(self, found: dict[str, InstalledVib], vib: InstalledVib) -> None:
         if vib.id in found:
@@ -170,3 +180,34 @@ def open_image_database(source: SourceLike, *, storage_options: Mapping[str, Any
         CorruptImage: Its compression can't be opened.
     """
     return ImageDatabase(open_archive(source, storage_options=storage_options))
+
+
+def build_image_database(profile: ImageProfile, packages: Iterable[tuple[VibDescriptor, bytes, bytes]]) -> bytes:
+    """An image database (``imgdb.tgz``) with an image profile and its packages; the same ones give the same bytes.
+
+    Each package's description is in it twice, as on a CD: as ``.xml``, and as ``.xml.orig``, which its signature is
+    over.
+
+    Args:
+        profile: The image profile, with the name of each payload's file.
+        packages: Description of each package, parsed and as it was signed, and its signature, or empty.
+    """
+    files = {f"{_FOLDER}{_PROFILES}{_file_name(profile.name, profile.name)}": format_profile(profile)}
+    for descriptor, signed, signature in packages:
+        path = f"{_FOLDER}{_VIBS}{_file_name(descriptor.name, descriptor.id)}"
+        files[path] = files[path + _SIGNED] = signed
+        if signature:
+            files[path + _SIGNATURE] = signature
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for path, data in files.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return gzip.compress(made.getvalue(), mtime=0)
+
+
+def _file_name(name: str, unique: str) -> str:
+    """Name of a document: a number follows the name, so that versions of one package are told apart."""
+    number = int.from_bytes(hashlib.sha256(unique.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
+    return f"{_PLAIN.sub('_', name)}-{number}.xml"

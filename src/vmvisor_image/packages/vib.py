@@ -27,7 +27,13 @@ from vmvisor_image.packages.descriptor import (
     parse_descriptor,
 )
 from vmvisor_image.packages.payload_pass import PayloadHashes, hash_payload
-from vmvisor_image.packages.signatures import SignatureCheck, SignatureState, check_module, check_signed_data, module_hashes
+from vmvisor_image.packages.signatures import (
+    SignatureCheck,
+    SignatureState,
+    check_module,
+    check_signed_data,
+    module_hashes,
+)
 from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.source import Closing
 

@@ -37,6 +37,23 @@ class ForgedPayload:
     """Type, as the description has it."""
     paths: tuple[str, ...] = ()
     """Paths of the files in it."""
+    boot_order: int | None = None
+    """Place among the modules that are loaded; None for a payload that names none."""
+    file_name: str | None = None
+    """Name of its file in a boot bank (``vfat-name``); None for a payload that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgedRelationships:
+    """Relationships of a package: a name, or a name, an operator and a version, of each."""
+
+    depends: Sequence[tuple[str, ...]] = (("vmkapi_2_0_0_0",),)
+    conflicts: Sequence[tuple[str, ...]] = ()
+    replaces: Sequence[tuple[str, ...]] = (("older", "<<", "1.0"),)
+    provides: Sequence[tuple[str, ...]] = ()
+
+
+_USUAL: Final = ForgedRelationships()
 
 
 def archive_payload(name: str, files: Mapping[str, bytes], *, kind: str = "vgz") -> ForgedPayload:
@@ -60,6 +77,8 @@ def descriptor(
     version: str = "1.0-1vmw.800.0.0.1",
     vendor: str = "VMW",
     acceptance_level: str = "certified",
+    relationships: ForgedRelationships = _USUAL,
+    kind: str = "bootbank",
 ) -> bytes:
     """Description of a package, with the checksums that ESXi 7's and 8's have.
 
@@ -67,11 +86,12 @@ def descriptor(
     """
     files = "".join(f"<file>{escape(path)}</file>" for payload in payloads for path in payload.paths)
     return (
-        f'<vib version="5.0"><type>bootbank</type><name>{escape(name)}</name><version>{escape(version)}</version>'
+        f'<vib version="5.0"><type>{escape(kind)}</type><name>{escape(name)}</name><version>{escape(version)}</version>'
         f"<vendor>{escape(vendor)}</vendor><summary>Forged</summary><description>A forged package</description>"
         f"<release-date>{_RELEASED}</release-date><urls />"
-        '<relationships><depends><constraint name="vmkapi_2_0_0_0" /></depends><conflicts /><replaces>'
-        '<constraint name="older" relation="&lt;&lt;" version="1.0" /></replaces><provides /><compatibleWith />'
+        f"<relationships>{_constraints('depends', relationships.depends)}"
+        f"{_constraints('conflicts', relationships.conflicts)}{_constraints('replaces', relationships.replaces)}"
+        f"{_constraints('provides', relationships.provides)}<compatibleWith />"
         "</relationships><software-tags><tag>module</tag></software-tags><system-requires>"
         '<maintenance-mode>true</maintenance-mode><softwarePlatform locale="" productLineID="embeddedEsx" '
         f'version="8.0" /></system-requires><file-list>{files}</file-list>'
@@ -80,11 +100,25 @@ def descriptor(
     ).encode()
 
 
+def _constraints(name: str, constraints: Sequence[tuple[str, ...]]) -> str:
+    texts = (
+        "<constraint "
+        + " ".join(
+            f"{key}={quoteattr(value)}" for key, value in zip(("name", "relation", "version"), each, strict=False)
+        )
+        + " />"
+        for each in constraints
+    )
+    return f"<{name}>{''.join(texts)}</{name}>" if constraints else f"<{name} />"
+
+
 def _payload(payload: ForgedPayload) -> str:
+    more = "" if payload.boot_order is None else f' boot-order="{payload.boot_order}"'
+    more += "" if payload.file_name is None else f" vfat-name={quoteattr(payload.file_name)}"
     stored, decoded = hashlib.sha256(payload.data).hexdigest(), hashlib.sha256(payload.decoded).hexdigest()
     old = hashlib.sha1(payload.decoded, usedforsecurity=False).hexdigest()
     return (
-        f'<payload name={quoteattr(payload.name)} type={quoteattr(payload.kind)} size="{len(payload.data)}">'
+        f'<payload name={quoteattr(payload.name)} type={quoteattr(payload.kind)} size="{len(payload.data)}"{more}>'
         f'<checksum checksum-type="sha-256" verify-process="gunzip">{decoded}</checksum>'
         f'<checksum checksum-type="sha-256">{stored}</checksum>'
         f'<checksum checksum-type="sha-1" verify-process="gunzip">{old}</checksum></payload>'
@@ -154,7 +188,13 @@ def image_database(profile: bytes | None, vibs: Sequence[tuple[bytes, bytes]]) -
 
 
 def offline_bundle(
-    vibs: Sequence[bytes], descriptions: Sequence[bytes], profile: bytes | None = None, *, is_stored: bool = False
+    vibs: Sequence[bytes],
+    descriptions: Sequence[bytes],
+    profile: bytes | None = None,
+    *,
+    profiles: Sequence[bytes] = (),
+    more: Mapping[str, bytes] | None = None,
+    is_stored: bool = False,
 ) -> bytes:
     """An offline bundle, a zip file, with one component of all packages.
 
@@ -164,6 +204,8 @@ def offline_bundle(
         vibs: The packages.
         descriptions: The description of each.
         profile: Image profile; None for a bundle without one.
+        profiles: Further image profiles.
+        more: Further documents of the metadata by path.
         is_stored: Whether the members of the zip files are not compressed.
     """
     parsed = [parse_descriptor(each) for each in descriptions]
@@ -182,6 +224,8 @@ def offline_bundle(
     }
     if profile is not None:
         metadata["profiles/forged.xml"] = profile
+    metadata |= more or {}
+    metadata |= {f"profiles/forged-{number}.xml": each for number, each in enumerate(profiles, 1)}
     index = (
         f"<vendorList><vendor><name>VMware</name><code>VMW</code><indexfile>{VENDOR_INDEX}</indexfile>"
         "<relativePath></relativePath></vendor></vendorList>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vmvisor_image.base.system_errors import in_words
@@ -18,6 +19,7 @@ from vmvisor_image.errors import (
     SourceError,
 )
 from vmvisor_image.examine.signatures import PAGE
+from vmvisor_image.packages.bundle import INDEX
 from vmvisor_image.streams.sources import descriptor_of
 from vmvisor_image.streams.urls import is_url
 
@@ -37,6 +39,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, DestinationExists) and " already" in text:
         return f"{text}; --force replaces it"
     if isinstance(error, IsADirectoryError) and (isinstance(error, SourceError) or type(error) is IsADirectoryError):
+        if error.filename is not None and Path(error.filename, INDEX).is_file():
+            return f"{error.filename}: it is a depot of packages: {command('pxe', error.filename, 'DEST')} exports it"
         return f"{text}, or read all that is in it with {command('scan', error.filename or 'FOLDER')}"
     return text
 

@@ -244,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_listing_commands(commands)
     _add_content_commands(commands)
     extract = commands.choices["extract"]
-    pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image")
+    pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image or bundle")
     _add_pxe_options(pxe)
     _add_boot_commands(commands)
     _add_machines(commands)
@@ -555,6 +555,19 @@ def _add_pxe_options(pxe: argparse.ArgumentParser) -> None:
         "--label", help="label of the boot entry (default: product and version, such as esxi-6.7.0; 3i for ESX 3i 3.5)"
     )
     pxe.add_argument("--install", action="store_true", help="export the installer of a CD instead of the system")
+    pxe.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="image profile of SRC, an offline bundle or depot (default: the only one; an error lists them)",
+    )
+    pxe.add_argument(
+        "--add",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="add the packages of FILE, a VIB or bundle, to the image profile or to an installer CD of ESXi 5 or later,"
+        " instead of older ones of the same name; may be given more than once",
+    )
     pxe.add_argument(
         "--bank",
         metavar="BANK",
