@@ -47,6 +47,7 @@ from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import (
     BAD_INPUT,
     DONE,
+    MISUSE,
     bank_of,
     image_of,
     limits_of,
@@ -475,7 +476,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
 
 def run_scan(options: argparse.Namespace) -> int:
-    """Print or write a row for each image; bad input where any is not sound."""
+    """Print or write a row for each image; bad input where any is not sound, misuse where there is none of them."""
     from vmvisor_image import fleet
 
     if options.json and options.out is not None:
@@ -506,7 +507,8 @@ def run_scan(options: argparse.Namespace) -> int:
         )
         if isinstance(done, Generator):
             stack.callback(done.close)  # also where the rows can't be written
-        rows = _in_order(done, sources)
+        missing: list[str] = []
+        rows = _noting_missing(_in_order(done, sources), missing)
         if options.out is None and options.json:
             bad = print_rows_as_json(rows)
         elif options.out is None:
@@ -515,7 +517,17 @@ def run_scan(options: argparse.Namespace) -> int:
             tally = fleet.write(rows, options.out, overwrite=options.force)
             print(f"{printable(options.out)}: {counted(tally.images, 'image')}, {tally.bad} of them bad")
             bad = tally.bad
+    if sources and len(missing) == len(sources):
+        return MISUSE  # as of a command that takes one source
     return BAD_INPUT if bad else DONE
+
+
+def _noting_missing(rows: Iterator[Row], missing: list[str]) -> Iterator[Row]:
+    """The same rows; the paths of sources that are not there are added to `missing`."""
+    for row in rows:
+        if row["error"] == FileNotFoundError.__name__:
+            missing.append(row["path"])
+        yield row
 
 
 def _in_order(rows: Iterator[Row], sources: Sequence[object]) -> Iterator[Row]:

@@ -610,7 +610,9 @@ def _add_certificate(parser: argparse._ActionsContainer) -> None:
 def _add_scan(commands: _Commands) -> None:
     text = "one row for each of many images, each as soon as it is done"
     scan = commands.add_parser(
-        "scan", help=text, description=f"Show or write {text}. Status 1: one of them has an error or a problem."
+        "scan",
+        help=text,
+        description=f"Show or write {text}. Status 1: one of them has an error or a problem; 2: none of them exists.",
     )
     scan.add_argument(
         "sources",
