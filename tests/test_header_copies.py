@@ -230,7 +230,7 @@ class TestOtherReaders:
             (tmp_path / "volume").write_bytes(copy.over(image).read_at(MIB, len(original)))
         subprocess.run([require_tool("fsck.fat"), "-n", tmp_path / "volume"], check=True, capture_output=True)
 
-    def test_ntfs_tools_take_the_volume(self, made: Callable[[str], Path], tmp_path: Path) -> None:
+    def test_the_restored_ntfs_volume_is_the_original(self, made: Callable[[str], Path], tmp_path: Path) -> None:
         original = made("ntfs").read_bytes()
         with Image.open(written(disk_of(made("ntfs"), 7), tmp_path / "disk", [(MIB, 512)], bytes)) as image:
             copy = image.partitions[1].header_copy
