@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import require_tool, run
-from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAHost, open_host
+from vmvisor_image import CorruptImage, Image, KeyUnavailable, NotAHost, fleet, open_host
 from vmvisor_image.boot.accounts import password_type
 from vmvisor_image.faces.cli import main
 from vmvisor_image.testing.forge_gpt import esx7_disk
@@ -233,6 +233,24 @@ class TestSources:
             assert (host.kind, host.name, host.build) == ("disk", "esx1.example.org", "19193900")
         with Image.open(path) as image, open_host(image) as host:
             assert host.accounts[0].name == "root"
+
+    def test_rows_of_many(self, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        bank = {"boot.cfg": b"kernel=b.b00\nmodules=\nbootstate=0\n", "b.b00": gzip.compress(b"kernel")}
+        esx7_disk(boot={}, bank={**bank, "state.tgz": state.read_bytes()}).write_to(tmp_path / "one.dd")
+        esx7_disk(boot={}, bank={}).write_to(tmp_path / "two.dd")
+        one, two = (fleet.scan_one(tmp_path / name, host=True) for name in ("one.dd", "two.dd"))
+        assert (one["host"], one["accounts"], one["open_accounts"], one["machines"], one["datastores"]) == (
+            "esx1.example.org",
+            4,
+            "guest",
+            2,
+            "backup, nfs1, datastore1",
+        )
+        assert (one["error"], one["ok"]) == ("Problem", False)  # a line of authorized_keys is damaged
+        assert {two[name] for name in ("host", "accounts", "open_accounts", "machines", "datastores")} == {None}
+        assert fleet.scan_one(tmp_path / "one.dd")["host"] is None
+        main(["scan", "--json", "--host", str(tmp_path / "one.dd")])
+        assert json.loads(capsys.readouterr().out)["host"] == "esx1.example.org"
 
     @pytest.mark.parametrize(
         "data", [b"text" * 1000, tgz({"a.txt": b"a"}), bytes(100_000)], ids=["text", "archive", "zeros"]

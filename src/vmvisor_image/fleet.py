@@ -33,6 +33,7 @@ from vmvisor_image.base.destination import check_replaceable, is_at, lock, publi
 from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import check_options
 from vmvisor_image.base.system_errors import in_words
+from vmvisor_image.boot.host import open_host
 from vmvisor_image.boot.provenance import Verdict
 from vmvisor_image.bzip2.index_file import CACHE_SUFFIX, INDEX_SUFFIX
 from vmvisor_image.disk.image import Image
@@ -43,6 +44,7 @@ from vmvisor_image.errors import (
     DestinationFailed,
     InvalidArgument,
     NoDiskImage,
+    NotAHost,
     PartitionNotFound,
     PathNotFound,
     SourceError,
@@ -118,6 +120,16 @@ class Row(TypedDict):
     modules_not_checked: int | None
     altered: str | None
     """Names of the altered modules, with spaces between; empty for none."""
+    host: str | None
+    """Name of the host; like the columns below, None without `host` in the options, and for what is no host's disk."""
+    accounts: int | None
+    """Number of accounts."""
+    open_accounts: str | None
+    """Names of the accounts without a password, with spaces between; empty for none."""
+    machines: int | None
+    """Number of virtual machines that are registered."""
+    datastores: str | None
+    """Names of the datastores, with commas between; empty for none."""
     seconds: float
     """Wall-clock time of the scan, in seconds."""
     report: str | None
@@ -169,6 +181,7 @@ class ScanOptions(TypedDict, total=False):
     salvage: bool
     provenance: bool
     certificates: Sequence[CertificateSource]
+    host: bool
 
 
 def scan_one(  # noqa: PLR0913  # options by name, each a column or a way to read
@@ -181,6 +194,7 @@ def scan_one(  # noqa: PLR0913  # options by name, each a column or a way to rea
     salvage: bool = False,
     provenance: bool = False,
     certificates: Sequence[CertificateSource] = (),
+    host: bool = False,
 ) -> Row:
     """Row of one image; an error in reading the image is reported in the row.
 
@@ -197,6 +211,7 @@ def scan_one(  # noqa: PLR0913  # options by name, each a column or a way to rea
         provenance: Whether to fill the columns from `Row.packages` to `Row.altered`, for which every module is read and
             decoded; an altered module makes a row that is not `ok`.
         certificates: Certificates that the user trusts, as for `open_certificates`; any of them implies `provenance`.
+        host: Whether to fill the columns from `Row.host` to `Row.datastores` by the saved configuration.
 
     Raises:
         DependencyMissing: There are certificates, and the extra ``crypto`` is not installed.
@@ -216,6 +231,8 @@ def scan_one(  # noqa: PLR0913  # options by name, each a column or a way to rea
                 row["product"], row["version"], row["build"] = _identity(image)
                 if provenance or certificates:
                     row.update(_origins(image, trusted, row))
+                if host:
+                    row.update(_host(image, row))
         except UsageError as error:
             if path is None and not isinstance(error, LookupError | OSError):
                 raise
@@ -734,6 +751,27 @@ def _origins(image: Image, certificates: tuple[Certificate, ...], row: Mapping[s
     if origins is not None:
         found |= {name: origins.count(verdict) for name, verdict in _VERDICTS.items()}
         found |= {"packages": len(origins.packages), "altered": " ".join(origins.altered)}
+    return found
+
+
+def _host(image: Image, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of the host; its problems count with those of the row."""
+    try:
+        host = open_host(image)
+    except NotAHost:
+        return {}
+    with host:
+        found: dict[str, Any] = {
+            "host": host.name,
+            "accounts": len(host.accounts),
+            "open_accounts": " ".join(each.name for each in host.accounts if each.is_open),
+            "machines": len(host.machines),
+            "datastores": ", ".join(each.name for each in host.datastores),
+        }
+        problems = host.problems
+    found["problems"] = row["problems"] + len(problems)
+    if problems and row["error"] is None:
+        found |= {"error": "Problem", "message": str(problems[0]), "offset": problems[0].offset}
     return found
 
 

@@ -21,6 +21,7 @@ KEYS: Final = re.compile(r"etc/ssh/keys-([^/]+)/authorized_keys")
 """Path of the keys of a user."""
 LARGEST: Final = 1 << 20
 _MOST: Final = 10_000
+_EMPTY: Final = "none"
 _TYPES: Final = (
     ("$1$", "MD5-crypt"),
     ("$2", "bcrypt"),
@@ -64,11 +65,16 @@ class Account:
     keys: tuple[AuthorizedKey, ...] = ()
     """Keys that may log in by SSH."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its password is empty, so that anyone may log in."""
+        return self.password == _EMPTY
+
 
 def password_type(text: str) -> str:
     """Type of a hash in ``shadow``; see `Account.password`."""
     if not text:
-        return "none"
+        return _EMPTY
     if text[0] in "!*" or text == "x":
         return "locked"
     found = next((name for start, name in _TYPES if text.startswith(start)), None)

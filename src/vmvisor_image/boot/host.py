@@ -47,6 +47,7 @@ from vmvisor_image.streams.opening import SourceLike
 from vmvisor_image.streams.source import Closing
 
 _T = TypeVar("_T")
+_DATASTORES: Final = ("vmfs3", "vmfs5", "vmfs6")
 _MANIFEST: Final = "Manifest.txt"
 _INVENTORY: Final = "etc/vmware/hostd/vmInventory.xml"
 _CERTIFICATES: Final = ("etc/vmware/ssl/rui.crt", "etc/vmware/ssl/castore.pem")
@@ -210,7 +211,7 @@ class Host(Closing):
         """Datastores: volumes of the disk, NFS shares of the configuration, and those that machines are on."""
         found: dict[str, HostDatastore] = {}
         for partition in () if self._image is None else self._image.partitions:
-            if not partition.is_container and partition.kind.startswith("vmfs") and partition.label:
+            if not partition.is_container and partition.kind in _DATASTORES and partition.label:
                 location = f"partition {partition.key}"
                 found[partition.label] = HostDatastore(partition.label, partition.kind, location)
         for name, each in named_children(self.settings, "/nas"):

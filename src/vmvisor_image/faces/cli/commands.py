@@ -503,6 +503,7 @@ def run_scan(options: argparse.Namespace) -> int:
             salvage=options.salvage,
             provenance=options.provenance,
             certificates=options.certificate,
+            host=options.host,
             progress=progress,
         )
         if isinstance(done, Generator):

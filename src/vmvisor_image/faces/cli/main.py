@@ -637,6 +637,8 @@ def _add_scan(commands: _Commands) -> None:
         help="also compare every module with the package that has it; one that is altered makes the image bad",
     )
     _add_certificate(scan)
+    host = "also read the saved configuration of each host: its name, accounts, machines and datastores"
+    scan.add_argument("--host", action="store_true", help=host)
     scan.add_argument("--workers", type=int, metavar="N", help="images to read at once (default: cores)")
     scan.add_argument("--scheduler", metavar="URL", help="address of a dask scheduler, such as tcp://host:8786")
     shared = scan.add_argument_group("how each image is read")
