@@ -169,7 +169,7 @@ def test_accounts_show_no_hashes_unless_asked(state: Path, files: dict[str, byte
         assert "$6$" not in json.dumps(host.to_dict()) + repr(host.accounts)
         keys = host.accounts[0].keys
         assert {key.fingerprint for key in keys} == {files["fingerprint"].decode()}
-        assert [(key.type, key.comment, key.options) for key in keys] == [
+        assert [(key.kind, key.comment, key.options) for key in keys] == [
             ("ssh-ed25519", "admin@example", ""),
             ("ssh-ed25519", "admin@example", 'command="ls, x"'),
         ]

@@ -39,7 +39,7 @@ _KEY_TYPE: Final = re.compile(r"(?<![^ \t])(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z
 class AuthorizedKey:
     """A key that may log in by SSH."""
 
-    type: str
+    kind: str
     """Type, such as "ssh-ed25519"."""
     fingerprint: str
     """Fingerprint as ``ssh-keygen -l`` prints it: ``SHA256:`` and 43 characters of base64."""

@@ -118,7 +118,7 @@ def _accounts(host: Host) -> Iterable[str]:
         yield f"{account.name}{uid}: password {account.password}{shown}{shell}"
         for key in account.keys:
             limits = f", limited by {key.options}" if key.options else ""
-            yield f"  may log in by the key {key.fingerprint} {key.comment} ({key.type}{limits})"
+            yield f"  may log in by the key {key.fingerprint} {key.comment} ({key.kind}{limits})"
 
 
 def _certificates(host: Host) -> Iterable[str]:
