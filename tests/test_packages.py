@@ -614,6 +614,21 @@ def test_a_database_that_was_changed_with_the_module(host: Host) -> None:
         found = image.system().provenance(host.vendor.certificates)
         assert {each.name: each.verdict for each in found.modules}["driver.v00"] is Verdict.BELONGS
         assert [each.verdict for each in found.vibs] == [Verdict.ALTERED]
+        assert [each.is_level_supported for each in found.vibs] == [False]
+
+
+def test_levels_that_a_signature_supports(host: Host) -> None:
+    with host.image() as image:
+        for certificates, expected in (((), {None, True}), (host.vendor.certificates, {True})):
+            found = image.system().provenance(certificates)
+            assert {each.is_level_supported for each in found.vibs} == expected
+            assert {each.is_level_supported for each in found.vibs if each.acceptance_level == "community"} == {True}
+    payload = archive_payload("driver", FILES)
+    text = descriptor("driver", [payload])  # which says that it is certified
+    profile = image_profile("forged", {parse_descriptor(text).id: {"driver": "driver.v00"}})
+    with host.image(driver_v00=payload.data, imgdb_tgz=image_database(profile, [(text, b"")])) as image:
+        [found_vib] = image.system().provenance(host.vendor.certificates).vibs
+        assert (found_vib.acceptance_level, found_vib.is_level_supported) == ("certified", False)
 
 
 def test_without_a_database(host: Host) -> None:

@@ -23,6 +23,10 @@ _HOST_FILES: Final = ("state.tgz", "local.tgz", "local.tgz.ve", DATABASE, "imgpa
 """Modules that the host writes itself, so that no package has them."""
 
 
+_UNSIGNED_LEVEL: Final = "community"
+"""Acceptance level of packages that need no signature."""
+
+
 class Verdict(Enum):
     """What is known of the origin of a module or package."""
 
@@ -73,6 +77,17 @@ class VibProvenance:
     """Certificate that stands behind the description; None without one."""
     modules: tuple[str, ...]
     """Names of the modules that are its payloads."""
+
+    @property
+    def is_level_supported(self) -> bool | None:
+        """Whether its signature supports the level that it claims; None where that was not checked.
+
+        ESXi takes packages of every level but "community" only with a signature. Which of the others a key may sign is
+        not published, so a trusted signature supports each of them.
+        """
+        if self.acceptance_level in (None, _UNSIGNED_LEVEL):
+            return True
+        return None if self.verdict is Verdict.NOT_CHECKED else self.verdict is Verdict.VERIFIED
 
 
 class Provenance:
@@ -168,6 +183,7 @@ class Provenance:
                     "verdict": each.verdict.value,
                     "message": each.message,
                     "acceptance_level": each.acceptance_level,
+                    "level_is_supported": each.is_level_supported,
                     "certificate": None if each.trusted is None else each.trusted.sha256,
                     "modules": list(each.modules),
                 }

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import Final
 
-from vmvisor_image.boot.provenance import ModuleProvenance, Provenance, Verdict
+from vmvisor_image.boot.provenance import ModuleProvenance, Provenance, Verdict, VibProvenance
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.faces.cli.layout import print_item, table_lines, table_width
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, bank_of, opened_image
@@ -43,7 +43,8 @@ def _print(found: Provenance, *, lists_files: bool) -> None:
     if vibs:
         print("\npackages:")
         for vib in vibs:
-            print_item(f"{vib.id}: {vib.verdict.value}: {vib.message}", "  ", hanging="    ")
+            level = "" if vib.is_level_supported is not False else _unsupported(vib)
+            print_item(f"{vib.id}: {vib.verdict.value}: {vib.message}{level}", "  ", hanging="    ")
     if lists_files:
         print("\nfiles of no package:")
         for path in found.unowned:
@@ -56,6 +57,10 @@ def _print(found: Provenance, *, lists_files: bool) -> None:
         print_item("there is no image database (imgdb.tgz): which package a module is of is not known", "")
     if not found.certificates:
         print_item("no certificate was given, so no signature was verified: --certificate FILE names one", "")
+
+
+def _unsupported(vib: VibProvenance) -> str:
+    return f"; it claims the acceptance level {vib.acceptance_level}, which needs a signature that is right"
 
 
 def _print_messages(modules: list[ModuleProvenance]) -> None:
