@@ -71,6 +71,7 @@ TAKEN_IN: Final = {
     "changelog.md": "CHANGELOG.md",
     "notebooks/fleet.ipynb": "examples/fleet.ipynb",
     "notebooks/guests.ipynb": "examples/guests.ipynb",
+    "notebooks/host.ipynb": "examples/host.ipynb",
 }
 """Pages that are files outside docs/, by path: docs/ has a page that links there, the site has the file itself."""
 

@@ -90,6 +90,22 @@ def test_the_notebook(executed: Any) -> None:
         assert part in shown
 
 
+def test_the_notebook_of_a_host() -> None:
+    pytest.importorskip("cryptography")
+    shown = notebook_page.page(notebook_page.execute(EXAMPLES / "host.ipynb"))
+    for part in (
+        "help: uid 0, password none",
+        "base.v00    altered",
+        "driver.v00  verified",
+        "tool.v00    belongs",
+        "extra.tgz   unsigned",
+        "('bin/door', 'bin/miner')",
+        "bin/door: None was shipped",
+        "etc/rc.local: b'# nothing",
+    ):
+        assert part in shown, part
+
+
 def test_the_notebook_of_guests() -> None:
     shown = notebook_page.page(notebook_page.execute(EXAMPLES / "guests.ipynb"))
     for part in ("lab-guest", "Accepted publickey", "../usr/share/zoneinfo/UTC", "etc/os-release", "ext4 file system"):
