@@ -19,7 +19,10 @@ from vmvisor_image.faces.cli.main import _parser
 DONE = 0
 LASTING = {"mount", "browse"}
 """Commands that go on until somebody ends them, and need FUSE or a terminal; they have tests of their own."""
-SHARED = {"--threads", "--member", "--max-seconds", "--max-decoded", "--index", "--cache", "--salvage"}
+SHARED = {
+    *("--threads", "--member", "--max-seconds", "--max-decoded", "--index", "--cache", "--salvage"),
+    *("--snapshot", "--parent", "--no-parent", "--allow-cid-mismatch"),
+}
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:

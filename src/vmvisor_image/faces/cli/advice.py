@@ -59,6 +59,12 @@ def way_of(options: argparse.Namespace, *, devices: bool = True) -> list[str]:
         way += ["--device", device]
     if getattr(options, "salvage", False):
         way.append("--salvage")
+    for name in ("snapshot", "parent"):
+        if (given := getattr(options, name, None)) is not None:
+            way += [f"--{name}", given]
+    for name in ("no_parent", "allow_cid_mismatch"):
+        if getattr(options, name, False):
+            way.append(f"--{name.replace('_', '-')}")
     return way
 
 
@@ -77,10 +83,10 @@ def located(error: NameNotFound, source: str, options: argparse.Namespace) -> Na
     return error.restated(f"{error}; {step}")
 
 
-def with_step(error: _Error, step: str) -> _Error:
-    """The same error with a next step behind its message."""
+def with_step(error: _Error, step: str, message: str | None = None) -> _Error:
+    """The same error with a next step behind its message, or behind another message."""
     return type(error)(
-        f"{error.message}; {step}",
+        f"{message or error.message}; {step}",
         structure=error.structure,
         offset=error.offset,
         field=error.field,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from typing import Final
 
@@ -18,6 +19,9 @@ from vmvisor_image.reports.verification_report import VerificationReport
 _NAMES_ARE_LOST: Final = (
     "which files were in the lost bytes can't be known: the partition table, and directories there, are lost with them"
 )
+_MISMATCH: Final = "; allow_cid_mismatch reads it nevertheless"
+_RESTS_ON: Final = re.compile(r"^(the disk rests on|its parent|it rests on a disk whose CID)")
+"""Start of messages on a parent that is missing, or can't be opened."""
 _MOST_COUNTED: Final = 256 << 20
 """Bytes of the largest compressed image in which blocks are counted only to say how many there are."""
 
@@ -61,6 +65,20 @@ def step_of_verification(report: VerificationReport, options: argparse.Namespace
 
 def _salvage(options: argparse.Namespace, what: str, remark: str = "") -> str:
     return f"`{again(options, '--salvage')}` also reads {what} behind the damage{remark}"
+
+
+def advised_of_chain(error: CorruptImage, options: argparse.Namespace) -> CorruptImage:
+    """The error of a virtual disk whose parent is missing, or another one, with the option that reads it anyway."""
+    if type(error) is not CorruptImage or options.no_parent or options.parent is not None:
+        return error
+    if error.message.endswith(_MISMATCH):
+        step = f"`{again(options, '--allow-cid-mismatch')}` reads it nevertheless"
+        return with_step(error, step, error.message.removesuffix(_MISMATCH))
+    if _RESTS_ON.search(error.message):
+        return with_step(
+            error, f"`{again(options, '--no-parent')}` reads it alone, with zeros for what it does not hold"
+        )
+    return error
 
 
 def advised_error(error: CorruptImage, image: Image, options: argparse.Namespace) -> CorruptImage:

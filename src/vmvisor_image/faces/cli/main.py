@@ -299,6 +299,18 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, is_indexing: bool) -
     _add_member(shared, ", or PARTITION/PATH of a disk in a disk, such as a machine's")
     _add_salvage(shared)
     _add_limits(shared)
+    chain = parser.add_argument_group("of a virtual disk that rests on others")
+    chain.add_argument("--snapshot", metavar="NAME", help="read the state at a snapshot inside a qcow2 file")
+    parent = chain.add_mutually_exclusive_group()
+    parent.add_argument("--parent", metavar="FILE", help="the disk that it rests on, instead of the one that it names")
+    parent.add_argument(
+        "--no-parent", action="store_true", help="read it alone: what it does not hold is shown as zeros, and status 1"
+    )
+    chain.add_argument(
+        "--allow-cid-mismatch",
+        action="store_true",
+        help="read it even if the disk below has changed since, and status 1",
+    )
 
 
 def _add_salvage(parser: argparse._ActionsContainer) -> None:

@@ -22,7 +22,7 @@ from vmvisor_image.errors import (
     PathNotFound,
 )
 from vmvisor_image.faces.cli.advice import command, located, no_disk, way_of
-from vmvisor_image.faces.cli.damage import advised_error, step_past_damage
+from vmvisor_image.faces.cli.damage import advised_error, advised_of_chain, step_past_damage
 from vmvisor_image.faces.cli.progress import doing, showing_progress
 from vmvisor_image.faces.cli.whole import elsewhere
 from vmvisor_image.files.file import File
@@ -51,7 +51,7 @@ def limits_of(options: argparse.Namespace) -> Limits:
 
 def open_options(options: argparse.Namespace, progress: Progress | None) -> OpenOptions:
     """Options for `Image.open`."""
-    return {
+    given: OpenOptions = {
         "threads": options.threads,
         "index": options.index,
         "cache": options.cache,
@@ -59,7 +59,12 @@ def open_options(options: argparse.Namespace, progress: Progress | None) -> Open
         "member": options.member,
         "limits": limits_of(options),
         "salvage": options.salvage,
+        "snapshot": options.snapshot,
+        "allow_cid_mismatch": options.allow_cid_mismatch,
     }
+    if options.no_parent or options.parent is not None:
+        given["parent"] = options.parent
+    return given
 
 
 @contextlib.contextmanager
@@ -75,6 +80,10 @@ def image_of(options: argparse.Namespace, source: str, progress: Progress | None
             image = stack.enter_context(Image.open(source, **given))
         except MemberNotFound as error:
             image = stack.enter_context(_image_within(source, given, error, stack))
+        except CorruptImage as error:
+            if (advised := advised_of_chain(error, options)) is not error:
+                raise advised from error
+            raise
         yield image
 
 
