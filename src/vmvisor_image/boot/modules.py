@@ -14,7 +14,7 @@ from vmvisor_image.boot.microcode import MicrocodeUpdate, find_vendor, read_upda
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.peel import peel
 from vmvisor_image.compressions.signed import ModuleSignature, find_signature
-from vmvisor_image.errors import CorruptImage, NotAnArchive
+from vmvisor_image.errors import CorruptImage, NotAnArchive, Problem
 from vmvisor_image.record import Record
 from vmvisor_image.schemas.module import (
     ELF_MAGIC,
@@ -97,6 +97,7 @@ class Module(Closing):
             raise
         self.layers = tuple(layer.kind for layer in found)
         """Kinds of its compressions, outermost first."""
+        self._decoded = tuple(layer.source for layer in found)
         self._outer = found[0].source if found else file
         self._inner = found[-1].source if found else file
 
@@ -130,6 +131,19 @@ class Module(Closing):
     def signed_content(self) -> ReadAt:
         """Content without the outermost compression, with the trailer: what `signature` was found in."""
         return self._outer
+
+    @property
+    def layer_problems(self) -> tuple[Problem, ...]:
+        """Faults of its compressions, such as bytes behind their end, which are in no content and so not signed.
+
+        Decodes all of it, as the end of a compression is known only then.
+
+        Raises:
+            CorruptImage: The module is damaged.
+        """
+        for source in self._decoded:
+            source.read_at(source.size, 0)  # asking for the size decodes to the end
+        return tuple(problem for source in self._decoded for problem in source.problems)
 
     @property
     def content(self) -> ReadAt:

@@ -192,11 +192,16 @@ class Provenance:
             opened = module.open()
             signature = check_module(opened.signed_content, opened.signature, self.certificates)
             checks = () if module.file is None or payload is None else check_payload(module.file, payload)
+            # signatures and checksums of the decoded bytes do not cover what is behind the end of a compression
+            outside = () if fit_of(checks) is Fit.STORED else opened.layer_problems
         except (CorruptImage, UsageError) as error:
             message = f"it can't be read: {error}"
             verdict = Verdict.NOT_CHECKED if vib is None else Verdict.ALTERED
             return make(verdict=verdict, message=message, trusted=None, checksums=(), signature=None)
         verdict, message, trusted = self._judge(module.name, signature, vib, checks)
+        if outside and verdict in (Verdict.VERIFIED, Verdict.BELONGS):
+            verdict, trusted = Verdict.ALTERED, None
+            message = f"{message}; but the file has what neither signature nor checksum covers: {outside[0]}"
         return make(verdict=verdict, message=message, trusted=trusted, checksums=checks, signature=signature)
 
     def _judge(
