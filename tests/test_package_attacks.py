@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zipfile
 
 import pytest
 
+from vmvisor_image import open_archive
 from vmvisor_image.packages import database as module
 from vmvisor_image.packages.database import ImageDatabase, open_image_database
 from vmvisor_image.packages.descriptor import parse_descriptor
@@ -63,6 +65,25 @@ def test_a_link_in_a_database_is_a_problem_and_not_followed() -> None:
     )
     assert f"'{VIBS}/a.xml.orig' is a symbolic link, which is not followed" in messages(found)
     assert found.vibs[IDS[0]].signed is None
+
+
+def test_members_of_a_zip_that_overlap_are_a_problem() -> None:
+    """A stored member that holds another one whole: each has a right local header, and both are read."""
+    inner, outer = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("inner"), b"within another")
+        infos = archive.infolist()
+    with zipfile.ZipFile(outer, "w") as archive:
+        info = zipfile.ZipInfo("outer")
+        archive.writestr(info, inner.getvalue())
+        infos[0].header_offset = 30 + len("outer")
+        archive.filelist.append(infos[0])
+    with open_archive(outer.getvalue()) as found:
+        assert found["inner"].read_bytes() == b"within another"
+        assert found["outer"].read_bytes() == inner.getvalue()
+        assert [str(each) for each in found.problems if "'inner' begins within 'outer'" in str(each)]
+    with open_archive(inner.getvalue()) as found:
+        assert found.problems == ()
 
 
 def test_the_documents_of_a_database_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
