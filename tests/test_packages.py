@@ -603,6 +603,39 @@ def test_one_changed_module_is_found(host: Host) -> None:
             assert "other checksums" in found.altered[0].message
 
 
+@pytest.mark.parametrize("name", ["b.b00", "driver.v00", "anew.v00"])
+def test_bytes_behind_the_end_of_a_compression_are_covered_by_nothing(host: Host, name: str) -> None:
+    """``gzip`` warns of them, and decodes to the same bytes, so that signatures and checksums of these are right."""
+    with host.image() as image:
+        [data] = [each.file.read_bytes() for each in image.system().modules if each.name == name and each.file]
+    more = data + b"hidden"
+    done = subprocess.run([require_tool("gzip"), "-dc"], input=more, capture_output=True, check=False)
+    assert done.stdout == gzip.decompress(data)
+    assert b"trailing garbage ignored" in done.stderr
+    with host.image(**{name.replace(".", "_"): more}) as image:
+        for certificates in ((), host.vendor.certificates):
+            [found] = image.system().provenance(certificates).altered
+            assert found.name == name
+            assert "bytes follow the last member" in found.message
+            assert found.trusted is None
+    two = gzip.compress(gzip.decompress(data)[:100]) + gzip.compress(gzip.decompress(data)[100:])
+    with host.image(**{name.replace(".", "_"): two}) as image:  # what is covered is what all members hold
+        assert verdicts(image, host.vendor.certificates)[name] == "verified"
+        more = two + gzip.compress(b"hidden")
+    with host.image(**{name.replace(".", "_"): more}) as image:
+        assert verdicts(image, host.vendor.certificates)[name] == "altered"
+
+
+def test_a_signed_module_in_another_or_with_more_behind_it_is_not_verified(vendor: Signer) -> None:
+    signed = sign(kernel_elf(), key_id=KEY_ID, schema=4, make=vendor.raw)
+    assert state_of(signed + b"\0", vendor.certificates) is SignatureState.UNSIGNED
+    trailer = signed[len(kernel_elf()) :]
+    assert state_of(signed + trailer, vendor.certificates) is SignatureState.NOT_CHECKED
+    assert state_of(b"more" + signed, vendor.certificates) is SignatureState.NOT_CHECKED
+    twice = sign(signed, key_id=KEY_ID, schema=4, make=vendor.raw)  # the outer one covers the inner one
+    assert state_of(twice, vendor.certificates) is SignatureState.VERIFIED
+
+
 def test_a_database_that_was_changed_with_the_module(host: Host) -> None:
     """Who changes a module can describe it anew, and can't sign that."""
     intruder = archive_payload("driver", FILES | {"bin/backdoor": b"#!/bin/sh"})

@@ -19,7 +19,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Final, Protocol, Self, cast
@@ -164,6 +164,7 @@ def read_members(source: ReadAt, report: Callable[[Problem], None]) -> Iterator[
         report(Problem("zip directory", message, None if end is None else end[0]))
     if end is not None and end[0] + _END.size + end[1][7] > source.size:
         report(Problem("zip directory", "the comment in its end record passes the end of the archive", end[0] + 20))
+    _report_overlap(source, (each for each in entries if each.volume == disk), report)
     is_split = False
     for entry in entries:
         entry.filename = _name(entry)
@@ -290,6 +291,30 @@ def _content(
         structure="zip member",
         offset=at,
     )
+
+
+def _report_overlap(source: ReadAt, entries: Iterable[zipfile.ZipInfo], report: Callable[[Problem], None]) -> None:
+    """Report the first two members that have bytes in common, as no writer of zip makes them (4.3.6).
+
+    Sizes and names that are others in the local header are reported by themselves, and explain an overlap.
+    """
+    before: zipfile.ZipInfo | None = None
+    for entry in sorted(entries, key=lambda each: each.header_offset):
+        if before is not None and entry.header_offset < before.header_offset + _LOCAL_HEADER + before.compress_size:
+            headers = [(each, *_local_header(source, each)) for each in (before, entry)]
+            if all(_is_as_listed(*each) for each in headers):
+                message = f"{entry.orig_filename!r} begins within {before.orig_filename!r}: their bytes overlap"
+                report(Problem("zip directory", message, entry.header_offset))
+                return
+        before = entry
+
+
+def _is_as_listed(entry: zipfile.ZipInfo, header: bytes, name: str) -> bool:
+    """Whether a local header has the name and the compressed size that the directory has, or none of its own."""
+    if header[:4] != _MAGIC or len(header) < _LOCAL_HEADER or name != entry.orig_filename:
+        return False
+    flags, _, _, size, _ = _LOCAL_FIELDS.unpack_from(header, 6)
+    return bool(flags & _IS_DESCRIBED_BEHIND) or size in (entry.compress_size, _IN_EXTRA_FIELD)
 
 
 def _local_header(source: ReadAt, entry: zipfile.ZipInfo) -> tuple[bytes, str]:

@@ -205,12 +205,17 @@ class Provenance:
             payload=None if payload is None else payload.name,
         )
         try:
-            checks, signature = check_payload_and_signature(module.needed(), payload, self.certificates)
+            checks, signature, faults = check_payload_and_signature(module.needed(), payload, self.certificates)
+            # signatures and checksums of the decoded bytes do not cover what is behind the end of a compression
+            outside = () if fit_of(checks) is Fit.STORED else faults
         except (CorruptImage, UsageError) as error:
             message = f"it can't be read: {error}"
             verdict = Verdict.NOT_CHECKED if vib is None else Verdict.ALTERED
             return make(verdict=verdict, message=message, trusted=None, checksums=(), signature=None)
         verdict, message, trusted = self._judge(module.name, signature, vib, checks)
+        if outside and verdict in (Verdict.VERIFIED, Verdict.BELONGS):
+            verdict, trusted = Verdict.ALTERED, None
+            message = f"{message}; but the file has what neither signature nor checksum covers: {outside[0]}"
         return make(verdict=verdict, message=message, trusted=trusted, checksums=checks, signature=signature)
 
     def _judge(

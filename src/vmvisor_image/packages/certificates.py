@@ -25,6 +25,15 @@ _SUFFIXES: Final = (".pem", ".cert", ".crt", ".cer", ".der")
 """Endings of the files of a folder that are read; other files in it are none of ours."""
 _LARGEST: Final = 1 << 20
 _LONGEST_CHAIN: Final = 8
+_FEWEST_BITS: Final = 2048
+"""Bits of an RSA key that is not weak (NIST SP 800-131A, section 3)."""
+_WEAK_HASHES: Final = ("md5", "sha1")
+_UNDERSTOOD: Final = frozenset(
+    f"2.5.29.{number}"
+    for number in (14, 15, 17, 19, 32, 35, 37)  # key ids, usages, alternative name, basic constraints, policies
+)
+"""Extensions that may be critical, by object identifier; RFC 5280, section 4.2, has others refused."""
+_NAME_CONSTRAINTS: Final = "2.5.29.30"
 
 CertificateSource = str | os.PathLike[str] | bytes
 """Certificates as functions accept them: the path of a file with one or more of them in PEM or one in DER, that of a
@@ -64,11 +73,58 @@ class Certificate:
     def __str__(self) -> str:
         return f"{printable(self.subject)} (serial {self.serial})"
 
+    @property
+    def weakness(self) -> str | None:
+        """Why its key proves nothing, in words; None for an RSA key of 2048 bits or more, and for other kinds."""
+        numbers = public_numbers(self)
+        if numbers is None or numbers[0].bit_length() >= _FEWEST_BITS:
+            return None
+        return f"its key is weak: it has {numbers[0].bit_length()} bits, fewer than {_FEWEST_BITS}"
+
+    @property
+    def link_fault(self) -> str | None:
+        """Why it can't be a link of a chain, in words; None where it can.
+
+        A weak key, a signature with MD5 or SHA-1, name constraints, or a critical extension that is not understood
+        (RFC 5280, sections 4.2 and 6.1). The signature of a trusted certificate itself is no link.
+        """
+        return self._signature_fault or self._issuer_fault
+
+    @property
+    def _signature_fault(self) -> str | None:
+        from cryptography.exceptions import UnsupportedAlgorithm
+
+        try:
+            algorithm = self.x509.signature_hash_algorithm
+        except UnsupportedAlgorithm:
+            return "its signature has an unknown algorithm"
+        if algorithm is not None and algorithm.name in _WEAK_HASHES:
+            return f"its signature is weak: it is over {algorithm.name.upper()}"
+        return None
+
+    @property
+    def _issuer_fault(self) -> str | None:
+        if (weakness := self.weakness) is not None:
+            return weakness
+        try:
+            extensions = tuple(self.x509.extensions)
+        except parse_faults():
+            return "its extensions can't be read"
+        for each in extensions:
+            oid = each.oid.dotted_string
+            if oid == _NAME_CONSTRAINTS:
+                return "it has name constraints, which are not read"
+            if each.critical and oid not in _UNDERSTOOD:
+                return f"it has a critical extension that is not known, {oid}"
+        return None
+
     def issued(self, other: Certificate) -> bool:
-        """Whether it may issue certificates (CA, and its key usage) and its key signed `other`."""
+        """Whether it may issue certificates (CA, and its key usage) and its key signed `other`, without a weak link."""
         from cryptography import x509
         from cryptography.exceptions import InvalidSignature
 
+        if self._issuer_fault is not None or other.link_fault is not None:
+            return False
         try:
             extensions = self.x509.extensions
             if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
@@ -157,8 +213,8 @@ def find_trusted(
 ) -> Certificate | None:
     """Trusted certificate that is the signer's, or stands at the end of the chain of its issuers; None without one.
 
-    Each link is checked: the issuer may issue, as deep as this, and its key signed the one below. Dates and
-    revocation are not checked.
+    Each link is checked: the issuer may issue, as deep as this, and its key signed the one below; no link is weak
+    (see `Certificate.link_fault`). Dates and revocation are not checked.
 
     Args:
         signer: Certificate of the key that made a signature.

@@ -36,6 +36,8 @@ _PROFILES: Final = "/profiles/"
 _SIGNED, _SIGNATURE = ".orig", ".sig"
 _FOLDER: Final = "var/db/esximg"
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9._+-]")
+_MOST_BYTES: Final = 1 << 27
+"""Number of bytes of all documents that are read; the database of an installer of ESXi 6.7 has a few millions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,29 +109,68 @@ class ImageDatabase(Closing):
             files = names.get(vib.id, {})
             for payload in vib.descriptor.payloads:
                 name = files.get(payload.name) or payload.file_name
-                if name:
-                    found.setdefault(fold_name(name.lstrip("/")), (vib, payload))
+                if not name:
+                    continue
+                key = fold_name(name.lstrip("/"))
+                first, _ = found.setdefault(key, (vib, payload))
+                if found[key] != (vib, payload):
+                    message = f"{key!r} is a payload of {first.id!r} and of {vib.id!r}: the first one counts"
+                    self._problems.note(_STRUCTURE, message)
         return MappingProxyType(found)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Damage to the database; reads all of it."""
-        vibs, profile = self.vibs, self.profile
+        """Damage to the database, and what readers could differ on; reads all of it."""
+        vibs, profile, _ = self.vibs, self.profile, self.payloads
         missing = () if profile is None else [each for each in profile.vib_ids if each not in vibs]
         listed = tuple(
             Problem(_STRUCTURE, f"the image profile names {each!r}, of which there is no description")
             for each in missing
         )
-        return (*self._archive.problems, *self._problems.found, *listed)
+        return (*self._archive.problems, *self._ambiguous(), *self._problems.found, *listed)
 
     def close(self) -> None:
         """Close the source, where it was opened for the database."""
         self._archive.close()
 
+    def _ambiguous(self) -> Iterator[Problem]:
+        """Members that another reader could take for others: links, and names that are there in two cases or twice."""
+        found: dict[str, str] = {}
+        for member in self._archive.members:
+            folded = fold_name(f"/{member.path}")
+            if member.kind == "directory" or not any(folder in folded for folder in (_VIBS, _PROFILES)):
+                continue
+            if member.kind == "symlink":
+                yield Problem(_STRUCTURE, f"{member.path!r} is a symbolic link, which is not followed", member.offset)
+            elif not any(folder in f"/{member.path}" for folder in (_VIBS, _PROFILES)):
+                message = f"{member.path!r} is not read: its folder is in another case"
+                yield Problem(_STRUCTURE, message, member.offset)
+            if folded in found:
+                message = f"{member.path!r} is there more than once, first as {found[folded]!r}"
+                yield Problem(_STRUCTURE, message, member.offset)
+            found.setdefault(folded, member.path)
+
+    @cached_property
+    def _documents(self) -> tuple[str, ...]:
+        """Paths of the descriptions and profiles that are read."""
+        found, total, left_out = [], 0, 0
+        for path in sorted(self._archive):
+            if path.endswith((_SIGNED, _SIGNATURE)) or not any(each in f"/{path}" for each in (_VIBS, _PROFILES)):
+                continue
+            parts = (path, path + _SIGNED, path + _SIGNATURE)
+            size = sum(self._archive[each].size for each in parts if each in self._archive)
+            if total + size > _MOST_BYTES:
+                left_out += 1
+                continue
+            total += size
+            found.append(path)
+        if left_out:
+            message = f"{left_out} documents are left out: all together have more than {_MOST_BYTES} bytes"
+            self._problems.note(_STRUCTURE, message)
+        return tuple(found)
+
     def _paths(self, folder: str) -> list[str]:
-        return sorted(
-            path for path in self._archive if folder in f"/{path}" and not path.endswith((_SIGNED, _SIGNATURE))
-        )
+        return [path for path in self._documents if folder in f"/{path}"]
 
     def _vib(self, path: str) -> InstalledVib:
         signed = self._read(path + _SIGNED) if path + _SIGNED in self._archive else None

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from vmvisor_image.compressions.layer import LayerOptions
 from vmvisor_image.compressions.peel import peel
 from vmvisor_image.compressions.signed import LONGEST_TRAILER, ModuleSignature, find_signature
+from vmvisor_image.errors import Problem
 from vmvisor_image.streams.reading import meter_of
 from vmvisor_image.streams.source import COPY_CHUNK, ReadAt, Source
 from vmvisor_image.streams.views import View
@@ -32,6 +33,8 @@ class PayloadHashes:
     """Trailer of a signed module; None without one."""
     signed: Mapping[str, bytes]
     """Digests of what the signature covers, by algorithm; empty without a signature."""
+    problems: tuple[Problem, ...] = ()
+    """Faults of its compressions, such as bytes behind their end, which are in no decoded content."""
 
 
 def hash_payload(
@@ -90,6 +93,7 @@ def hash_payload(
         },
         signature,
         {} if signature is None else covered.digests(signature),
+        tuple(dict.fromkeys(problem for tap in taps[1:] for problem in tap.problems)),
     )
 
 

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
@@ -43,6 +43,14 @@ _HASHES: Final = {
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
 """Names of `hashlib` by object identifier; SHA-1 and MD5 are not accepted."""
+_REFUSED: Final = {
+    "1.2.840.113549.2.5": "MD5, which is weak",
+    "1.3.14.3.2.26": "SHA-1, which is weak",
+    "1.2.840.113549.1.1.4": "RSA with MD5, which is weak",
+    "1.2.840.113549.1.1.5": "RSA with SHA-1, which is weak",
+    "1.2.840.113549.1.1.10": "RSASSA-PSS, which is not read",
+}
+"""Algorithms that are known and not accepted, in words, by object identifier."""
 _RSA: Final = {
     "1.2.840.113549.1.1.1": None,
     "1.2.840.113549.1.1.11": "sha256",
@@ -70,6 +78,16 @@ class SignatureState(Enum):
     """There is no signature."""
     NOT_CHECKED = "not checked"
     """There is a signature, and nothing to check it with."""
+
+
+_DECISIVE: Final = (
+    SignatureState.VERIFIED,
+    SignatureState.UNKNOWN_SIGNER,
+    SignatureState.UNSIGNED,
+    SignatureState.NOT_CHECKED,
+    SignatureState.WRONG,
+)
+"""States from best to worst: of several signatures, the worst one decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,9 @@ def check_signed_data(content: bytes, signature: bytes, certificates: Iterable[C
         signature: SignedData of CMS in PEM or DER; empty bytes for an unsigned package.
         certificates: Certificates that the user trusts.
 
+    Returns:
+        The check; of several signatures, that of the worst one, so that all are right where it is verified.
+
     Raises:
         DependencyMissing: The extra ``crypto`` is not installed.
         CorruptImage: The signature is no SignedData, or of a kind that is not read.
@@ -116,9 +137,12 @@ def check_signed_data(content: bytes, signature: bytes, certificates: Iterable[C
     if not all(str(info["digestAlgorithm"]["algorithm"]) in announced for info in infos):
         raise _refused("a signer has another digest algorithm than it announces")
     checks = [_check_signer(content, info, delivered, tuple(certificates)) for info in infos]
-    order = list(SignatureState)
-    wrong = next((check for check in checks if check.state is SignatureState.WRONG), None)
-    return wrong or min(checks, key=lambda check: order.index(check.state))
+    number, decisive = max(enumerate(checks, 1), key=lambda pair: _DECISIVE.index(pair[1].state))
+    if len(checks) == 1:
+        return decisive
+    if decisive.is_verified:
+        return replace(decisive, message=f"all {len(checks)} signatures are right; the first is {decisive.message}")
+    return replace(decisive, message=f"signature {number} of {len(checks)}: {decisive.message}")
 
 
 def module_hashes(certificates: Iterable[Certificate]) -> set[str]:
@@ -159,6 +183,9 @@ def check_module(
     for each in fitting:
         name = _hash_of(each)
         if _is_signed(each, value, digests[name], name):
+            if (weakness := each.weakness) is not None:
+                message = f"{named}, that of the certificate {each}; {weakness}"
+                return SignatureCheck(SignatureState.NOT_CHECKED, message, each)
             message = f"{named}; it is that of the certificate {each}"
             return SignatureCheck(SignatureState.VERIFIED, message, each, each)
     named_one = next((each for each in fitting if each.serial == _SERIALS.get(key_id)), None)
@@ -229,7 +256,8 @@ def _check_signer(
     hash_name = _HASHES.get(str(info["digestAlgorithm"]["algorithm"]))
     kind = str(info["signatureAlgorithm"]["algorithm"])
     if hash_name is None or kind not in _RSA or _RSA[kind] not in (None, hash_name):
-        message = f"its algorithms are not accepted ({info['digestAlgorithm']['algorithm']}, {kind})"
+        named = (_REFUSED.get(each, each) for each in (str(info["digestAlgorithm"]["algorithm"]), kind))
+        message = f"its algorithms are not accepted ({', '.join(_HASHES.get(each, each) for each in named)})"
         return SignatureCheck(SignatureState.NOT_CHECKED, message, signer)
     signed_at, digest, fault = _signed_bytes(content, info, hash_name)
     if fault is None and not _is_signed(signer, bytes(info["signature"]), digest, hash_name):
@@ -237,9 +265,15 @@ def _check_signer(
     if fault is not None:
         message = f"it is not a signature of these bytes by {signer}: {fault}"
         return SignatureCheck(SignatureState.WRONG, message, signer, None, signed_at)
+    if (weakness := signer.weakness) is not None:
+        message = f"signed by {signer}; {weakness}"
+        return SignatureCheck(SignatureState.NOT_CHECKED, message, signer, None, signed_at)
     behind = find_trusted(signer, trusted, delivered)
     if behind is None:
         message = f"signed by {signer}; no certificate given stands behind it"
+        faults = ((each, fault) for each in (signer, *delivered) if (fault := each.link_fault) is not None)
+        if (found := next(faults, None)) is not None:
+            message += f"; {found[0]} can't stand in a chain: {found[1]}"
         return SignatureCheck(SignatureState.UNKNOWN_SIGNER, message, signer, None, signed_at)
     chain = "" if behind.sha256 == signer.sha256 else f", behind which {behind} stands"
     return SignatureCheck(SignatureState.VERIFIED, f"signed by {signer}{chain}", signer, behind, signed_at)
@@ -275,7 +309,9 @@ def _signed_bytes(content: bytes, info: Any, hash_name: str) -> tuple[datetime |
     of_content = hashlib.new(hash_name, content).digest()
     attributes = info["signedAttrs"]
     if not attributes.isValue or not len(attributes):
-        return None, of_content, None
+        # what another signature covers is a SET with a digest: it would be a right signature of such content
+        fault = "they are the attributes of another signature" if _are_attributes(content) else None
+        return None, of_content, fault
     try:
         values: dict[str, bytes] = {}
         signed = univ.SetOf(componentType=rfc5652.Attribute())
@@ -298,6 +334,14 @@ def _signed_bytes(content: bytes, info: Any, hash_name: str) -> tuple[datetime |
     if named != of_content:
         return signed_at, digest, "the bytes have another digest than the one that was signed"
     return signed_at, digest, None
+
+
+def _are_attributes(content: bytes) -> bool:
+    """Whether bytes start as signed attributes do; see RFC 5652, section 5.4."""
+    from pyasn1.codec.der import encoder
+    from pyasn1.type import univ
+
+    return content[:1] == b"\x31" and encoder.encode(univ.ObjectIdentifier(_MESSAGE_DIGEST)) in content
 
 
 def _time(value: bytes | None) -> datetime | None:

@@ -287,8 +287,8 @@ def check_payload(file: File, description: PayloadDescription) -> tuple[Checksum
 
 def check_payload_and_signature(
     file: File, description: PayloadDescription | None, certificates: tuple[Certificate, ...] = ()
-) -> tuple[tuple[ChecksumCheck, ...], SignatureCheck]:
-    """Results of `check_payload` (none without a description) and `check_module`, of one pass over the file.
+) -> tuple[tuple[ChecksumCheck, ...], SignatureCheck, tuple[Problem, ...]]:
+    """Results of `check_payload` (none without a description) and `check_module`, and faults of compressions; one pass.
 
     Raises:
         CorruptImage: It can't be decoded.
@@ -297,7 +297,7 @@ def check_payload_and_signature(
     wanted = {} if description is None else _algorithms(description)
     found = hash_payload(file, wanted, module_hashes(certificates), finds_signature=True)
     checks = () if description is None else _checks(description, found)
-    return checks, check_module(found.signed, found.signature, certificates)
+    return checks, check_module(found.signed, found.signature, certificates), found.problems
 
 
 def _algorithms(description: PayloadDescription) -> dict[str | None, set[str]]:
