@@ -230,7 +230,8 @@ def test_each_command_says_what_is_wrong_and_what_to_do(
         assert found == BAD_INPUT
         said, message = "folder: no virtual machine is in it; check ", captured.err
     elif command == "scan":  # each image has a row, also one that can't be opened
-        assert (found, captured.err) == (BAD_INPUT, "")
+        is_missing = kind in ("a missing file", "a URL of nothing")  # all that was given is not there
+        assert (found, captured.err) == (MISUSE if is_missing else BAD_INPUT, "")
         heading, row, message = captured.out.splitlines()
         assert heading.startswith("State")
         assert row.startswith("BAD")

@@ -322,7 +322,7 @@ def notes() -> Callable[[Path, str], str]:
 def test_ci_installs_every_tool_that_tests_ask_for() -> None:
     """Where CI has no tool, the test that needs it fails there, and only there."""
     installed = set(re.findall(r"\[([^\]\s]+)\]=", (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")))
-    essential = {"bash", "blkid", "chmod", "dpkg", "env", "gzip", "sh", "sha256sum", "tar"}  # of every Debian
+    essential = {"bash", "blkid", "chmod", "dpkg", "env", "gzip", "sh", "sha256sum", "split", "tar"}  # of every Debian
     asked = re.compile(r"\b(?:require_tool|run|run_to_file)\(\s*\"([\w.-]+)\"")
     for path in (REPOSITORY / "tests").glob("*.py"):
         for name in asked.findall(path.read_text(encoding="utf-8")):

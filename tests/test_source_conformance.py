@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import importlib
 import io
 import lzma
@@ -35,6 +36,8 @@ from vmvisor_image.layers.vhd import FixedDisk, VhdDisk
 from vmvisor_image.layers.vhdx import VhdxDisk
 from vmvisor_image.layers.vhdx_log import Replayed, replay
 from vmvisor_image.layers.vmdk import JoinedExtents
+from vmvisor_image.packages.package_file import PackageFile, PayloadFile
+from vmvisor_image.packages.payload_pass import _Tap
 from vmvisor_image.schemas.vhd import RELATIVE_PATH
 from vmvisor_image.schemas.vhdx import HEADERS, VhdxHeader
 from vmvisor_image.streams.checked import CheckedSource
@@ -49,6 +52,7 @@ from vmvisor_image.testing.damage import Change, DamagedSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 from vmvisor_image.testing.forge_iso import iso_volume
 from vmvisor_image.testing.forge_modules import tar_archive
+from vmvisor_image.testing.forge_packages import ForgedPayload, descriptor, vib
 from vmvisor_image.testing.forge_vhd import vhd_delta, vhdx_log_entry, vhdx_with_log
 from vmvisor_image.testing.forge_virtual import qcow2_delta, qcow2_disk, vhd_disk, vhdx_disk, vmdk_disk
 from vmvisor_image.testing.forge_vmfs_files import VmfsFile, vmfs_volume
@@ -216,6 +220,22 @@ class TestOverlaid(SourceTests):
         return Overlaid(
             BytesSource(changed), [(0, 100, BytesSource(CONTENT), 0), (5000, 4, _decoded("xz"), 5000)]
         ), CONTENT
+
+
+class TestTap(SourceTests):
+    reader = _Tap
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        return _Tap(BytesSource(CONTENT), [hashlib.sha256()]), CONTENT
+
+
+class TestPayloadFile(SourceTests):
+    reader = PayloadFile
+
+    def open_source(self) -> tuple[ReadAt, bytes]:
+        payload = ForgedPayload("driver", CONTENT, CONTENT, "boot")
+        package = PackageFile(BytesSource(vib(descriptor("driver", [payload]), [payload])))
+        return package.payload(package.descriptor.payloads[0], "driver.v00", 0), CONTENT
 
 
 class TestKeptBeside(SourceTests):

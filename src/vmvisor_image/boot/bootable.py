@@ -14,7 +14,7 @@ from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition, listed, named
 from vmvisor_image.disk.partition_table import PartitionTable
-from vmvisor_image.errors import CorruptImage, PartitionNotFound, PathNotFound
+from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.schemas.boot_cfg import BootConfig, BootModule
@@ -172,7 +172,13 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
         return cd
     if found is None:
         raise _no_bank(partitions)
-    bootable = Bootable(found.files, found.number, is_installer=found.kind == "iso9660")
+    try:
+        files = found.files
+    except NotAFileSystem as error:
+        if bank is not None:
+            raise
+        raise PartitionNotFound(f"no boot bank: {error}") from error
+    bootable = Bootable(files, found.number, is_installer=found.kind == "iso9660")
     if not bootable.boots:
         for problem in found.files.problems:
             raise problem.error()

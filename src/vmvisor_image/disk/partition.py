@@ -464,10 +464,8 @@ class Partition(Shown, Source):
     def _open_by_copy(self) -> None:
         """Open a volume whose header is lost by its copy, which is shown in its place and never written."""
         disk = self._owner.disk
-        if match_signature(disk, self.start, self.size) is not None:
-            return
         copy = find_copy(disk, self.start, self.size, self._entry.type_key)
-        if copy is not None:
+        if copy is not None and match_signature(disk, self.start, self.size) is None:
             self._copy = copy
             self._problems.add(copy.problem())
             self._volume = self._open_in(copy.over(disk))

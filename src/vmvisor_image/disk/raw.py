@@ -114,6 +114,8 @@ class _Copy:
                 return None
             if self._end is not None:
                 before = self._at
+                if before >= self._end:
+                    return None
                 found = self._source.skip_zeros(before, self._end)
                 self._at = found if found >= self._end else max(before, found - found % _HOLE)
                 self._done += self._at - before

@@ -136,7 +136,7 @@ class SourceTests:
         """`copy_range` copies the bytes that `read_at` gives, or nothing."""
         given, content = self._open()
         source = as_source(given)
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(buffering=0) as file:
             for offset in _borders(len(content)):
                 for length in _LENGTHS:
                     count = source.copy_range(offset, length, file.fileno(), 7)

@@ -99,9 +99,15 @@ def find_copy(disk: ReadAt, start: int, size: int, type_key: int | UUID | None =
     Some sectors of its first 48 KiB are read, and the places of copies that are further away where the type of the
     partition admits NTFS or ext. What can't be read has none.
     """
-    far = () if type_key not in _FAR else (_ntfs_at(disk, start + size - _SECTOR), *_exts(disk, start))
-    found = (copy for copy in (*_near(disk, start), *far) if copy is not None)
+    found = (copy for copy in _candidates(disk, start, size, type_key) if copy is not None)
     return next((copy for copy in found if copy.start == start and copy.offset < start + size), None)
+
+
+def _candidates(disk: ReadAt, start: int, size: int, type_key: int | UUID | None) -> Iterator[HeaderCopy | None]:
+    yield from _near(disk, start, start + size)
+    if type_key in _FAR:
+        yield _ntfs_at(disk, start + size - _SECTOR)
+        yield from _exts(disk, start, size)
 
 
 def copies_at(disk: ReadAt, place: int) -> Iterator[HeaderCopy]:
@@ -150,31 +156,39 @@ def find_end(disk: Source, start: int) -> HeaderCopy | None:
 
 
 def _read(disk: ReadAt, offset: int, length: int = _SECTOR) -> bytes:
-    """Bytes at an offset; none where they are not there, or can't be read."""
+    """Bytes at an offset; none where they are not all there, or can't be read."""
+    data = _read_some(disk, offset, length)
+    return data if len(data) == length else b""
+
+
+def _read_some(disk: ReadAt, offset: int, length: int) -> bytes:
+    """Bytes at an offset, fewer where the disk ends; none where they can't be read."""
     if offset < 0:
         return b""
     try:
-        data = read_up_to(disk, offset, length)
+        return read_up_to(disk, offset, length)
     except CorruptImage:
         return b""
-    return data if len(data) == length else b""
 
 
 def _number(data: bytes, offset: int, length: int) -> int:
     return int.from_bytes(data[offset : offset + length], "little")
 
 
-def _near(disk: ReadAt, start: int) -> Iterator[HeaderCopy]:
-    """Copies that FAT32 and exFAT have near the start of a volume."""
+def _near(disk: ReadAt, start: int, end: int) -> Iterator[HeaderCopy]:
+    """Copies that FAT32 and exFAT have near the start of a volume; one read for each size of sectors."""
     for unit in _DISK_SECTORS:
         at = start + _FAT_COPY * unit
-        sector = _read(disk, at)
+        if at >= end:
+            return
+        both = _read_some(disk, at, (_EXFAT_COPY - _FAT_COPY) * unit + _SECTOR)
+        sector = both[:_SECTOR]
         if is_boot_sector(sector) and sector[510:] == BOOT_SIGNATURE:
             boot = Fat32BootSector.parse(sector)
             if not boot.sectors_per_fat_16 and (boot.bytes_per_sector, boot.backup_boot_sector) == (unit, _FAT_COPY):
                 yield HeaderCopy(_FAT, at, start, boot.total_sectors_32 * unit, _fat_patches(disk, start, sector, boot))
         at = start + _EXFAT_COPY * unit
-        sector = _read(disk, at)
+        sector = both[(_EXFAT_COPY - _FAT_COPY) * unit :]
         if sector[3:11] == _EXFAT and sector[510:] == BOOT_SIGNATURE and 1 << (sector[108] & 31) == unit:
             size = _number(sector, 72, 8) * unit
             region = (start, _EXFAT_COPY * unit, disk, at)
@@ -206,8 +220,8 @@ def _ntfs_at(disk: ReadAt, at: int) -> HeaderCopy | None:
     return HeaderCopy("NTFS boot sector", at, start, (sectors + 1) * unit, ((start, _SECTOR, BytesSource(sector), 0),))
 
 
-def _exts(disk: ReadAt, start: int) -> Iterator[HeaderCopy | None]:
-    return (_ext_at(disk, start + place) for place in _EXT_PLACES)
+def _exts(disk: ReadAt, start: int, size: int) -> Iterator[HeaderCopy | None]:
+    return (_ext_at(disk, start + place) for place in _EXT_PLACES if place < size)
 
 
 def _ext_at(disk: ReadAt, at: int) -> HeaderCopy | None:
