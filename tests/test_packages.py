@@ -7,8 +7,10 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -869,6 +871,8 @@ def test_ray_finds_three_altered_hosts_of_a_thousand(thousand: Path) -> None:
 
 def test_spark_finds_three_altered_hosts_of_a_thousand(thousand: Path) -> None:
     sql = pytest.importorskip("pyspark.sql", reason="is in no locked environment: installed by hand, with Java")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("PySpark needs Java")
     spark = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:
         rows = spark.sparkContext.parallelize(fleet.expand(thousand), 10).map(partial(fleet.scan_one, provenance=True))

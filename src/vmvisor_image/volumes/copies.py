@@ -176,19 +176,20 @@ def _number(data: bytes, offset: int, length: int) -> int:
 
 
 def _near(disk: ReadAt, start: int, end: int) -> Iterator[HeaderCopy]:
-    """Copies that FAT32 and exFAT have near the start of a volume; one read for each size of sectors."""
+    """Copies that FAT32 and exFAT have near the start of a volume; one read where the two are near each other."""
     for unit in _DISK_SECTORS:
         at = start + _FAT_COPY * unit
         if at >= end:
             return
-        both = _read_some(disk, at, (_EXFAT_COPY - _FAT_COPY) * unit + _SECTOR)
+        between = (_EXFAT_COPY - _FAT_COPY) * unit
+        both = _read_some(disk, at, between + _SECTOR if unit == _SECTOR else _SECTOR)
         sector = both[:_SECTOR]
         if is_boot_sector(sector) and sector[510:] == BOOT_SIGNATURE:
             boot = Fat32BootSector.parse(sector)
             if not boot.sectors_per_fat_16 and (boot.bytes_per_sector, boot.backup_boot_sector) == (unit, _FAT_COPY):
                 yield HeaderCopy(_FAT, at, start, boot.total_sectors_32 * unit, _fat_patches(disk, start, sector, boot))
         at = start + _EXFAT_COPY * unit
-        sector = both[(_EXFAT_COPY - _FAT_COPY) * unit :]
+        sector = both[between:] if unit == _SECTOR else _read(disk, at)
         if sector[3:11] == _EXFAT and sector[510:] == BOOT_SIGNATURE and 1 << (sector[108] & 31) == unit:
             size = _number(sector, 72, 8) * unit
             region = (start, _EXFAT_COPY * unit, disk, at)
