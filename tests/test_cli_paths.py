@@ -313,7 +313,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt  # Ctrl-C itself is ignored where the tests were started by a shell's &
 
-    for name in ("paths.extract_all", "commands.convert", "commands.export_pxe", "commands.opened_image"):
+    for name in ("paths.extract_all", "commands.convert", "bundles.export_pxe", "commands.opened_image"):
         if name == "commands.opened_image" and arguments[0] != "index":
             continue
         monkeypatch.setattr(f"vmvisor_image.faces.cli.{name}", interrupt)

@@ -47,6 +47,7 @@ from vmvisor_image.errors import (
     NotAHost,
     PartitionNotFound,
     PathNotFound,
+    Problem,
     SourceError,
     UsageError,
     VmvisorImageError,
@@ -745,9 +746,7 @@ def _identity(image: Image) -> tuple[str | None, str | None, str | None]:
 def _origins(image: Image, certificates: tuple[Certificate, ...], row: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of the origin of the modules; its problems count with those of the row."""
     origins, problems = origins_or_problem(image, certificates, always=True)
-    found: dict[str, Any] = {"problems": row["problems"] + len(problems)}
-    if problems and row["error"] is None:
-        found |= {"error": "Problem", "message": str(problems[0]), "offset": problems[0].offset}
+    found = _with_problems(row, problems)
     if origins is not None:
         found |= {name: origins.count(verdict) for name, verdict in _VERDICTS.items()}
         found |= {"packages": len(origins.packages), "altered": " ".join(origins.altered)}
@@ -768,8 +767,12 @@ def _host(image: Image, row: Mapping[str, Any]) -> dict[str, Any]:
             "machines": len(host.machines),
             "datastores": ", ".join(each.name for each in host.datastores),
         }
-        problems = host.problems
-    found["problems"] = row["problems"] + len(problems)
+        return found | _with_problems(row, host.problems)
+
+
+def _with_problems(row: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
+    """Columns of a row with further problems, of which the first is its error if it has none."""
+    found: dict[str, Any] = {"problems": row["problems"] + len(problems)}
     if problems and row["error"] is None:
         found |= {"error": "Problem", "message": str(problems[0]), "offset": problems[0].offset}
     return found

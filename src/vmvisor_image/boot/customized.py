@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from vmvisor_image.base.names import fold_name
 from vmvisor_image.boot.bootable import Bootable
-from vmvisor_image.boot.installer import BundledInstaller, build_of, database_of, loaders_of, made_file, tree_of
+from vmvisor_image.boot.installer import (
+    BundledInstaller,
+    build_of,
+    database_of,
+    loaders_of,
+    made_file,
+    payload_files,
+    tree_of,
+)
 from vmvisor_image.disk.banks import BANK_CONFIGURATION
 from vmvisor_image.errors import CorruptImage, PathNotFound
 from vmvisor_image.files.file import File
@@ -76,13 +84,7 @@ def _files(cd: Bootable, selection: Selection) -> list[File]:
     new |= {each: path for path, each in loaders_of(selection).items() if _is_new(each)}
     replaced = {fold_name(BANK_CONFIGURATION), *map(fold_name, new.values())}
     files = [file for file in cd.files.values() if fold_name(file.path) not in replaced]
-    place = 0
-    for payload in selection.payloads:
-        path = new.get(payload)
-        if path is not None and (made := payload.package.payload(payload.description, path, place)) is not None:
-            files.append(made)
-        place += payload.description.size
-    return files
+    return files + payload_files(selection, new)
 
 
 def _is_new(payload: SelectedPayload) -> bool:

@@ -136,10 +136,8 @@ class Host(Closing):
     @cached_property
     def stored(self) -> tuple[StoredSetting, ...]:
         """Settings in the configuration store, which ESXi 7 and later have; empty without one."""
-        for path in STORES:
-            if (data := self._read(path, LARGEST_STORE)) is not None:
-                return self._guarded(lambda data=data: read_configstore(data, self._problems), ())  # type: ignore[misc]
-        return ()
+        data = next((found for path in STORES if (found := self._read(path, LARGEST_STORE)) is not None), None)
+        return () if data is None else self._guarded(lambda: read_configstore(data, self._problems), ())
 
     @cached_property
     def name(self) -> str | None:
@@ -161,18 +159,21 @@ class Host(Closing):
     @cached_property
     def version(self) -> str | None:
         """Version of the hypervisor, such as "7.0.3"; None where nothing says it."""
-        if self._system is not None and (found := self._guarded(lambda: self._system.version, None)):  # type: ignore[union-attr]
-            return found
-        match = _RELEASE.match(self._manifest.get("RELEASELEVEL", ""))
-        return match[1] if match is not None else self.settings.get("/resourceGroups/version")
+        system = self._system
+        found = self._release[0] if system is None else self._guarded(lambda: system.version, None)
+        return found or self.settings.get("/resourceGroups/version")
 
     @cached_property
     def build(self) -> str | None:
         """Build of the hypervisor; None where nothing says it."""
-        if self._system is not None:
-            return self._guarded(lambda: self._system.build, None)  # type: ignore[union-attr]
+        system = self._system
+        return self._release[1] if system is None else self._guarded(lambda: system.build, None)
+
+    @property
+    def _release(self) -> tuple[str | None, str | None]:
+        """Version and build by the manifest of a configuration backup."""
         match = _RELEASE.match(self._manifest.get("RELEASELEVEL", ""))
-        return None if match is None else match[2]
+        return (None, None) if match is None else (match[1], match[2])
 
     @cached_property
     def network(self) -> HostNetwork:
@@ -337,8 +338,8 @@ def open_host(
         try:
             archive = stack.enter_context(contextlib.closing(open_archive(source, storage_options=storage_options)))
             found = _of_archive(archive, key, reveals=reveal_hashes)
-        except CorruptImage:  # no archive: then it is a disk
-            found = None
+        except CorruptImage:
+            pass  # no archive: then it is a disk
         if found is not None:
             stack.pop_all()
             return found

@@ -114,19 +114,25 @@ def _installer(selection: Selection) -> BundledInstaller:
         raise CorruptImage(
             f"no package of the image profile {selection.profile.name!r} has a kernel", structure=STRUCTURE
         )
-    files: list[File] = []
     paths = {payload: payload.file_name for payload in loaded}
     paths |= {payload: path for path, payload in loaders_of(selection).items()}
+    files = payload_files(selection, paths)
+    files.append(made_file(BANK_CONFIGURATION, _configuration(selection, loaded)))
+    place_in_words = f"the image profile {selection.profile.name!r}"
+    bootable = Bootable(tree_of(files, selection.problems), None, is_installer=True, words=place_in_words)
+    return BundledInstaller(bootable, {DATABASE: database_of(selection)}, selection)
+
+
+def payload_files(selection: Selection, paths: Mapping[SelectedPayload, str]) -> list[File]:
+    """Files of the payloads that have a path here and are there, in the order of the packages."""
+    files: list[File] = []
     place = 0
     for payload in selection.payloads:
         path = paths.get(payload)
         if path is not None and (file := payload.package.payload(payload.description, path, place)) is not None:
             files.append(file)
         place += payload.description.size
-    files.append(made_file(BANK_CONFIGURATION, _configuration(selection, loaded)))
-    place_in_words = f"the image profile {selection.profile.name!r}"
-    bootable = Bootable(tree_of(files, selection.problems), None, is_installer=True, words=place_in_words)
-    return BundledInstaller(bootable, {DATABASE: database_of(selection)}, selection)
+    return files
 
 
 def database_of(selection: Selection) -> Callable[[], Iterable[bytes]]:

@@ -5,19 +5,20 @@ Source: public logs of ESXi 4 to 9: lines begin with the time in UTC, as in RFC 
 
 from __future__ import annotations
 
-import gzip
 import heapq
-import io
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from vmvisor_image.base.limits import check_deadline
+from vmvisor_image.compressions.layer import LayerOptions
+from vmvisor_image.compressions.peel import peel
 from vmvisor_image.errors import CorruptImage, ProblemList
 from vmvisor_image.files.file import File
+from vmvisor_image.streams.buffered import open_stream
+from vmvisor_image.streams.reading import meter_of
 
 PATHS: Final = re.compile(
     r"(?:[^/]+/)?(?:var/(?:run/)?log|log)/(?:.*/)?[^/]+\.(?:log|[0-9]+)(?:\.gz)?|.*\.log(?:\.gz)?"
@@ -30,7 +31,6 @@ _LONGEST: Final = 1 << 16
 """Bytes of a line that are read; the rest of a longer one is taken for further lines."""
 _MOST_TEXT: Final = 1 << 32
 """Bytes of one log that are read, decoded."""
-_GZIP: Final = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,13 +63,9 @@ def _lines(path: str, file: File, problems: ProblemList) -> Iterator[LogLine]:
     time: datetime | None = None
     number = done = 0
     try:
-        with file.open("rb") as raw:
-            stream: io.BufferedIOBase = raw
-            read: Callable[[int], bytes] = raw.readline
-            if raw.peek(2)[:2] == _GZIP:
-                stream = gzip.GzipFile(fileobj=raw)
-                read = stream.readline
-            while line := read(_LONGEST):
+        layers = peel(file, path, LayerOptions(meter=meter_of(file)))
+        with open_stream(layers[-1].source if layers else file) as stream:
+            while line := stream.readline(_LONGEST):
                 check_deadline()
                 number += 1
                 done += len(line)
@@ -79,7 +75,7 @@ def _lines(path: str, file: File, problems: ProblemList) -> Iterator[LogLine]:
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 time = _time(text) or time
                 yield LogLine(time, path, number, text)
-    except (CorruptImage, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except CorruptImage as error:
         problems.note(path, f"it can't be read behind line {number}: {error}")
 
 

@@ -112,7 +112,7 @@ class Partition(Shown, Source):
     @property
     def key(self) -> str:
         """Name that commands take: its number; ``@`` and its first byte where it has none, see `PartitionTable.at`."""
-        return str(self.number) if self.number else f"@{self.start:#x}"
+        return str(self.number) if self.number else place_name(self.start)
 
     @property
     def start(self) -> int:
@@ -478,6 +478,11 @@ class Partition(Shown, Source):
 
     def __repr__(self) -> str:
         return f"<Partition {self.key} {self.type} at {self.start:#x}, {self.size} bytes>"
+
+
+def place_name(start: int) -> str:
+    """Name that commands take for the partition that begins at a byte of the disk."""
+    return f"@{start:#x}"
 
 
 def listed(partitions: Iterable[Partition]) -> str:

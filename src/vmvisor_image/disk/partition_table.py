@@ -14,7 +14,7 @@ from vmvisor_image.base.names import fold_name
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.disk.banks import BootBank, active_bank, read_bank
 from vmvisor_image.disk.explanation import counted
-from vmvisor_image.disk.partition import Partition, PartitionOwner, listed
+from vmvisor_image.disk.partition import Partition, PartitionOwner, listed, place_name
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.disk.search import SearchTable, SuspectRange, suspect_ranges
 from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry, UnreadableTable
@@ -142,7 +142,7 @@ class PartitionTable(Shown):
                 self._placed[start] = FoundPartitions(_FoundOwner(self._owner), self, only=start)
         for partition in self._placed[start].find():
             return partition
-        name = f"@{start:#x}"
+        name = place_name(start)
         raise PartitionNotFound(f"no partition {name}: nothing known begins at this byte of the disk", wanted=name)
 
     @property

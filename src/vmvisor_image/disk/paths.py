@@ -170,11 +170,6 @@ def at_place(partitions: PartitionTable, name: str) -> Partition | None:
     return None if place is None else partitions.at(int(place[1], 0))
 
 
-def place_name(partition: Partition) -> str:
-    """First part of the paths of a partition's files by its place, which `at_place` takes."""
-    return f"@{partition.start:#x}"
-
-
 def begins_with_place(path: str) -> bool:
     """Whether a path begins with a partition by its place, which needs no partition table."""
     return _PLACE.fullmatch(path.lstrip("/").partition("/")[0]) is not None

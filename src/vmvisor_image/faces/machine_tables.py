@@ -16,9 +16,19 @@ _INDENT: Final = "· "
 
 def title_of(machine: Machine) -> str:
     """Name of a machine, its guest and its firmware."""
+    return f"{machine.name or 'virtual machine'} {facts_of(machine)}"
+
+
+def facts_of(machine: Machine) -> str:
+    """Guest of a machine, its firmware, and whether it is encrypted, in parentheses."""
     facts = [machine.guest or "guest not named", *filter(None, [machine.firmware])]
     facts += ["encrypted"] if machine.is_encrypted else []
-    return f"{machine.name or 'virtual machine'} ({', '.join(facts)})"
+    return f"({', '.join(facts)})"
+
+
+def taken(snapshot: Snapshot) -> str:
+    """Time at which a snapshot was taken, UTC."""
+    return "-" if snapshot.created is None else snapshot.created.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def disk_rows(machine: Machine) -> list[tuple[str, ...]]:
@@ -53,7 +63,6 @@ def _tree(snapshots: Mapping[str, Snapshot]) -> Iterator[tuple[str, ...]]:
             continue
         shown.add(key)
         snapshot = snapshots[key]
-        taken = "-" if snapshot.created is None else snapshot.created.replace(tzinfo=None).isoformat(" ", "seconds")
         current = " (current)" if snapshot.is_current else ""
-        yield f"{_INDENT * depth}{key}{current}", taken, snapshot.description
+        yield f"{_INDENT * depth}{key}{current}", taken(snapshot), snapshot.description
         todo += [(each, depth + 1) for each in reversed(following.get(key, []))]

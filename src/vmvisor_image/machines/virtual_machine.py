@@ -400,13 +400,9 @@ class Machine(Shown, Closing):
                 source = stack.enter_context(open_source(part, self._options.get("storage_options"))).source
                 whole = device.file_size
                 is_last = number == len(parts) - 1
-                expected = (
-                    device.part_size
-                    if not is_last
-                    else None
-                    if whole is None
-                    else whole - sum(size for size, _, _ in joined)
-                )
+                expected: int | None = device.part_size
+                if is_last:
+                    expected = None if whole is None else whole - sum(size for size, _, _ in joined)
                 if expected not in (None, source.size) or source.size > device.part_size:
                     raise CorruptImage(
                         f"part {number} of its file has the wrong size",

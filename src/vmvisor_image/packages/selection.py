@@ -101,7 +101,7 @@ class SelectedPayload:
     @property
     def is_loaded(self) -> bool:
         """Whether the boot loader loads it."""
-        return self.description.kind in _LOADED
+        return _is_module(self.description)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class MappedDisk(Linked):
         self.identity = identity
         self._last = Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
-        self._run = (0, 0, Run(1))
+        self._run = _NOTHING
         """First byte of the run that was found last, the byte after it, and the run.
 
         Reads in a row pass it again and again, as the runs of the disks above it cut it into many places.

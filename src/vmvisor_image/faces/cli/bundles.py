@@ -1,4 +1,4 @@
-"""Bundles on the command line."""
+"""Export for PXE on the command line, from an image or a bundle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from vmvisor_image.base.names import printable
+from vmvisor_image.base.open_options import Progress
 from vmvisor_image.boot.pxe import PxeExport, export_pxe
+from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import bank_of, limits_of
@@ -27,22 +29,29 @@ def export_of_bundle(options: argparse.Namespace, overlay: Mapping[str, str]) ->
         return None
     with bundle, limits_of(options).operation(), showing_progress(doing(options.run)) as progress:
         options.problems += bundle.problems
-        return export_pxe(
-            bundle,
-            options.dest,
-            profile=options.profile,
-            add=options.add,
-            label=options.label,
-            overwrite=options.force,
-            mode="install" if options.install else None,
-            bank=bank_of(options.bank),
-            prefix=options.prefix,
-            kernel_options=options.kernel_option,
-            ipxe=options.ipxe,
-            overlay=overlay,
-            keep_overlaid=options.overlay_keep,
-            progress=progress,
-        )
+        return export_of(bundle, options, overlay, progress)
+
+
+def export_of(
+    source: Image | Bundle, options: argparse.Namespace, overlay: Mapping[str, str], progress: Progress | None = None
+) -> PxeExport:
+    """Result of exporting an image or bundle by the options of ``pxe``."""
+    return export_pxe(
+        source,
+        options.dest,
+        profile=options.profile,
+        add=options.add,
+        label=options.label,
+        overwrite=options.force,
+        mode="install" if options.install else None,
+        bank=bank_of(options.bank),
+        prefix=options.prefix,
+        kernel_options=options.kernel_option,
+        ipxe=options.ipxe,
+        overlay=overlay,
+        keep_overlaid=options.overlay_keep,
+        progress=progress,
+    )
 
 
 def print_packages(export: PxeExport) -> None:

@@ -19,7 +19,7 @@ from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.boot.bootable import find_boot_partition, find_bootable
 from vmvisor_image.boot.envelope import read_envelope
 from vmvisor_image.boot.modules import WITHOUT_FILES, Module
-from vmvisor_image.boot.pxe import PxeExport, export_pxe
+from vmvisor_image.boot.pxe import PxeExport
 from vmvisor_image.compressions.peel import BZIP2
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.convert import check_suffix, convert, is_raw
@@ -41,7 +41,7 @@ from vmvisor_image.errors import (
     UsageError,
 )
 from vmvisor_image.faces.cli.advice import AGAIN, command, no_disk, way_of, with_step
-from vmvisor_image.faces.cli.bundles import export_of_bundle, print_packages
+from vmvisor_image.faces.cli.bundles import export_of, export_of_bundle, print_packages
 from vmvisor_image.faces.cli.damage import step_of_verification, step_past_damage
 from vmvisor_image.faces.cli.layout import print_item
 from vmvisor_image.faces.cli.opening import (
@@ -143,24 +143,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def run_pxe(options: argparse.Namespace) -> int:
     """Write the files that a PXE server needs; bad input where a module or package is missing."""
-    if (found := export_of_bundle(options, _overlays(options.overlay))) is not None:
+    overlay = _overlays(options.overlay)
+    if (found := export_of_bundle(options, overlay)) is not None:
         return _print_export(found, options)
     with opened_image(options) as image, _naming_a_bank(options, image):
-        export = export_pxe(
-            image,
-            options.dest,
-            profile=options.profile,
-            add=options.add,
-            label=options.label,
-            overwrite=options.force,
-            mode="install" if options.install else None,
-            bank=bank_of(options.bank),
-            prefix=options.prefix,
-            kernel_options=options.kernel_option,
-            ipxe=options.ipxe,
-            overlay=_overlays(options.overlay),
-            keep_overlaid=options.overlay_keep,
-        )
+        export = export_of(image, options, overlay)
         if not options.install and (number := find_bootable(image, bank_of(options.bank)).number) is not None:
             options.read = [*filter(None, (image.partitions[number], find_boot_partition(image)))]
     return _print_export(export, options)

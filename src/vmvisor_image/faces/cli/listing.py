@@ -20,7 +20,7 @@ from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.faces.cli.advice import located
-from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_partitions, names_place, opened_image
+from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_needed_table, check_partitions, opened_image
 from vmvisor_image.faces.cli.show import complain, list_files, list_others
 from vmvisor_image.faces.cli.targets import (
     Target,
@@ -131,8 +131,7 @@ def run_tree(options: argparse.Namespace) -> int:
     if options.device:
         return _tree_of_datastore(options)
     with opened_image(options) as image:
-        if not names_place(options):
-            check_partitions(image, options.source)
+        check_needed_table(image, options)
         if options.target is not None:
             target = target_in(image, options.target)
             wanted = [target]

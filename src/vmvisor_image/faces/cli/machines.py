@@ -12,6 +12,7 @@ from vmvisor_image.errors import CorruptImage, NotAMachine, Problem
 from vmvisor_image.faces.cli.layout import table_lines, table_width, wrapped
 from vmvisor_image.faces.cli.opening import DONE, check_partitions, limits_of, open_options, opened_image
 from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.faces.machine_tables import facts_of, taken
 from vmvisor_image.faces.shared import GAP, Column, sized
 from vmvisor_image.machines.opening import FoundMachines, find_machines
 from vmvisor_image.machines.virtual_machine import Machine, Snapshot
@@ -82,9 +83,7 @@ class _Described:
     def print(self) -> None:
         """Print the machine: a heading, a table of its disks, and one of its snapshots."""
         machine, width = self.machine, table_width()
-        facts = [machine.guest or "guest not named", *filter(None, [machine.firmware])]
-        facts += ["encrypted"] if machine.is_encrypted else []
-        print("\n".join(wrapped(f"{machine.name or '-'} ({', '.join(facts)})", hanging=GAP, width=width)))
+        print("\n".join(wrapped(f"{machine.name or '-'} {facts_of(machine)}", hanging=GAP, width=width)))
         print("\n".join(wrapped(machine.path or "-", GAP, width=width)))
         rows = [self._disk_row(slot) for slot in machine.disks]
         for line in table_lines(_DISKS, rows, width) if rows else ():
@@ -145,9 +144,8 @@ class _Described:
 
 
 def _snapshot_row(snapshot: Snapshot) -> tuple[str, ...]:
-    taken = "-" if snapshot.created is None else snapshot.created.replace(tzinfo=None).isoformat(" ", "seconds")
     name = f"{snapshot.key} (current)" if snapshot.is_current else snapshot.key
-    return (name, taken, snapshot.parent or "-")
+    return (name, taken(snapshot), snapshot.parent or "-")
 
 
 def _of(problem: Problem) -> dict[str, Any]:

@@ -126,8 +126,7 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
         try:
             yield image
         except (PartitionNotFound, PathNotFound, NotAFileSystem) as error:  # damage may hide it
-            if not names_place(options):
-                check_partitions(image, given, error)
+            check_needed_table(image, options, given, error)
             options.problems += image.known_problems
             if isinstance(error, NotAFileSystem) and not getattr(options, "device", None):
                 step = f"{command('info', given, *way_of(options, devices=False))} shows what each partition holds"
@@ -147,11 +146,14 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
             options.step = step_past_damage(image, options)
 
 
-def names_place(options: argparse.Namespace) -> bool:
-    """Whether a command names a partition by its place, so that the partition table need not be readable."""
+def check_needed_table(
+    image: Image, options: argparse.Namespace, source: str | None = None, cause: Exception | None = None
+) -> None:
+    """As `check_partitions`, but where a command names a partition by its place, which needs no table."""
     given = vars(options)
     texts = [given.get(name) for name in ("target", "partition", "pattern")] + [*(given.get("targets") or ())]
-    return any(begins_with_place(text) for text in texts if text)
+    if not any(begins_with_place(text) for text in texts if text):
+        check_partitions(image, source or options.source, cause)
 
 
 def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:

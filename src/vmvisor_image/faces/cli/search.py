@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from vmvisor_image.base.names import printable
 from vmvisor_image.disk.image import Image
-from vmvisor_image.disk.partition import Partition
+from vmvisor_image.disk.partition import Partition, place_name
 from vmvisor_image.disk.partition_table import FoundPartitions
-from vmvisor_image.disk.paths import place_name
 from vmvisor_image.errors import CorruptImage
 from vmvisor_image.faces.cli.advice import command, way_of
 from vmvisor_image.faces.cli.layout import left_out_lines, row_line, table_width, text_width, wrapped
@@ -55,7 +54,7 @@ def print_search(image: Image, options: argparse.Namespace) -> None:
         print("\n".join(left_out_lines(fitted, width)))
     readable = next((partition for partition in partitions if has_files(partition.volume)), None)
     if readable is not None:
-        listing = command("ls", options.source, place_name(readable), *way_of(options, devices=False))
+        listing = command("ls", options.source, place_name(readable.start), *way_of(options, devices=False))
         _print_text(f"{listing} lists files; use these names wherever a command takes a partition", "  ")
 
 
@@ -64,12 +63,12 @@ def _row(partition: Partition) -> tuple[str, ...]:
     assert finding is not None, "it was found by the search"
     size = f"{partition.size / (1 << 20):.1f} MiB"
     return (
-        place_name(partition),
+        place_name(partition.start),
         size if finding.size_is_known else f"up to {size}",
         partition.kind,
         printable(partition.label or "-"),
         finding.confidence,
-        "-" if finding.inside is None else f"@{finding.inside:#x}",
+        "-" if finding.inside is None else place_name(finding.inside),
     )
 
 
@@ -82,7 +81,7 @@ def _described(image: Image, found: FoundPartitions) -> dict[str, Any]:
         partitions.append(
             {
                 "number": partition.number,
-                "path": place_name(partition),
+                "path": place_name(partition.start),
                 "start": partition.start,
                 "size": partition.size,
                 "size_is_known": finding.size_is_known,

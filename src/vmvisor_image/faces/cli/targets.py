@@ -21,7 +21,7 @@ from vmvisor_image.errors import (
     PathNotFound,
     Problem,
 )
-from vmvisor_image.faces.cli.opening import check_partitions, named_partition, names_place, opened_image
+from vmvisor_image.faces.cli.opening import check_needed_table, named_partition, opened_image
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.files.patterns import has_wildcards, name_rule
 from vmvisor_image.files.tree import FileTree
@@ -211,8 +211,7 @@ def opened_search(options: argparse.Namespace) -> Iterator[Searched]:
     """What a command with a pattern looks in, in ``options.pattern``."""
     with opened_image(options) as image:
         if not options.device:
-            if not names_place(options):
-                check_partitions(image, options.source)
+            check_needed_table(image, options)
             yield Searched(image, None, is_named=False)
             return
         name, slash, _ = options.pattern.partition("/")
@@ -229,8 +228,7 @@ def opened_selection(options: argparse.Namespace, texts: Sequence[str]) -> Itera
             with _datastore(options, image, texts, is_whole=False) as targets:
                 yield image, Selected(tuple(_merged(targets, lambda _: "")))
             return
-        if not names_place(options):
-            check_partitions(image, options.source)
+        check_needed_table(image, options)
         selected = _selected(options, image, texts) if texts else _all(options, image)
         if texts:
             options.read = [part.target.holder for part in selected.parts]

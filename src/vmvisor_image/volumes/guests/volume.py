@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.forking import ForkSafeLock, cached_property
 from vmvisor_image.base.limits import check_deadline, check_entries
 from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.errors import CorruptImage, KeyUnavailable, Problem, ProblemList, WorkerFailed
@@ -137,8 +137,6 @@ class GuestVolume(BaseVolume):
         self._where = f"{match.kind} file system" if number is None else f"partition {number} ({match.kind})"
         self._problems = ProblemList(self._where)
         self._lock = ForkSafeLock()
-        self._label: str | None = None
-        """Label once it was read, "" for none; None before."""
         self._listed: dict[int, str] = {}
         self._others: dict[str, OtherEntry] = {}
         self._links: dict[str, str] = {}
@@ -159,20 +157,14 @@ class GuestVolume(BaseVolume):
         """See `Partition.kind`."""
         return self._match.kind
 
-    @property
+    @cached_property
     def label(self) -> str | None:
         """Label that the guest gave it; None without one, or where its place makes no sense.
 
         Raises:
             CorruptImage: The disk can't be read where the file system keeps it.
         """
-        with self._lock:
-            if self._label is not None:
-                return self._label or None
-        found = label_of(self.kind, self._disk, self._start)
-        with self._lock:
-            self._label = found or ""
-        return found
+        return label_of(self.kind, self._disk, self._start)
 
     @property
     def own_size(self) -> int | None:
