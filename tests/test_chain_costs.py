@@ -47,7 +47,7 @@ class Link:
         under = None if parent is None else Parent("qcow2", "below", parent)
         self.disk = MappedDisk("test", BytesSource(self.data), SIZE, self._locate, parent=under)
 
-    def _locate(self, offset: int) -> Run:
+    def _locate(self, offset: int, _: int) -> Run:
         self.located += 1
         if not self.number:
             return Run(SIZE - offset, offset)

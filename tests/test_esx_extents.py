@@ -232,6 +232,7 @@ class TestDamage:
             (24, 16, "16 sectors, not 8"),
             (32, 8, "8 sectors, not 64"),
             (40, 1, "0x1, which are not known"),
+            (144, 0, "the grain tables would begin in the header"),
         ],
     )
     def test_of_an_sesparse_header(self, at: int, value: int, message: str) -> None:

@@ -165,7 +165,7 @@ class TestProblems:
         problems = ProblemList("qcow2 disk")
         for number in range(1500):
             problems.note("qcow2 L2 table", "an entry", number)
-        disk = MappedDisk("qcow2", BytesSource(b""), 0, lambda _: Run(1), problems)
+        disk = MappedDisk("qcow2", BytesSource(b""), 0, lambda *_: Run(1), problems)
         assert len(disk.problems) == 1001
         assert disk.problems[-1] == Problem("qcow2 disk", "500 more problems are left out")
 

@@ -31,8 +31,8 @@ from vmvisor_image.layers.virtual import open_disk
 from vmvisor_image.schemas import vhdx
 from vmvisor_image.schemas.vhd import ABSOLUTE_PATH, FILE_URL, FOOTER_MAGIC, RELATIVE_PATH
 from vmvisor_image.streams.linked import MOST_LINKS
-from vmvisor_image.streams.mapped import Tables
 from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.streams.tables import Tables
 from vmvisor_image.testing.damage import damaged
 from vmvisor_image.testing.forge import SparseImage
 from vmvisor_image.testing.forge_vhd import sealed, vhd_delta, vhdx_delta, vhdx_log_entry, vhdx_with_log

@@ -7,6 +7,7 @@ threads, so that one writes while the other reads or decodes.
 from __future__ import annotations
 
 import contextvars
+import mmap
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,7 @@ class _Copy:
         return self._end
 
     def _work(self) -> None:
-        buffer = memoryview(bytearray(_CHUNK))
+        buffer = memoryview(mmap.mmap(-1, _CHUNK))  # at the start of a page: some processors copy 4 times as fast to it
         while (taken := self._take()) is not None:
             at, length = taken
             try:

@@ -66,25 +66,31 @@ class _Reader(SparseExtent):
         if header.unclean_shutdown:
             self.problems.note("COWD extent header", "the disk was in use when the image was made", 1648)
         self.capacity = header.capacity
-        self._grain = header.grain_size * SECTOR
+        self.grain, self.entry = header.grain_size * SECTOR, 4
 
-    def locate(self, offset: int) -> Run:
+    def locate(self, offset: int, _: int) -> Run:
         """See `MappedDisk`."""
-        number, within = divmod(offset, self._grain * PER_TABLE)
-        at = self._header.directory * SECTOR + 4 * number
-        table = self._directory.number(at, 4, "grain directory")
+        number, within = divmod(offset, self.grain * PER_TABLE)
+        table = self.table_at(number)
         if not table:
-            absent = max(1, self._directory.zeros(at) // 4)
-            return Run(absent * self._grain * PER_TABLE - within, is_hole=True)
-        index, within = divmod(within, self._grain)
-        at = table * SECTOR + 4 * index
+            absent = max(1, self._directory.zeros(self._directory_entry(number)) // 4)
+            return Run(absent * self.grain * PER_TABLE - within, is_hole=True)
+        index, within = divmod(within, self.grain)
+        at = table + 4 * index
         sector = self._tables.number(at, 4, "grain table")
         if not sector:
             absent = min(self._tables.zeros(at, 8 * LOOKED_AHEAD) // 4, PER_TABLE - index)
-            return Run(absent * self._grain - within, is_hole=True)
+            return Run(absent * self.grain - within, is_hole=True)
         most = min(LOOKED_AHEAD // 4, PER_TABLE - index)
         count = self._tables.rising(at, self._header.grain_size, most, 4)
-        return Run(count * self._grain - within, sector * SECTOR + within)
+        return Run(count * self.grain - within, sector * SECTOR + within)
+
+    def table_at(self, number: int) -> int:
+        """See `SparseExtent.table_at`."""
+        return self._directory.number(self._directory_entry(number), 4, "grain directory") * SECTOR
+
+    def _directory_entry(self, number: int) -> int:
+        return self._header.directory * SECTOR + 4 * number
 
 
 def _bad(field: str, message: str, at: int) -> CorruptImage:

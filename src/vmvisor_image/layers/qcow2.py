@@ -30,9 +30,10 @@ from vmvisor_image.schemas.qcow2 import (
     Qcow2HeaderExtension,
     Qcow2Snapshot,
 )
-from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.streams.mapped import MappedDisk, Packed, Run
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt
+from vmvisor_image.streams.tables import EntryTable, Tables, count_rising
 
 NAME: Final = "qcow2"
 KIND: Final = "qcow2"
@@ -62,8 +63,8 @@ _MOST_L1_ENTRIES: Final = 1 << 22
 _SECTOR: Final = 512
 _DEFLATE, _ZSTD = 0, 1
 _MOST_EXTENSIONS: Final = 100
-_LOOKED_AHEAD: Final = 512
-"""Bytes of a table in which the end of consecutive clusters is looked for; that of a hole in eight times as many."""
+_MOST_PER_PART: Final = 1 << 11
+"""Entries of 8 bytes that are kept together: a page of the tables."""
 _MOST_SNAPSHOTS: Final = 65_536
 """QEMU's limit (block/qcow2.h)."""
 _KINDS: Final = {"raw": RAW, "qcow2": "qcow2", "vmdk": "vmdk", "vpc": "vhd", "vhdx": "vhdx", "file": RAW}
@@ -100,6 +101,7 @@ def open_layer(source: ReadAt, options: LayerOptions) -> MappedDisk:
     if reference is not None:
         parent = find_parent(reference, options, reader.problems)
     disk = MappedDisk(KIND, data, reader.size, reader.locate, reader.problems, parent=parent)
+    disk.entries = reader.entries
     disk.list_snapshots = reader.snapshot_names
     return disk
 
@@ -144,6 +146,10 @@ class _Reader:
         self._first = Tables(KIND, source, "big")
         self._tables = Tables(KIND, source, "big")
         self.has_external_data = bool(features & EXTERNAL_DATA)
+        self._is_special = self._extended or self.has_external_data
+        """Whether the place of a cluster is not all that its entry says."""
+        self._per_part = min(self._per_table, _MOST_PER_PART)
+        self.entries = EntryTable(self._per_part, self._cluster, self._entry, self._read_entries)
         self.size = header.size
         """Size of the disk in the state that is read, in bytes."""
         self._l1, self._l1_size = header.l1_table_offset, header.l1_size
@@ -262,8 +268,35 @@ class _Reader:
             message = f"{header.l1_table_offset:#x} is not a multiple of the cluster size"
             self.problems.note("qcow2 header", f"l1_table_offset: {message}", 40)
 
-    def locate(self, offset: int) -> Run:
+    def locate(self, offset: int, end: int) -> Run:
         """See `MappedDisk`."""
+        cluster, within = divmod(offset, self._cluster)
+        number, index = divmod(cluster, self._per_part)
+        part, at = self.entries.part(number), index * self._entry
+        entry = int.from_bytes(part[at : at + 8], "big")
+        start = entry & _ADDRESS
+        if not start or entry & ~(_ADDRESS | _COPIED) or start & self._cluster - 1 or self._is_special:
+            return self._locate_special(offset)
+        wanted = -(-(end - offset + within) // self._cluster)
+        count = count_rising(part[at : at + 8 * wanted], self._cluster, 8, "big")
+        return Run(count * self._cluster - within, start + within)
+
+    def _read_entries(self, number: int) -> bytes | None:
+        """See `EntryTable`."""
+        table, index = divmod(number * self._per_part, self._per_table)
+        try:
+            entry = self._first.number(self._l1 + 8 * table, 8, "L1 table")
+        except CorruptImage:
+            return None
+        start = entry & _ADDRESS
+        if entry & _RESERVED_L1 or start % self._cluster:
+            return None
+        if not start:
+            return b""
+        return self._tables.data(start + index * self._entry, self._per_part * self._entry) or None
+
+    def _locate_special(self, offset: int) -> Run:
+        """See `MappedDisk`; of any cluster, with all checks."""
         cluster, within = divmod(offset, self._cluster)
         number, index = divmod(cluster, self._per_table)
         at = self._l1 + 8 * number
@@ -298,10 +331,9 @@ class _Reader:
         if entry & _ZERO:
             return Run(left)
         if not is_there:
-            absent = min(max(1, self._tables.zeros(at, 8 * _LOOKED_AHEAD) // 8), self._per_table - index)
+            absent = min(max(1, self._tables.zeros(at) // 8), self._per_table - index)
             return Run(absent * self._cluster - within, is_hole=True)
-        count = min(self._tables.rising(at, self._cluster, _LOOKED_AHEAD // 8), self._per_table - index)
-        return Run(count * self._cluster - within, start + within)
+        return Run(left, start + within)
 
     def _locate_subcluster(self, start: int | None, within: int, at: int) -> Run:
         """See `MappedDisk`; with extended entries, two bits say of each 32nd of a cluster: allocated, zeros."""

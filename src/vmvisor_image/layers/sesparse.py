@@ -61,7 +61,7 @@ class _Reader(SparseExtent):
         super().__init__(KIND, "seSparse extent", source)
         self._header = header = SeSparseHeader.parse(read_up_to(source, 0, SECTOR))
         self._check(header)
-        self.capacity = header.capacity
+        self.capacity, self.grain, self.entry = header.capacity, _GRAIN, 8
         self._has_unmapped = False
 
     def _check(self, header: SeSparseHeader) -> None:
@@ -78,6 +78,8 @@ class _Reader(SparseExtent):
         if tables > min(header.directory_size * SECTOR // 8, _MOST_TABLES):
             message = f"{header.capacity} sectors need {tables} grain tables, more than the directory has or are read"
             raise _bad("capacity", message, 16)
+        if not header.tables_offset:
+            raise _bad("tables_offset", "the grain tables would begin in the header", 144)
         at = header.volatile_offset * SECTOR
         data = read_up_to(self._source, at, SeSparseVolatileHeader.length())
         volatile = None
@@ -91,19 +93,15 @@ class _Reader(SparseExtent):
             message = "its journal was to be replayed, which is not done: what was written last may be missing or wrong"
             self.problems.note("seSparse volatile header", message, at + 24)
 
-    def locate(self, offset: int) -> Run:
+    def locate(self, offset: int, _: int) -> Run:
         """See `MappedDisk`."""
         number, within = divmod(offset, _GRAIN * PER_TABLE)
-        at = self._header.directory_offset * SECTOR + 8 * number
-        entry = self._directory.number(at, 8, "grain directory")
-        if not entry:
-            absent = max(1, self._directory.zeros(at) // 8)
+        table = self.table_at(number)
+        if not table:
+            absent = max(1, self._directory.zeros(self._directory_entry(number)) // 8)
             return Run(absent * _GRAIN * PER_TABLE - within, is_hole=True)
-        table = entry & 0xFFFFFFFF
-        if entry >> 32 != _TABLE_IN_USE or (table + 1) * self._header.table_size > self._header.tables_size:
-            raise _damaged("grain directory", at, entry)
         index, within = divmod(within, _GRAIN)
-        at = (self._header.tables_offset + table * self._header.table_size) * SECTOR + 8 * index
+        at = table + 8 * index
         entry = self._tables.number(at, 8, "grain table")
         kind = entry >> 60
         most = min(LOOKED_AHEAD // 8, PER_TABLE - index)
@@ -123,6 +121,20 @@ class _Reader(SparseExtent):
             absent = min(self._tables.zeros(at, 8 * LOOKED_AHEAD) // 8, PER_TABLE - index)
             return Run(absent * _GRAIN - within, is_hole=True)
         return Run(self._tables.rising(at, 0, most) * _GRAIN - within)
+
+    def table_at(self, number: int) -> int:
+        """See `SparseExtent.table_at`."""
+        at = self._directory_entry(number)
+        entry = self._directory.number(at, 8, "grain directory")
+        if not entry:
+            return 0
+        table = entry & 0xFFFFFFFF
+        if entry >> 32 != _TABLE_IN_USE or (table + 1) * self._header.table_size > self._header.tables_size:
+            raise _damaged("grain directory", at, entry)
+        return (self._header.tables_offset + table * self._header.table_size) * SECTOR
+
+    def _directory_entry(self, number: int) -> int:
+        return self._header.directory_offset * SECTOR + 8 * number
 
 
 def _bad(field: str, message: str, at: int) -> CorruptImage:

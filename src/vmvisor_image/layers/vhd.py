@@ -36,9 +36,10 @@ from vmvisor_image.schemas.vhd import (
 )
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.linked import Linked, Parent
-from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
+from vmvisor_image.streams.mapped import MappedDisk, Run
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.tables import Tables
 from vmvisor_image.streams.views import Slice
 
 NAME: Final = "VHD"
@@ -274,7 +275,7 @@ class _Reader:
             )
             self._findings.note(_PARENT, message, at)
 
-    def locate(self, offset: int) -> Run:
+    def locate(self, offset: int, _: int) -> Run:
         """See `MappedDisk`; in an allocated block, a bit for each sector says whether it was written."""
         number, within = divmod(offset, self._header.block_size)
         entry = self._tables.number(self._header.table_offset + 4 * number, 4, "block allocation table")

@@ -48,9 +48,10 @@ from vmvisor_image.schemas.vhdx import (
 )
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.linked import Parent
-from vmvisor_image.streams.mapped import MappedDisk, Run, Tables
+from vmvisor_image.streams.mapped import MappedDisk, Run
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import ReadAt, Source
+from vmvisor_image.streams.tables import Tables
 
 NAME: Final = "VHDX"
 KIND: Final = "vhdx"
@@ -326,7 +327,7 @@ class _Reader:
         for each in differs:
             self.problems.note("VHDX metadata", f"the parent {parent.name!r} differs: {each}", self._metadata)
 
-    def locate(self, offset: int) -> Run:
+    def locate(self, offset: int, _: int) -> Run:
         """See `MappedDisk`."""
         block, within = divmod(offset, self._block)
         chunk, number = divmod(block, self._ratio)

@@ -33,10 +33,11 @@ from vmvisor_image.schemas.vmdk import (
 )
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.linked import Parent
-from vmvisor_image.streams.mapped import MappedDisk, Packed, Run, Tables
+from vmvisor_image.streams.mapped import MappedDisk, Packed, Run
 from vmvisor_image.streams.reading import prefetch, read_up_to
 from vmvisor_image.streams.source import ReadAt, Source, past_end
 from vmvisor_image.streams.sources import BytesSource
+from vmvisor_image.streams.tables import EntryTable, Tables, count_rising
 
 NAME: Final = "VMDK"
 KIND: Final = "vmdk"
@@ -58,8 +59,6 @@ _MOST_EXTENTS: Final = 1 << 16
 _DESCRIPTOR: Final = "VMDK descriptor"
 _MOST_PROBLEMS: Final = 100
 """Largest number of problems reported for one descriptor."""
-_MOST_ALIKE: Final = 1 << 16
-"""Tables that are known to be like their copies: of 2 TiB."""
 _LOOKED_AHEAD: Final = 512
 """Bytes of a table in which the end of grains in a row is looked for; that of a hole in eight times as many."""
 _CREATE_TYPES: Final = frozenset(
@@ -343,6 +342,7 @@ class JoinedExtents(MappedDisk):
         self._found_before = problems
         size = self._extents.starts[-1]
         super().__init__(KIND, BytesSource(b""), size, self._extents.locate, parent=parent, identity=identity)
+        self.entries = self._extents.entries
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -375,7 +375,13 @@ class _Extents:
         for length, _, _ in parts:
             self.starts.append(self.starts[-1] + length)
 
-    def locate(self, offset: int) -> Run:
+    @property
+    def entries(self) -> EntryTable | None:
+        """See `MappedDisk`; those of the only extent, where that has the disk from its start."""
+        [(source, first), *others] = self.parts or [(None, 0)]
+        return source.entries if isinstance(source, MappedDisk) and not first and not others else None
+
+    def locate(self, offset: int, end: int) -> Run:
         """See `MappedDisk`."""
         number = bisect_right(self.starts, offset) - 1  # an empty extent is passed over
         source, first = self.parts[number]
@@ -387,7 +393,7 @@ class _Extents:
             return Run(left, at, source=source)
         if at >= source.size:
             raise past_end("vmdk extent", at, left, source.size)
-        run = source.locate(at)
+        run = source.locate(at, at + end - offset)
         length = min(run.length, left, source.size - at)
         if run.packed is not None:  # the extents are told apart in what identifies a grain
             packed = Packed(run.packed.start | number << 64, run.packed.decode, run.packed.skip)
@@ -419,7 +425,7 @@ def open_sparse(source: ReadAt, options: LayerOptions | None = None) -> MappedDi
     elif embedded.parent_content_id is not None:
         message = "by it the extent rests on another disk, which the descriptor of the whole disk decides"
         reader.problems.note(_DESCRIPTOR, message, at)
-    return MappedDisk(
+    disk = MappedDisk(
         KIND,
         source,
         reader.header.capacity * _SECTOR,
@@ -428,6 +434,8 @@ def open_sparse(source: ReadAt, options: LayerOptions | None = None) -> MappedDi
         parent=parent,
         identity=None if embedded is None else _identity(embedded.content_id),
     )
+    disk.entries = reader.entries
+    return disk
 
 
 class _SparseReader:
@@ -444,8 +452,10 @@ class _SparseReader:
         is_twice = self.header.flags & GRAIN_TABLE_USES_REDUNDANT and second and second != first
         self._other = second if is_twice and self._directory == first else None
         """Sector of the redundant directory to compare with the one in use; None where there is nothing to compare."""
-        self._alike: set[int] = set()
-        """Numbers of tables whose copies are known to be alike."""
+        self._is_packed = bool(self.header.flags & COMPRESSED)
+        self._first_grain = max(self.header.overhead, 2)
+        """Least entry that leads to a grain: 0 is a hole, and 1 can be zeros."""
+        self.entries = EntryTable(self.header.entries_per_table, self._grain, 4, self._read_entries)
 
     def _read_header(self) -> SparseExtentHeader:
         head = read_up_to(self._source, 0, _SECTOR)
@@ -532,8 +542,31 @@ class _SparseReader:
         except CorruptImage:
             return None
 
-    def locate(self, offset: int) -> Run:
+    def locate(self, offset: int, end: int) -> Run:
         """See `MappedDisk`."""
+        grain, within = divmod(offset, self._grain)
+        number, index = divmod(grain, self.header.entries_per_table)
+        part = self.entries.part(number)
+        entry = int.from_bytes(part[4 * index : 4 * index + 4], "little")
+        if entry < self._first_grain or self._is_packed:
+            return self._locate_special(offset)
+        wanted = -(-(end - offset + within) // self._grain)
+        count = count_rising(part[4 * index : 4 * (index + wanted)], self.header.grain_size, 4, "little")
+        return Run(count * self._grain - within, entry * _SECTOR + within)
+
+    def _read_entries(self, number: int) -> bytes | None:
+        """See `EntryTable`; None where the second copy of the table is another one."""
+        try:
+            table = self._tables.number(self._directory * _SECTOR + 4 * number, 4, "grain directory")
+        except CorruptImage:
+            return None
+        found = self._table_of(self._directory, number)
+        if self._other is not None and found != self._table_of(self._other, number):
+            return None
+        return found or None if table else b""
+
+    def _locate_special(self, offset: int) -> Run:
+        """See `MappedDisk`; of any grain, with all checks."""
         grain, within = divmod(offset, self._grain)
         number, index = divmod(grain, self.header.entries_per_table)
         at = self._directory * _SECTOR + 4 * number
@@ -549,7 +582,7 @@ class _SparseReader:
             self._compare(number, index, absent)
             return Run(absent * self._grain - within, is_hole=True)
         is_zeros = entry == 1 and bool(self.header.flags & ZEROED_GRAINS)
-        is_packed = bool(self.header.flags & COMPRESSED) and not is_zeros
+        is_packed = self._is_packed and not is_zeros
         step = 0 if is_zeros else self.header.grain_size
         most = min(1 if is_packed else _LOOKED_AHEAD // 4, self.header.entries_per_table - index)
         count = self._tables.rising(at, step, most, 4)
@@ -571,17 +604,12 @@ class _SparseReader:
         These are the entries from `index` of table `number`, or of the directories from `number` where it is None. A
         second table that can't be read differs.
         """
-        if self._other is None or (index is not None and number in self._alike):
+        if self._other is None or (index is not None and self.entries.is_known(number)):
             return
         if index is None:
             found = [self._tables.data(at * _SECTOR + 4 * number, 4 * count) for at in (self._directory, self._other)]
         else:
             tables = [self._table_of(directory, number) for directory in (self._directory, self._other)]
-            if tables[0] == tables[1]:
-                if len(self._alike) >= _MOST_ALIKE:
-                    self._alike.clear()
-                self._alike.add(number)
-                return
             found = [table[4 * index : 4 * (index + count)] for table in tables]
         if found[0] != found[1]:
             if index is None:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from vmvisor_image.base.forking import ForkSafeLock
+from vmvisor_image.base.forking import ForkSafeLock, cached_property
 from vmvisor_image.base.lru_cache import LruCache
 from vmvisor_image.errors import CorruptImage, Problem, ProblemList
 from vmvisor_image.streams.checked import as_source
 from vmvisor_image.streams.linked import Linked, Parent
-from vmvisor_image.streams.reading import prefetch, read_up_to, skip_zeros
+from vmvisor_image.streams.reading import prefetch, skip_zeros
 from vmvisor_image.streams.source import ReadAt, Source, check_range, gathered, past_end, read_exactly_into
+from vmvisor_image.streams.tables import EntryTable, join_entries
 
-_PAGE: Final = 1 << 14
-_MOST_PAGES: Final = 256
-"""Pages of tables that are kept: 4 MiB."""
-_BITMAP_STEP: Final = 512
-"""Bytes of a bitmap in which the end of equal bits is looked for."""
-_UNIT: Final = 1 << 12
-"""Bytes of the disk for each of which one place is kept: the smallest usual cluster."""
-_CLUSTER: Final = 1 << 16
-"""Bytes at whose start the place of a byte is looked for first: the usual cluster of qcow2 and VMDK."""
-_MOST_UNITS: Final = 1 << 17
-"""Places that are kept, of 512 MiB: some 20 MB of memory."""
-_MOST_UNITS_OF_A_PLACE: Final = 64
-_LARGE_UNIT: Final = 1 << 20
-"""Bytes of the disk for each of which a long place or hole is kept, too."""
-_MOST_LARGE_UNITS: Final = 1 << 14
-_MOST_LARGE_UNITS_OF_A_PLACE: Final = 64
+_UNIT: Final = 1 << 16
+"""Bytes of the disk for each of which one place is kept: the usual cluster of qcow2 and VMDK."""
+_MOST_PLACES: Final = 1 << 14
+"""Places that are kept, of 1 GiB: some 4 MB of memory."""
+_AHEAD: Final = 1 << 22
+"""Bytes in which the end of a run is looked for where reads are in a row: each of them would look it up."""
 _CACHE_BYTES: Final = 16 << 20
 """Bytes of decoded clusters that are kept; the last cluster always is."""
 
@@ -88,13 +78,15 @@ class MappedDisk(Linked):
 
     size: int = 0
     """Size of the disk, in bytes."""
+    entries: EntryTable | None = None
+    """Entries that show holes without `locate`; None, by default, for a format that has none of that kind."""
 
     def __init__(
         self,
         kind: str,
         source: ReadAt,
         size: int,
-        locate: Callable[[int], Run],
+        locate: Callable[[int, int], Run],
         problems: ProblemList | None = None,
         *,
         parent: Parent | None = None,
@@ -107,7 +99,8 @@ class MappedDisk(Linked):
             source: The file that the runs lie in.
             size: Size of the disk, in bytes.
             locate: Function that gives the run beginning at an offset of the disk, which may pass the disk's end. It
-                raises CorruptImage where a table is damaged.
+                gets that offset, and the byte up to which the run is of use: where it costs something to know more, it
+                may end there, or at the next cluster. It raises CorruptImage where a table is damaged.
             problems: Damage found when the disk was opened; `locate` may add to it.
             parent: Disk that holds what this one does not; None where that is zeros.
             identity: See `Linked.identity`.
@@ -117,23 +110,21 @@ class MappedDisk(Linked):
         """File that the runs lie in."""
         self.size = size
         self.locate = locate
-        """Function that gives the run beginning at an offset of the disk."""
+        """Function that gives the run beginning at an offset of the disk; see `__init__`."""
         self._problems = problems
         self.parent = parent
         self.identity = identity
         self._last = Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
+        self._row: list[Place] = []
+        """Places that reads of several of them found last, in order and without gaps."""
         self._run = _NOTHING
         """First byte of the run that was found last, the byte after it, and the run.
 
         Reads in a row pass it again and again, as the runs of the disks above it cut it into many places.
         """
         self._places: dict[int, Place] = {}
-        """Places by the number of the unit that they hold bytes of, through all disks of the chain."""
-        self._long_places: dict[int, Place] = {}
-        """Places by the number of the large unit that they hold all of."""
-        self._holes: dict[int, tuple[int, int, Run]] = {}
-        """As `_run`, for holes, by the number of the large unit that they have bytes of."""
+        """Place that was found last in each unit, through all disks of the chain."""
         self._decoded: LruCache[int, bytes] = LruCache(_CACHE_BYTES, len)
         self._lock = ForkSafeLock()
         self.clusters_decoded = 0
@@ -150,7 +141,7 @@ class MappedDisk(Linked):
         """See `Linked.own_ranges`."""
         offset = 0
         while offset < self.size:
-            run = self.locate(offset)
+            run = self.locate(offset, self.size)
             length = min(run.length, self.size - offset)
             if not run.is_hole:
                 yield offset, length
@@ -170,7 +161,7 @@ class MappedDisk(Linked):
             return b""
         place = self._last
         if not place.begin <= offset < place.end:
-            place = self._last = self._place(offset)
+            place = self._last = self._place(offset, end)
         if end > place.end:
             return gathered(length, partial(self._fill, offset))
         skip = offset - place.begin
@@ -194,7 +185,7 @@ class MappedDisk(Linked):
         if not 0 <= offset < self.size:
             return 0
         try:
-            place = self._place(offset)
+            place = self._place(offset, offset + length)
         except CorruptImage:
             return 0  # reading it reports what is wrong
         if place.source is None:
@@ -204,94 +195,127 @@ class MappedDisk(Linked):
 
     def _fill(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes from `offset`, which are all within the size."""
-        at, length = 0, len(buffer)
-        while at < length:
-            place = self._last
-            if not place.begin <= offset < place.end:
-                place = self._last = self._place(offset)
-            count = min(place.end - offset, length - at)
-            part = buffer[at : at + count]
-            skip = offset - place.begin
-            if place.packed is not None:
-                part[:] = place.disk._decoded_part(place.packed, skip, count)
-            elif place.source is None:
-                part[:] = bytes(count)
+        first, end = offset, offset + len(buffer)
+        if first == end:
+            return
+        row = self._row
+        if not (row and row[0].begin <= offset and end <= row[-1].end):
+            row = self._row = self._find_row(offset, end)
+        for number in range(bisect_left(row, (offset + 1,)) - 1, len(row)):
+            begin, stop, disk, source, start, packed = row[number]
+            stop = min(stop, end)
+            part = buffer[offset - first : stop - first]
+            skip = offset - begin
+            if source is not None:
+                read_exactly_into(source, start + skip, part)
+            elif packed is not None:
+                part[:] = disk._decoded_part(packed, skip, stop - offset)
             else:
-                read_exactly_into(place.source, place.start + skip, part)
-            offset += count
-            at += count
+                part[:] = bytes(stop - offset)
+            if stop == end:
+                return
+            offset = stop
 
-    def _place(self, offset: int) -> Place:
-        """Place of the byte at `offset`, which is kept, so that the depth of the chain counts once for each place."""
-        if (long := self._long_places.get(offset // _LARGE_UNIT)) is not None:
-            return long
-        kept = self._places.get(offset // _UNIT)
-        if kept is not None and kept.begin <= offset < kept.end:
-            return kept
-        for size in (_LARGE_UNIT, _CLUSTER, _UNIT):  # reads before this one's are served, too
-            begin = offset - offset % size
-            if begin // _UNIT not in self._places:
-                with contextlib.suppress(CorruptImage):  # of bytes that nobody asked for
-                    if (place := self._keep(self.locate_through(begin))).end > offset:
-                        return place
-        return self._keep(self.locate_through(offset))
+    def _find_row(self, offset: int, end: int) -> list[Place]:
+        """Places of the bytes from `offset` to `end`, in order; and of more of them where reads are in a row.
 
-    def _keep(self, place: Place) -> Place:
-        if len(self._places) >= _MOST_UNITS:
-            self._places.clear()
-        first = place.begin // _UNIT
-        for unit in range(first, min(-(-place.end // _UNIT), first + _MOST_UNITS_OF_A_PLACE)):
-            self._places[unit] = place
-        if place.end - place.begin >= _LARGE_UNIT:
-            if len(self._long_places) >= _MOST_LARGE_UNITS:
-                self._long_places.clear()
-            first = -(-place.begin // _LARGE_UNIT)
-            for unit in range(first, min(place.end // _LARGE_UNIT, first + _MOST_LARGE_UNITS_OF_A_PLACE)):
-                self._long_places[unit] = place
-        return place
-
-    def _keep_run(self, begin: int, end: int, run: Run) -> None:
-        self._run = begin, end, run
-        if run.is_hole and end - begin >= _LARGE_UNIT:
-            if len(self._holes) >= _MOST_LARGE_UNITS:
-                self._holes.clear()
-            first = begin // _LARGE_UNIT
-            for unit in range(first, min(-(-end // _LARGE_UNIT), first + _MOST_LARGE_UNITS_OF_A_PLACE)):
-                self._holes[unit] = self._run
-
-    def locate_through(self, offset: int) -> Place:
-        """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow.
+        They are found before any of them is read: between large copies, nothing of what the look-ups need would be left
+        in the caches of the processor.
 
         Raises:
             CorruptImage: A table is damaged.
         """
-        disk, end = self, self.size
+        row: list[Place] = []
+        to = end if not self._row or self._row[-1].end != offset else max(end, offset + _AHEAD)
+        while offset < end:
+            row.append(self._place(offset, to))
+            offset = row[-1].end
+        to = min(to, self.size)
+        try:
+            while offset < to:
+                row.append(self._place(offset, to))
+                offset = row[-1].end
+        except CorruptImage:
+            pass  # nobody asked for these bytes
+        return row
+
+    def _place(self, offset: int, end: int) -> Place:
+        """Place of the byte at `offset`, of use up to `end`; kept, so that it is looked up once for each unit."""
+        unit = offset // _UNIT
+        kept = self._places.get(unit)
+        if kept is not None and kept.begin <= offset < kept.end:
+            return kept
+        begin = unit * _UNIT  # reads before this one's are served, too
+        if offset == self._last.end:
+            begin, end = offset, max(end, offset + _AHEAD)
+        try:
+            place = self.locate_through(begin, end)
+        except CorruptImage:  # of bytes that nobody asked for, or it is raised again
+            place = self.locate_through(offset, end)
+        if place.end <= offset:
+            place = self.locate_through(offset, end)
+        if len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        self._places[unit] = place
+        return place
+
+    def locate_through(self, offset: int, end: int) -> Place:
+        """Place of the bytes from `offset`, in the disk or what it rests on; a loop, as a call for each is slow.
+
+        Args:
+            offset: First byte, from the start of the disk.
+            end: Byte up to which the place is of use, see `__init__`; it may end there, or at any run of a disk before.
+
+        Raises:
+            CorruptImage: A table is damaged.
+        """
+        disk, most = self, self.size
         while True:
-            begin, to, run = disk._run
-            if not begin <= offset < to:
-                begin, to, run = disk._holes.get(offset // _LARGE_UNIT, _NOTHING)
-            if not begin <= offset < to:
-                run = disk.locate(offset)
-                begin, to = offset, offset + run.length
-                disk._keep_run(begin, to, run)
-            end = min(end, to)
-            if run.start is not None:
-                return Place(offset, end, disk, run.source or disk.file, run.start + offset - begin)
-            if (packed := run.packed) is not None:
-                if offset > begin:
-                    packed = Packed(packed.start, packed.decode, packed.skip + offset - begin)
-                return Place(offset, end, disk, packed=packed)
-            if not run.is_hole:
-                return Place(offset, end, disk)
-            if disk.parent is None:
-                return Place(offset, end, disk)
-            source = disk.parent.source
-            if offset >= source.size:
-                return Place(offset, end, disk)
-            end = min(end, source.size)
+            has_hole = False
+            if (above := disk._above) is not None:
+                level, to = above.first(offset, end)
+                most = min(most, to)
+                has_hole = level == above.columns
+                disk = disk._alike[level - has_hole]
+            if not has_hole:
+                begin, to, run = disk._run
+                if not begin <= offset < to:
+                    run = disk.locate(offset, end)
+                    begin, to = offset, offset + run.length
+                    disk._run = begin, to, run
+                most = min(most, to)
+                if run.start is not None:
+                    return Place(offset, most, disk, run.source or disk.file, run.start + offset - begin)
+                if (packed := run.packed) is not None:
+                    if offset > begin:
+                        packed = Packed(packed.start, packed.decode, packed.skip + offset - begin)
+                    return Place(offset, most, disk, None, 0, packed)
+                has_hole = run.is_hole
+            source = None if disk.parent is None else disk.parent.source
+            if source is None or not has_hole or offset >= source.size:
+                return Place(offset, most, disk)
+            most = min(most, source.size)
             if not isinstance(source, MappedDisk):
-                return Place(offset, end, disk, source, offset)
+                return Place(offset, most, disk, source, offset)
             disk = source
+
+    @cached_property
+    def _alike(self) -> tuple[MappedDisk, ...]:
+        """The disk and those that it rests on as long as their entries are of the same shape; empty without entries.
+
+        Only disks that rest on another one are among them, as the others have no use for their entries.
+        """
+        if self.entries is None or self.parent is None:
+            return ()
+        below = self.parent.source
+        if not isinstance(below, MappedDisk) or below.entries is None or below.size < self.size:
+            return (self,)
+        return (self, *below._alike) if below.entries.shape == self.entries.shape else (self,)
+
+    @cached_property
+    def _above(self) -> EntryTable | None:
+        """Entries of these disks together, by which a chain of them is looked through at once; None without entries."""
+        return join_entries([disk.entries for disk in self._alike if disk.entries is not None])
 
     def prefetch(self, offset: int, length: int) -> None:
         """See `Source.prefetch`; the hint is for the parent, which may be compressed.
@@ -306,7 +330,7 @@ class MappedDisk(Linked):
         end = min(end, self.size)
         while offset < end:
             try:
-                run = self.locate(offset)
+                run = self.locate(offset, min(end, offset + _AHEAD))
             except CorruptImage:
                 return offset  # reading it reports what is wrong
             if run.packed is not None:
@@ -344,106 +368,3 @@ class MappedDisk(Linked):
             self.clusters_decoded += 1
         self._decoded.put(packed.start, data)
         return data
-
-
-class Tables:
-    """Reader of numbers in tables of any size; it keeps the pages that were used last."""
-
-    def __init__(self, kind: str, source: ReadAt, byte_order: Literal["little", "big"]) -> None:
-        """Read numbers of `source`; `kind` is the format's name, for messages."""
-        self._kind = kind
-        self._source = source
-        self._byte_order: Literal["little", "big"] = byte_order
-        self._pages: LruCache[int, bytes] = LruCache(_MOST_PAGES)
-        self._last: tuple[int, bytes] = (-1, b"")
-        """Page that was used last, which is found without the lock of the cache."""
-
-    def number(self, offset: int, width: int, table: str) -> int:
-        """Number of `width` bytes at `offset`, which is a multiple of `width`.
-
-        Raises:
-            CorruptImage: The source ends before the end of the number.
-        """
-        page, within = divmod(offset, _PAGE)
-        data = self._page(page)[within : within + width]
-        if len(data) < width:
-            raise CorruptImage(
-                "it lies past the end of the source", structure=f"{self._kind} {table}", offset=offset, field="entry"
-            )
-        return int.from_bytes(data, self._byte_order)
-
-    def rising(self, offset: int, step: int, most: int, width: Literal[4, 8] = 8) -> int:
-        """Number of numbers of `width` bytes from `offset`, at most `most`, that rise by `step` from one to the next.
-
-        The first one is there. Those behind the end of a page of the tables are not counted.
-        """
-        page, within = divmod(offset, _PAGE)
-        data = self._page(page)[within : within + width * most]
-        order = "<" if self._byte_order == "little" else ">"
-        numbers = struct.unpack_from(f"{order}{len(data) // width}{'Q' if width == 8 else 'I'}", data)
-        first = numbers[0]
-        if numbers[1:2] != (first + step,):
-            return 1
-        if not step:
-            return next((count for count, number in enumerate(numbers) if number != first), len(numbers))
-        if numbers[-1] == first + step * (len(numbers) - 1) and numbers == tuple(range(first, numbers[-1] + 1, step)):
-            return len(numbers)
-        return next(count for count, number in enumerate(numbers) if number != first + step * count)
-
-    def data(self, offset: int, length: int) -> bytes:
-        """Bytes of tables from `offset`; fewer than `length` only where the source ends."""
-        page, within = divmod(offset, _PAGE)
-        found = self._page(page)[within : within + length]
-        while len(found) < length and (more := self._page(page := page + 1)[: length - len(found)]):
-            found += more
-        return found
-
-    def same_bits(self, offset: int, bit: int, most: int, table: str, *, high_first: bool) -> tuple[bool, int]:
-        """A bit of a bitmap, and the number of bits from it that are like it, at most `most`.
-
-        Bits behind the end of a page of the tables, or behind some hundred bytes, are not counted.
-
-        Args:
-            offset: Byte of the source that has the bit.
-            bit: Number of the bit in that byte, from 0.
-            most: Largest number of bits that are counted, at least 1.
-            table: Name of the bitmap, for messages.
-            high_first: Whether bit 0 of a byte is its highest bit.
-
-        Raises:
-            CorruptImage: The source ends before that byte.
-        """
-        self.number(offset, 1, table)
-        page, within = divmod(offset, _PAGE)
-        data = self._page(page)[within : within + min(-(-(bit + most) // 8), _BITMAP_STEP)]
-        there = 8 * len(data) - bit
-        if high_first:
-            value = int.from_bytes(data, "big") & ((1 << there) - 1)
-            is_set = bool(value >> there - 1)
-            other = value ^ ((1 << there) - 1) if is_set else value
-            count = there - other.bit_length()
-        else:
-            value = int.from_bytes(data, "little") >> bit
-            is_set = bool(value & 1)
-            other = value ^ ((1 << there) - 1) if is_set else value
-            count = (other & -other).bit_length() - 1 if other else there
-        return is_set, min(count, most)
-
-    def zeros(self, offset: int, most: int = _PAGE) -> int:
-        """Number of zero bytes from `offset` to the first that is not, at most `most` of them, in a page of tables."""
-        page, within = divmod(offset, _PAGE)
-        rest = self._page(page)[within : within + most]
-        return len(rest) - len(rest.lstrip(b"\0"))
-
-    def _page(self, number: int) -> bytes:
-        last, page = self._last
-        if last == number:
-            return page
-        kept = self._pages.get(number)
-        if kept is not None:
-            self._last = number, kept
-            return kept
-        page = read_up_to(self._source, number * _PAGE, _PAGE)
-        self._pages.put(number, page)
-        self._last = number, page
-        return page

@@ -150,8 +150,8 @@ class FileSource(Source):
             self._file.close()
             raise _no_positions(self.path, kind)
         self._lock = ForkSafeLock()
-        self._readers = 0
-        """Number of reads in progress, during which the descriptor has to stay open."""
+        self._readers: list[None] = []
+        """An item for each read in progress, during which the descriptor has to stay open; a list needs no lock."""
         self._closed = False
         # A block device's stat reports 0 bytes; the end of the file is right for both.
         self._size = self._file.seek(0, os.SEEK_END)
@@ -216,10 +216,11 @@ class FileSource(Source):
             check_deadline()
             self._enter()
             try:
-                with contextlib.suppress(OSError):  # which the other way tries again, and reports
-                    done = os.preadv(self._file.fileno(), [buffer[:length]], offset)
-                    if done == length and self._find_state() == self._state:
-                        return length
+                done = os.preadv(self._file.fileno(), [buffer[:length]], offset)
+                if done == length and self._find_state() == self._state:
+                    return length
+            except OSError:
+                pass  # the other way tries again, and reports
             finally:
                 self._leave()
         return super().read_into(offset, buffer)
@@ -254,16 +255,15 @@ class FileSource(Source):
 
     def _enter(self) -> None:
         """Keep the descriptor open until `_leave`: after closing it, another file may get its number."""
-        with self._lock:
-            if self._closed:
-                raise ClosedError(f"{self.path}: read after close")
-            self._readers += 1
+        self._readers.append(None)  # before the other is asked, as `close` does in the other order
+        if self._closed:
+            self._leave()
+            raise ClosedError(f"{self.path}: read after close")
 
     def _leave(self) -> None:
-        with self._lock:
-            self._readers -= 1
-            if self._closed and not self._readers:
-                self._file.close()
+        self._readers.pop()
+        if self._closed and not self._readers:
+            self._file.close()
 
     def _read_rest(self, data: bytes, offset: int, length: int) -> bytes:
         """`data` with the bytes that follow it, read in pieces up to `length` or the end of the file."""
@@ -299,10 +299,9 @@ class FileSource(Source):
 
     def close(self) -> None:
         """Close the file once the reads in progress are done; later reads raise `ClosedError`."""
-        with self._lock:
-            self._closed = True
-            if not self._readers:
-                self._file.close()
+        self._closed = True
+        if not self._readers:
+            self._file.close()
 
     @property
     def kept_beside(self) -> str:

@@ -72,7 +72,7 @@ class VmfsBlocks:
         """Data of a file, with zeros in its holes; `size` bytes of its blocks, or the whole file for None."""
         if size is None:
             size = descriptor.metadata.size
-        return MappedDisk("VMFS file", self._volume, size, lambda offset: self._locate(descriptor, offset))
+        return MappedDisk("VMFS file", self._volume, size, lambda offset, _: self._locate(descriptor, offset))
 
     def allocated(self, descriptor: Descriptor) -> int:
         """Bytes for which a file's blocks have room, as its descriptor says, if it has no holes."""

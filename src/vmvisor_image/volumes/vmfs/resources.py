@@ -134,7 +134,7 @@ class ResourceFile:
         at = _place(self.metadata, self.header, cluster, resource) + within
         if at >= self.content.size:
             raise _past_end(self.metadata, at)
-        run = self.content.locate(at)
+        run = self.content.locate(at, at + 1)
         if run.start is None:
             raise _past_end(self.metadata, at)
         return Run(min(run.length, size - within), run.start)
@@ -177,7 +177,7 @@ class ResourceFiles:
         try:
             content = self._content(self.descriptor(address))
             head = content.read_at(0, ResourceFileMetadata.length())
-            metadata = ResourceFileMetadata.parse(head, base=content.locate(0).start or 0)
+            metadata = ResourceFileMetadata.parse(head, base=content.locate(0, 1).start or 0)
         finally:
             self._depth.value = depth
         found = self._files[address] = ResourceFile(metadata, content, self._geometry.header)
@@ -263,7 +263,7 @@ class ResourceFiles:
         metadata, content = blocks.metadata, blocks.content
         child = metadata.child_metadata_offset  # large blocks are the parent there, small ones their child
         if child:
-            place = content.locate(child).start or 0
+            place = content.locate(child, child + 1).start or 0
             metadata = ResourceFileMetadata.parse(content.read_at(child, ResourceFileMetadata.length()), base=place)
         count = metadata.resources_per_cluster
         if metadata.signature != RESOURCE_FILE_SIGNATURE or not 1 <= count <= _MOST_IN_CLUSTER:
@@ -296,7 +296,7 @@ class ResourceFiles:
             if 0 <= within <= len(data) - size:
                 return start + within, data[within : within + size]
         offset = _place(metadata, self._geometry.header, cluster, resource)
-        run = self.file(FDC).content.locate(offset)  # one that could not be read with its neighbours
+        run = self.file(FDC).content.locate(offset, offset + 1)  # one that could not be read with its neighbours
         if run.start is None or run.length < size:
             raise _past_end(metadata, offset)
         return run.start, self._volume.read_at(run.start, size)
@@ -324,7 +324,7 @@ class ResourceFiles:
             )
         at, end = offset, min(offset + length, content.size)
         while at < end:
-            run = content.locate(at)
+            run = content.locate(at, at + 1)
             count = min(run.length, end - at)
             if run.start is not None:
                 with contextlib.suppress(CorruptImage):  # each is then read by itself, and the damaged ones reported
