@@ -1,7 +1,7 @@
 """Raw files: the bytes of a disk as they are, with holes where they are zeros.
 
-Bytes that lie in a file as they are are copied by the system, if it can. The others are read and written by two
-threads, so that one writes while the other reads or decodes.
+Bytes that lie in a file as they are are copied by the system, if it can. Where that ends, a second thread begins, so
+that one writes while the other reads or decodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextvars
 import mmap
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -22,9 +22,10 @@ from vmvisor_image.streams.source import Source
 
 SUFFIXES: Final = (".raw", ".img", ".dd")
 """Suffixes of raw disks."""
-_THREADS: Final = 2
 _CHUNK: Final = 1 << 21
 """Bytes that are read at once: with two threads, this much is held twice."""
+_AHEAD: Final = 4 * _CHUNK
+"""Bytes that may be decoded while others are written."""
 _HOLE: Final = 1 << 16
 """Zeros of this many bytes, at a multiple of it, are not written."""
 _ZEROS: Final = bytes(_HOLE)
@@ -58,6 +59,8 @@ class _Copy:
         self._target = target
         self._progress = progress
         self._lock = threading.Lock()
+        self._second: Future[None] | None = None
+        """Work of the second thread; None until it is started."""
         self._at = 0
         """First byte that no thread has taken yet."""
         self._end: int | None = source.size if source.size_is_known else None
@@ -72,10 +75,11 @@ class _Copy:
         if self._end is not None:
             with writing(self._target):
                 self._file.truncate(self._end)  # a file that grows with each write costs twice as much
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="raw") as pool:
+        with ThreadPoolExecutor(1, thread_name_prefix="raw") as self._pool:
             try:
-                for each in [pool.submit(contextvars.copy_context().run, self._work) for _ in range(_THREADS)]:
-                    each.result()
+                self._work()
+                if self._second is not None:
+                    self._second.result()
             finally:  # Ctrl-C, or an error of writing: the other thread ends with its chunk
                 self._is_ended = True
         if self._failed:
@@ -97,8 +101,9 @@ class _Copy:
                     if copied == length:
                         self._finish(at, copied, length)
                         continue
+                    self._start_second()
                     at, length = at + copied, length - copied
-                    prefetch(self._source, at, 2 * _THREADS * _CHUNK)
+                    prefetch(self._source, at, _AHEAD)
                     count = self._source.read_into(at, buffer[:length])
             except (CorruptImage, SourceError) as error:
                 self._failed.append((at, error))
@@ -107,6 +112,12 @@ class _Copy:
             with writing(self._target):
                 self._write(at, buffer[:count])
             self._finish(at, count, length, copied)
+
+    def _start_second(self) -> None:
+        """Start the second thread: what the system copies is copied no faster by two, as the file has one lock."""
+        with self._lock:
+            if self._second is None:
+                self._second = self._pool.submit(contextvars.copy_context().run, self._work)
 
     def _take(self) -> tuple[int, int] | None:
         """First byte and largest number of bytes of the next chunk with data; None after the last one."""
