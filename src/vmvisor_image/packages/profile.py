@@ -5,12 +5,12 @@ Source: the image database of an installer of ESXi 6.7; vmware/weasel, cache.py,
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
-from xml.sax.saxutils import escape, quoteattr
 
 from vmvisor_image.base.xml_tree import parse_xml
 from vmvisor_image.errors import CorruptImage
@@ -82,7 +82,7 @@ def format_profile(profile: ImageProfile) -> bytes:
     for vib_id, files in profile.payload_files.items():
         lines.append(f"    <vib><vib-id>{_escaped(vib_id)}</vib-id><payloads>")
         lines += [
-            f"      <payload payload-name={quoteattr(_legible(name))}>{_escaped(file)}</payload>"
+            f'      <payload payload-name="{_attribute(name)}">{_escaped(file)}</payload>'
             for name, file in files.items()
         ]
         lines.append("    </payloads></vib>")
@@ -93,7 +93,12 @@ def format_profile(profile: ImageProfile) -> bytes:
 
 
 def _escaped(text: str) -> str:
-    return escape(_legible(text))
+    # xml.sax.saxutils has these two functions, and imports all that HTTP needs.
+    return html.escape(_legible(text), quote=False)
+
+
+def _attribute(text: str) -> str:
+    return html.escape(_legible(text)).replace("\n", "&#10;").replace("\t", "&#9;")
 
 
 def _legible(text: str) -> str:
