@@ -117,7 +117,7 @@ class MappedDisk(Linked):
         self._last = Place(0, 0, self)
         """Place of what was read last, where the next read often begins."""
         self._row: list[Place] = []
-        """Places that reads of several of them found last, in order and without gaps."""
+        """Places that were found last by a read that may need several, in order and without gaps."""
         self._run = _NOTHING
         """First byte of the run that was found last, the byte after it, and the run.
 
@@ -196,47 +196,42 @@ class MappedDisk(Linked):
     def _fill(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes from `offset`, which are all within the size."""
         first, end = offset, offset + len(buffer)
-        if first == end:
-            return
-        row = self._row
-        if not (row and row[0].begin <= offset and end <= row[-1].end):
-            row = self._row = self._find_row(offset, end)
-        for number in range(bisect_left(row, (offset + 1,)) - 1, len(row)):
-            begin, stop, disk, source, start, packed = row[number]
-            stop = min(stop, end)
-            part = buffer[offset - first : stop - first]
-            skip = offset - begin
-            if source is not None:
-                read_exactly_into(source, start + skip, part)
-            elif packed is not None:
-                part[:] = disk._decoded_part(packed, skip, stop - offset)
-            else:
-                part[:] = bytes(stop - offset)
-            if stop == end:
-                return
-            offset = stop
+        while offset < end:
+            row = self._row
+            if not (row and row[0].begin <= offset < row[-1].end):
+                row = self._row = self._find_row(offset, end)
+            for number in range(bisect_left(row, (offset + 1,)) - 1, len(row)):
+                begin, stop, disk, source, start, packed = row[number]
+                stop = min(stop, end)
+                part = buffer[offset - first : stop - first]
+                skip = offset - begin
+                if source is not None:
+                    read_exactly_into(source, start + skip, part)
+                elif packed is not None:
+                    part[:] = disk._decoded_part(packed, skip, stop - offset)
+                else:
+                    part[:] = bytes(stop - offset)
+                offset = stop
+                if stop == end:
+                    return
 
     def _find_row(self, offset: int, end: int) -> list[Place]:
-        """Places of the bytes from `offset` to `end`, in order; and of more of them where reads are in a row.
+        """Places of the bytes from `offset`, of which those up to `end` are wanted; of more where reads are in a row.
 
-        They are found before any of them is read: between large copies, nothing of what the look-ups need would be left
-        in the caches of the processor.
+        Several are found before any is read: between large copies, nothing of what the look-ups need would be left in
+        the caches of the processor.
 
         Raises:
-            CorruptImage: A table is damaged.
+            CorruptImage: The table of the first place is damaged; at another one, the row ends.
         """
-        row: list[Place] = []
-        to = end if not self._row or self._row[-1].end != offset else max(end, offset + _AHEAD)
-        while offset < end:
-            row.append(self._place(offset, to))
-            offset = row[-1].end
-        to = min(to, self.size)
+        is_next = bool(self._row) and self._row[-1].end == offset
+        to = min(offset + _AHEAD, self.size if is_next else end)
+        row = [self._place(offset, to)]
         try:
-            while offset < to:
-                row.append(self._place(offset, to))
-                offset = row[-1].end
+            while row[-1].end < to:
+                row.append(self.locate_through(row[-1].end, to))
         except CorruptImage:
-            pass  # nobody asked for these bytes
+            pass  # reading these bytes reports what is wrong
         return row
 
     def _place(self, offset: int, end: int) -> Place:
@@ -245,6 +240,9 @@ class MappedDisk(Linked):
         kept = self._places.get(unit)
         if kept is not None and kept.begin <= offset < kept.end:
             return kept
+        row = self._row
+        if row and row[0].begin <= offset < row[-1].end:
+            return row[bisect_left(row, (offset + 1,)) - 1]
         begin = unit * _UNIT  # reads before this one's are served, too
         if offset == self._last.end:
             begin, end = offset, max(end, offset + _AHEAD)
