@@ -465,7 +465,7 @@ class TestByPlace:
     def test_what_it_is_called(self, attacked: Path) -> None:
         with Image.open(attacked) as image:
             found = image.partitions.at(MIB)
-            assert (found.number, found.key, found.label) == (0, "@0x100000", "datastore1")
+            assert (found.number, found.key, found.label) == (MIB, "@0x100000", "datastore1")
             assert path_name(image.partitions, found) == "@0x100000"
             assert repr(found).startswith("<Partition @0x100000 ")
             assert found.finding is not None
@@ -476,6 +476,7 @@ class TestByPlace:
         with Image.open(attacked.read_bytes()) as image:
             [searched] = image.partitions.search()
             placed = image.partitions.at(searched.start)
+            assert (placed.number, placed.key) == (searched.number, searched.key)
             assert (placed.size, placed.kind, placed.finding) == (searched.size, searched.kind, searched.finding)
             assert pickle.loads(pickle.dumps(placed)).files["vm/a.txt"].read_bytes() == b"hello"
 

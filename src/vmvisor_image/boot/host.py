@@ -389,10 +389,9 @@ def _of_disk(
         if bank is not None:
             raise
         raise NotAHost(f"it is not the disk of a host: {error}", structure="host") from error
-    number = system.partition
-    if number is None:
+    if system.home is None:
         raise NotAHost("it is an installer, which has no host's configuration", structure="host")
-    held = image.partitions[number].files
+    held = system.home.files
     given = held.get(STATE) or held.get(LOCAL)
     opened: tuple[Closing, ...] = ()
     if given is not None:  # a disk as it is shipped has none

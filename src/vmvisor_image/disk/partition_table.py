@@ -38,9 +38,6 @@ class PartitionTable(Shown):
     both read the disk no further than they must.
     """
 
-    _MAY_BE_LOST = ""
-    """Words on a partition that is not there, for a table that may not have all."""
-
     def __init__(self, owner: PartitionOwner, table: Table) -> None:
         """Made by `Image`."""
         self._owner = owner
@@ -232,12 +229,18 @@ class PartitionTable(Shown):
         if found is not None:
             return found
         if not isinstance(key, str):  # the labels would have to be read
-            known = ", ".join(map(str, self.keys()))
-            raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
+            known = ", ".join(partition.key for partition in self)
+            raise PartitionNotFound(f"no partition {key!r}{self._may_be_lost(key)}; there are {known or 'none'}")
         known = f"there are {listed(self)}{_with_files(self)}"
         if key.isdecimal() and int(key) in self.keys():
             raise PartitionNotFound(f"no partition has the label {key!r}; {key} without quotes is a number; {known}")
-        raise PartitionNotFound(f"no partition {key!r}{self._MAY_BE_LOST}; {known}", wanted=key, names=self._alike())
+        raise PartitionNotFound(
+            f"no partition {key!r}{self._may_be_lost(key)}; {known}", wanted=key, names=self._alike()
+        )
+
+    def _may_be_lost(self, key: int | str) -> str:  # noqa: ARG002  # for what does not know all
+        """Words on a partition that is not there, where it may be on the disk nevertheless."""
+        return ""
 
     def _alike(self) -> dict[str, None]:
         """Names that one which is not there may be a misspelling of."""
@@ -349,15 +352,13 @@ class _FoundOwner:
 
 
 class FoundPartitions(PartitionTable):
-    """Partitions that were found by a search, with numbers from 1 as they are found; never written to the disk.
+    """Partitions that were found by a search; never written to the disk.
 
-    That is by their starts, but for volumes that are found by a copy of their header at their end.
+    Their numbers are their first bytes, so ``found[0x100000]`` is what commands call ``@0x100000``.
 
     `Partition.finding` gives the confidence and the evidence of each, and whether it is inside another one. `find`
     gives them as they are found; iterating, and all that needs all of them, searches the whole disk.
     """
-
-    _MAY_BE_LOST = " was found (one whose start is lost or overwritten can't be)"
 
     def __init__(self, owner: _FoundOwner, table: PartitionTable, *, only: int | None = None) -> None:
         """Made by `PartitionTable.search`, and by `PartitionTable.at` for `only` one place."""
@@ -390,6 +391,11 @@ class FoundPartitions(PartitionTable):
         """The same partitions."""
         return self
 
+    def _may_be_lost(self, key: int | str) -> str:
+        if isinstance(key, int) or key.isdecimal():
+            return " was found (numbers are those of a partition table)"
+        return " was found (one whose start is lost or overwritten can't be)"
+
     def _alike(self) -> dict[str, None]:
         return {}  # it may be lost, and not misspelt
 
@@ -413,7 +419,7 @@ def _with_files(partitions: PartitionTable) -> str:
     for partition in partitions:
         with contextlib.suppress(CorruptImage):  # its own problem
             if has_files(partition.volume):
-                numbers.append(str(partition.number))
+                numbers.append(partition.key)
     if not numbers:
         return ", without files that can be read" if len(partitions) else ""
     return f", with files in {', '.join(numbers)}" if len(numbers) < len(partitions) else ""

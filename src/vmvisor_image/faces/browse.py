@@ -186,7 +186,7 @@ def _below(place: _Place) -> Iterable[_Entry]:
         for partition in place.partitions:
             found = True
             if not partition.is_container:
-                text = f"{partition.number} {partition.label or partition.type.name}"
+                text = f"{partition.key} {partition.label or partition.type.name}"
                 yield Text(printable(text)), partition, _has_files(partition)
         if not found:
             yield Text("no partitions; h shows the bytes of the disk", "dim"), None, False
@@ -231,7 +231,7 @@ def _about(place: _Place, *_: int) -> RenderableType:
         rows = [("Layers", f"a disk in {layers}" if layers else "a bare disk"), ("Size", size), ("Table", place.scheme)]
     elif isinstance(place, Partition):
         rows = [
-            ("Partition", place.number),
+            ("Partition", place.key),
             ("Label", place.label or "none"),
             ("Type", place.type),
             ("Start", f"byte {place.start:#x}, sector {place.first_lba:,}"),

@@ -71,7 +71,7 @@ def _list_image(options: argparse.Namespace) -> int:
         for partition in image.partitions:
             if partition.is_container:
                 continue
-            heading = f"Partition {partition.number} {printable(partition.label or '')} ({partition.kind}):"
+            heading = f"Partition {partition.key} {printable(partition.label or '')} ({partition.kind}):"
             try:
                 files = partition.files
             except NotAFileSystem:
