@@ -17,7 +17,7 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.partition import Partition, PartitionOwner, listed, place_name
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.disk.search import SearchTable, SuspectRange, suspect_ranges
-from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry, UnreadableTable
+from vmvisor_image.disk.tables.table import STRUCTURE, GptCheck, Scheme, Table, TableEntry, UnreadableTable
 from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem, VmvisorImageError
 from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
@@ -45,6 +45,8 @@ class PartitionTable(Shown):
         self._lock = ForkSafeLock()
         self._found: list[Partition] = []
         self._searches: list[weakref.ref[FoundPartitions]] = []
+        self._instead: FoundPartitions | None = None
+        """Search in place of a table without partitions."""
         self._placed: dict[int, FoundPartitions] = {}
         """Search of each place that was asked for."""
         self._rest: Iterator[TableEntry] = table.entries()
@@ -115,9 +117,36 @@ class PartitionTable(Shown):
         every multiple of 1 MiB. Runs of zeros that the source knows of are not read; of anything else some 17 reads of
         together about 16 KiB are made for each MiB.
         """
-        found = FoundPartitions(_FoundOwner(self._owner), self)
+        return self._search()
+
+    def _search(self, *problems: Problem) -> FoundPartitions:
+        found = FoundPartitions(_FoundOwner(self._owner), self, problems)
         self._searches.append(weakref.ref(found))
         return found
+
+    def or_found(self) -> PartitionTable:
+        """These partitions, or where there are none, or the table can't be read, those that a search finds.
+
+        For what is about all that a disk holds: of a disk whose table is lost, see `search`, nothing is passed over.
+
+        Raises:
+            CorruptImage: The table can't be read, and the search finds nothing.
+        """
+        error: CorruptImage | None = None
+        try:
+            if len(self):
+                return self
+        except CorruptImage as caught:
+            error = caught
+        with self._lock:
+            if self._instead is None:
+                self._instead = self._search(
+                    Problem(STRUCTURE, "it has no partitions; those that a search finds are used", 0)
+                )
+            found = self._instead
+        if error is not None and not len(found):
+            raise error
+        return found if len(found) else self
 
     def at(self, start: int) -> Partition:
         """Partition that begins at byte `start` of the disk: one of the table, or a volume that is not in it.
@@ -205,7 +234,7 @@ class PartitionTable(Shown):
                 found += _outside(self._found, self._owner.disk.size)
         for partition in self._found:
             found += partition.known_problems
-        for placed in self._placed.values():
+        for placed in filter(None, (*self._placed.values(), self._instead)):
             found += placed.known_problems
         return tuple(dict.fromkeys(found))
 
@@ -360,9 +389,11 @@ class FoundPartitions(PartitionTable):
     gives them as they are found; iterating, and all that needs all of them, searches the whole disk.
     """
 
-    def __init__(self, owner: _FoundOwner, table: PartitionTable, *, only: int | None = None) -> None:
+    def __init__(
+        self, owner: _FoundOwner, table: PartitionTable, problems: tuple[Problem, ...] = (), *, only: int | None = None
+    ) -> None:
         """Made by `PartitionTable.search`, and by `PartitionTable.at` for `only` one place."""
-        lost = table._table.problems if isinstance(table._table, UnreadableTable) else ()
+        lost = table._table.problems if isinstance(table._table, UnreadableTable) else problems
         super().__init__(owner, SearchTable(owner, table.found_before_damage, lost, only=only))
         owner._found = self
 
@@ -388,6 +419,10 @@ class FoundPartitions(PartitionTable):
             return super()._at(position)
 
     def search(self) -> FoundPartitions:
+        """The same partitions."""
+        return self
+
+    def or_found(self) -> FoundPartitions:
         """The same partitions."""
         return self
 

@@ -87,7 +87,7 @@ class SearchTable(Unchecked):
         Args:
             owner: The image, with the found partitions as its partitions.
             known: Function that gives the partitions of the disk's own table, which are left out.
-            lost: Problems of that table, where it can't be read.
+            lost: Problems of that table, where it can't be read or has no partitions.
             only: The one place to examine, in bytes from the start of the disk; None for a search of the whole disk.
         """
         self._owner = owner
