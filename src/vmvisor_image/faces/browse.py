@@ -28,6 +28,7 @@ from vmvisor_image.examine.hexdump import Hexdump, hexdump
 from vmvisor_image.examine.hexdump import printable as printable_bytes
 from vmvisor_image.faces.saving import SaveScreen
 from vmvisor_image.files.file import Directory, File
+from vmvisor_image.machines.file_names import kind_by_name
 from vmvisor_image.volumes.role import Role
 
 _PAGE = 512
@@ -243,6 +244,8 @@ def _about(place: _Place, *_: int) -> RenderableType:
         rows = [("Path", place.path or "/"), ("Written", place.modified or "not known")]
         if isinstance(place, File):
             rows.insert(1, ("Size", f"{place.size:,} bytes"))
+            if (kind := kind_by_name(place.name)) is not None:
+                rows.append(("Kind", kind))
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(Text(name, "bold"), Text(printable(str(value))))
