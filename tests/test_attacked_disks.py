@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import random
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -18,8 +20,8 @@ from vmvisor_image import Image
 from vmvisor_image.faces.cli import main
 from vmvisor_image.reports.comparison import compare
 from vmvisor_image.schemas.vmfs import EXTENT_SIZE
-from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
-from vmvisor_image.testing.forge_gpt import GptPartition, gpt_disk
+from vmvisor_image.testing.forge import ForgedPartition, SparseImage, esx40_disk, fat_volume, mbr_disk
+from vmvisor_image.testing.forge_gpt import GptPartition, esx7_disk, gpt_disk
 from vmvisor_image.testing.forge_machines import vmx_file
 from vmvisor_image.testing.forge_vmfs import DATA_OFFSET
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
@@ -207,3 +209,81 @@ class TestDiffByPlace:
         assert "it has no partitions; those that a search finds are used" in told.err
         assert main(["diff", str(tmp_path / "text"), str(tmp_path / "whole.dd")]) == 1
         assert "neither a partition table nor a volume" in capsys.readouterr().err
+
+
+BANK = {
+    "boot.cfg": b"kernel=vmk.gz\nmodules=a.gz\nbuild=4.1.0-260247\nupdated=2\nbootstate=0\n",
+    "vmk.gz": gzip.compress(b"kernel"),
+    "a.gz": gzip.compress(b"a"),
+}
+
+
+class TestHypervisor:
+    """Disks of ESXi whose first bytes are gone."""
+
+    @pytest.mark.parametrize("is_noise", [False, True], ids=["zeros", "noise"])
+    def test_a_bank_by_its_place(self, is_noise: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "disk.dd"
+        lost = random.Random(1).randbytes(MIB) if is_noise else bytes(MIB)
+        overwritten(esx40_disk(boot={"mboot.c32": b"x", "syslinux.cfg": b"y"}, bank=BANK), lost).write_to(path)
+        bank = "@0x404000"
+        for line, wanted in (
+            (["system", str(path), "--bank", bank], "vmk.gz"),
+            (["system", str(path), "--json", "--bank", bank], '"name": "vmk.gz"'),
+            (["host", str(path), "--bank", bank], "4.1.0 build 260247"),
+        ):
+            assert main(line) == 1, line
+            told = capfd.readouterr()
+            assert wanted in told.out, (line, told)
+            assert "sector 0 holds neither a partition table nor a volume" in told.err, line
+        for command in ("system", "host"):
+            assert main([command, str(path)]) == 1
+            assert f"`vmvisor-image info {path} --search` looks for volumes on it" in capfd.readouterr().err
+        assert main(["system", str(path), "--bank", "@0xfe04000"]) == 1
+        assert "partition @0xfe04000 (Hypervisor2) holds no boot bank" in capfd.readouterr().err
+
+    @pytest.mark.parametrize(
+        "line", [["ls", "SRC", "PART/"], ["tree", "SRC", "PART"], ["find", "SRC", "PART/**"], ["sha256", "SRC", "PART"]]
+    )
+    def test_what_is_whole_is_said_to_be(
+        self, line: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "disk.dd"
+        overwritten(esx40_disk(boot={"x": b"x"}, bank=BANK), bytes(512)).write_to(path)
+        assert main([{"SRC": str(path), "PART": "@0x404000"}.get(a, a.replace("PART", "@0x404000")) for a in line]) == 1
+        told = capfd.readouterr()
+        assert "vmk.gz" in told.out
+        assert "what was shown or written is whole; the image is damaged elsewhere: partition table" in told.err
+
+    def test_it_can_be_converted(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        path, dest = tmp_path / "disk.dd", tmp_path / "disk.dd.zst"
+        data = overwritten(esx40_disk(boot={"x": b"x"}, bank=BANK), bytes(512))
+        data.write_to(path)
+        assert main(["convert", str(path), str(dest)]) == 1
+        assert "it has no partitions; those that a search finds are used" in capfd.readouterr().err
+        with Image.open(dest) as image:
+            assert image.size == data.size
+            assert image.partitions.at(0x404000).files["vmk.gz"].read_bytes() == BANK["vmk.gz"]
+        for name, content in (("text", b"text" * 1000), ("zeros", bytes(4 * MIB))):
+            (tmp_path / name).write_bytes(content)
+            assert main(["convert", str(tmp_path / name), str(tmp_path / "no.zst")]) == 1
+            assert not (tmp_path / "no.zst").exists()
+
+    def test_host_says_that_the_disk_is_damaged(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "disk.dd"
+        overwritten(esx7_disk(boot={"x": b"x"}, bank=BANK), bytes(512)).write_to(path)
+        for options in ([], ["--json"]):
+            assert main(["host", *options, str(path)]) == 1
+            told = capfd.readouterr()
+            assert "4.1.0" in told.out
+            assert "master boot record at byte 0x0: it does not protect the GPT" in told.err
+
+    def test_host_reads_the_image_as_its_options_say(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        disk = overwritten(mbr_disk([], sectors=2048), b"other")
+        bank = fat_volume(BANK, sectors=9000, label="Hypervisor1")
+        host = mbr_disk([ForgedPartition(1, 6, 2048, 9000, content=bank)], sectors=12000)
+        with zipfile.ZipFile(tmp_path / "disks.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("one.dd", disk.read_at(0, disk.size))
+            archive.writestr("two.dd", host.read_at(0, host.size))
+        main(["host", "--member", "two.dd", str(tmp_path / "disks.zip")])
+        assert "4.1.0 build 260247" in capfd.readouterr().out

@@ -319,7 +319,8 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
     except CorruptImage:
         head = b""
     if not any(head):
-        return f"an empty disk: its first {len(head)} bytes are zeros" if head else None
+        what = "an empty disk, or one whose start was overwritten"
+        return f"{what}: its first {len(head)} bytes are zeros" if head else None
     if (machine := _machine(head)) is not None:
         return machine
     if _is_text(head):

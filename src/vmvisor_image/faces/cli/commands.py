@@ -410,7 +410,7 @@ def run_convert(options: argparse.Namespace) -> int:
     with taking_pipes(options.source, limits_of(options)) as options.source, opened_image(options) as image:
         table = image.partitions
         is_virtual = image.chain[0].kind != "raw"  # which is a disk even if it has no partition table
-        is_disk = is_virtual or next(table.find(), None) is not None
+        is_disk = is_virtual or next(table.find(), None) is not None or len(table.or_found()) > 0
         if not is_disk and (problems := table.problems):  # nothing is written of what is no disk
             raise no_disk(problems[0], given, image.known_size)
         if is_raw(Path(options.dest)):

@@ -134,6 +134,7 @@ def run_tree(options: argparse.Namespace) -> int:
         check_needed_table(image, options)
         if options.target is not None:
             target = target_in(image, options.target)
+            options.read = [target.holder]
             wanted = [target]
             _ = target.holder.files  # it is named: not being readable is an error
         else:

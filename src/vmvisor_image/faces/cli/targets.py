@@ -213,6 +213,9 @@ def opened_search(options: argparse.Namespace) -> Iterator[Searched]:
         if not options.device:
             check_needed_table(image, options)
             yield Searched(image, None, is_named=False)
+            if "/" in options.pattern:
+                with contextlib.suppress(PartitionNotFound):  # a pattern for partitions, too
+                    options.read = [split_path(image, options.pattern)[0]]
             return
         name, slash, _ = options.pattern.partition("/")
         is_named = bool(slash) and not has_wildcards(name)
