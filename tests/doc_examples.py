@@ -301,6 +301,7 @@ def _machines(path: Path) -> None:
         "web/web.vmsd": vmsd_file(
             [ForgedSnapshot(1, "before update", datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC), {"scsi0:0": "web.vmdk"})]
         ),
+        "web/vm-Snapshot1.vmsn": b"\xd2\xbe\xd2\xbe\x08\0\0\0\0\0\0\0",
         "build server/build server.vmx": vmx_file({"nvme0:0": "build server.vmdk"}, name="build server"),
         "web/data.vmdk": disk["vm/vm.vmdk"].replace(b"vm-flat", b"data-flat").replace(b"8255", b"4096"),
         "web/data-flat.vmdk": VmfsFile(size=data.size, pieces=data.pieces),

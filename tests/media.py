@@ -56,6 +56,18 @@ def small_disk(bank: Mapping[str, bytes], boot: Mapping[str, bytes] | None = Non
     )
 
 
+def overwritten(image: SparseImage, data: bytes, at: int = 0) -> SparseImage:
+    """The image with some bytes replaced."""
+    end, pieces = at + len(data), [(at, data)]
+    for offset, piece in image.pieces:
+        if offset < at:
+            pieces.append((offset, piece[: at - offset]))
+        if offset + len(piece) > end:
+            first = max(end, offset)
+            pieces.append((first, piece[first - offset :]))
+    return SparseImage(image.size, pieces)
+
+
 def write_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

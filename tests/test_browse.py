@@ -28,6 +28,7 @@ from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.faces.browse import Browser
 from vmvisor_image.faces.cli import main
 from vmvisor_image.faces.cli.opening import MISUSE
+from vmvisor_image.machines.file_names import kind_by_name
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 
 TYPED = "typed:"
@@ -132,6 +133,15 @@ class TestDetails:
         shown = browse(disk("V"), "down")
         for text in ("Label      V", "byte 0x200", "fat16", "3,072,000 bytes"):
             assert text in shown.details, shown.details
+
+    def test_a_file_of_a_machine_by_its_name(self) -> None:
+        for name, kind in (("A.NVR", None), ("vm.nvram", "non-volatile memory"), ("VM.VMSN", "state of a snapshot")):
+            assert kind_by_name(name) == (None if kind is None else f"{kind} of a virtual machine, by its name")
+        data = mbr_disk(
+            [ForgedPartition(1, 6, 1, 9000, content=fat_volume({"vm.nvram": b"x"}, sectors=9000))], sectors=9001
+        )
+        shown = browse(data.read_at(0, data.size), "down", "enter", "down")
+        assert "non-volatile memory of a virtual machine" in shown.details, shown.details
 
     @pytest.mark.parametrize(("size", "width"), [(WIDE, 16), (NARROW, 8)])
     def test_hexdump_with_fields(self, size: tuple[int, int], width: int) -> None:

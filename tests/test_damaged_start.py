@@ -7,7 +7,10 @@ compared with the disk itself, and the number of healthy blocks with what bzip2r
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
+import hashlib
+import json
 import lzma
 import pickle
 import random
@@ -20,11 +23,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPOSITORY, require_tool, run
-from vmvisor_image import CorruptImage, Image, TruncatedImage, convert, inspect, verify
+from vmvisor_image import CorruptImage, Image, PartitionNotFound, TruncatedImage, convert, inspect, verify
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.bzip2.bridged import BridgedReader
 from vmvisor_image.faces.cli import main
 from vmvisor_image.fleet import scan_one
+from vmvisor_image.testing.forge import esx40_disk
 
 MIB = 1 << 20
 SECTORS = {1: (64, 1984), 2: (2048, 2048), 3: (4096, 2048)}
@@ -142,6 +146,109 @@ def test_behind_a_lost_start_everything_is_placed_by_the_volumes(
         assert any(text.startswith("partition table at byte 0x0: it can't be read") for text in told)
         again = pickle.loads(pickle.dumps(found["VOLUME3"]))
         assert again.files["FILE.BIN"].read_bytes() == FILES[3]
+
+
+@pytest.fixture(scope="module")
+def logical_disk(folder: Path) -> bytes:
+    """Two primary partitions, and three logical ones whose order in the chain is not that on the disk."""
+    path = folder / "logical.dd"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    lines = [
+        *("1 : start=64, size=900, type=6", "2 : start=1024, size=1000, type=6", "3 : start=2048, size=4000, type=5"),
+        *("5 : start=4600, size=700, type=6", "6 : start=2200, size=700, type=6", "7 : start=3400, size=700, type=6"),
+    ]
+    run("sfdisk", "--no-reread", "--no-tell-kernel", path, stdin="label: dos\n" + "\n".join(lines) + "\n")
+    for sector in (64, 1024, 4600, 2200, 3400):
+        run("mformat", "-i", f"{path}@@{sector * 512}", "-T", "700", "-h", "16", "-s", "63", "-H", str(sector), "::")
+    with path.open("r+b") as file:  # so that the disk has more than one block
+        for sector in range(100, 6000, 100):
+            file.seek(sector * 512 + 65 * 512 - 4096)
+            file.write(random.Random(sector).randbytes(4096))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["disk", "gpt_disk", "logical_disk"])
+def test_a_number_means_the_same_partition_with_and_without_salvage(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Where the damage is in the table, in its backup, between partitions, or in the chain of logical partitions."""
+    data: bytes = request.getfixturevalue(name)
+    (tmp_path / "healthy.dd").write_bytes(data)
+    table = json.loads(run("sfdisk", "--json", tmp_path / "healthy.dd"))["partitiontable"]["partitions"]
+    starts = {int(each["node"].removeprefix(f"{tmp_path / 'healthy.dd'}")): each["start"] * 512 for each in table}
+    compressed = by_bzip2(data)
+    seen = set()
+    count = len(blocks(compressed))
+    for number in range(count) if name == "logical_disk" else (0, count // 2, count - 1):
+        broken, _ = with_damaged_block(compressed, number)
+        for salvage in (False, True):
+            with Image.open(broken, salvage=salvage) as image:
+                by_number = {}
+                with contextlib.suppress(CorruptImage):  # nobody knows the partitions
+                    by_number = {each: image.partitions.get(each) for each in starts}
+                    assert all(each.key.startswith("@") != (each.number in starts) for each in image.partitions)
+                assert {n: each.start for n, each in by_number.items() if each is not None}.items() <= starts.items()
+                seen.add((salvage, sum(each is not None for each in by_number.values())))
+    assert (True, len(starts)) in seen
+    assert name != "logical_disk" or (True, 4) in seen, "the chain is broken behind its first link"
+
+
+def test_with_salvage_what_was_found_is_named_by_its_place(
+    disk: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.dd.bz2"
+    path.write_bytes(with_damaged_block(by_bzip2(disk), 0)[0])
+    for names, wanted in ((["2"], False), (["@0x100000", "VOLUME2"], True)):
+        for name in names:
+            assert main(["sha256", "--salvage", str(path), f"{name}/FILE.BIN"]) == 1
+            said = capsys.readouterr()
+            assert (hashlib.sha256(FILES[2]).hexdigest() in said.out) == wanted, name
+            if not wanted:
+                assert f"no partition '{name}' was found (numbers are those of a partition table)" in said.err
+                assert "@0x100000 (VOLUME2), @0x200000 (VOLUME3)" in said.err
+    assert main(["ls", "--salvage", str(path)]) == 1
+    assert re.findall(r"(?m)^Partition (\S+) (\S+)", capsys.readouterr().out) == [
+        ("@0x100000", "VOLUME2"),
+        ("@0x200000", "VOLUME3"),
+    ]
+    for command in ("info", "verify"):
+        assert main([command, "--salvage", str(path)]) == 1
+        assert "@0x100000" in capsys.readouterr().out
+    assert main(["extract", "--salvage", str(path), str(tmp_path / "out")]) == 1
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["@0x100000", "@0x200000"]
+    assert (tmp_path / "out/@0x100000/FILE.BIN").read_bytes() == FILES[2]
+    with Image.open(path, salvage=True) as image:
+        assert image.partitions.keys() == (0x100000, 0x200000)
+        assert image.partitions[0x200000] is image.partitions.at(0x200000)
+        with pytest.raises(PartitionNotFound, match=r"no partition 2 was found .*; there are @0x100000, @0x200000"):
+            _ = image.partitions[2]
+        with pytest.raises(PartitionNotFound, match=r"no partition 'X' was found .one whose start is lost"):
+            _ = image.partitions["X"]
+
+
+def test_with_salvage_a_boot_bank_is_named_by_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Found partitions by search have no numbers by which the layout of a generation could be taken for theirs."""
+    text = "kernel=vmk.gz\nmodules=a.gz\nbuild=4.1.0-260247\nupdated=2\nbootstate=0\n"
+    bank = {"boot.cfg": text.encode(), "vmk.gz": gzip.compress(b"k"), "a.gz": gzip.compress(b"a")}
+    whole = esx40_disk(boot={"x": b"x"}, bank=bank)
+    with Image.open(whole) as image:
+        [start] = [each.start for each in image.partitions if each.label == "Hypervisor1"]
+        assert image.partitions.layout is not None
+    path = tmp_path / "attacked.dd"
+    whole.write_to(path)
+    with path.open("r+b") as file:
+        file.write(bytes(512))
+    name = f"@{start:#x}"
+    with Image.open(path) as image:
+        found = image.partitions.search()
+        assert found.layout is None
+        [one] = found.banks
+        assert (one.number, one.key) == (start, name)
+        assert image.system(name).home is image.partitions.at(start)
+        assert f"image.system('{name}')" in found[start].explain()
+    main(["system", str(path), "--bank", name])
+    assert "vmk.gz" in capsys.readouterr().out
 
 
 def test_verify_says_lost_as_info_does(disk: bytes) -> None:

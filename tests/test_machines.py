@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -307,7 +309,45 @@ SNAPSHOTS = (
 )
 
 
+STATE = struct.pack("<III", 0xBED2BED2, 8, 1) + b"cpu".ljust(80, b"\0")
+"""Start of a .vmsn: magic, an unknown number, the number of groups, and a group's name and place."""
+
+
 class TestSnapshots:
+    @pytest.mark.parametrize("in_datastore", [False, True])
+    def test_the_file_with_its_state(self, tmp_path: Path, *, in_datastore: bool) -> None:
+        """It is looked for where disks are, and never outside of that."""
+        named = [
+            *(("vm-Snapshot1.vmsn", "there"), ("vm-Snapshot2.vmsn", "other"), ("gone.vmsn", "its file 'gone.vmsn' is")),
+            *(
+                (f"{tmp_path}/secret.vmsn", "its file 'secret.vmsn' is not there"),
+                ("..", "names no file"),
+                ("", "no file"),
+            ),
+        ]
+        text = vmsd_file([ForgedSnapshot(number, f"s{number}", TAKEN) for number in range(1, len(named) + 1)]).decode()
+        for number, (path, _) in enumerate(named, 1):
+            text = re.sub(rf'(snapshot{number - 1}.filename = )"[^"]*"', lambda match: f'{match[1]}"{path}"', text)  # noqa: B023
+        files = {**machine_files(), "vm.vmsd": text.encode()}
+        files |= {"vm-Snapshot1.vmsn": STATE, "vm-Snapshot2.vmsn": b"text"}
+        (tmp_path / "secret.vmsn").write_bytes(STATE)
+        with contextlib.ExitStack() as stack:
+            if in_datastore:
+                image = stack.enter_context(
+                    Image.open(datastore({f"web/{name}": data for name, data in files.items()}))
+                )
+                machine = stack.enter_context(image.partitions[1].files["web/vm.vmx"].open_machine())
+            else:
+                machine = stack.enter_context(open_machine(write(tmp_path / "vm", files) / "vm.vmx"))
+            for (path, wanted), snapshot in zip(named, machine.snapshots.values(), strict=True):
+                assert (snapshot.state or "") == path
+                if wanted in ("there", "other"):
+                    match = snapshot.recognise_state()
+                    assert (match is not None and match.kind == "vmss") == (wanted == "there")
+                else:
+                    with pytest.raises(CorruptImage, match=wanted):
+                        snapshot.recognise_state()
+
     def test_by_name(self, tmp_path: Path) -> None:
         write(tmp_path, {**machine_files(), "vm.vmsd": vmsd_file(SNAPSHOTS)})
         with open_machine(tmp_path / "vm.vmx") as machine:
@@ -620,6 +660,7 @@ class TestCommand:
         return {
             **machine_files(name="Web server with a long name that goes on"),
             "vm.vmsd": vmsd_file(SNAPSHOTS),
+            "vm-Snapshot1.vmsn": STATE,
             "other.vmx": vmx_file({"scsi0:0": "gone.vmdk", "sata0:0": "cut.vmdk"}, name="other"),
             "cut.vmdk": b"# Disk DescriptorFile\nversion=1\n",
         }
@@ -634,9 +675,9 @@ class TestCommand:
             "  Disk         Size  Mode        File\n"
             "  scsi0:0  32.0 KiB  persistent  vm.vmdk\n"
             "  scsi0:1  32.0 KiB  persistent  data.vmdk\n"
-            "  Snapshot                 Taken (UTC)          After\n"
-            "  clean                    2024-05-06 07:08:09  -\n"
-            "  before update (current)  2024-05-07 00:00:00  clean\n"
+            "  Snapshot                 Taken (UTC)          After  State\n"
+            "  clean                    2024-05-06 07:08:09  -      there\n"
+            "  before update (current)  2024-05-07 00:00:00  clean  missing\n"
             "\n"
             "other (debian11-64, bios)\n"
             "  datastore1/web/other.vmx\n"
@@ -667,6 +708,8 @@ class TestCommand:
         ]
         assert [disk["size"] for disk in web["disks"]] == [32768, 32768]
         assert [snapshot["created"] for snapshot in web["snapshots"]] == [TAKEN.isoformat(), LATER.isoformat()]
+        states = [{"file": "vm-Snapshot1.vmsn", "found": "there"}, {"file": "vm-Snapshot2.vmsn", "found": "missing"}]
+        assert [snapshot["state"] for snapshot in web["snapshots"]] == states
         assert web["snapshots"][1]["disks"] == {"scsi0:0": "vm-000001.vmdk"}
         assert web["path"] == str(tmp_path / "vm.vmx")
 

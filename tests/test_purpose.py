@@ -420,6 +420,7 @@ class TestActiveBank:
         made = [
             BootBank(
                 number,
+                str(number),
                 b"u" * 16 if marked else None,
                 "1",
                 updated,

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from fuzz.exercise import Bounded
 from fuzz.samples import TREE
+from tests.media import overwritten
 from tests.support import Counting, require_tool, run
 from vmvisor_image import (
     CorruptImage,
@@ -52,18 +53,6 @@ KINDS: tuple[VmfsKind, ...] = ("vmfs3", "vmfs5", "vmfs6", "vmfs-l")
 
 def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
-
-
-def overwritten(image: SparseImage, data: bytes, at: int = 0) -> SparseImage:
-    """The image with some bytes replaced."""
-    end, pieces = at + len(data), [(at, data)]
-    for offset, piece in image.pieces:
-        if offset < at:
-            pieces.append((offset, piece[: at - offset]))
-        if offset + len(piece) > end:
-            first = max(end, offset)
-            pieces.append((first, piece[first - offset :]))
-    return SparseImage(image.size, pieces)
 
 
 def on_disk(volume: SparseImage, *, first: int = 2048, type_code: int = 0xFB, after: int = 4096) -> SparseImage:
@@ -465,7 +454,7 @@ class TestByPlace:
     def test_what_it_is_called(self, attacked: Path) -> None:
         with Image.open(attacked) as image:
             found = image.partitions.at(MIB)
-            assert (found.number, found.key, found.label) == (0, "@0x100000", "datastore1")
+            assert (found.number, found.key, found.label) == (MIB, "@0x100000", "datastore1")
             assert path_name(image.partitions, found) == "@0x100000"
             assert repr(found).startswith("<Partition @0x100000 ")
             assert found.finding is not None
@@ -476,6 +465,7 @@ class TestByPlace:
         with Image.open(attacked.read_bytes()) as image:
             [searched] = image.partitions.search()
             placed = image.partitions.at(searched.start)
+            assert (placed.number, placed.key) == (searched.number, searched.key)
             assert (placed.size, placed.kind, placed.finding) == (searched.size, searched.kind, searched.finding)
             assert pickle.loads(pickle.dumps(placed)).files["vm/a.txt"].read_bytes() == b"hello"
 

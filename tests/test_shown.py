@@ -77,6 +77,10 @@ class Part:
     size: int
     role: Role = Role.UNKNOWN
 
+    @property
+    def key(self) -> str:
+        return str(self.number)
+
 
 def rich(value: object, width: int = 100) -> str:
     file = io.StringIO()

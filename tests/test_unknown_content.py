@@ -16,6 +16,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from vmvisor_image.faces.cli import main
 from vmvisor_image.streams.reading import find_data, skip_zeros
 from vmvisor_image.streams.sources import BytesSource, FileSource
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, mbr_disk
+from vmvisor_image.testing.forge_machines import ForgedSnapshot, vmsd_file
 from vmvisor_image.volumes.guests.kinds import KINDS, library
 from vmvisor_image.volumes.magics import SIGNATURES, match_signature
 
@@ -203,6 +205,7 @@ class TestNoDisk:
             (b"MSCF\0\0\0\0" + bytes(600), "cabinet", "Cabinet"),
             (b"MSWIM\0\0\0" + bytes(600), "WIM", "WIM"),
             (database(), "SQLite", "SQLite"),
+            (b"MRVN\1\0\0\0" + bytes(4096), "VMware NVRAM", "VMware nvram"),
             (b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(600), "JPEG", "JPEG"),
             (bytes(4096), "zeros", "data"),
             (random.Random(1).randbytes(20_000), "noise", ""),
@@ -223,6 +226,19 @@ class TestNoDisk:
         for command in ("info", "ls", "verify"):
             assert main([command, str(path)]) == 1
             assert likeness in "".join(capsys.readouterr())
+
+    @pytest.mark.parametrize("magic", [0xBED2BED2, 0xBED3BED3, 0xBAD1BAD1, 0xBAD2BAD2, 0xBED0BED0, 0xBED2BED0])
+    def test_saved_states_of_machines(self, magic: int) -> None:
+        """Numbers as crash(8)'s vmware_vmss.h and Volatility's documentation have them; file(1) knows none of them."""
+        with Image.open(struct.pack("<III", magic, 8, 1) + b"cpu".ljust(80, b"\0") + bytes(4096)) as image:
+            [problem] = image.problems
+            assert "most likely VMware suspended state or snapshot" in problem.message
+
+    def test_a_list_of_snapshots(self) -> None:
+        taken = datetime(2024, 5, 6, tzinfo=UTC)
+        with Image.open(vmsd_file([ForgedSnapshot(1, "x", taken)])) as image:
+            [problem] = image.problems
+            assert "most likely the list of a virtual machine's snapshots (.vmsd)" in problem.message
 
     def test_programs(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["info", sys.executable]) == 1

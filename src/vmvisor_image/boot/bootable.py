@@ -14,6 +14,7 @@ from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition, listed, named
 from vmvisor_image.disk.partition_table import PartitionTable
+from vmvisor_image.disk.paths import at_place
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
@@ -48,12 +49,17 @@ class Bootable:
 
     files: FileTree
     """All files of the bank or CD."""
-    number: int | None
-    """Number of the bank's partition; None for a CD around the disk."""
+    home: Partition | None
+    """The bank's partition; None for a CD around the disk."""
     is_installer: bool
     """Whether it is an installer CD."""
     words: str = ""
     """Words for it in messages; empty for those of a boot bank or CD."""
+
+    @property
+    def number(self) -> int | None:
+        """Number of `home`."""
+        return None if self.home is None else self.home.number
 
     @cached_property
     def root_files(self) -> tuple[File, ...]:
@@ -153,10 +159,10 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
 
     Args:
         image: The image.
-        bank: Number or label of the bank's partition, or "active" for the one that the boot loader would start. None
-            for the active bank of a disk with a GPT, for the first bank of any other disk, whose second bank is empty
-            until the first update (finding the active one would decode more of a compressed image than its first
-            bank), and for an installer CD's own files where there is no bank.
+        bank: Number or label of the bank's partition, or ``@`` and its first byte, or "active" for the one that the
+            boot loader would start. None for the active bank of a disk with a GPT, for the first bank of any other
+            disk, whose second bank is empty until the first update (finding the active one would decode more of a
+            compressed image than its first bank), and for an installer CD's own files where there is no bank.
 
     Raises:
         PartitionNotFound: There is no such bank, or it is empty.
@@ -167,7 +173,7 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
         found = _labelled(image, BANK_LABELS) if partitions.scheme != "gpt" else None
         found = found or _active(image) or _labelled(image, BANK_LABELS) or _of_role(image, Role.BOOTBANK)
     else:
-        found = _started(image) if bank == "active" else partitions[bank]
+        found = _started(image) if bank == "active" else _named(partitions, bank)
     if found is None and bank is None and (cd := _installer_volume(image)) is not None:
         return cd
     if found is None:
@@ -178,7 +184,7 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
         if bank is not None:
             raise
         raise PartitionNotFound(f"no boot bank: {error}") from error
-    bootable = Bootable(files, found.number, is_installer=found.kind == "iso9660")
+    bootable = Bootable(files, found, is_installer=found.kind == "iso9660")
     if not bootable.boots:
         for problem in found.files.problems:
             raise problem.error()
@@ -200,7 +206,7 @@ def _no_bank(partitions: PartitionTable) -> PartitionNotFound:
     stores = [partition for partition in partitions if partition.role is Role.DATASTORE]
     if stores:
         # What is asked for next is in the datastore.
-        below = f"{stores[0].number}/" if len(stores) == 1 else ""
+        below = f"{stores[0].key}/" if len(stores) == 1 else ""
         return PartitionNotFound(
             f"this is a datastore without ESXi, from which nothing boots: partition {listed(stores)} holds files of"
             " virtual machines",
@@ -227,7 +233,12 @@ def _installer_volume(image: Image) -> Bootable | None:
     volume = next((partition for partition in image.partitions if partition.kind == "iso9660"), None)
     if volume is None and iso9660.probe(image.disk, 0):  # with a table that does not lead to it
         return Bootable(open_archive(image.disk), None, is_installer=True)
-    return None if volume is None else Bootable(volume.files, volume.number, is_installer=True)
+    return None if volume is None else Bootable(volume.files, volume, is_installer=True)
+
+
+def _named(partitions: PartitionTable, bank: int | str) -> Partition:
+    found = at_place(partitions, bank) if isinstance(bank, str) else None
+    return partitions[bank] if found is None else found
 
 
 def _labelled(image: Image, labels: tuple[str, ...]) -> Partition | None:

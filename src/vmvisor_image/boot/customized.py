@@ -66,7 +66,7 @@ def customized_installer(cd: Bootable, added: Sequence[PackageFile]) -> BundledI
         tree_of(
             [*_files(cd, selection), made_file(BANK_CONFIGURATION, changed)], (*cd.files.problems, *database.problems)
         ),
-        cd.number,
+        cd.home,
         is_installer=True,
     )
     return BundledInstaller(bootable, {DATABASE: database_of(selection)}, selection)

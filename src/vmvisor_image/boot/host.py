@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
 from vmvisor_image.archives.archive import Archive, open_archive
 from vmvisor_image.base.forking import cached_property
+from vmvisor_image.base.open_options import OpenOptions, check_options
 from vmvisor_image.base.xml_tree import parse_xml
 from vmvisor_image.boot import accounts as accounts_of
 from vmvisor_image.boot import esx_conf, logs
@@ -124,8 +125,9 @@ class Host(Closing):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Damage found in the parts that were read so far, and parts that are missing or encrypted."""
-        return self._problems.found
+        """Damage found in the parts that were read so far, and of their disk; parts that are missing or encrypted."""
+        of_disk = () if self._image is None else self._image.known_problems
+        return tuple(dict.fromkeys([*self._problems.found, *of_disk]))
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
@@ -312,7 +314,7 @@ def open_host(
     key: bytes | None = None,
     bank: int | str | None = None,
     reveal_hashes: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
+    **options: Unpack[OpenOptions],
 ) -> Host:
     """The host that a disk, a saved configuration or a support bundle is of. Use it as a context manager, or close it.
 
@@ -321,9 +323,10 @@ def open_host(
             ``configBundle`` that ``vim-cmd hostsvc/firmware/backup_config`` makes; or a bundle of ``vm-support``.
         key: Key of an encrypted configuration, 32 bytes; None to derive it from ``encryption.info``, which works
             where the host has no TPM.
-        bank: Boot bank of a disk, by number or label; None for the one that the boot loader starts.
+        bank: Boot bank of a disk, by number, label or ``@`` and its first byte; None for the one that the boot loader
+            starts.
         reveal_hashes: Whether `Account.hash` has the hashes of passwords.
-        storage_options: See `Image.open`.
+        **options: See `Image.open`; those of an archive are `storage_options`.
 
     Raises:
         OSError: The source can't be opened.
@@ -333,17 +336,19 @@ def open_host(
     """
     if isinstance(source, Image):
         return _of_disk(source, (), key, bank, reveals=reveal_hashes)
+    check_options("open_host", options, OpenOptions.__optional_keys__)
     with contextlib.ExitStack() as stack:
         found: Host | None = None
         try:
-            archive = stack.enter_context(contextlib.closing(open_archive(source, storage_options=storage_options)))
+            opened = open_archive(source, storage_options=options.get("storage_options"))
+            archive = stack.enter_context(contextlib.closing(opened))
             found = _of_archive(archive, key, reveals=reveal_hashes)
         except CorruptImage:
             pass  # no archive: then it is a disk
         if found is not None:
             stack.pop_all()
             return found
-    image = Image.open(source, storage_options=storage_options)
+    image = Image.open(source, **options)
     try:
         return _of_disk(image, (image,), key, bank, reveals=reveal_hashes)
     except BaseException:
@@ -389,10 +394,9 @@ def _of_disk(
         if bank is not None:
             raise
         raise NotAHost(f"it is not the disk of a host: {error}", structure="host") from error
-    number = system.partition
-    if number is None:
+    if system.home is None:
         raise NotAHost("it is an installer, which has no host's configuration", structure="host")
-    held = image.partitions[number].files
+    held = system.home.files
     given = held.get(STATE) or held.get(LOCAL)
     opened: tuple[Closing, ...] = ()
     if given is not None:  # a disk as it is shipped has none

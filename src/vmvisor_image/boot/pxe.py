@@ -443,7 +443,7 @@ def _plan_before_5(image: Image, source: _Source, wanted: _Wanted, made: dict[st
                 f"no boot partition {BOOT_LABELS[0]!r}, which holds {LOADER}; there are {listed(image.partitions)}:"
                 " export from the installer CD of the same version"
             )
-        loader = Bootable(boot.files, boot.number, is_installer=False).find(LOADER)
+        loader = Bootable(boot.files, boot, is_installer=False).find(LOADER)
         if loader is None:
             raise _missing_loader(boot.files, f"the boot partition {named(boot)}", LOADER)
         files = [(LOADER, loader), *((file.name, file) for file in bootable.root_files)]
@@ -541,7 +541,7 @@ def _place(bootable: Bootable) -> str:
     """Words for a boot bank or CD."""
     if bootable.words:
         return bootable.words
-    return "the installer CD" if bootable.number is None else f"the boot bank, partition {bootable.number},"
+    return "the installer CD" if bootable.home is None else f"the boot bank, partition {bootable.home.key},"
 
 
 def _add_loaders(image: Image | None, bootable: Bootable, files: dict[str, File]) -> bool:
@@ -549,7 +549,7 @@ def _add_loaders(image: Image | None, bootable: Bootable, files: dict[str, File]
     holder = bootable
     where = _place(bootable)
     if image is not None and not bootable.is_installer and (boot := find_boot_partition(image)) is not None:
-        holder = Bootable(boot.files, boot.number, is_installer=False)
+        holder = Bootable(boot.files, boot, is_installer=False)
         where = f"the boot partition {named(boot)}"
     loader = holder.find(LOADER)
     efi = next((file for name in _EFI_LOADERS if (file := holder.find(name)) is not None), None)

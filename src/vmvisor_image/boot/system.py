@@ -14,6 +14,7 @@ from vmvisor_image.boot.provenance import Provenance
 from vmvisor_image.boot.system_tree import SystemModule, SystemTree
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.image import Image
+from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import CorruptImage, Problem
 from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.packages.database import DATABASE, open_image_database
@@ -39,6 +40,11 @@ class System:
     def partition(self) -> int | None:
         """Number of the partition that contains the system; None for a CD around the disk."""
         return self._bootable.number
+
+    @property
+    def home(self) -> Partition | None:
+        """Partition that contains the system; None for a CD around the disk."""
+        return self._bootable.home
 
     @property
     def banks(self) -> tuple[BootBank, ...]:
@@ -148,7 +154,7 @@ class System:
         }
 
     def __repr__(self) -> str:
-        where = "a CD" if self.partition is None else f"partition {self.partition}"
+        where = "a CD" if self.home is None else f"partition {self.home.key}"
         product, version, build = vars(self).get("identity", (None, None, None))  # as far as it was read
         named = " ".join(filter(None, (product, version, build and f"build {build}")))
         return f"<System of {where}: {printable(named)}>" if named else f"<System of {where}>"

@@ -55,6 +55,8 @@ class BootBank:
 
     number: int
     """Number of its partition."""
+    key: str
+    """Name of its partition that commands take; see `vmvisor_image.disk.partition.Partition.key`."""
     uuid: bytes | None
     """UUID from VMware's marker, as in ``bootUUID=`` on the kernel's command line; None without a marker."""
     build: str | None
@@ -102,6 +104,11 @@ class BankPartition(Protocol):
         ...
 
     @property
+    def key(self) -> str:
+        """Name of the partition that commands take."""
+        ...
+
+    @property
     def volume(self) -> Volume | None:
         """Volume in the partition; None where it is not recognised."""
         ...
@@ -142,6 +149,7 @@ def read_bank(partition: BankPartition) -> BootBank | None:
     state = configuration.number("bootstate") if "bootstate" in configuration.values else 0
     return BootBank(
         number=partition.number,
+        key=partition.key,
         uuid=complete(volume).boot_uuid,
         build=configuration.build,
         updated=updated,

@@ -158,9 +158,10 @@ def _next_steps(key: str, role: Role, *, has_files: bool, boots: bool) -> Iterat
         if not boots:
             return
         system = f"vmvisor-image system SRC --bank {key}"
-        yield NextStep("see which modules it boots", f"image.system({key})", system)
+        bank = key if key.isdecimal() else repr(key)
+        yield NextStep("see which modules it boots", f"image.system({bank})", system)
         pxe = f"vmvisor-image pxe SRC DEST --bank {key}"
-        yield NextStep("export it to a PXE server", f'export_pxe(image, "dest", bank={key})', pxe)
+        yield NextStep("export it to a PXE server", f'export_pxe(image, "dest", bank={bank})', pxe)
     elif role is Role.INSTALLER:
         yield NextStep("see which modules it boots", "image.system()", "vmvisor-image system SRC")
         yield NextStep("export it to a PXE server", 'export_pxe(image, "dest")', "vmvisor-image pxe SRC DEST")

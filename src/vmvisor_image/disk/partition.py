@@ -105,14 +105,15 @@ class Partition(Shown, Source):
     def number(self) -> int:
         """Number of the partition, as in fdisk and sfdisk.
 
-        1 for a volume without a partition table, and 0 for one that was found by its place, see `PartitionTable.at`.
+        1 for a volume without a partition table. One that was found, by `PartitionTable.search` or by its place, has
+        its first byte for its number, so that no number of a lost table means another partition.
         """
         return self._entry.number
 
     @property
     def key(self) -> str:
-        """Name that commands take: its number; ``@`` and its first byte where it has none, see `PartitionTable.at`."""
-        return str(self.number) if self.number else place_name(self.start)
+        """Name that commands take: its number; ``@`` and its first byte where it was found, see `PartitionTable.at`."""
+        return str(self.number) if self.finding is None else place_name(self.start)
 
     @property
     def start(self) -> int:

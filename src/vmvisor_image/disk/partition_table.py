@@ -17,7 +17,7 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.disk.partition import Partition, PartitionOwner, listed, place_name
 from vmvisor_image.disk.purpose import Generation, Layout, find_generation, find_layout
 from vmvisor_image.disk.search import SearchTable, SuspectRange, suspect_ranges
-from vmvisor_image.disk.tables.table import GptCheck, Scheme, Table, TableEntry, UnreadableTable
+from vmvisor_image.disk.tables.table import STRUCTURE, GptCheck, Scheme, Table, TableEntry, UnreadableTable
 from vmvisor_image.errors import CorruptImage, PartitionNotFound, Problem, VmvisorImageError
 from vmvisor_image.record import Record
 from vmvisor_image.streams.reading import knows_size
@@ -38,9 +38,6 @@ class PartitionTable(Shown):
     both read the disk no further than they must.
     """
 
-    _MAY_BE_LOST = ""
-    """Words on a partition that is not there, for a table that may not have all."""
-
     def __init__(self, owner: PartitionOwner, table: Table) -> None:
         """Made by `Image`."""
         self._owner = owner
@@ -48,6 +45,8 @@ class PartitionTable(Shown):
         self._lock = ForkSafeLock()
         self._found: list[Partition] = []
         self._searches: list[weakref.ref[FoundPartitions]] = []
+        self._instead: FoundPartitions | None = None
+        """Search in place of a table without partitions."""
         self._placed: dict[int, FoundPartitions] = {}
         """Search of each place that was asked for."""
         self._rest: Iterator[TableEntry] = table.entries()
@@ -118,9 +117,36 @@ class PartitionTable(Shown):
         every multiple of 1 MiB. Runs of zeros that the source knows of are not read; of anything else some 17 reads of
         together about 16 KiB are made for each MiB.
         """
-        found = FoundPartitions(_FoundOwner(self._owner), self)
+        return self._search()
+
+    def _search(self, *problems: Problem) -> FoundPartitions:
+        found = FoundPartitions(_FoundOwner(self._owner), self, problems)
         self._searches.append(weakref.ref(found))
         return found
+
+    def or_found(self) -> PartitionTable:
+        """These partitions, or where there are none, or the table can't be read, those that a search finds.
+
+        For what is about all that a disk holds: of a disk whose table is lost, see `search`, nothing is passed over.
+
+        Raises:
+            CorruptImage: The table can't be read, and the search finds nothing.
+        """
+        error: CorruptImage | None = None
+        try:
+            if len(self):
+                return self
+        except CorruptImage as caught:
+            error = caught
+        with self._lock:
+            if self._instead is None:
+                self._instead = self._search(
+                    Problem(STRUCTURE, "it has no partitions; those that a search finds are used", 0)
+                )
+            found = self._instead
+        if error is not None and not len(found):
+            raise error
+        return found if len(found) else self
 
     def at(self, start: int) -> Partition:
         """Partition that begins at byte `start` of the disk: one of the table, or a volume that is not in it.
@@ -208,7 +234,7 @@ class PartitionTable(Shown):
                 found += _outside(self._found, self._owner.disk.size)
         for partition in self._found:
             found += partition.known_problems
-        for placed in self._placed.values():
+        for placed in filter(None, (*self._placed.values(), self._instead)):
             found += placed.known_problems
         return tuple(dict.fromkeys(found))
 
@@ -232,12 +258,18 @@ class PartitionTable(Shown):
         if found is not None:
             return found
         if not isinstance(key, str):  # the labels would have to be read
-            known = ", ".join(map(str, self.keys()))
-            raise PartitionNotFound(f"no partition {key!r}; there are {known or 'none'}")
+            known = ", ".join(partition.key for partition in self)
+            raise PartitionNotFound(f"no partition {key!r}{self._may_be_lost(key)}; there are {known or 'none'}")
         known = f"there are {listed(self)}{_with_files(self)}"
         if key.isdecimal() and int(key) in self.keys():
             raise PartitionNotFound(f"no partition has the label {key!r}; {key} without quotes is a number; {known}")
-        raise PartitionNotFound(f"no partition {key!r}{self._MAY_BE_LOST}; {known}", wanted=key, names=self._alike())
+        raise PartitionNotFound(
+            f"no partition {key!r}{self._may_be_lost(key)}; {known}", wanted=key, names=self._alike()
+        )
+
+    def _may_be_lost(self, key: int | str) -> str:  # noqa: ARG002  # for what does not know all
+        """Words on a partition that is not there, where it may be on the disk nevertheless."""
+        return ""
 
     def _alike(self) -> dict[str, None]:
         """Names that one which is not there may be a misspelling of."""
@@ -349,19 +381,19 @@ class _FoundOwner:
 
 
 class FoundPartitions(PartitionTable):
-    """Partitions that were found by a search, with numbers from 1 as they are found; never written to the disk.
+    """Partitions that were found by a search; never written to the disk.
 
-    That is by their starts, but for volumes that are found by a copy of their header at their end.
+    Their numbers are their first bytes, so ``found[0x100000]`` is what commands call ``@0x100000``.
 
     `Partition.finding` gives the confidence and the evidence of each, and whether it is inside another one. `find`
     gives them as they are found; iterating, and all that needs all of them, searches the whole disk.
     """
 
-    _MAY_BE_LOST = " was found (one whose start is lost or overwritten can't be)"
-
-    def __init__(self, owner: _FoundOwner, table: PartitionTable, *, only: int | None = None) -> None:
+    def __init__(
+        self, owner: _FoundOwner, table: PartitionTable, problems: tuple[Problem, ...] = (), *, only: int | None = None
+    ) -> None:
         """Made by `PartitionTable.search`, and by `PartitionTable.at` for `only` one place."""
-        lost = table._table.problems if isinstance(table._table, UnreadableTable) else ()
+        lost = table._table.problems if isinstance(table._table, UnreadableTable) else problems
         super().__init__(owner, SearchTable(owner, table.found_before_damage, lost, only=only))
         owner._found = self
 
@@ -390,6 +422,15 @@ class FoundPartitions(PartitionTable):
         """The same partitions."""
         return self
 
+    def or_found(self) -> FoundPartitions:
+        """The same partitions."""
+        return self
+
+    def _may_be_lost(self, key: int | str) -> str:
+        if isinstance(key, int) or key.isdecimal():
+            return " was found (numbers are those of a partition table)"
+        return " was found (one whose start is lost or overwritten can't be)"
+
     def _alike(self) -> dict[str, None]:
         return {}  # it may be lost, and not misspelt
 
@@ -413,7 +454,7 @@ def _with_files(partitions: PartitionTable) -> str:
     for partition in partitions:
         with contextlib.suppress(CorruptImage):  # its own problem
             if has_files(partition.volume):
-                numbers.append(str(partition.number))
+                numbers.append(partition.key)
     if not numbers:
         return ", without files that can be read" if len(partitions) else ""
     return f", with files in {', '.join(numbers)}" if len(numbers) < len(partitions) else ""

@@ -122,7 +122,7 @@ def _trees(partitions: PartitionTable, pattern: str) -> Iterator[FileTree]:
     """Files of each partition whose number or label matches, where they can be read."""
     rule = name_rule(pattern, fold_case=True)
     for partition in partitions:
-        if any(rule(name) for name in (str(partition.number), partition.name, partition.label) if name):
+        if any(rule(name) for name in (partition.key, partition.name, partition.label) if name):
             try:
                 if has_files(partition.volume):  # unlike `Partition.files`, this does not determine the kind of others
                     yield partition.files
@@ -176,14 +176,14 @@ def begins_with_place(path: str) -> bool:
 
 
 def path_name(partitions: PartitionTable, partition: Partition) -> str:
-    """First part of the paths of a partition's files: its label, or its key where the label is ambiguous or unfit.
+    """First part of the paths of a partition's files: its label, or its key where that is unfit or it was found.
 
-    A label is unfit if it is empty, a number, a place, a dot or two, holds a path separator, or ``::``, which separates
-    URLs.
+    A label is unfit if it is ambiguous, empty, a number, a place, a dot or two, or holds a path separator or ``::``,
+    which separates URLs.
     """
     label = partition.label or ""
     fits = is_component(label) and "::" not in label and not _is_number(label) and _PLACE.fullmatch(label) is None
-    return label if partition.number and fits and partitions[label] is partition else partition.key
+    return label if partition.finding is None and fits and partitions[label] is partition else partition.key
 
 
 def is_component(name: str) -> bool:

@@ -262,7 +262,7 @@ def find_generation(
     for bank in (chosen, *banks) if chosen is not None else banks:
         found = _generation_of(bank.build)
         if found is not None:
-            statement = f"boot.cfg of partition {bank.number} has build={bank.build}"
+            statement = f"boot.cfg of partition {bank.key} has build={bank.build}"
             return found, (Evidence(statement, bank.configuration_offset),)
     if layout is not None:
         numbers = ", ".join(map(str, sorted(layout.required)))
@@ -359,5 +359,5 @@ def _assess_bank(
         evidence.append(Evidence("the boot loader starts this bank: no other valid one has a higher 'updated'", None))
         return Purpose(Role.BOOTBANK, tuple(evidence))
     reason = "" if own is None or own.obstacle is None else f"; it does not start this one, because {own.obstacle}"
-    evidence.append(Evidence(f"the boot loader starts the bank of partition {chosen.number}{reason}", None))
+    evidence.append(Evidence(f"the boot loader starts the bank of partition {chosen.key}{reason}", None))
     return Purpose(Role.ALT_BOOTBANK, tuple(evidence))

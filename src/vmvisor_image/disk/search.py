@@ -87,7 +87,7 @@ class SearchTable(Unchecked):
         Args:
             owner: The image, with the found partitions as its partitions.
             known: Function that gives the partitions of the disk's own table, which are left out.
-            lost: Problems of that table, where it can't be read.
+            lost: Problems of that table, where it can't be read or has no partitions.
             only: The one place to examine, in bytes from the start of the disk; None for a search of the whole disk.
         """
         self._owner = owner
@@ -151,7 +151,7 @@ class _Search:
                 yield entry
 
     def run_at(self, start: int) -> Iterator[TableEntry]:
-        """What begins at one place, without a number; nothing where nothing is recognised there."""
+        """What begins at one place; nothing where nothing is recognised there."""
         if start >= self._size:
             return
         entry = self._examine(start)
@@ -159,7 +159,7 @@ class _Search:
             copy = find_copy(self._disk, start, self._size - start) or find_end(self._disk, start)
             entry = None if copy is None else self._from_copy(copy)
         if entry is not None:
-            yield replace(entry, number=0)
+            yield entry
 
     def _looked_at(self, start: int) -> TableEntry | None:
         try:
@@ -260,12 +260,12 @@ class _Search:
             confidence = "low"
         inside = self._container(entry.start, entry.size)
         finding = Finding(confidence, tuple(evidence), inside, size_is_known=True)
-        return replace(entry, number=len(self._found) + 1, finding=finding)
+        return replace(entry, number=entry.start, finding=finding)
 
     def _from_content(self, start: int, match: Match, copy: HeaderCopy | None = None) -> TableEntry | None:
         room = self._size - start
         length = room if copy is None else min(room, copy.size)
-        entry = TableEntry(len(self._found) + 1, None, start, length, active=False, source_offset=start)
+        entry = TableEntry(start, None, start, length, active=False, source_offset=start)
         partition = Partition(self._owner, entry, "none")
         if self._straddles(start, start + match.offset) or not self._claim(partition):
             return None

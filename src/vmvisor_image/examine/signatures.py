@@ -124,6 +124,10 @@ def _elf(header: bytes) -> tuple[str, str]:
     return "elf", f"{bits}{machine}ELF program"
 
 
+_STATES: Final = (0xBED2BED2, 0xBED3BED3, 0xBAD1BAD1, 0xBAD2BAD2, 0xBED0BED0, 0xBED2BED0)
+"""Magics of .vmss and .vmsn files, little-endian; all but the last by the header that VMware gave to crash(8)
+(vmware_vmss.h: usual, partial, restored, not restored, old), the first three and the last by the page "VMware Snapshot
+File" of Volatility's documentation."""
 _DATA: Final = (
     ("lz4", "LZ4 data", 0, b"\x04\x22\x4d\x18"),
     ("lzip", "lzip data", 0, b"LZIP\x01"),
@@ -135,8 +139,7 @@ _DATA: Final = (
     ("cpio", "cpio archive", 0, b"070701"),
     ("sqlite", "SQLite database", 0, b"SQLite format 3\0"),
     ("nvram", "VMware NVRAM file", 0, b"MRVN"),
-    ("vmss", "VMware suspended state or snapshot", 0, b"\xd2\xbe\xd2\xbe"),
-    ("vmss", "VMware suspended state or snapshot", 0, b"\xd0\xbe\xd2\xbe"),
+    *(("vmss", "VMware suspended state or snapshot", 0, magic.to_bytes(4, "little")) for magic in _STATES),
     ("partclone", "partclone image", 0, b"partclone-image"),
     ("pdf", "PDF document", 0, b"%PDF-"),
     ("png", "PNG picture", 0, b"\x89PNG\r\n\x1a\n"),
@@ -316,7 +319,8 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
     except CorruptImage:
         head = b""
     if not any(head):
-        return f"an empty disk: its first {len(head)} bytes are zeros" if head else None
+        what = "an empty disk, or one whose start was overwritten"
+        return f"{what}: its first {len(head)} bytes are zeros" if head else None
     if (machine := _machine(head)) is not None:
         return machine
     if _is_text(head):
@@ -329,11 +333,14 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
 
 
 def _machine(head: bytes) -> str | None:
-    """Words for the description of a virtual machine, with the names of its disks; None for any other content."""
+    """Words for a file that describes a virtual machine, with the names of its disks; None for any other content."""
     if (match := _XML_MACHINE.match(head.removeprefix(codecs.BOM_UTF8))) is not None:
         kind = "OVF" if match[1] == b"Envelope" else "libvirt's domain XML"
         return f"the description of a virtual machine ({kind}): `vmvisor-image machines` lists its disks"
     found = {key.lower(): value for key, value in _SETTING.findall(head)}
+    if b"snapshot.lastuid" in found and b"config.version" not in found:
+        step = "`vmvisor-image machines` of the .vmx beside it shows them"
+        return f"the list of a virtual machine's snapshots (.vmsd): {step}"
     if not {b"config.version", b"virtualhw.version"} <= found.keys():
         return None
     names = [value.decode("utf-8", "replace") for value in found.values() if value.lower().endswith(b".vmdk")]

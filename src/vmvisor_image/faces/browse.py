@@ -28,6 +28,7 @@ from vmvisor_image.examine.hexdump import Hexdump, hexdump
 from vmvisor_image.examine.hexdump import printable as printable_bytes
 from vmvisor_image.faces.saving import SaveScreen
 from vmvisor_image.files.file import Directory, File
+from vmvisor_image.machines.file_names import kind_by_name
 from vmvisor_image.volumes.role import Role
 
 _PAGE = 512
@@ -186,7 +187,7 @@ def _below(place: _Place) -> Iterable[_Entry]:
         for partition in place.partitions:
             found = True
             if not partition.is_container:
-                text = f"{partition.number} {partition.label or partition.type.name}"
+                text = f"{partition.key} {partition.label or partition.type.name}"
                 yield Text(printable(text)), partition, _has_files(partition)
         if not found:
             yield Text("no partitions; h shows the bytes of the disk", "dim"), None, False
@@ -231,7 +232,7 @@ def _about(place: _Place, *_: int) -> RenderableType:
         rows = [("Layers", f"a disk in {layers}" if layers else "a bare disk"), ("Size", size), ("Table", place.scheme)]
     elif isinstance(place, Partition):
         rows = [
-            ("Partition", place.number),
+            ("Partition", place.key),
             ("Label", place.label or "none"),
             ("Type", place.type),
             ("Start", f"byte {place.start:#x}, sector {place.first_lba:,}"),
@@ -243,6 +244,8 @@ def _about(place: _Place, *_: int) -> RenderableType:
         rows = [("Path", place.path or "/"), ("Written", place.modified or "not known")]
         if isinstance(place, File):
             rows.insert(1, ("Size", f"{place.size:,} bytes"))
+            if (kind := kind_by_name(place.name)) is not None:
+                rows.append(("Kind", kind))
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(Text(name, "bold"), Text(printable(str(value))))

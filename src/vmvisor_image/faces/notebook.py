@@ -234,7 +234,7 @@ def _disk_map(summary: Summary) -> str:
         x, width = partition.start * scale, max(2.0, partition.size * scale)
         label = "" if row[1] == "-" else row[1]
         what = (label or row[4], partition.role.value, sized(partition.size))
-        title = f"<title>{_text(f'{partition.number}: ' + ', '.join(what))}</title>"
+        title = f"<title>{_text(f'{partition.key}: ' + ', '.join(what))}</title>"
         if partition.role is Role.CONTAINER:
             shapes.append(
                 f"<rect x='{x:.2f}' y='0.75' width='{width:.2f}' height='38.5' fill='none' stroke='currentColor'"
@@ -250,10 +250,10 @@ def _disk_map(summary: Summary) -> str:
         if width > 8 * len(name) + 26:
             shapes.append(
                 f"<text x='{x + 6:.2f}' y='24' font-size='12' fill='#fff' pointer-events='none'>"
-                f"{partition.number} {_text(name)}</text>"
+                f"{partition.key} {_text(name)}</text>"
             )
         elif width > 18:
-            shapes.append(f"<text x='{x + 4:.2f}' y='24' font-size='12' fill='#fff'>{partition.number}</text>")
+            shapes.append(f"<text x='{x + 4:.2f}' y='24' font-size='12' fill='#fff'>{partition.key}</text>")
     return f"<svg viewBox='0 0 {_WIDTH} 40' role='img' aria-label='map of the disk'>{''.join(shapes)}</svg>"
 
 

@@ -191,8 +191,8 @@ class Drawn(Protocol):
     """A partition, or the report of one."""
 
     @property
-    def number(self) -> int:
-        """Number of the partition."""
+    def key(self) -> str:
+        """Name of the partition that commands take."""
         ...
 
     @property
@@ -212,6 +212,11 @@ class Drawn(Protocol):
 
 
 D = TypeVar("D", bound=Drawn)
+
+
+def digit_of(partition: Drawn) -> str:
+    """Character that stands for a partition on a map: the last digit of its number, or ``@`` where it was found."""
+    return "@" if partition.key.startswith("@") else partition.key[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +270,8 @@ def summary_of_report(report: ImageReport) -> Summary:
     size = "unknown size" if report.size is None else f"{report.size} bytes ({sized(report.size)})"
     sector_size = partitions[0].sector_size if partitions else None
     scheme = "lost" if is_lost(report.problems) else report.scheme
-    lines = _table_lines(scheme, sector_size, report.layout, report.generation, report.active_bank)
+    active = next((each.key for each in partitions if each.number == report.active_bank), None)
+    lines = _table_lines(scheme, sector_size, report.layout, report.generation, active)
     return Summary(
         title=report.name or "image",
         lines=(
@@ -314,7 +320,7 @@ def summary_of_table(table: PartitionTable) -> Summary:
         table.sector_size,
         None if layout is None else layout.generation,
         table.generation,
-        None if active is None else active.number,
+        None if active is None else active.key,
     )
     return Summary(
         title=None,
@@ -335,7 +341,7 @@ def _chain_lines(parents: Iterable[tuple[str, str | None]]) -> list[str]:
 
 
 def _table_lines(
-    scheme: str, sector_size: int | None, layout: Generation | None, generation: Generation | None, active: int | None
+    scheme: str, sector_size: int | None, layout: Generation | None, generation: Generation | None, active: str | None
 ) -> list[str]:
     sectors = "" if sector_size is None else f", sectors of {sector_size} bytes"
     lines = [f"partition table: {scheme}{sectors}"]
@@ -361,7 +367,7 @@ def _count_files(partition: Partition) -> int:
 def _row(partition: Partition | PartitionReport, type_name: str, files: int) -> tuple[str, ...]:
     code = partition.type.code if isinstance(partition, Partition) else partition.type_code
     return (
-        f"{partition.number}{'*' if partition.active else ''}",
+        f"{partition.key}{'*' if partition.active else ''}",
         partition.label or "-",
         f"{partition.start:#x}",
         sized(partition.size),

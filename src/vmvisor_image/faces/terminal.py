@@ -28,6 +28,7 @@ from vmvisor_image.faces.shared import (
     Summary,
     blocks,
     cut,
+    digit_of,
     entropy_strip,
     files_of,
     fit,
@@ -118,7 +119,7 @@ def disk_map(summary: Summary) -> Text:
         if cell is None:
             text.append("·")
         else:
-            shown = str(cell.partition.number % 10) if cell.is_first else "█"
+            shown = digit_of(cell.partition) if cell.is_first else "█"
             text.append(shown, _style(cell.partition.role))
     return text
 

@@ -255,7 +255,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
                 prefix = path.removesuffix(rest or "")
                 raise error.restated(f"no {path!r} in this image", prefix=prefix) from error
         if rest:
-            raise PathNotFound(f"no {path!r}: the files of partition {partition.number} can't be read")
+            raise PathNotFound(f"no {path!r}: the files of partition {partition.key} can't be read")
         return root
 
     def _partition(self, path: str) -> tuple[Partition, str | None]:
@@ -265,7 +265,7 @@ class VmvisorFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         except PartitionNotFound as error:
             raise PathNotFound(str(error)) from error
         if found.is_container:
-            raise PathNotFound(f"partition {found.number} is an extended one: what it holds are other partitions")
+            raise PathNotFound(f"partition {found.key} is an extended one: what it holds are other partitions")
         return found, rest
 
     def _partitions(self) -> dict[str, _Found]:

@@ -68,6 +68,8 @@ class DescribedSnapshot:
     """Number of the snapshot that it was taken after; None for the first one."""
     devices: tuple[DiskDevice, ...] = ()
     """Disks as they stood then."""
+    state: str | None = None
+    """Path of the file with the state of the machine then, a .vmsn; None where none is named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,15 +355,16 @@ def _search(
 
 
 def _search_image(found: FoundMachines, image: Image, options: MachineOptions) -> None:
-    """Add the machines of every volume of an image."""
-    for partition in image.partitions:
+    """Add the machines of every volume of an image, also of those that only a search finds where it has no table."""
+    table = image.partitions.or_found()
+    for partition in table:
         if partition.is_container:
             continue
         try:
             files = partition.files
         except NotAFileSystem:
             continue
-        found._add_files(files, path_name(image.partitions, partition), options)
+        found._add_files(files, path_name(table, partition), options)
     for problem in image.known_problems:
         found._problems.add(problem)
 

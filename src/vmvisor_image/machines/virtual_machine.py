@@ -24,6 +24,7 @@ from vmvisor_image.errors import (
     Problem,
     UnsafeName,
 )
+from vmvisor_image.examine.signatures import Match
 from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.layers.parents import RAW
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -34,6 +35,7 @@ from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore,
 from vmvisor_image.streams.opening import SourceLike, open_source
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import Closing, ReadAt, Source
+from vmvisor_image.volumes.magics import match_signature
 
 _MOST_SHOWN = 4
 _LONGEST_SHOWN = 60
@@ -158,6 +160,25 @@ class Snapshot:
     def parent(self) -> str | None:
         """Key of the snapshot that it was taken after; None for a first one."""
         return self._parent
+
+    @property
+    def state(self) -> str | None:
+        """Path of the file with the machine's state when it was taken, a .vmsn; None where none is named."""
+        return self._described.state
+
+    def recognise_state(self) -> Match | None:
+        """Format of the file `state` by its magic, "vmss" where it is what it should be; None for any other content.
+
+        Raises:
+            CorruptImage: It is missing, or can't be read; or none is named.
+            UnsafeName: Its path names no file.
+        """
+        machine, structure = self.disks._machine, f"state of snapshot {self.key!r}"
+        if self.state is None:
+            raise CorruptImage("no file is named for it", structure=structure)
+        source = machine._find_file(self.state, structure)
+        with open_source(source, machine._options.get("storage_options")) as opened:
+            return match_signature(opened.source)
 
     def __repr__(self) -> str:
         return f"<Snapshot {printable(self.key)!r}>"
@@ -327,7 +348,15 @@ class Machine(Shown, Closing):
             raise CorruptImage(device.note or "it is not in a file", structure=structure)
         if device.part_size is not None:
             return self._parts(device)[0]
-        path = device.file_name
+        return self._find_file(device.file_name, structure, [each for each in others if each is not device])
+
+    def _find_file(self, path: str, structure: str, others: Iterable[DiskDevice] = ()) -> SourceLike:
+        """The file at a path that a description has.
+
+        Raises:
+            CorruptImage: It is missing, or may be that of one of the `others`.
+            UnsafeName: The path names no file.
+        """
         name = file_name_of(path, structure)
         if self._place is None:
             raise CorruptImage(
@@ -342,7 +371,7 @@ class Machine(Shown, Closing):
             return found
         is_other = is_elsewhere(path)
         # Disks of one machine in several datastores often have the same name, in folders of the same name.
-        if is_other and any(each is not device and _has_name(each, name) for each in others):
+        if is_other and any(_has_name(each, name) for each in others):
             raise CorruptImage(
                 f"its file {path!r} is in another directory; a {name!r} beside the description may be another disk's",
                 structure=structure,

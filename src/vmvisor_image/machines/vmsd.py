@@ -95,6 +95,7 @@ def _snapshot(found: Dictionary, number: int, places: list[int], problems: Probl
         _created(found, prefix, problems),
         parent or None,  # numbers begin with 1
         sorted_devices(devices),
+        found.get(f"{prefix}.filename") or None,
     )
 
 

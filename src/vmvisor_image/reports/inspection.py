@@ -37,6 +37,8 @@ class PartitionReport:
     """One partition."""
 
     number: int
+    key: str
+    """Name that commands take: its number, or ``@`` and its first byte; see `Partition.key`."""
     label: str | None
     type_code: int | None
     type_guid: str | None
@@ -70,7 +72,7 @@ class PartitionReport:
     def __repr__(self) -> str:
         label = "" if self.label is None else f" {self.label!r}"
         found = f"{counted(len(self.files), 'file')}, {counted(len(self.problems), 'problem')}"
-        return f"<PartitionReport {self.number}{label}: {self.kind}, {self.role.value}, {found}>"
+        return f"<PartitionReport {self.key}{label}: {self.kind}, {self.role.value}, {found}>"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -203,6 +205,7 @@ def _partition_report(partition: Partition) -> PartitionReport:
     explained = partition.explained
     return PartitionReport(
         number=partition.number,
+        key=partition.key,
         label=partition.label,
         type_code=partition.type.code,
         type_guid=None if partition.type.guid is None else str(partition.type.guid),

@@ -312,13 +312,12 @@ class _Verification:
         if not is_known:
             feeds.append(Feed(start, end, content))
         self._pass.advance(end, feeds)
-        files = tuple(
-            self._finish(each, partial(self._touch, f"{partition.number}/{each.file.path}")) for each in planned
-        )
+        files = tuple(self._finish(each, partial(self._touch, f"{partition.key}/{each.file.path}")) for each in planned)
         problems += [*_file_problems(files), *found.problems, *partition.problems]
         problems += self._missing_modules(partition)
         return PartitionCheck(
             number=partition.number,
+            key=partition.key,
             label=partition.label,
             kind=self._kind(partition, content),
             start=start,
@@ -340,7 +339,7 @@ class _Verification:
         medium = complete(volume).boot_medium if has_files(volume) else None
         if medium is None:
             return
-        bootable = Bootable(partition.files, partition.number, is_installer=medium == "cd")
+        bootable = Bootable(partition.files, partition, is_installer=medium == "cd")
         try:
             configuration = bootable.find(BANK_CONFIGURATION)
             if configuration is None or bootable.configuration is None:

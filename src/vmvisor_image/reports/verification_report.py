@@ -106,6 +106,8 @@ class PartitionCheck:
     """One partition."""
 
     number: int
+    key: str
+    """Name that commands take: its number, or ``@`` and its first byte; see `Partition.key`."""
     label: str | None
     kind: str
     start: int
@@ -197,7 +199,7 @@ class VerificationReport(Shown):
             if layer.kind == "qcow2"
         ]
         for partition in self.partitions:
-            where = f"partition {partition.number}"
+            where = f"partition {partition.key}"
             if partition.content is not None and partition.kind != "empty":
                 found.append(f"{where}: what is in it ({partition.kind}) is not known, and was only read")
             found += [f"{where}: {part}" for part in partition.not_checked or ()]
@@ -232,9 +234,9 @@ class VerificationReport(Shown):
         return _lines(self, hash_digits)
 
     def manifest(self) -> bytes:
-        r"""List of the files as by ``sha256sum`` after each partition was extracted to a directory named by its number.
+        r"""List of the files as by ``sha256sum`` after each partition was extracted to a directory named by its key.
 
-        One line for each, in the order of the report: the hash, two spaces, ``<number>/<path>``, in UTF-8. A name with
+        One line for each, in the order of the report: the hash, two spaces, ``<key>/<path>``, in UTF-8. A name with
         a backslash, a newline or a carriage return is escaped as in GNU coreutils. Files that can't be read are left
         out, as in extraction.
         """
@@ -243,7 +245,7 @@ class VerificationReport(Shown):
             for file in partition.files:
                 value = dict(file.hashes).get("sha256")
                 if value is not None:
-                    lines.append(manifest_line(value, f"{partition.number}/{file.path}"))
+                    lines.append(manifest_line(value, f"{partition.key}/{file.path}"))
         return b"".join(lines)
 
 
@@ -356,7 +358,7 @@ def _gpt_copy(copy: GptCheck) -> str:
 
 def _partition(partition: PartitionCheck, hash_digits: int) -> Iterator[str]:
     label = "" if partition.label is None else f" {partition.label}"
-    yield f"partition {partition.number}{label} ({partition.kind}) at byte {partition.start:#x}: {partition.size} bytes"
+    yield f"partition {partition.key}{label} ({partition.kind}) at byte {partition.start:#x}: {partition.size} bytes"
     if partition.content is not None:
         yield f"  {partition.content.bytes} bytes read, {partition.content.nonzero} not zero"
     if partition.fat is not None:

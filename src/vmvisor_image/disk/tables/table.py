@@ -45,7 +45,7 @@ class TableEntry:
     """One partition as its table describes it."""
 
     number: int
-    """Number of the partition, as in fdisk and sfdisk; 0 for one that was found by its place."""
+    """Number of the partition, as in fdisk and sfdisk; its first byte for one that a search found."""
     type_key: int | UUID | None
     """MBR type code or GPT type; None for a volume without a partition table."""
     start: int

@@ -148,8 +148,8 @@ def run_pxe(options: argparse.Namespace) -> int:
         return _print_export(found, options)
     with opened_image(options) as image, _naming_a_bank(options, image):
         export = export_of(image, options, overlay)
-        if not options.install and (number := find_bootable(image, bank_of(options.bank)).number) is not None:
-            options.read = [*filter(None, (image.partitions[number], find_boot_partition(image)))]
+        if not options.install and (home := find_bootable(image, bank_of(options.bank)).home) is not None:
+            options.read = [*filter(None, (home, find_boot_partition(image)))]
     return _print_export(export, options)
 
 
@@ -180,7 +180,7 @@ def _naming_a_bank(options: argparse.Namespace, image: Image) -> Iterator[None]:
         if options.bank != "active" or not image.partitions.banks:
             raise
         dest = getattr(options, "dest", None)
-        given = [*(() if dest is None else (dest,)), "--bank", str(image.partitions.banks[0].number)]
+        given = [*(() if dest is None else (dest,)), "--bank", image.partitions.banks[0].key]
         name = "system" if dest is None else "pxe"
         raise error.restated(f"{error}: {command(name, options.source, *given, *way_of(options))}") from error
 
@@ -191,8 +191,8 @@ def run_system(options: argparse.Namespace) -> int:
         with _naming_a_bank(options, image):
             system = image.system(bank_of(options.bank))
         options.problems += system.problems
-        if system.partition is not None:
-            options.read = [image.partitions[system.partition]]
+        if system.home is not None:
+            options.read = [system.home]
         if options.json:
             print(json.dumps(system.to_dict(hashes=True), indent=2))
             return DONE
@@ -206,13 +206,11 @@ def run_system(options: argparse.Namespace) -> int:
         print(printable(named))
         for bank in system.banks:
             state = _state(bank, image.partitions)
-            print_item(
-                f"boot bank in partition {bank.number}: {bank.build or 'no build'}, {state}", "  ", hanging="    "
-            )
+            print_item(f"boot bank in partition {bank.key}: {bank.build or 'no build'}, {state}", "  ", hanging="    ")
         starts = image.partitions.active_bank is not None or any(bank.is_chosen_by_label for bank in system.banks)
-        if system.banks and not starts:
+        if system.banks and not starts and system.home is not None:
             print_item(
-                f"the boot loader starts no bank; these are the modules of partition {system.partition}:",
+                f"the boot loader starts no bank; these are the modules of partition {system.home.key}:",
                 "  ",
                 hanging="    ",
             )
@@ -412,7 +410,7 @@ def run_convert(options: argparse.Namespace) -> int:
     with taking_pipes(options.source, limits_of(options)) as options.source, opened_image(options) as image:
         table = image.partitions
         is_virtual = image.chain[0].kind != "raw"  # which is a disk even if it has no partition table
-        is_disk = is_virtual or next(table.find(), None) is not None
+        is_disk = is_virtual or next(table.find(), None) is not None or len(table.or_found()) > 0
         if not is_disk and (problems := table.problems):  # nothing is written of what is no disk
             raise no_disk(problems[0], given, image.known_size)
         if is_raw(Path(options.dest)):

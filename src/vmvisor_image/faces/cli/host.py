@@ -14,7 +14,7 @@ from vmvisor_image.disk.explanation import counted
 from vmvisor_image.errors import InvalidArgument, NotAHost
 from vmvisor_image.faces.cli.advice import command
 from vmvisor_image.faces.cli.layout import print_item
-from vmvisor_image.faces.cli.opening import DONE, bank_of, check_partitions, opened_image
+from vmvisor_image.faces.cli.opening import DONE, bank_of, check_needed_table, open_options, opened_image
 
 _KEY_BYTES = 32
 _MOST_SHOWN = 20
@@ -24,10 +24,11 @@ def run_host(options: argparse.Namespace) -> int:
     """Print what a host keeps of itself: name, version, network, accounts, machines, datastores, certificates."""
     key = None if options.key_file is None else _key(options.key_file)
     try:
-        host = open_host(options.source, key=key, bank=bank_of(options.bank), reveal_hashes=options.hashes)
+        given = open_options(options, None)
+        host = open_host(options.source, key=key, bank=bank_of(options.bank), reveal_hashes=options.hashes, **given)
     except NotAHost as error:
         with opened_image(options) as image:  # what is no disk is called by its name
-            check_partitions(image, options.source, error)
+            check_needed_table(image, options, cause=error)
         step = command("info", options.source)
         raise NotAHost(f"{error.message}; {step} says what it is", structure=error.structure) from error
     with host:

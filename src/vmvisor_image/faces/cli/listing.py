@@ -71,7 +71,7 @@ def _list_image(options: argparse.Namespace) -> int:
         for partition in image.partitions:
             if partition.is_container:
                 continue
-            heading = f"Partition {partition.number} {printable(partition.label or '')} ({partition.kind}):"
+            heading = f"Partition {partition.key} {printable(partition.label or '')} ({partition.kind}):"
             try:
                 files = partition.files
             except NotAFileSystem:
@@ -134,6 +134,7 @@ def run_tree(options: argparse.Namespace) -> int:
         check_needed_table(image, options)
         if options.target is not None:
             target = target_in(image, options.target)
+            options.read = [target.holder]
             wanted = [target]
             _ = target.holder.files  # it is named: not being readable is an error
         else:

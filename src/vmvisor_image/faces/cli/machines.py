@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vmvisor_image.errors import CorruptImage, NotAMachine, Problem
 from vmvisor_image.faces.cli.layout import table_lines, table_width, wrapped
@@ -19,8 +19,16 @@ from vmvisor_image.machines.virtual_machine import Machine, Snapshot
 from vmvisor_image.streams.urls import is_url
 
 _DISKS: Final = (Column("Disk"), Column("Size", is_number=True), Column("Mode", 2), Column("File", 1, shortest=20))
-_SNAPSHOTS: Final = (Column("Snapshot"), Column("Taken (UTC)", 2), Column("After", 1, shortest=12))
+_SNAPSHOTS: Final = (
+    Column("Snapshot"),
+    Column("Taken (UTC)", 2),
+    Column("After", 1, shortest=12),
+    Column("State", 3),
+)
 _PERSISTENT: Final = "persistent"
+_STATE: Final = "vmss"
+"""Kind of a file with the state of a machine."""
+_State = Literal["there", "missing", "not recognised"]
 
 
 def run_machines(options: argparse.Namespace) -> int:
@@ -139,13 +147,25 @@ class _Described:
                 "created": None if snapshot.created is None else snapshot.created.isoformat(),
                 "parent": snapshot.parent,
                 "is_current": snapshot.is_current,
+                "state": {"file": snapshot.state, "found": _state(snapshot)},
                 "disks": {slot: device.file_name for slot, device in snapshot.disks.devices.items()},
             }
 
 
 def _snapshot_row(snapshot: Snapshot) -> tuple[str, ...]:
     name = f"{snapshot.key} (current)" if snapshot.is_current else snapshot.key
-    return (name, taken(snapshot), snapshot.parent or "-")
+    return (name, taken(snapshot), snapshot.parent or "-", _state(snapshot) or "-")
+
+
+def _state(snapshot: Snapshot) -> _State | None:
+    """What there is of the file with a snapshot's state; None where it names none."""
+    if snapshot.state is None:
+        return None
+    try:
+        match = snapshot.recognise_state()
+    except (CorruptImage, OSError):  # the disks can be read without it
+        return "missing"
+    return "there" if match is not None and match.kind == _STATE else "not recognised"
 
 
 def _of(problem: Problem) -> dict[str, Any]:

@@ -545,7 +545,7 @@ def _add_boot_commands(commands: _Commands) -> None:
 
 
 def _add_bank(parser: argparse.ArgumentParser) -> None:
-    text = 'number or label of a boot bank, or "active" for the one that the boot loader would start'
+    text = 'number, label or place (@0x404000) of a boot bank, or "active" for the one that the boot loader would start'
     parser.add_argument("--bank", metavar="BANK", help=text)
 
 

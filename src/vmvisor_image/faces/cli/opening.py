@@ -151,7 +151,7 @@ def check_needed_table(
 ) -> None:
     """As `check_partitions`, but where a command names a partition by its place, which needs no table."""
     given = vars(options)
-    texts = [given.get(name) for name in ("target", "partition", "pattern")] + [*(given.get("targets") or ())]
+    texts = [given.get(name) for name in ("target", "partition", "pattern", "bank")] + [*(given.get("targets") or ())]
     if not any(begins_with_place(text) for text in texts if text):
         check_partitions(image, source or options.source, cause)
 

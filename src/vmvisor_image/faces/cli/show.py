@@ -37,6 +37,7 @@ from vmvisor_image.faces.shared import (
     Column,
     blocks,
     columns_of,
+    digit_of,
     entropy_strip,
     fit,
     map_cells,
@@ -59,7 +60,7 @@ def print_report(report: ImageReport, *, explain: bool) -> None:
     for line in summary.lines:
         print_item(line, GAP, hanging="    ")
     cells = map_cells(summary.partitions, summary.size)
-    drawn = "".join("." if cell is None else str(cell.partition.number % 10) for cell in cells)
+    drawn = "".join("." if cell is None else digit_of(cell.partition) for cell in cells)
     print(f"\n  [{drawn}]\n")
     for line in table_lines(PARTITION_COLUMNS, summary.rows, table_width()):
         print(line)

@@ -213,6 +213,9 @@ def opened_search(options: argparse.Namespace) -> Iterator[Searched]:
         if not options.device:
             check_needed_table(image, options)
             yield Searched(image, None, is_named=False)
+            if "/" in options.pattern:
+                with contextlib.suppress(PartitionNotFound):  # a pattern for partitions, too
+                    options.read = [split_path(image, options.pattern)[0]]
             return
         name, slash, _ = options.pattern.partition("/")
         is_named = bool(slash) and not has_wildcards(name)
@@ -247,7 +250,7 @@ def _all(options: argparse.Namespace, image: Image) -> Selected:
         except CorruptImage as error:  # the other partitions can be read
             options.problems.append(Problem.of(error))
         else:
-            parts.append(Selection(partition_target(image, partition), (), f"{partition.number}/"))
+            parts.append(Selection(partition_target(image, partition), (), f"{partition.key}/"))
     if not parts:
         raise NotAFileSystem("no partition of this image has files that can be read")
     return Selected(tuple(parts), tuple(unread))
@@ -279,7 +282,7 @@ def _matching_partitions(options: argparse.Namespace, image: Image, text: str) -
     for part in _all(options, image).parts:
         partition = part.target.holder
         assert isinstance(partition, Partition)
-        names = (str(partition.number), partition.name, partition.label)
+        names = (partition.key, partition.name, partition.label)
         if any(rule(each) for each in names if each) and (not rest or any(True for _ in partition.files.glob(rest))):
             found.append(Target(partition, part.target.name, rest or None, text))
     if not found:
