@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from tests import doc_examples
 from tests.media import module
 from tests.support import build_once
 from vmvisor_image.faces.cli.examples import EXAMPLES
-from vmvisor_image.faces.cli.main import _parser
+from vmvisor_image.faces.cli.main import _HOMES, _parser
 
 DONE = 0
 LASTING = {"mount", "browse"}
@@ -70,3 +71,23 @@ def test_examples_run(name: str, tmp_path: Path, for_all_workers: Path) -> None:
             ["bash", "-c", f'PATH="$PWD/bin:$PATH"; {example}'], cwd=tmp_path, capture_output=True, check=False
         )
         assert (done.returncode, done.stderr) == (DONE, b""), example
+
+
+@pytest.mark.parametrize("name", commands())
+def test_each_command_is_in_the_module_that_the_start_looks_in(name: str) -> None:
+    run = commands()[name].get_default("run")
+    home = "main" if name == "completion" else _HOMES.get(name, name)
+    module = importlib.import_module(f"vmvisor_image.faces.cli.{home}")
+    assert callable(getattr(module, run.__name__))
+
+
+def test_the_start_imports_no_command() -> None:
+    code = (
+        "import sys; from vmvisor_image.faces.cli import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
+        "print(*sorted({'.'.join(name.split('.')[:3]) for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rooms = {name.removeprefix("vmvisor_image.").partition(".")[0] for name in done.stdout.split() if "image." in name}
+    assert "disk" in rooms
+    assert not rooms & {"boot", "fleet", "fsspec", "machines", "packages", "reports", "testing"}

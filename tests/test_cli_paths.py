@@ -313,8 +313,8 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt  # Ctrl-C itself is ignored where the tests were started by a shell's &
 
-    for name in ("paths.extract_all", "commands.convert", "bundles.export_pxe", "commands.opened_image"):
-        if name == "commands.opened_image" and arguments[0] != "index":
+    for name in ("paths.extract_all", "convert.convert", "pxe.export_pxe", "convert.opened_image"):
+        if name == "convert.opened_image" and arguments[0] != "index":
             continue
         monkeypatch.setattr(f"vmvisor_image.faces.cli.{name}", interrupt)
     names = {"source": source, "out": str(tmp_path / "out")}
@@ -348,7 +348,7 @@ def test_an_interrupted_command_that_can_only_begin_again_says_so(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vmvisor_image.faces.cli.commands.verify", interrupt)
+    monkeypatch.setattr("vmvisor_image.faces.cli.verify.verify", interrupt)
     monkeypatch.setattr("vmvisor_image.fleet.scan_one", interrupt)
     names = {"source": source, "out": str(tmp_path / "{rows}.jsonl")}
     assert main([argument.format(**names) for argument in arguments]) == INTERRUPTED

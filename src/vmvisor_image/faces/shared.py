@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from vmvisor_image.disk.explanation import Explanation, described_generation
 from vmvisor_image.disk.image import Image
@@ -21,10 +21,12 @@ from vmvisor_image.disk.tables.table import is_lost
 from vmvisor_image.errors import CorruptImage, LimitExceeded, NotAFileSystem, Problem
 from vmvisor_image.examine.survey import Survey
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.reports.inspection import ImageReport, PartitionReport
 from vmvisor_image.streams.linked import facts_of
 from vmvisor_image.volumes.role import Role
 from vmvisor_image.volumes.volume import BaseVolume, complete, has_files
+
+if TYPE_CHECKING:
+    from vmvisor_image.reports.inspection import ImageReport, PartitionReport
 
 MAP_CELLS: Final = 72
 """Characters in a map, or in a strip of entropy, as text."""

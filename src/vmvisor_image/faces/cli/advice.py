@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +21,6 @@ from vmvisor_image.errors import (
     SourceError,
 )
 from vmvisor_image.examine.signatures import PAGE
-from vmvisor_image.packages.bundle import INDEX
 from vmvisor_image.streams.sources import descriptor_of
 from vmvisor_image.streams.urls import is_url
 
@@ -39,6 +40,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, DestinationExists) and " already" in text:
         return f"{text}; --force replaces it"
     if isinstance(error, IsADirectoryError) and (isinstance(error, SourceError) or type(error) is IsADirectoryError):
+        from vmvisor_image.packages.bundle import INDEX
+
         if error.filename is not None and Path(error.filename, INDEX).is_file():
             return f"{error.filename}: it is a depot of packages: {command('pxe', error.filename, 'DEST')} exports it"
         return f"{text}, or read all that is in it with {command('scan', error.filename or 'FOLDER')}"
@@ -128,3 +131,14 @@ def advised(row: Row, *, is_salvaging: bool = False) -> str:
         return message
     step = step_of(Problem(STRUCTURE, rest), row["path"], row["size"])
     return message if step is None else f"{message}; {step}"
+
+
+@contextlib.contextmanager
+def listed_by(listing: str) -> Iterator[None]:
+    """Block in which a path that is not there is an error with the command that lists what is there."""
+    try:
+        yield
+    except PathNotFound as error:
+        if error.similar:
+            raise
+        raise error.restated(f"{error}; {listing} lists what is there") from error

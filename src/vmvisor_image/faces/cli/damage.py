@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vmvisor_image.bzip2.reader import HEALTHY_BEHIND, Bzip2Reader
 from vmvisor_image.compressions.peel import is_compression
@@ -14,7 +14,9 @@ from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.tables.table import is_lost
 from vmvisor_image.errors import CorruptImage, TruncatedImage
 from vmvisor_image.faces.cli.advice import with_step
-from vmvisor_image.reports.verification_report import VerificationReport
+
+if TYPE_CHECKING:
+    from vmvisor_image.reports.verification_report import VerificationReport
 
 _NAMES_ARE_LOST: Final = (
     "which files were in the lost bytes can't be known: the partition table, and directories there, are lost with them"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from vmvisor_image.base.names import printable
+from vmvisor_image.errors import Problem
 from vmvisor_image.faces.shared import GAP, Block, Column, Fitted, columns_of, cut, fit, is_wide, padded
 
 WITHOUT_TERMINAL: Final = 80
@@ -102,3 +103,9 @@ def left_out_lines(fitted: Fitted, width: int | None, indent: str = GAP) -> list
     *first, last = fitted.left_out
     names = f"{', '.join(first)} and {last}" if first else last
     return wrapped(f"(no room for {names}: widen the terminal, or pipe this to a file)", indent, width=width)
+
+
+def complain(problems: Sequence[Problem], what: str = "") -> None:
+    """Print each problem to standard error."""
+    for problem in problems:
+        print(f"vmvisor-image: {what}{printable(str(problem))}", file=sys.stderr)

@@ -20,8 +20,9 @@ from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.faces.cli.advice import located
+from vmvisor_image.faces.cli.layout import complain
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_needed_table, check_partitions, opened_image
-from vmvisor_image.faces.cli.show import complain, list_files, list_others
+from vmvisor_image.faces.cli.show import list_files, list_others
 from vmvisor_image.faces.cli.targets import (
     Target,
     no_match,

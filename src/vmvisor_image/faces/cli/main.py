@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import shlex
 import sys
@@ -27,27 +28,9 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.examine.signatures import Format
 from vmvisor_image.faces.cli.advice import one_line
-from vmvisor_image.faces.cli.commands import (
-    run_archive,
-    run_convert,
-    run_index,
-    run_info,
-    run_module,
-    run_pxe,
-    run_scan,
-    run_system,
-    run_verify,
-)
-from vmvisor_image.faces.cli.comparing import run_diff
 from vmvisor_image.faces.cli.examples import EXAMPLES
-from vmvisor_image.faces.cli.host import run_host
-from vmvisor_image.faces.cli.listing import run_find, run_ls, run_tree
-from vmvisor_image.faces.cli.live import run_browse, run_mount
-from vmvisor_image.faces.cli.machines import run_machines
+from vmvisor_image.faces.cli.layout import complain
 from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
-from vmvisor_image.faces.cli.paths import run_cat, run_extract, run_hexdump, run_sha256
-from vmvisor_image.faces.cli.provenance import run_provenance
-from vmvisor_image.faces.cli.show import complain
 from vmvisor_image.faces.cli.whole import complain_of_damage
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -60,6 +43,14 @@ _COMPLETED = {
     **dict.fromkeys(("FOLDER", "DIR", "[MODULE=]FOLDER"), "DIRECTORY"),
 }
 """Kind of completion by shtab for an argument, by its name in the help."""
+_HOMES: Final = {
+    **dict.fromkeys(("cat", "extract", "hexdump", "sha256"), "paths"),
+    **dict.fromkeys(("find", "ls", "tree"), "listing"),
+    **dict.fromkeys(("browse", "mount"), "live"),
+    "diff": "comparing",
+    "index": "convert",
+}
+"""Modules of the commands that are not in one of their own name."""
 _MISUSED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -119,6 +110,20 @@ def _print_step(step: str | None) -> None:
 
 _Run = Callable[[argparse.Namespace], int]
 """A command, which takes the options and gives the exit status."""
+
+
+def _command(name: str) -> _Run:
+    """A command, whose module is imported when it runs: those of all others would cost each start 0.1 s."""
+    module = f"vmvisor_image.faces.cli.{_HOMES.get(name, name)}"
+
+    def run(options: argparse.Namespace) -> int:
+        found: _Run = getattr(importlib.import_module(module), f"run_{name}")
+        return found(options)
+
+    run.__name__ = f"run_{name}"
+    return run
+
+
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 """Collection to which commands are added."""
 
@@ -222,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    info = _add_command(commands, "info", run_info, "show layers, partitions and problems of an image")
+    info = _add_command(commands, "info", "show layers, partitions and problems of an image")
     info.add_argument("--json", action="store_true", help="the whole report as JSON")
     _add_partition(info, "?")
     info.add_argument(
@@ -244,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_listing_commands(commands)
     _add_content_commands(commands)
     extract = commands.choices["extract"]
-    pxe = _add_command(commands, "pxe", run_pxe, "export what a PXE server needs to boot the image or bundle")
+    pxe = _add_command(commands, "pxe", "export what a PXE server needs to boot the image or bundle")
     _add_pxe_options(pxe)
     _add_boot_commands(commands)
     _add_machines(commands)
@@ -268,13 +273,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands: _Commands, name: str, run: _Run, text: str) -> argparse.ArgumentParser:
+def _add_command(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
     """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
     if name not in ("diff", "machines"):  # what they read is something else
         _add_source(added, takes_pipes=name == "convert")
     added.reads_images = True
-    added.set_defaults(run=run)
+    added.set_defaults(run=_command(name))
     return added
 
 
@@ -354,7 +359,7 @@ def _add_archive(commands: _Commands) -> None:
         "--list", action="store_true", help="list the last FILE as an archive instead of writing it out"
     )
     archive.add_argument("--json", action="store_true", help="the list as JSON")
-    archive.set_defaults(run=run_archive)
+    archive.set_defaults(run=_command("archive"))
 
 
 def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
@@ -412,7 +417,11 @@ def _add_limits(parser: argparse._ActionsContainer) -> None:
 
 
 def _add_listing_commands(commands: _Commands) -> None:
-    ls = _add_command(commands, "ls", run_ls, "list the files of the image or a partition, or what a directory holds")
+    ls = _add_command(
+        commands,
+        "ls",
+        "list the files of the image or a partition, or what a directory holds",
+    )
     _add_target(ls, "without a path, all files; with one, also 5/, what that directory holds")
     ls.add_argument("-l", "--long", action="store_true", help="with sizes and times, as without a path")
     ls.add_argument(
@@ -420,11 +429,11 @@ def _add_listing_commands(commands: _Commands) -> None:
     )
     _add_json(ls)
     _add_device_option(ls)
-    tree = _add_command(commands, "tree", run_tree, "show directories and files as a tree")
+    tree = _add_command(commands, "tree", "show directories and files as a tree")
     _add_target(tree, "default: all partitions")
     _add_json(tree)
     _add_device_option(tree)
-    find = _add_command(commands, "find", run_find, "print the paths of the files that match a pattern")
+    find = _add_command(commands, "find", "print the paths of the files that match a pattern")
     find.add_argument(
         "pattern",
         metavar="GLOB",
@@ -436,7 +445,9 @@ def _add_listing_commands(commands: _Commands) -> None:
     _add_json(find)
     _add_device_option(find)
     diff = _add_command(
-        commands, "diff", run_diff, "show what differs between two images: partitions, files by content, versions"
+        commands,
+        "diff",
+        "show what differs between two images: partitions, files by content, versions",
     )
     diff.add_argument("source", metavar="SRC1", type=_source, help="a disk image: a path or a URL")
     diff.add_argument("second", metavar="SRC2", type=_source, help="the disk image to compare it with")
@@ -445,21 +456,23 @@ def _add_listing_commands(commands: _Commands) -> None:
 
 
 def _add_content_commands(commands: _Commands) -> None:
-    cat = _add_command(commands, "cat", run_cat, "write a file, or the bytes of a partition, to standard output")
+    cat = _add_command(commands, "cat", "write a file, or the bytes of a partition, to standard output")
     _add_target(cat, nargs=None)
     text = "path of the file, where only the partition stands before it: PARTITION PATH is PARTITION/PATH"
     cat.add_argument("path", metavar="PATH", nargs="?", help=text)
-    extract = _add_command(commands, "extract", run_extract, "extract the files of partitions, or some, to a folder")
+    extract = _add_command(commands, "extract", "extract the files of partitions, or some, to a folder")
     folders = "those of several partitions get a folder each, named by its number; default: the files of all partitions"
     _add_targets(extract, folders)
     resuming = "go on with an interrupted extraction: files that are there with the right content stay"
     extract.add_argument("--resume", action="store_true", help=resuming)
     sha256 = _add_command(
-        commands, "sha256", run_sha256, "print the SHA-256 of files, in the format that sha256sum -c checks"
+        commands,
+        "sha256",
+        "print the SHA-256 of files, in the format that sha256sum -c checks",
     )
     _add_targets(sha256, "default: all files; the paths are those that extract writes for the same arguments")
     _add_json(sha256)
-    hexdump = _add_command(commands, "hexdump", run_hexdump, "show bytes of the disk, a partition or a file")
+    hexdump = _add_command(commands, "hexdump", "show bytes of the disk, a partition or a file")
     _add_target(hexdump, "default: the disk")
     hexdump.add_argument("-s", "--offset", type=_number, default=0, help="first byte (default: 0; 0x… is hexadecimal)")
     hexdump.add_argument("-n", "--length", type=_number, default=512, help="number of bytes (default: 512)")
@@ -491,7 +504,6 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting = _add_command(
         commands,
         "convert",
-        run_convert,
         "write the decoded image as seekable zstd, quick to read again, or as a raw disk",
     )
     converting.add_argument(
@@ -504,7 +516,9 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     converting.set_defaults(left_behind="what was converted so far is kept beside {}", to_go_on=[])
     indexing = _add_command(
-        commands, "index", run_index, "find the blocks of a compressed image, and write their places to an index file"
+        commands,
+        "index",
+        "find the blocks of a compressed image, and write their places to an index file",
     )
     indexing.set_defaults(left_behind="the blocks found so far are in the index", to_go_on=[])
     indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data, as --cache auto does")
@@ -512,13 +526,17 @@ def _add_raw_commands(commands: _Commands) -> None:
 
 def _add_boot_commands(commands: _Commands) -> None:
     system = _add_command(
-        commands, "system", run_system, "show what an image boots: version, boot banks, modules in load order"
+        commands,
+        "system",
+        "show what an image boots: version, boot banks, modules in load order",
     )
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     _add_bank(system)
     host = _add_command(
-        commands, "host", run_host, "show what a host keeps of itself: network, accounts, machines, certificates"
+        commands,
+        "host",
+        "show what a host keeps of itself: network, accounts, machines, certificates",
     )
     host.add_argument("--json", action="store_true", help="the same as JSON, with every setting")
     host.add_argument("--logs", action="store_true", help="print the lines of all its logs instead, by time")
@@ -527,14 +545,18 @@ def _add_boot_commands(commands: _Commands) -> None:
     host.add_argument("--key-file", metavar="FILE", help=key)
     _add_bank(host)
     provenance = _add_command(
-        commands, "provenance", run_provenance, "say of each module which package has it, and who signed it"
+        commands,
+        "provenance",
+        "say of each module which package has it, and who signed it",
     )
     provenance.add_argument("--json", action="store_true", help="the same as JSON")
     _add_certificate(provenance)
     provenance.add_argument("--files", action="store_true", help="also list the files that no package has")
     _add_bank(provenance)
     module = _add_command(
-        commands, "module", run_module, "show the kind and content of a boot module, of an image or by itself"
+        commands,
+        "module",
+        "show the kind and content of a boot module, of an image or by itself",
     )
     _add_partition(module, "?")
     module.add_argument("path", metavar="PATH", nargs="?", help="path of the module, from the root of the partition")
@@ -551,7 +573,7 @@ def _add_bank(parser: argparse.ArgumentParser) -> None:
 
 def _add_machines(commands: _Commands) -> None:
     text = "list the virtual machines of a datastore, a folder or an archive: disks, snapshots, and what is missing"
-    machines = _add_command(commands, "machines", run_machines, text)
+    machines = _add_command(commands, "machines", text)
     source = "a disk with datastores, a folder, an archive, or the description of a machine: a path or a URL"
     machines.add_argument("source", metavar="SRC", type=_source, help=source)
     checking = "check the files of an OVF or OVA against its manifest, which reads all of them"
@@ -657,12 +679,12 @@ def _add_scan(commands: _Commands) -> None:
     shared.add_argument("--threads", type=int, metavar="N", default=1, help="threads for each image (default: 1)")
     _add_salvage(shared)
     _add_limits(shared)
-    scan.set_defaults(run=run_scan, left_behind="the rows shown are whole", to_go_on=[], going_on="begin again")
+    scan.set_defaults(run=_command("scan"), left_behind="the rows shown are whole", to_go_on=[], going_on="begin again")
 
 
 def _add_live(commands: _Commands) -> None:
     text = "show an image as a folder, read-only, until it is unmounted: each partition is a folder of its files"
-    mounting = _add_command(commands, "mount", run_mount, text)
+    mounting = _add_command(commands, "mount", text)
     mounting.add_argument("folder", metavar="DIR", help="the folder to mount it on, which must be empty")
     mounting.add_argument(
         "--foreground", dest="background", action="store_false", help="go on until Ctrl-C or an unmount (the default)"
@@ -670,7 +692,7 @@ def _add_live(commands: _Commands) -> None:
     mounting.add_argument("--background", action="store_true", help="return at once, and go on until an unmount")
     mounting.set_defaults(background=False)
     text = "browse an image in the terminal: partitions, files, bytes with their fields, explanations"
-    _add_command(commands, "browse", run_browse, text)
+    _add_command(commands, "browse", text)
 
 
 def _add_verify(commands: _Commands) -> None:
@@ -702,7 +724,9 @@ def _add_verify(commands: _Commands) -> None:
     _add_member(shared)
     _add_salvage(shared)
     _add_limits(shared)
-    parser.set_defaults(run=run_verify, left_behind="nothing is left behind", to_go_on=[], going_on="begin again")
+    parser.set_defaults(
+        run=_command("verify"), left_behind="nothing is left behind", to_go_on=[], going_on="begin again"
+    )
 
 
 def _number(text: str) -> int:

@@ -168,3 +168,17 @@ def named_partition(image: Image, text: str) -> Partition:
     if text.isdecimal() and int(text) in image.partitions:
         return image.partitions[int(text)]
     return at_place(image.partitions, text) or image.partitions[text]
+
+
+@contextlib.contextmanager
+def naming_a_bank(options: argparse.Namespace, image: Image) -> Iterator[None]:
+    """Block in which it is an error with a next step that the boot loader starts no bank."""
+    try:
+        yield
+    except PartitionNotFound as error:
+        if options.bank != "active" or not image.partitions.banks:
+            raise
+        dest = getattr(options, "dest", None)
+        given = [*(() if dest is None else (dest,)), "--bank", image.partitions.banks[0].key]
+        name = "system" if dest is None else "pxe"
+        raise error.restated(f"{error}: {command(name, options.source, *given, *way_of(options))}") from error

@@ -16,10 +16,10 @@ from vmvisor_image.base.names import printable
 from vmvisor_image.disk.datastore import Datastore
 from vmvisor_image.disk.explanation import Explanation, counted
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.errors import Problem
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.faces.cli.advice import advised
 from vmvisor_image.faces.cli.layout import (
+    complain,
     left_out_lines,
     print_blocks,
     print_item,
@@ -153,12 +153,6 @@ def list_archive(archive: Archive, *, as_json: bool = False) -> None:
     list_files(archive)
     for path, target in archive.links.items():
         print(f"{'link':>12}  {'':19}  {printable(path)} -> {printable(target)}")
-
-
-def complain(problems: Sequence[Problem], what: str = "") -> None:
-    """Print each problem to standard error."""
-    for problem in problems:
-        print(f"vmvisor-image: {what}{printable(str(problem))}", file=sys.stderr)
 
 
 _HASH_DIGITS: Final = 64

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import Problem
-from vmvisor_image.faces.cli.show import complain
+from vmvisor_image.faces.cli.layout import complain
 
 _BEYOND = ("bzip2 data", "bzip2 source", "gzip source", "xz source", "zstd source")
 """Structures of layers whose problems leave what could be read as it is: bytes behind the end, lost blocks."""
