@@ -124,7 +124,7 @@ def run_info(options: argparse.Namespace) -> int:
     elif is_disk or report.layers:  # these say something of it
         print_report(report, explain=options.explain)
     if not is_disk:
-        raise no_disk(report.problems[0], options.source, report.size, step)
+        raise no_disk(report.problems[0], options.source, report.size, step, way_of(options))
     options.problems += report.problems
     options.step = step
     return _check(options) if options.checksums else DONE
@@ -414,7 +414,7 @@ def run_convert(options: argparse.Namespace) -> int:
         is_virtual = image.chain[0].kind != "raw"  # which is a disk even if it has no partition table
         is_disk = is_virtual or next(table.find(), None) is not None
         if not is_disk and (problems := table.problems):  # nothing is written of what is no disk
-            raise no_disk(problems[0], given, image.known_size)
+            raise no_disk(problems[0], given, image.known_size, way=way_of(options))
         if is_raw(Path(options.dest)):
             options.left_behind, options.going_on = "nothing is left behind", "begin again"
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)

@@ -64,7 +64,7 @@ def run_ls(options: argparse.Namespace) -> int:
 
 def _list_image(options: argparse.Namespace) -> int:
     with opened_image(options) as image:
-        check_partitions(image, options.source)
+        check_partitions(image, options)
         entries: list[dict[str, Any]] = []
         targets: list[Target] = []
         unread: list[Partition] = []

@@ -54,7 +54,7 @@ def _none(options: argparse.Namespace, found: FoundMachines) -> CorruptImage:
     options.problems += found.problems
     if not is_folder and not options.device:
         with opened_image(options) as image:
-            check_partitions(image, options.source)
+            check_partitions(image, options)
     step = "check the folder" if is_folder else f"`vmvisor-image ls {options.source}` lists its files"
     return NotAMachine(f"no virtual machine is in it; {step}", structure=options.source)
 
