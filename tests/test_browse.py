@@ -27,7 +27,7 @@ from vmvisor_image import Image
 from vmvisor_image.bzip2 import Bzip2Reader
 from vmvisor_image.faces.browse import Browser
 from vmvisor_image.faces.cli import main
-from vmvisor_image.faces.cli.opening import MISUSE
+from vmvisor_image.faces.cli.status import MISUSE
 from vmvisor_image.machines.file_names import kind_by_name
 from vmvisor_image.testing.forge import ForgedPartition, SparseImage, fat_volume, mbr_disk
 

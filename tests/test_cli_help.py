@@ -22,7 +22,7 @@ LASTING = {"mount", "browse"}
 """Commands that go on until somebody ends them, and need FUSE or a terminal; they have tests of their own."""
 SHARED = {
     *("--threads", "--member", "--max-seconds", "--max-decoded", "--index", "--cache", "--salvage"),
-    *("--snapshot", "--parent", "--no-parent", "--allow-cid-mismatch"),
+    *("--snapshot", "--parent", "--no-parent", "--allow-cid-mismatch", "--disk"),
 }
 
 

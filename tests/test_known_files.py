@@ -103,7 +103,7 @@ def test_what_it_is_and_what_reads_it(name: str, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("end", [b"", b'displayName = "x"\n' * 500, b'displayName = "\xe4\xff"\n'])
 def test_the_settings_of_a_virtual_machine(end: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a").write_bytes((VMX % "my disk.vmdk").replace("config.", "CONFIG.").encode() + end)
-    assert main(["info", str(tmp_path / "a")]) == 1
+    assert main(["verify", str(tmp_path / "a")]) == 1
     said = capsys.readouterr().err
     assert "the settings of a virtual machine (.vmx), and its disks are in 'my disk.vmdk'" in said
     assert "`vmvisor-image info` reads a disk" in said

@@ -752,7 +752,7 @@ class TestCommand:
     )
     def test_other_commands_name_it(self, data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "x").write_bytes(data)
-        assert main(["info", str(tmp_path / "x")]) == 1
+        assert main(["verify", str(tmp_path / "x")]) == 1
         assert "of a virtual machine (" in (said := capsys.readouterr().err)
         assert "`vmvisor-image machines` lists " in said
         with open_machine(tmp_path / "x") as machine:

@@ -18,7 +18,7 @@ import pytest
 from tests.test_fsspec import FILES, disk
 from vmvisor_image import Image
 from vmvisor_image.faces.cli import live, main
-from vmvisor_image.faces.cli.opening import BAD_INPUT, MISUSE
+from vmvisor_image.faces.cli.status import BAD_INPUT, MISUSE
 from vmvisor_image.fsspec import VmvisorFileSystem
 from vmvisor_image.testing.forge import fat_volume
 

@@ -36,6 +36,10 @@ class MachineFormat(Protocol):
         """Number of bytes of a file that are read."""
         ...
 
+    def probe(self, head: bytes) -> bool:
+        """Whether a file may be of this format, by its first 4096 bytes; a disk is not."""
+        ...
+
     def parse(self, data: bytes) -> tuple[Description, ...] | None:
         """Machines that a file describes; None where it is not of this format.
 

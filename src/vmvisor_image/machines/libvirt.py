@@ -28,6 +28,11 @@ _ELSEWHERE: Final = {"block": "dev", "network": "name", "dir": "dir", "nvme": "n
 """Attribute of ``source`` with the name of what is not a file, by the type of the disk."""
 
 
+def probe(head: bytes) -> bool:
+    """Whether a file begins as XML."""
+    return looks_like_xml(head)
+
+
 def parse(data: bytes) -> tuple[Description, ...] | None:
     """The machine that a file describes; None where it is not of this format.
 

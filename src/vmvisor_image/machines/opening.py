@@ -45,6 +45,8 @@ from vmvisor_image.streams.urls import is_url
 
 __all__ = ("FoundMachines", "Machine", "find_machines", "machines_of", "open_machine")
 
+_HEAD = 4096
+"""Bytes at the start of a file by which it may be a description."""
 _LARGEST = max(each.LARGEST for each in MACHINES)
 _SUFFIXES = (*(suffix for each in MACHINES for suffix in each.SUFFIXES), ovf.ARCHIVE_SUFFIX)
 _MOST_PROBLEMS = 1000
@@ -110,12 +112,14 @@ def machines_of(source: SourceLike, options: MachineOptions, path: str | None = 
         opened = stack.enter_context(open_source(source, storage_options))
         archive = _package(opened.source)
         if archive is None:
-            place, name, inner = place_of(source, storage_options), _name_of(path), opened.source
+            place, name, inner = place_of(source, storage_options), name_of(path), opened.source
         else:
             description = next(iter(archive.values()))
             place, name, inner = InArchive(archive), description.name, description
-        data = read_up_to(inner, 0, _LARGEST + 1)
-        for each in MACHINES:
+        head = read_up_to(inner, 0, _HEAD)
+        likely = [each for each in MACHINES if each.probe(head)]
+        data = read_up_to(inner, 0, _LARGEST + 1) if likely else b""
+        for each in likely:
             described = each.parse(data[: each.LARGEST + 1])
             if described is None:
                 continue
@@ -153,7 +157,7 @@ def _package(source: Source) -> Archive | None:
     return archive if fold_name(first).endswith(ovf.SUFFIXES) and "/" not in first else None
 
 
-def _name_of(path: str | None) -> str | None:
+def name_of(path: str | None) -> str | None:
     """Name of the file at a path or URL; None without a path."""
     if path is None:
         return None

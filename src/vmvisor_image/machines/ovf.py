@@ -47,6 +47,11 @@ _DIGEST: Final = re.compile(r"\s*(SHA1|SHA256|SHA512)\s*\((.+)\)\s*=\s*([0-9a-fA
 _DIGITS: Final = {"sha1": 40, "sha256": 64, "sha512": 128}
 
 
+def probe(head: bytes) -> bool:
+    """Whether a file begins as XML."""
+    return looks_like_xml(head)
+
+
 def parse(data: bytes) -> tuple[Description, ...] | None:
     """Machines that a file describes; None where it is not of this format.
 

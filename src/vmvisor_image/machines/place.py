@@ -20,6 +20,7 @@ from vmvisor_image.errors import PathNotFound, UnsafeName
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
+from vmvisor_image.streams.sources import descriptor_of
 from vmvisor_image.streams.urls import is_url, neighbour_url
 from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
@@ -99,11 +100,11 @@ class InArchive:
 
 
 def place_of(source: SourceLike, storage_options: Mapping[str, Any] | None = None) -> Place | None:
-    """Place of the files beside a source; None for a source without a directory, such as bytes."""
+    """Place of the files beside a source; None for a source without a directory, such as bytes or standard input."""
     if isinstance(source, File):
         return Beside(source)
     path = path_of(source)
-    if path is None:
+    if path is None or descriptor_of(path) is not None:  # the devices of the system are beside /dev/stdin
         return None
     if storage_options is not None or is_url(path):
         return Address(path, storage_options)

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import unquote
 
 from vmvisor_image.base.forking import ForkSafeLock
 from vmvisor_image.base.names import printable
-from vmvisor_image.base.open_options import MachineOptions
+from vmvisor_image.base.open_options import MachineOptions, OpenOptions, check_options
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.compressions.peel import HEAD
@@ -74,6 +74,34 @@ class MachineDisks(Mapping[str, Image]):
             CorruptImage: The disk's file is missing.
             UnsafeName: The description's path for it names no file.
         """
+        device = self._device(slot)
+        with self._lock:
+            if slot not in self._images:
+                self._images[slot] = self._machine._open_disk(device, self._devices.values(), {})
+            return self._images[slot]
+
+    def open(self, slot: str, **options: Unpack[OpenOptions]) -> Image:
+        """The disk at a slot, opened now, with options of its own; it is yours to close, before the machine.
+
+        Args:
+            slot: Key of the disk.
+            **options: See `Image.open`; those that are not given are the machine's.
+
+        Raises:
+            OSError: Its file can't be opened.
+            MemberNotFound: There is no disk at that slot; it is also a KeyError.
+            KeyUnavailable: The description is encrypted, so that its disks are not known.
+            CorruptImage: The disk's file is missing or damaged.
+            UnsafeName: The description's path for it names no file.
+        """
+        check_options("open", options, OpenOptions.__optional_keys__)
+        image = self._machine._open_disk(self._device(slot), self._devices.values(), options)
+        with image.limits.operation():
+            _ = image.disk
+        return image
+
+    def _device(self, slot: str) -> DiskDevice:
+        """The disk at a slot, as the description has it; see `__getitem__` for the errors."""
         device = self._devices.get(slot)
         if device is None:
             if self._machine.is_encrypted and not self._devices:
@@ -81,10 +109,7 @@ class MachineDisks(Mapping[str, Image]):
             listed = ", ".join(map(repr, self._devices)) or "none"
             message = f"{self._what} has no disk {slot!r}; there are {listed}"
             raise MemberNotFound(message, wanted=slot, names=self._devices)
-        with self._lock:
-            if slot not in self._images:
-                self._images[slot] = self._machine._open_disk(device, self._devices.values())
-            return self._images[slot]
+        return device
 
     def __contains__(self, slot: object) -> bool:
         return slot in self._devices
@@ -328,11 +353,12 @@ class Machine(Shown, Closing):
             made[key] = Snapshot(each, key, parent, disks, is_current=each.uid == self.description.current)
         return made
 
-    def _open_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> Image:
+    def _open_disk(self, device: DiskDevice, others: Iterable[DiskDevice], options: OpenOptions) -> Image:
         source = self._find_disk(device, others) if device.part_size is None else self._join(device)
         if self.kind == libvirt.KIND:
             _check_format(device, source, self._options.get("storage_options"))
-        return Image(source, **self._options)
+        given: OpenOptions = {**self._options, **options}
+        return Image(source, **given)
 
     def _find_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
         """The file of a disk.

@@ -26,6 +26,15 @@ _NO_DISK: Final = re.compile(r".*(cdrom|passthru|floppy)", re.IGNORECASE)
 """Values of `deviceType` for what is not a disk: ``cdrom-image``, ``atapi-cdrom``, ``cdrom-raw``, ``scsi-passthru``."""
 _MOST_DEVICES: Final = 1024
 """Largest number of disks; four controllers of 64 disks each are the most that a machine has."""
+_CONTROLS: Final = bytes(each for each in range(32) if chr(each) not in "\t\n\f\r")
+_TEXT_PER_CONTROL: Final = 8
+"""Bytes of a text for each control character that damage may have left in it."""
+
+
+def probe(head: bytes) -> bool:
+    """Whether a file is a text by its start; a disk is not, though a VMX may lie among its files."""
+    text = head.rstrip(b"\0")
+    return bool(text) and (len(text) - len(text.translate(None, _CONTROLS))) * _TEXT_PER_CONTROL <= len(text)
 
 
 def parse(data: bytes) -> tuple[Description, ...] | None:

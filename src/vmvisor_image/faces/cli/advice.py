@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -62,7 +62,7 @@ def way_of(options: argparse.Namespace, *, devices: bool = True) -> list[str]:
         way += ["--device", device]
     if getattr(options, "salvage", False):
         way.append("--salvage")
-    for name in ("snapshot", "parent"):
+    for name in ("disk", "snapshot", "parent"):
         if (given := getattr(options, name, None)) is not None:
             way += [f"--{name}", given]
     for name in ("no_parent", "allow_cid_mismatch"):
@@ -98,14 +98,19 @@ def with_step(error: _Error, step: str, message: str | None = None) -> _Error:
     )
 
 
-def no_disk(problem: Problem, source: str, size: int | None, step: str | None = None) -> CorruptImage:
+def no_disk(
+    problem: Problem, source: str, size: int | None, step: str | None = None, way: Sequence[str] = ()
+) -> CorruptImage:
     """Error for an image without partitions, by its first problem, with the next step given or by `step_of`."""
-    step = step or step_of(problem, source, size)
+    step = step or step_of(problem, source, size, way)
     return problem.error() if step is None else with_step(problem.error(), step)
 
 
-def step_of(problem: Problem, source: str, size: int | None) -> str | None:
-    """Next step where a source is not a disk that is recognised; None for any other problem."""
+def step_of(problem: Problem, source: str, size: int | None, way: Sequence[str] = ()) -> str | None:
+    """Next step where a source is not a disk that is recognised; None for any other problem.
+
+    `way` has the options that decide which disk of the source is read, see `way_of`.
+    """
     if problem.structure != STRUCTURE or "`vmvisor-image" in problem.message or is_lost([problem]):
         return None
     if size == 0:
@@ -116,8 +121,8 @@ def step_of(problem: Problem, source: str, size: int | None) -> str | None:
     is_like_nothing = "most likely" not in problem.message and (size or 0) >= _SMALLEST_DISK
     if "an empty disk" in problem.message or "evenly spread" in problem.message or is_like_nothing:
         # Its start may be what is lost.
-        return f"{command('info', source, '--search')} looks for volumes on it"
-    return f"{command('hexdump', source)} shows its first bytes"
+        return f"{command('info', source, '--search', *way)} looks for volumes on it"
+    return f"{command('hexdump', source, *way)} shows its first bytes"
 
 
 def advised(row: Row, *, is_salvaging: bool = False) -> str:

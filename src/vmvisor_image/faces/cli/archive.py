@@ -11,13 +11,11 @@ from vmvisor_image.errors import (
     NotAnArchive,
 )
 from vmvisor_image.faces.cli.advice import AGAIN, command, listed_by, with_step
-from vmvisor_image.faces.cli.opening import (
-    DONE,
-)
 from vmvisor_image.faces.cli.paths import write_out
 from vmvisor_image.faces.cli.show import (
     list_archive,
 )
+from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.files.file import File
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import PipeSource, taking_pipes

@@ -9,7 +9,9 @@ import json
 from vmvisor_image.base.names import printable
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.errors import InvalidArgument
-from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_partitions, opened_image
+from vmvisor_image.faces.cli.machine_disk import refuse_disk
+from vmvisor_image.faces.cli.opening import check_partitions, opened_image
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.reports.comparison import compare
 
 
@@ -19,9 +21,10 @@ def run_diff(options: argparse.Namespace) -> int:
         raise InvalidArgument("--index FILE is of one image: for two of them it has to be --index auto")
     sources = (options.source, options.second)
     with opened_image(options, sources[0]) as first, opened_image(options, sources[1]) as second:
+        refuse_disk(options)
         for image, source in ((first, sources[0]), (second, sources[1])):
             if not len(image.partitions.or_found()):
-                check_partitions(image, source)
+                check_partitions(image, options, source)
         found = compare(first, second)
         problems = [*first.known_problems, *second.known_problems, *found.problems]
     if options.json:

@@ -15,13 +15,9 @@ from vmvisor_image.disk.tables.find import find_table
 from vmvisor_image.errors import (
     DestinationExists,
 )
-from vmvisor_image.faces.cli.advice import no_disk
-from vmvisor_image.faces.cli.opening import (
-    BAD_INPUT,
-    DONE,
-    limits_of,
-    opened_image,
-)
+from vmvisor_image.faces.cli.advice import no_disk, way_of
+from vmvisor_image.faces.cli.opening import limits_of, opened_image
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.streams.pipes import taking_pipes
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
@@ -57,7 +53,7 @@ def run_convert(options: argparse.Namespace) -> int:
         is_virtual = image.chain[0].kind != "raw"  # which is a disk even if it has no partition table
         is_disk = is_virtual or next(table.find(), None) is not None or len(table.or_found()) > 0
         if not is_disk and (problems := table.problems):  # nothing is written of what is no disk
-            raise no_disk(problems[0], given, image.known_size)
+            raise no_disk(problems[0], given, image.known_size, way=way_of(options))
         if is_raw(Path(options.dest)):
             options.left_behind, options.going_on = "nothing is left behind", "begin again"
         done = convert(image, options.dest, level=options.level, threads=options.threads, overwrite=options.force)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from vmvisor_image.base.names import printable
 from vmvisor_image.boot.host import Host, open_host
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.errors import InvalidArgument, NotAHost
-from vmvisor_image.faces.cli.advice import command
+from vmvisor_image.faces.cli.advice import command, way_of
 from vmvisor_image.faces.cli.layout import print_item
-from vmvisor_image.faces.cli.opening import DONE, bank_of, check_needed_table, open_options, opened_image
+from vmvisor_image.faces.cli.opening import bank_of, check_needed_table, is_part, open_options, opened_image
+from vmvisor_image.faces.cli.status import DONE
 
 _KEY_BYTES = 32
 _MOST_SHOWN = 20
@@ -23,15 +25,7 @@ _MOST_SHOWN = 20
 def run_host(options: argparse.Namespace) -> int:
     """Print what a host keeps of itself: name, version, network, accounts, machines, datastores, certificates."""
     key = None if options.key_file is None else _key(options.key_file)
-    try:
-        given = open_options(options, None)
-        host = open_host(options.source, key=key, bank=bank_of(options.bank), reveal_hashes=options.hashes, **given)
-    except NotAHost as error:
-        with opened_image(options) as image:  # what is no disk is called by its name
-            check_needed_table(image, options, cause=error)
-        step = command("info", options.source)
-        raise NotAHost(f"{error.message}; {step} says what it is", structure=error.structure) from error
-    with host:
+    with _host(options, key) as host:
         if options.json:
             print(json.dumps(host.to_dict(), indent=2))
         elif options.logs:
@@ -41,6 +35,26 @@ def run_host(options: argparse.Namespace) -> int:
             _print(host)
         options.problems += host.problems
     return DONE
+
+
+@contextlib.contextmanager
+def _host(options: argparse.Namespace, key: bytes | None) -> Iterator[Host]:
+    """The host that SRC is of, or that the disk chosen in it is of."""
+    bank, reveals = bank_of(options.bank), options.hashes
+    with contextlib.ExitStack() as stack:
+        image = stack.enter_context(opened_image(options)) if is_part(options) else None
+        try:
+            if image is not None:
+                host = open_host(image, key=key, bank=bank, reveal_hashes=reveals)
+            else:
+                given = open_options(options, None)
+                host = open_host(options.source, key=key, bank=bank, reveal_hashes=reveals, **given)
+        except NotAHost as error:
+            image = image or stack.enter_context(opened_image(options))
+            check_needed_table(image, options, cause=error)  # what is no disk is called by its name
+            step = command("info", options.source, *way_of(options))
+            raise NotAHost(f"{error.message}; {step} says what it is", structure=error.structure) from error
+        yield stack.enter_context(host)
 
 
 def _key(path: str) -> bytes:

@@ -10,21 +10,16 @@ from vmvisor_image.base.names import printable
 from vmvisor_image.errors import (
     InvalidArgument,
 )
-from vmvisor_image.faces.cli.advice import no_disk
+from vmvisor_image.faces.cli.advice import no_disk, way_of
 from vmvisor_image.faces.cli.damage import step_past_damage
-from vmvisor_image.faces.cli.opening import (
-    BAD_INPUT,
-    DONE,
-    image_of,
-    named_partition,
-    opened_image,
-)
+from vmvisor_image.faces.cli.opening import image_of, named_partition, opened_image
 from vmvisor_image.faces.cli.progress import showing_progress
 from vmvisor_image.faces.cli.search import print_search
 from vmvisor_image.faces.cli.show import (
     print_partition,
     print_report,
 )
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.reports.inspection import report as report_of
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
@@ -58,7 +53,7 @@ def run_info(options: argparse.Namespace) -> int:
     elif is_disk or report.layers:  # these say something of it
         print_report(report, explain=options.explain)
     if not is_disk:
-        raise no_disk(report.problems[0], options.source, report.size, step)
+        raise no_disk(report.problems[0], options.source, report.size, step, way_of(options))
     options.problems += report.problems
     options.step = step
     return _check(options) if options.checksums else DONE

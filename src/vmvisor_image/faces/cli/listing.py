@@ -21,8 +21,9 @@ from vmvisor_image.disk.partition import Partition
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, Problem
 from vmvisor_image.faces.cli.advice import located
 from vmvisor_image.faces.cli.layout import complain
-from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, check_needed_table, check_partitions, opened_image
+from vmvisor_image.faces.cli.opening import check_needed_table, check_partitions, opened_image
 from vmvisor_image.faces.cli.show import list_files, list_others
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.faces.cli.targets import (
     Target,
     no_match,
@@ -65,7 +66,7 @@ def run_ls(options: argparse.Namespace) -> int:
 
 def _list_image(options: argparse.Namespace) -> int:
     with opened_image(options) as image:
-        check_partitions(image, options.source)
+        check_partitions(image, options)
         entries: list[dict[str, Any]] = []
         targets: list[Target] = []
         unread: list[Partition] = []

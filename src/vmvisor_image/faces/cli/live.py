@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vmvisor_image.base.names import printable
 from vmvisor_image.errors import DependencyMissing, InvalidArgument, UsageError
-from vmvisor_image.faces.cli.opening import DONE, image_of
+from vmvisor_image.faces.cli.opening import image_of
+from vmvisor_image.faces.cli.status import DONE
 
 _FUSE = Path("/dev/fuse")
 

@@ -10,8 +10,9 @@ from typing import Any, Final, Literal
 
 from vmvisor_image.errors import CorruptImage, NotAMachine, Problem
 from vmvisor_image.faces.cli.layout import table_lines, table_width, wrapped
-from vmvisor_image.faces.cli.opening import DONE, check_partitions, limits_of, open_options, opened_image
+from vmvisor_image.faces.cli.opening import check_partitions, limits_of, open_options, opened_image
 from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.faces.machine_tables import facts_of, taken
 from vmvisor_image.faces.shared import GAP, Column, sized
 from vmvisor_image.machines.opening import FoundMachines, find_machines
@@ -62,7 +63,7 @@ def _none(options: argparse.Namespace, found: FoundMachines) -> CorruptImage:
     options.problems += found.problems
     if not is_folder and not options.device:
         with opened_image(options) as image:
-            check_partitions(image, options.source)
+            check_partitions(image, options)
     step = "check the folder" if is_folder else f"`vmvisor-image ls {options.source}` lists its files"
     return NotAMachine(f"no virtual machine is in it; {step}", structure=options.source)
 

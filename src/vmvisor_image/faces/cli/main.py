@@ -30,7 +30,7 @@ from vmvisor_image.examine.signatures import Format
 from vmvisor_image.faces.cli.advice import one_line
 from vmvisor_image.faces.cli.examples import EXAMPLES
 from vmvisor_image.faces.cli.layout import complain
-from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, MISUSE
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE, MISUSE
 from vmvisor_image.faces.cli.whole import complain_of_damage
 from vmvisor_image.layers.containers import CD_SUFFIXES
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options.problems, options.apart, options.read, options.step = [], [], None, None
+        options.problems, options.apart, options.read, options.step, options.of_machine = [], [], None, None, False
         options.given = sys.argv[1:] if arguments is None else [*arguments]
         status: int = options.run(options)
         sys.stdout.flush()
@@ -268,6 +268,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in commands.choices.items():
         if command.reads_images:
             _add_shared_options(command, is_indexing=name == "index")
+            if name == "machines":  # which shows all disks
+                command.set_defaults(disk=None)
+            else:
+                _add_disk(command)
         command.set_defaults(parser=command)
         command.epilog = "\n".join(["examples:", *(f"  {example}" for example in EXAMPLES.get(name, ()))])
     return parser
@@ -277,7 +281,7 @@ def _add_command(commands: _Commands, name: str, text: str) -> argparse.Argument
     """Parser of a command that opens an image, with the options that all such commands have."""
     added = commands.add_parser(name, help=text, description=f"{_capitalized(text)}.")
     if name not in ("diff", "machines"):  # what they read is something else
-        _add_source(added, takes_pipes=name == "convert")
+        _add_source(added, takes_pipes=name == "convert", takes_machines=True)
     added.reads_images = True
     added.set_defaults(run=_command(name))
     return added
@@ -301,11 +305,13 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, is_indexing: bool) -
         help='keep the decoded data in FOLDER, as zstd, for the next run; "auto": beside the image, otherwise in your'
         " cache folder",
     )
-    _add_member(shared, ", or PARTITION/PATH of a disk in a disk, such as a machine's")
+    _add_member(shared, ", or PARTITION/PATH of a disk, or of a machine's description, in a disk")
     _add_salvage(shared)
     _add_limits(shared)
     chain = parser.add_argument_group("of a virtual disk that rests on others")
-    chain.add_argument("--snapshot", metavar="NAME", help="read the state at a snapshot inside a qcow2 file")
+    chain.add_argument(
+        "--snapshot", metavar="NAME", help="read the state at a snapshot inside a qcow2 file, or of a machine"
+    )
     parent = chain.add_mutually_exclusive_group()
     parent.add_argument("--parent", metavar="FILE", help="the disk that it rests on, instead of the one that it names")
     parent.add_argument(
@@ -315,6 +321,13 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, is_indexing: bool) -
         "--allow-cid-mismatch",
         action="store_true",
         help="read it even if the disk below has changed since, and status 1",
+    )
+
+
+def _add_disk(parser: argparse.ArgumentParser) -> None:
+    machine = parser.add_argument_group("of a virtual machine (SRC is a VMX, an OVF or OVA, or libvirt's XML)")
+    machine.add_argument(
+        "--disk", metavar="NAME", help="which of its disks, such as scsi0:0, where it has several; machines lists them"
     )
 
 
@@ -374,8 +387,9 @@ def _add_device_option(*parsers: argparse.ArgumentParser) -> None:
         )
 
 
-def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool) -> None:
-    text = f"the disk image: a path or a URL; - for standard input{_ALSO_A_PIPE if takes_pipes else ''}"
+def _add_source(parser: argparse.ArgumentParser, *, takes_pipes: bool, takes_machines: bool = False) -> None:
+    what = "the disk image, or the description of a machine with that disk" if takes_machines else "the disk image"
+    text = f"{what}: a path or a URL; - for standard input{_ALSO_A_PIPE if takes_pipes else ''}"
     parser.add_argument("source", metavar="SRC", type=_source, help=text)
 
 

@@ -20,17 +20,12 @@ from vmvisor_image.errors import (
     UsageError,
 )
 from vmvisor_image.faces.cli.advice import AGAIN, command, listed_by, way_of
-from vmvisor_image.faces.cli.opening import (
-    DONE,
-    image_of,
-    limits_of,
-    named_partition,
-    opened_image,
-)
+from vmvisor_image.faces.cli.opening import image_of, limits_of, named_partition, opened_image
 from vmvisor_image.faces.cli.paths import directory_given, write_out
 from vmvisor_image.faces.cli.show import (
     list_archive,
 )
+from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.streams.opening import open_source
 

@@ -23,17 +23,10 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.faces.cli.advice import command, located, no_disk, way_of
 from vmvisor_image.faces.cli.damage import advised_error, advised_of_chain, step_past_damage
+from vmvisor_image.faces.cli.machine_disk import disk_of, machine_at, machine_in_archive, refuse_disk
 from vmvisor_image.faces.cli.progress import doing, showing_progress
 from vmvisor_image.faces.cli.whole import elsewhere
 from vmvisor_image.files.file import File
-
-DONE = 0
-"""Exit status of a successful command."""
-BAD_INPUT = 1
-"""Exit status where the input is damaged or unsuitable."""
-MISUSE = 2
-"""Exit status of a command that can't be carried out as given."""
-
 
 _MOST_ALIKE = 3
 """Most files that an error names."""
@@ -68,30 +61,63 @@ def open_options(options: argparse.Namespace, progress: Progress | None) -> Open
 
 
 @contextlib.contextmanager
-def image_of(options: argparse.Namespace, source: str, progress: Progress | None) -> Iterator[Image]:
-    """The image at a path; with ``--member PARTITION/PATH``, the one in that file of a disk, such as a machine's.
+def image_of(
+    options: argparse.Namespace, source: str, progress: Progress | None, *, is_only: bool = True
+) -> Iterator[Image]:
+    """The image at a path, or the disk of the machine described there; ``--member`` names one of several.
+
+    With ``--member PARTITION/PATH`` it is the one in that file of a disk, or of the machine that the file describes.
+
+    Args:
+        options: Options of the command.
+        source: The path.
+        progress: Function to call with the progress of reading it.
+        is_only: Whether the command opens no other one, so that ``--disk`` is for this one.
 
     Raises:
         MemberNotFound: The container has no such member, and the disk no such file.
+        InvalidArgument: A machine has several disks, and none is named; or a disk is named of what is no machine.
     """
     given = open_options(options, progress)
     with contextlib.ExitStack() as stack:
         try:
-            image = stack.enter_context(Image.open(source, **given))
-        except MemberNotFound as error:
-            image = stack.enter_context(_image_within(source, given, error, stack))
+            image = _image_at(options, source, given, stack)
         except CorruptImage as error:
             if (advised := advised_of_chain(error, options)) is not error:
                 raise advised from error
             raise
+        if is_only:
+            refuse_disk(options)
         yield image
 
 
-def _image_within(source: str, given: OpenOptions, error: MemberNotFound, stack: contextlib.ExitStack) -> Image:
-    """Image in a file of a disk, where no container has that member."""
-    path = given.pop("member") or ""
+def _image_at(options: argparse.Namespace, source: str, given: OpenOptions, stack: contextlib.ExitStack) -> Image:
+    not_there: MemberNotFound | None = None
     try:
-        disk = stack.enter_context(Image.open(source, **given))
+        machine = machine_at(source, options, given, options.member)
+    except MemberNotFound as error:  # a file of an OVA may be meant
+        machine, not_there = None, error
+    machine = machine or machine_in_archive(source, options, given, stack)
+    if machine is not None:
+        return stack.enter_context(disk_of(machine, options, given))
+    try:
+        return stack.enter_context(Image.open(source, **given))
+    except MemberNotFound as error:
+        if options.member is None:  # it is about a snapshot
+            raise
+        return _image_within(options, source, given, not_there or error, stack)
+
+
+def _image_within(
+    options: argparse.Namespace, source: str, given: OpenOptions, error: MemberNotFound, stack: contextlib.ExitStack
+) -> Image:
+    """Image in a file of a disk, or of the machine that the file describes, where no container has that member."""
+    path = given.pop("member") or ""
+    around: OpenOptions = {**given, "snapshot": None}  # they are of the disk in it
+    if given.get("parent") is not None:
+        del around["parent"]
+    try:
+        disk = stack.enter_context(Image.open(source, **around))
         partitions = len(disk.partitions)
     except CorruptImage:  # several images, or none: a member of the container was meant
         raise error from None
@@ -110,7 +136,9 @@ def _image_within(source: str, given: OpenOptions, error: MemberNotFound, stack:
     if not isinstance(found, File):
         raise error
     given["progress"] = None  # that of the disk around it goes on
-    return found.open_image(**given)
+    if (machine := machine_at(found, options, given)) is not None:
+        return stack.enter_context(disk_of(machine, options, given))
+    return stack.enter_context(found.open_image(**given))
 
 
 @contextlib.contextmanager
@@ -119,7 +147,7 @@ def opened_image(options: argparse.Namespace, source: str | None = None) -> Iter
     given = options.source if source is None else source
     with (
         showing_progress(doing(options.run)) as progress,
-        image_of(options, given, progress) as image,
+        image_of(options, given, progress, is_only=source is None) as image,
         image.limits.operation(),
     ):
         options.progress = progress
@@ -153,14 +181,27 @@ def check_needed_table(
     given = vars(options)
     texts = [given.get(name) for name in ("target", "partition", "pattern", "bank")] + [*(given.get("targets") or ())]
     if not any(begins_with_place(text) for text in texts if text):
-        check_partitions(image, source or options.source, cause)
+        check_partitions(image, options, source, cause)
 
 
-def check_partitions(image: Image, source: str, cause: Exception | None = None) -> None:
-    """Raise the first problem of the table where an image has no partitions."""
+def check_partitions(
+    image: Image, options: argparse.Namespace, source: str | None = None, cause: Exception | None = None
+) -> None:
+    """Raise the first problem of the table where an image, of the command or of another source, has no partitions."""
     if not len(image.partitions):
         for problem in image.partitions.problems:
-            raise no_disk(problem, source, image.known_size) from cause
+            way = way_of(options, devices=False)
+            raise no_disk(problem, source or options.source, image.known_size, way=way) from cause
+
+
+def is_part(options: argparse.Namespace) -> bool:
+    """Whether a disk in SRC is meant: one that the options name, or that of the machine that SRC describes."""
+    if options.member is not None or options.disk is not None:
+        return True
+    machine = machine_at(options.source, options, open_options(options, None))
+    if machine is not None:
+        machine.close()
+    return machine is not None
 
 
 def named_partition(image: Image, text: str) -> Partition:

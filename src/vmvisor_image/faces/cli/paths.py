@@ -26,7 +26,8 @@ from vmvisor_image.errors import (
 from vmvisor_image.examine.hexdump import Hexdump
 from vmvisor_image.faces.cli.advice import AGAIN, command, way_of, with_step
 from vmvisor_image.faces.cli.listing import entry_of, print_json
-from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, opened_image
+from vmvisor_image.faces.cli.opening import opened_image
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.faces.cli.targets import Selected, Target, opened_selection, opened_target
 from vmvisor_image.files.file import Directory, File, extract_all
 from vmvisor_image.reports.verification_report import manifest_line

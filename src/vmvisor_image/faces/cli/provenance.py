@@ -10,7 +10,8 @@ from typing import Final
 from vmvisor_image.boot.provenance import ModuleProvenance, Provenance, Verdict, VibProvenance
 from vmvisor_image.disk.explanation import counted
 from vmvisor_image.faces.cli.layout import print_item, table_lines, table_width
-from vmvisor_image.faces.cli.opening import BAD_INPUT, DONE, bank_of, opened_image
+from vmvisor_image.faces.cli.opening import bank_of, opened_image
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.faces.shared import Column
 from vmvisor_image.packages.certificates import open_certificates
 

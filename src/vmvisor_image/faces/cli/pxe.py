@@ -17,15 +17,9 @@ from vmvisor_image.errors import (
     CorruptImage,
 )
 from vmvisor_image.faces.cli.layout import print_item
-from vmvisor_image.faces.cli.opening import (
-    BAD_INPUT,
-    DONE,
-    bank_of,
-    limits_of,
-    naming_a_bank,
-    opened_image,
-)
+from vmvisor_image.faces.cli.opening import bank_of, limits_of, naming_a_bank, opened_image
 from vmvisor_image.faces.cli.progress import showing_progress
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     pass

@@ -14,17 +14,13 @@ from vmvisor_image.errors import (
     InvalidArgument,
     UsageError,
 )
-from vmvisor_image.faces.cli.opening import (
-    BAD_INPUT,
-    DONE,
-    MISUSE,
-    limits_of,
-)
+from vmvisor_image.faces.cli.opening import limits_of
 from vmvisor_image.faces.cli.progress import showing_progress
 from vmvisor_image.faces.cli.show import (
     print_rows,
     print_rows_as_json,
 )
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE, MISUSE
 
 if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
     from concurrent.futures import Executor

@@ -10,12 +10,8 @@ from vmvisor_image.base.names import printable
 from vmvisor_image.disk.banks import BootBank
 from vmvisor_image.disk.partition_table import PartitionTable
 from vmvisor_image.faces.cli.layout import print_item
-from vmvisor_image.faces.cli.opening import (
-    DONE,
-    bank_of,
-    naming_a_bank,
-    opened_image,
-)
+from vmvisor_image.faces.cli.opening import bank_of, naming_a_bank, opened_image
+from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.faces.shared import columns_of, padded
 from vmvisor_image.volumes.role import Role
 

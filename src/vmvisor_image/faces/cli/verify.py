@@ -17,15 +17,12 @@ from vmvisor_image.errors import (
 )
 from vmvisor_image.faces.cli.advice import no_disk
 from vmvisor_image.faces.cli.damage import step_of_verification
-from vmvisor_image.faces.cli.opening import (
-    BAD_INPUT,
-    DONE,
-    limits_of,
-)
+from vmvisor_image.faces.cli.opening import limits_of
 from vmvisor_image.faces.cli.progress import showing_progress
 from vmvisor_image.faces.cli.show import (
     print_verification,
 )
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.packages.certificates import open_certificates
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.urls import is_url
