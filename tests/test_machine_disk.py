@@ -50,7 +50,7 @@ def test_several_disks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_at_a_snapshot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [folder / "vm.vmx", "--disk", "scsi0:0"]
+    given: list[str | Path] = [folder / "vm.vmx", "--disk", "scsi0:0"]
     assert first_bytes(capsys, 0, *given, "--snapshot", "before update") == ("syst", "")
     _, said = first_bytes(capsys, 2, *given, "--snapshot", "befor update")
     assert "before update" in said
@@ -59,7 +59,7 @@ def test_at_a_snapshot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_in_a_datastore(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {f"web/{path.name}": path.read_bytes() for path in folder.iterdir()}
     datastore(files).write_to(tmp_path / "store.img")
-    given = [tmp_path / "store.img", "--member", "datastore1/web/vm.vmx"]
+    given: list[str | Path] = [tmp_path / "store.img", "--member", "datastore1/web/vm.vmx"]
     assert first_bytes(capsys, 0, *given, "--disk", "scsi0:1") == ("data", "")
     assert first_bytes(capsys, 0, *given, "--disk", "scsi0:0", "--snapshot", "before update") == ("syst", "")
     assert "name one with --disk" in first_bytes(capsys, 2, *given)[1]
@@ -67,7 +67,7 @@ def test_in_a_datastore(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_in_an_archive(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("tar", "-czf", tmp_path / "vm.tgz", "-C", tmp_path, folder.name)
-    given = [tmp_path / "vm.tgz", "--member", "vm/vm.vmx", "--disk"]
+    given: list[str | Path] = [tmp_path / "vm.tgz", "--member", "vm/vm.vmx", "--disk"]
     assert first_bytes(capsys, 0, *given, "scsi0:1") == ("data", "")
 
 
