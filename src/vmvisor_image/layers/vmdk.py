@@ -560,10 +560,13 @@ class _SparseReader:
             table = self._tables.number(self._directory * _SECTOR + 4 * number, 4, "grain directory")
         except CorruptImage:
             return None
+        if not table:
+            has_other = self._other is not None and any(self._tables.data(self._other * _SECTOR + 4 * number, 4))
+            return None if has_other else b""
         found = self._table_of(self._directory, number)
         if self._other is not None and found != self._table_of(self._other, number):
             return None
-        return found or None if table else b""
+        return found or None
 
     def _locate_special(self, offset: int) -> Run:
         """See `MappedDisk`; of any grain, with all checks."""

@@ -18,7 +18,7 @@ _BITMAP_STEP: Final = 512
 """Bytes of a bitmap in which the end of equal bits is looked for."""
 _MOST_PART_BYTES: Final = 1 << 22
 """Bytes of entries that are kept; those of one disk are mostly the pages themselves."""
-_NOT_KNOWN: Final = b"\xff"
+_NOT_KNOWN: Final = b"\0"
 """Part whose entries have to be looked at one by one: too short for any of them."""
 
 
@@ -165,13 +165,15 @@ class EntryTable:
     def part(self, number: int) -> bytes:
         """Entries of a part; none where all of them are holes, and too few where they have to be looked at one by one.
 
-        Where the source ends before the part does, they are those up to its end.
+        Where the source ends before the part does, they are those that are there as a whole.
         """
         data = self.parts.get(number)
         if data is None:
-            data = self._read(number)
-            if data is None:
+            data, width = self._read(number), self.shape[2]
+            if data is None or 0 < len(data) < width:
                 data = _NOT_KNOWN
+            elif len(data) % width:  # a part of an entry would be another one
+                data = data[: len(data) // width * width]
             if len(self.parts) >= self._most:
                 self.parts.clear()
             self.parts[number] = data
