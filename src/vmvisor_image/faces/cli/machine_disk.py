@@ -15,6 +15,7 @@ from vmvisor_image.machines import vmx
 from vmvisor_image.machines.opening import Machine, is_machine_name, name_of, open_machine
 from vmvisor_image.machines.virtual_machine import MachineDisks
 from vmvisor_image.streams.opening import SourceLike, path_of
+from vmvisor_image.streams.pipes import PipeSource
 from vmvisor_image.streams.urls import is_url
 
 _MOST_LISTED: Final = 20
@@ -26,7 +27,8 @@ def machine_at(
 ) -> Machine | None:
     """The machine that a source describes; None for anything else, and for a source that can't be read.
 
-    A URL is only asked for where its name is that of a description, as no server is to be waited for twice.
+    A URL is only asked for where its name is that of a description, as no server is to be waited for twice; a pipe is
+    not, as no disk lies beside it.
 
     Args:
         source: The source.
@@ -40,6 +42,8 @@ def machine_at(
         CorruptImage: The description is damaged, and ``--disk`` is given.
     """
     path = path_of(source)
+    if isinstance(source, PipeSource):
+        return None
     if path is not None and is_url(path) and not is_machine_name(name_of(path) or ""):
         return None
     try:
