@@ -19,7 +19,9 @@ from vmvisor_image import (
     MemberNotFound,
     NotAMachine,
     SeveralImages,
+    SignatureState,
     find_machines,
+    open_certificates,
     open_machine,
 )
 from vmvisor_image.base.xml_tree import LARGEST, parse_xml
@@ -152,7 +154,12 @@ class TestOvf:
             (
                 b'ovf:diskId="vmdisk1"',
                 b'ovf:diskId="vmdisk1" ovf:parentRef="vmdisk2"',
-                "the difference to another disk",
+                "to another disk of the package, 'vmdisk2', which is not there",
+            ),
+            (
+                b'ovf:diskId="vmdisk1"',
+                b'ovf:diskId="vmdisk1" ovf:parentRef="vmdisk1"',
+                "'vmdisk1', which rests on it, or on too many others",
             ),
             (b'ovf:href="a.vmdk"', b'ovf:href="a.vmdk" ovf:chunkSize="x"', "'x', is not a number of bytes"),
             (b'ovf:href="a.vmdk" ovf:size="1"', b'ovf:href="a" ovf:chunkSize="1" ovf:size="501"', "in 501 parts"),
@@ -164,6 +171,41 @@ class TestOvf:
         with open_machine(data.replace(old, new)) as machine:
             assert [*machine.disks] == ["scsi0:0"]
             assert said in str(machine.problems[0])
+
+    @pytest.fixture
+    def difference(self, tmp_path: Path) -> dict[str, bytes]:
+        """A package with a disk that QEMU made on another one, whose file has another name since."""
+        run("qemu-img", "create", "-q", "-f", "vmdk", tmp_path / "b.vmdk", "4M")
+        run("qemu-io", "-f", "vmdk", "-c", "write -P 2 0 128k", tmp_path / "b.vmdk")
+        run("qemu-img", "create", "-q", "-f", "vmdk", "-b", tmp_path / "b.vmdk", "-F", "vmdk", tmp_path / "c.vmdk")
+        run("qemu-io", "-f", "vmdk", "-c", "write -P 3 64k 64k", tmp_path / "c.vmdk")
+        run("qemu-img", "convert", "-O", "raw", tmp_path / "c.vmdk", tmp_path / "c.raw")
+        described = ovf_file({"scsi0:0": ("below.vmdk", 4 * MIB), "scsi0:1": ("c.vmdk", 4 * MIB)})
+        described = described.replace(b'ovf:diskId="vmdisk2"', b'ovf:diskId="vmdisk2" ovf:parentRef="vmdisk1"')
+        (tmp_path / "b.vmdk").rename(tmp_path / "below.vmdk")
+        return {"vm.ovf": described, **{name: (tmp_path / name).read_bytes() for name in ("below.vmdk", "c.vmdk")}}
+
+    @pytest.mark.parametrize("is_ova", [False, True])
+    def test_a_difference_to_another_disk(self, tmp_path: Path, difference: dict[str, bytes], *, is_ova: bool) -> None:
+        """DSP0243, 9.1: the parent is the one that the description names, whatever name the disk has for it."""
+        source = ova(difference, tmp_path / "vm.ova") if is_ova else write(tmp_path / "vm", difference) / "vm.ovf"
+        with open_machine(source) as machine:
+            assert machine.problems == ()
+            assert machine.disks["scsi0:1"].read_at(0, 4 * MIB) == (tmp_path / "c.raw").read_bytes()
+            assert machine.disks["scsi0:0"].read_at(64 << 10, 2) == b"\2\2"
+
+    def test_a_difference_that_is_none_or_alone(self, tmp_path: Path, difference: dict[str, bytes]) -> None:
+        """What rests on nothing has zeros where its parent's bytes belong, so it is refused."""
+        path = write(tmp_path / "vm", difference) / "vm.ovf"
+        (tmp_path / "vm" / "c.vmdk").write_bytes(difference["below.vmdk"])
+        wrong = pytest.raises(CorruptImage, match=r"difference to 'below.vmdk', and its file 'c.vmdk' does not rest on")
+        with open_machine(path) as machine, wrong:
+            machine.disks["scsi0:1"]
+        (tmp_path / "vm" / "below.vmdk").unlink()
+        with open_machine(path) as machine:
+            said = [str(problem) for problem in machine.problems]
+        reason = "its file 'below.vmdk' is not there; it was looked for beside the description"
+        assert said == [f"disk scsi0:0: {reason}", f"disk scsi0:1: {reason}"]
 
     @pytest.mark.parametrize("is_size_known", [True, False])
     @pytest.mark.parametrize("kind", ["plain", "gzip"])
@@ -379,6 +421,87 @@ class TestManifest:
         [machine] = json.loads(captured.out)["machines"]
         assert [each["is_right"] for each in machine["checksums"]] == [True, False, True]
         assert "vm: manifest: 'vm-disk1.vmdk' has the sha256" in captured.err
+
+
+def signed(manifest: bytes, folder: Path, algorithm: str = "sha256") -> bytes:
+    """A signature of a manifest as VMware's manual has it made by ``openssl``, and the signer's certificate."""
+    key, pem = folder / "key.pem", folder / "signer.pem"
+    subject = ("-subj", "/CN=maker", "-days", "30")
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", pem, *subject)
+    (folder / "manifest").write_bytes(manifest)
+    run("openssl", "dgst", f"-{algorithm}", "-sign", key, "-out", folder / "value", folder / "manifest")
+    value = (folder / "value").read_bytes().hex()
+    return f"{algorithm.upper()}(vm.mf)= {value}\n".encode() + pem.read_bytes()
+
+
+class TestSignature:
+    @pytest.mark.parametrize("is_ova", [False, True])
+    def test_one_that_is_right(self, tmp_path: Path, disks: dict[str, bytes], *, is_ova: bool) -> None:
+        files = package(disks)
+        files["vm.cert"] = signed(files["vm.mf"], tmp_path)
+        source = ova(files, tmp_path / "vm.ova") if is_ova else write(tmp_path / "vm", files) / "vm.ovf"
+        with open_machine(source) as machine:
+            check = machine.check_signature()
+            assert (check.state, str(check.signer).partition(" ")[0]) == (SignatureState.UNKNOWN_SIGNER, "CN=maker")
+            check = machine.check_signature(open_certificates(tmp_path / "signer.pem"))
+            assert check.is_verified
+            assert all(each.is_right for each in machine.checksums())
+            assert machine.problems == ()
+
+    @pytest.mark.parametrize(
+        ("change", "state", "said"),
+        [
+            (lambda cert, _: cert, SignatureState.WRONG, "the key did not make this signature"),
+            (lambda _, folder: signed(b"", folder, "sha1"), SignatureState.NOT_CHECKED, "RSA with SHA1"),
+            (lambda cert, _: cert[:600], SignatureState.NOT_CHECKED, "no certificate that can be read"),
+            (lambda cert, _: b"x" + cert, SignatureState.NOT_CHECKED, "it does not begin with a line"),
+            (lambda cert, _: cert.replace(b"\n", b"0\n", 1), SignatureState.NOT_CHECKED, "it does not begin"),
+            (
+                lambda cert, _: cert.replace(b"CERTIFICATE", b"OTHER"),
+                SignatureState.NOT_CHECKED,
+                "no certificate that can be read",
+            ),
+        ],
+    )
+    def test_one_that_is_not(self, tmp_path: Path, change: Any, state: SignatureState, said: str) -> None:
+        """The manifest was changed since, or the signature is none that can be checked: a problem of the checksums."""
+        described = ovf_file({})
+        manifest = manifest_file({"vm.ovf": described})
+        files = {
+            "vm.ovf": described,
+            "vm.mf": manifest,
+            "vm.cert": change(signed(manifest + b"\n", tmp_path), tmp_path),
+        }
+        with open_machine(write(tmp_path / "vm", files) / "vm.ovf") as machine:
+            check = machine.check_signature()
+            assert check.state is state
+            assert said in check.message
+            assert machine.problems == ()
+            machine.checksums()
+            told = [*map(str, machine.problems)]
+            assert told == [f"signature of the manifest: {state.value}: {check.message}"]
+
+    def test_none(self, tmp_path: Path) -> None:
+        files = {"vm.ovf": ovf_file({}), "vm.cert": b"x"}
+        with open_machine(write(tmp_path, files) / "vm.ovf") as machine:
+            assert "no manifest" in machine.check_signature().message
+        (tmp_path / "vm.cert").unlink()
+        with open_machine(tmp_path / "vm.ovf") as machine:
+            assert machine.check_signature().state is SignatureState.UNSIGNED
+        with open_machine(domain_xml({})) as machine:
+            assert machine.check_signature().state is SignatureState.UNSIGNED
+
+    def test_the_command(self, tmp_path: Path, disks: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
+        files = package(disks)
+        files["vm.cert"] = signed(files["vm.mf"], tmp_path)
+        path = write(tmp_path / "vm", files) / "vm.ovf"
+        assert main(["machines", "--checksums", str(path)]) == 0
+        assert "signature of the manifest: signed by an unknown key; signed by CN=maker" in capsys.readouterr().out
+        (tmp_path / "vm" / "vm.mf").write_bytes(files["vm.mf"] + b"\n")
+        assert main(["machines", "--checksums", "--json", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["machines"][0]["signature"]["state"] == "wrong"
+        assert "signature of the manifest: wrong: it is not a signature of these bytes by CN=maker" in captured.err
 
 
 class TestLibvirt:

@@ -37,6 +37,8 @@ class DiskDevice:
     """Bytes of each part but the last, where the file is stored in parts whose names go on from its own."""
     file_size: int | None = None
     """Bytes of the file, or of all of its parts, where the description says it."""
+    parent: DiskDevice | None = None
+    """Disk that this one is the difference to, where the description says it, as that of an OVF can."""
 
     @property
     def is_independent(self) -> bool:

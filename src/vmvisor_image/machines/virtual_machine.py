@@ -18,6 +18,7 @@ from vmvisor_image.compressions.peel import HEAD
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import (
     CorruptImage,
+    DependencyMissing,
     InvalidArgument,
     KeyUnavailable,
     MemberNotFound,
@@ -31,6 +32,8 @@ from vmvisor_image.layers.vmdk import JoinedExtents
 from vmvisor_image.machines import libvirt, ovf
 from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskDevice
 from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore, is_elsewhere
+from vmvisor_image.packages.certificates import Certificate
+from vmvisor_image.packages.signatures import SignatureCheck, SignatureState
 from vmvisor_image.streams.opening import SourceLike, open_source
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import Closing, ReadAt, Source
@@ -42,6 +45,11 @@ _MOST_PARTS = 500
 """Most parts of a disk's file, each of which stays open while it is read."""
 Checks = Callable[[], tuple[tuple[Checksum, ...], tuple[Problem, ...]]]
 """Function that compares the files of a machine with the checksums that are given for them."""
+SignatureOf = Callable[[tuple[Certificate, ...]], SignatureCheck]
+"""Function that checks the signature of a machine's manifest against certificates that the user trusts."""
+_UNSIGNED = SignatureCheck(SignatureState.UNSIGNED, "it has no signature")
+_SIGNATURE = "signature of the manifest"
+_RIGHT = (SignatureState.VERIFIED, SignatureState.UNKNOWN_SIGNER, SignatureState.UNSIGNED)
 
 
 class MachineDisks(Mapping[str, Image]):
@@ -199,7 +207,8 @@ class Machine(Shown, Closing):
         *,
         path: str | None = None,
         checks: Checks | None = None,
-        closes: tuple[Closing, ...] = (),
+        signature: SignatureOf | None = None,
+        closes: tuple[Closing | Image, ...] = (),
     ) -> None:
         """Constructor for `open_machine`.
 
@@ -209,6 +218,7 @@ class Machine(Shown, Closing):
             options: Options of its disks.
             path: Path of its description.
             checks: Function that compares its files with the checksums that are given for them.
+            signature: Function that checks the signature of these checksums.
             closes: Objects that are closed with it.
         """
         self.description = description
@@ -218,6 +228,7 @@ class Machine(Shown, Closing):
         self._place = place
         self._options = options
         self._checks = checks
+        self._signature = signature
         self._closes = closes
         self._wrong: tuple[Problem, ...] = ()
         self.disks = MachineDisks(self, description.devices)
@@ -296,7 +307,8 @@ class Machine(Shown, Closing):
     def checksums(self) -> tuple[Checksum, ...]:
         """Comparisons of the machine's files with the manifest of an OVF; empty without one.
 
-        Reads all of the files. Those that differ, and those that can't be read, are then among the `problems`.
+        Reads all of the files. Those that differ, and those that can't be read, are then among the `problems`, and so
+        is a signature of the manifest that is wrong, or that can't be checked: see `check_signature`.
         """
         found, problems = ((), ()) if self._checks is None else self._checks()
         wrong = tuple(
@@ -304,8 +316,31 @@ class Machine(Shown, Closing):
             for each in found
             if not each.is_right
         )
-        self._wrong = (*wrong, *problems)
+        self._wrong = (*wrong, *problems, *self._signature_problems())
         return found
+
+    def check_signature(self, certificates: tuple[Certificate, ...] = ()) -> SignatureCheck:
+        """Check of the signature of an OVF's manifest, a ``.cert``; of no other format's machine is anything signed.
+
+        It is over the manifest alone: that the files are those of the manifest is what `checksums` finds. The
+        certificate beside it says who signed, and anyone can make one.
+
+        Args:
+            certificates: Certificates that the user trusts, from `open_certificates`.
+
+        Raises:
+            DependencyMissing: The extra ``crypto`` is not installed.
+        """
+        return _UNSIGNED if self._signature is None else self._signature(certificates)
+
+    def _signature_problems(self) -> tuple[Problem, ...]:
+        try:
+            check = self.check_signature()
+        except DependencyMissing as error:
+            return (Problem(_SIGNATURE, f"it was not checked: {error}"),)
+        if check.state in _RIGHT:
+            return ()
+        return (Problem(_SIGNATURE, f"{check.state.value}: {check.message}"),)
 
     def close(self) -> None:
         """Close the images of its disks."""
@@ -337,7 +372,21 @@ class Machine(Shown, Closing):
         if self.kind == libvirt.KIND:
             _check_format(device, source, self._options.get("storage_options"))
         given: OpenOptions = {**self._options, **options}
-        return Image(source, **given)
+        if device.parent is None or "parent" in given:
+            return Image(source, **given)
+        parent = self._open_disk(device.parent, others, {})
+        self._closes = (*self._closes, parent)
+        given["parent"] = parent
+        image = Image(source, **given)
+        try:
+            _ = image.disk
+        except InvalidArgument as error:  # its holes would be zeros
+            raise CorruptImage(
+                f"it is described as the difference to {device.parent.file_name!r}, and its file "
+                f"{device.file_name!r} does not rest on another disk",
+                structure=f"disk {device.slot}",
+            ) from error
+        return image
 
     def _find_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
         """The file of a disk.
@@ -351,6 +400,8 @@ class Machine(Shown, Closing):
             return JoinedExtents(((device.capacity, None, 0),))
         if device.note is not None or device.file_name is None:
             raise CorruptImage(device.note or "it is not in a file", structure=structure)
+        if device.parent is not None:
+            self._find_disk(device.parent, others)
         if device.part_size is not None:
             return self._parts(device)[0]
         path = device.file_name
