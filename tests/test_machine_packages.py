@@ -7,6 +7,7 @@ import io
 import json
 import random
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -562,9 +563,115 @@ class TestLibvirt:
 
     def test_files_of_libvirt_with_a_domain_in_them(self) -> None:
         inner = domain_xml({"vda": ("a.img", "raw")}, name="inner").decode()
-        for root in ("domstatus", "domainsnapshot"):
+        for root in ("domstatus", "domainbackup"):
             (machine,) = libvirt.parse(f"<!-- notes --><{root}><x/>{inner}</{root}>".encode()) or ()
             assert (machine.name, machine.firmware) == ("inner", "bios")
+
+    @pytest.fixture
+    def chained(self, tmp_path: Path) -> Path:
+        """Directory of three disks that QEMU made on each other: c on b on a, which is raw."""
+        (tmp_path / "a.img").write_bytes(DATA)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "a.img", "-F", "raw", tmp_path / "b.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "b.qcow2", "-F", "qcow2", tmp_path / "c.qcow2")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("chain", "said"),
+        [
+            ((("/x/b.qcow2", "qcow2"), ("/x/a.img", "raw")), None),
+            ((("/x/b.qcow2", "qcow2"),), "says 'b.qcow2' (qcow2): "),
+            ((), "says nothing: "),
+            ((("/x/old.qcow2", "qcow2"), ("/x/a.img", "raw")), "says 'old.qcow2' (qcow2) on 'a.img' (raw): "),
+            ((("/x/b.qcow2", "raw"), ("/x/a.img", "raw")), "says 'b.qcow2' (raw) on 'a.img' (raw): "),
+            ((("/x/b.qcow2", "vpc"), ("/x/a.img", "raw")), None),
+        ],
+    )
+    @pytest.mark.parametrize("is_whole", [True, False])
+    def test_a_chain_that_the_description_gives(
+        self, chained: Path, chain: tuple[tuple[str, str], ...], said: str | None, *, is_whole: bool
+    ) -> None:
+        """As of machines that run; what the disks themselves say is read, and a difference is a problem."""
+        described = "<backingStore/>" if is_whole else ""
+        for path, kind in reversed(chain):
+            described = (
+                f"<backingStore type='file'><format type='{kind}'/><source file='{path}'/>{described}</backingStore>"
+            )
+        whole = domain_xml({"vda": ("c.qcow2", "qcow2")}).replace(b"</disk>", described.encode() + b"</disk>", 1)
+        (chained / "vm.xml").write_bytes(whole)
+        with open_machine(chained / "vm.xml") as machine:
+            assert machine.problems == ()
+            assert machine.disks["vda"].read_at(0, len(DATA)) == DATA
+            told = [*map(str, machine.problems)]
+            if said is None or (not is_whole and chain in ((), (("/x/b.qcow2", "qcow2"),))):
+                assert told == []
+            else:
+                own = "disk vda: it rests on 'b.qcow2' (qcow2) on 'a.img' (raw), and its description "
+                assert told == [f"{own}{said}the former is read"]
+
+    def test_a_chain_whose_disk_is_missing(self, chained: Path) -> None:
+        """That is the error of the disk, as without a description of its chain."""
+        whole = domain_xml({"vda": ("c.qcow2", "qcow2")}).replace(b"</disk>", b"<backingStore/></disk>", 1)
+        (chained / "vm.xml").write_bytes(whole)
+        (chained / "a.img").unlink()
+        with open_machine(chained / "vm.xml") as machine, pytest.raises(CorruptImage, match="can't be opened"):
+            machine.disks["vda"].read_at(0, 1)
+
+    @pytest.fixture
+    def snapshot(self, tmp_path: Path) -> Path:
+        """A snapshot's description: vda has it inside, vdb on another file since, and vdc is left out."""
+        inside, before, since = (tmp_path / name for name in ("a.qcow2", "b.qcow2", "b.before"))
+        for path in (inside, before):
+            run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+            run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", path)
+        run("qemu-img", "snapshot", "-c", "before & after", inside)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", before, "-F", "qcow2", since)
+        for path in (inside, since):
+            run("qemu-io", "-f", "qcow2", "-c", "write -P 2 0 64k", path)
+        names = {"vda": "a.qcow2", "vdb": "b.qcow2", "vdc": "c.qcow2"}
+        then = domain_xml({slot: (f"/x/{name}", "qcow2") for slot, name in names.items()}, name="web").decode()
+        (tmp_path / "vm.xml").write_text(
+            "<domainsnapshot><name>before &amp; after</name><description>why</description><state>shutoff</state>"
+            "<parent><name>first</name></parent><creationTime>1714979289</creationTime><memory snapshot='no'/><disks>"
+            "<disk name='vda' snapshot='internal'/><disk name='vdb' snapshot='external' type='file'>"
+            f"<driver type='qcow2'/><source file='/x/b.before'/></disk><disk name='vdc' snapshot='no'/></disks>{then}"
+            "<active>1</active></domainsnapshot>"
+        )
+        return tmp_path / "vm.xml"
+
+    def test_a_snapshot(self, snapshot: Path) -> None:
+        """Its disks are as they stood then; of those now the file says nothing."""
+        with open_machine(snapshot) as machine:
+            assert (machine.name, [*machine.disks], [*machine.snapshots]) == ("web", [], ["before & after"])
+            found = machine.snapshot("before & after")
+            assert (found.created, found.description) == (datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC), "why")
+            assert (found.parent, found.is_current) == ("first", True)
+            assert {slot: found.disks[slot].read_at(0, 1) for slot in ("vda", "vdb")} == {"vda": b"\1", "vdb": b"\1"}
+            assert [*found.disks] == ["vda", "vdb"]
+            assert machine.problems == ()
+
+    def test_a_snapshot_of_old_versions_or_without_its_domain(self) -> None:
+        inner = domain_xml({"vda": ("a.qcow2", "qcow2")}).decode()
+        (old,) = libvirt.parse(f"<domainsnapshot><name>x</name>{inner}</domainsnapshot>".encode()) or ()
+        assert [each.snapshot for each in old.snapshots[0].devices] == ["x"]
+        assert old.snapshots[0].created is None
+        bare = "<domainsnapshot><name>x</name><creationTime>-1</creationTime></domainsnapshot>"
+        with open_machine(bare.encode()) as machine:
+            assert [*machine.snapshot("x").disks] == []
+            [problem] = [*map(str, machine.problems)]
+            assert "the files of the disks at snapshot 'x' are not known" in problem
+
+    def test_commands_with_a_snapshot(self, snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["hexdump", str(snapshot)]) == 1
+        assert (
+            "has no disks but those of a snapshot, which --snapshot names: 'before & after'" in capsys.readouterr().err
+        )
+        command = ["hexdump", "-n", "1", str(snapshot), "--snapshot", "before & after", "--disk", "vda"]
+        assert main(command) == 0
+        assert capsys.readouterr().out.startswith("00000000  01 ")
+        assert main(["machines", str(snapshot)]) == 0
+        assert "before & after (current)  2024-05-06 07:08:09  first" in capsys.readouterr().out
+        assert main(["verify", str(snapshot)]) == 1
+        assert "the description of a virtual machine's snapshot (libvirt's XML)" in capsys.readouterr().err
 
     def test_names_twice(self) -> None:
         disks = "<disk><source file='a'/><target dev='vda'/></disk>\n<disk><source file='b'/><target dev='vda'/></disk>"

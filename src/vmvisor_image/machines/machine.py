@@ -18,6 +18,16 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
+class Backing:
+    """Files that a disk rests on, as a description has them."""
+
+    links: tuple[tuple[str | None, str | None], ...]
+    """Path and format of each file, that of the disk's own parent first; None for what is not said, or not a file."""
+    is_whole: bool
+    """Whether the last one rests on nothing; otherwise the description leaves that open."""
+
+
+@dataclass(frozen=True, slots=True)
 class DiskDevice:
     """A disk of a virtual machine, as the machine's description has it."""
 
@@ -39,6 +49,10 @@ class DiskDevice:
     """Bytes of the file, or of all of its parts, where the description says it."""
     parent: DiskDevice | None = None
     """Disk that this one is the difference to, where the description says it, as that of an OVF can."""
+    snapshot: str | None = None
+    """Name of the snapshot inside the file that is meant; None for its present state."""
+    backing: Backing | None = None
+    """Files that it rests on by the description, as libvirt's can say it; the file itself says it, too, and counts."""
 
     @property
     def is_independent(self) -> bool:
@@ -70,6 +84,8 @@ class DescribedSnapshot:
     """Number of the snapshot that it was taken after; None for the first one."""
     devices: tuple[DiskDevice, ...] = ()
     """Disks as they stood then."""
+    parent_name: str | None = None
+    """Name of that snapshot, where the description gives no number for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from urllib.parse import unquote
 
 from vmvisor_image.base.forking import ForkSafeLock
-from vmvisor_image.base.names import printable
+from vmvisor_image.base.names import last_part, printable
 from vmvisor_image.base.open_options import MachineOptions, OpenOptions, check_options
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.base.system_errors import in_words
@@ -24,13 +24,14 @@ from vmvisor_image.errors import (
     MemberNotFound,
     Problem,
     UnsafeName,
+    UsageError,
 )
 from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.layers.parents import RAW
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.layers.vmdk import JoinedExtents
 from vmvisor_image.machines import libvirt, ovf
-from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskDevice
+from vmvisor_image.machines.machine import Backing, DescribedSnapshot, Description, DiskDevice
 from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore, is_elsewhere
 from vmvisor_image.packages.certificates import Certificate
 from vmvisor_image.packages.signatures import SignatureCheck, SignatureState
@@ -43,6 +44,8 @@ _LONGEST_SHOWN = 60
 """Most disks, and most characters of a name, that are shown in one line."""
 _MOST_PARTS = 500
 """Most parts of a disk's file, each of which stays open while it is read."""
+_FORMATS = (RAW, *(each.KIND for each in VIRTUAL_DISKS))
+"""Formats of disks that are read; libvirt has names for others, and another one for VHD."""
 Checks = Callable[[], tuple[tuple[Checksum, ...], tuple[Problem, ...]]]
 """Function that compares the files of a machine with the checksums that are given for them."""
 SignatureOf = Callable[[tuple[Certificate, ...]], SignatureCheck]
@@ -231,6 +234,7 @@ class Machine(Shown, Closing):
         self._signature = signature
         self._closes = closes
         self._wrong: tuple[Problem, ...] = ()
+        self._noted: dict[Problem, None] = {}
         self.disks = MachineDisks(self, description.devices)
         """Disks as the machine would see them now, by slot."""
         self._snapshots = self._make_snapshots()
@@ -302,7 +306,15 @@ class Machine(Shown, Closing):
             for error in snapshot.disks.missing.values():
                 found = Problem.of(error)
                 missing.append(Problem(found.structure, f"in snapshot {snapshot.key!r}: {found.message}"))
-        return tuple(dict.fromkeys([*self.description.problems, *missing, *self._wrong]))
+        return tuple(dict.fromkeys([*self.description.problems, *self._noted, *missing, *self._wrong]))
+
+    def problems_of(self, slot: str) -> tuple[Problem, ...]:
+        """Those of the `problems` that are about what is read of one disk of the machine, or of a snapshot.
+
+        Where its own file and its description disagree, that is known once the disk was opened.
+        """
+        found = (*self.description.problems, *self._noted)
+        return tuple(problem for problem in found if problem.structure == f"disk {slot}")
 
     def checksums(self) -> tuple[Checksum, ...]:
         """Comparisons of the machine's files with the manifest of an OVF; empty without one.
@@ -363,7 +375,7 @@ class Machine(Shown, Closing):
         for each in described:
             key = keys[each.uid]
             disks = MachineDisks(self, each.devices, f"snapshot {key!r}")
-            parent = None if each.parent is None else keys.get(each.parent)
+            parent = each.parent_name if each.parent is None else keys.get(each.parent)
             made[key] = Snapshot(each, key, parent, disks, is_current=each.uid == self.description.current)
         return made
 
@@ -372,8 +384,13 @@ class Machine(Shown, Closing):
         if self.kind == libvirt.KIND:
             _check_format(device, source, self._options.get("storage_options"))
         given: OpenOptions = {**self._options, **options}
+        if given.get("snapshot") is None and device.snapshot is not None:
+            given["snapshot"] = device.snapshot
         if device.parent is None or "parent" in given:
-            return Image(source, **given)
+            image = Image(source, **given)
+            if device.backing is not None and "parent" not in given:
+                self._compare_chain(device, device.backing, image)
+            return image
         parent = self._open_disk(device.parent, others, {})
         self._closes = (*self._closes, parent)
         given["parent"] = parent
@@ -387,6 +404,21 @@ class Machine(Shown, Closing):
                 structure=f"disk {device.slot}",
             ) from error
         return image
+
+    def _compare_chain(self, device: DiskDevice, described: Backing, image: Image) -> None:
+        """Note a problem where a disk rests on others than its description says; what the disk says is read."""
+        with contextlib.suppress(CorruptImage, OSError, UsageError):  # using the image says why it can't be opened
+            found = [(link.name, link.kind) for link in image.chain[1:]]
+            wanted = [
+                (None if path is None else last_part(path), kind if kind in _FORMATS else None)
+                for path, kind in described.links
+            ]
+            agrees = (len(found) == len(wanted)) if described.is_whole else (len(found) >= len(wanted))
+            for (name, kind), (said_name, said_kind) in zip(found, wanted, strict=False):
+                agrees = agrees and said_name in (None, name) and said_kind in (None, kind)
+            if not agrees:
+                message = f"it rests on {_chain(found)}, and its description says {_chain(wanted)}: the former is read"
+                self._noted[Problem(f"disk {device.slot}", message)] = None
 
     def _find_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
         """The file of a disk.
@@ -521,6 +553,12 @@ class _Opened(Closing):
         self._stack.close()
 
 
+def _chain(links: Iterable[tuple[str | None, str | None]]) -> str:
+    """Words for the files that a disk rests on: name and format of each."""
+    shown = [f"{'another source' if name is None else repr(name)} ({kind or 'of any format'})" for name, kind in links]
+    return " on ".join(shown) or "nothing"
+
+
 def _has_name(device: DiskDevice, name: str) -> bool:
     """Whether the last part of the path of a disk's file is `name`."""
     with contextlib.suppress(UnsafeName):
@@ -536,7 +574,7 @@ def _check_format(device: DiskDevice, source: SourceLike, storage_options: Mappi
     Raises:
         CorruptImage: It does.
     """
-    if device.kind not in (RAW, *(each.KIND for each in VIRTUAL_DISKS)):
+    if device.kind not in _FORMATS:
         return
     with open_source(source, storage_options) as opened:
         head = read_up_to(opened.source, 0, HEAD)
