@@ -53,6 +53,8 @@ class DiskDevice:
     """Name of the snapshot inside the file that is meant; None for its present state."""
     backing: Backing | None = None
     """Files that it rests on by the description, as libvirt's can say it; the file itself says it, too, and counts."""
+    redo: str | None = None
+    """Path of its redo log, which has the changes of a disk that forgets them; None without one."""
 
     @property
     def is_independent(self) -> bool:

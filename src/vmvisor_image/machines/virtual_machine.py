@@ -302,6 +302,13 @@ class Machine(Shown, Closing):
         Files with another checksum than the one that is given for them are among these once `checksums` was called.
         """
         missing = [Problem.of(error) for error in self.disks.missing.values()]
+        devices = self.disks.devices.values()
+        for device in devices:
+            if device.redo is not None:
+                try:
+                    self._find_redo(device, devices)
+                except CorruptImage as reason:
+                    missing.append(_without_redo(device, reason.message))
         for snapshot in self._snapshots.values():
             for error in snapshot.disks.missing.values():
                 found = Problem.of(error)
@@ -380,6 +387,8 @@ class Machine(Shown, Closing):
         return made
 
     def _open_disk(self, device: DiskDevice, others: Iterable[DiskDevice], options: OpenOptions) -> Image:
+        if device.redo is not None and (image := self._open_redo(device, others, options)) is not None:
+            return image
         source = self._find_disk(device, others) if device.part_size is None else self._join(device)
         if self.kind == libvirt.KIND:
             _check_format(device, source, self._options.get("storage_options"))
@@ -404,6 +413,44 @@ class Machine(Shown, Closing):
                 structure=f"disk {device.slot}",
             ) from error
         return image
+
+    def _open_redo(self, device: DiskDevice, others: Iterable[DiskDevice], options: OpenOptions) -> Image | None:
+        """A disk with the changes in its redo log; None, and a problem, where that is missing or is not one.
+
+        Source: "What is the difference between a Redo log and a Snapshot?" (virtuallyhyper.com), with a listing of
+        ESXi: a redo log is a VMDK like that of a snapshot.
+        """
+        try:
+            source = self._find_redo(device, others)
+        except CorruptImage as error:
+            self._noted[_without_redo(device, error.message)] = None
+            return None
+        given: OpenOptions = {**self._options, **options}
+        with contextlib.ExitStack() as stack:
+            is_ours = "parent" not in given
+            if is_ours:
+                given["parent"] = below = self._open_disk(replace(device, redo=None), others, {})
+                stack.callback(below.close)
+            image = Image(source, **given)
+            stack.callback(image.close)
+            try:
+                is_disk = image.chain[0].kind != RAW
+            except InvalidArgument:
+                if not is_ours:  # the parent was given by the caller
+                    raise
+                is_disk = False
+            if not is_disk:
+                reason = f"{device.redo!r} is not a disk that rests on another one"
+                self._noted[_without_redo(device, reason)] = None
+                return None
+            stack.pop_all()
+            if is_ours:
+                self._closes = (*self._closes, below)
+            return image
+
+    def _find_redo(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
+        """The file of a disk's redo log; see `_find_disk` for the errors."""
+        return self._find_disk(replace(device, file_name=device.redo, redo=None), others)
 
     def _compare_chain(self, device: DiskDevice, described: Backing, image: Image) -> None:
         """Note a problem where a disk rests on others than its description says; what the disk says is read."""
@@ -551,6 +598,10 @@ class _Opened(Closing):
     def close(self) -> None:
         """Close them."""
         self._stack.close()
+
+
+def _without_redo(device: DiskDevice, reason: str) -> Problem:
+    return Problem(f"disk {device.slot}", f"it is read without the changes in its redo log: {reason}")
 
 
 def _chain(links: Iterable[tuple[str | None, str | None]]) -> str:
