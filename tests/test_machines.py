@@ -812,6 +812,31 @@ class TestCommand:
         assert "no virtual machine is in it" in capsys.readouterr().err
 
 
+def test_a_disk_is_not_the_machine_whose_vmx_is_among_its_first_files(tmp_path: Path) -> None:
+    """Its lines are in the bytes that would be read of a description."""
+    path = tmp_path / "x.img"
+    path.write_bytes(bytes(2 << 20))
+    write(tmp_path / "vm", machine_files())
+    run("mformat", "-i", path, "-T", str((2 << 20) // SECTOR), "-h", "64", "-s", "32", "::")
+    run("mcopy", "-i", path, *sorted((tmp_path / "vm").iterdir()), "::")
+    assert b"displayName" in path.read_bytes()[: 1 << 20]
+    with pytest.raises(NotAMachine):
+        open_machine(path)
+    with find_machines(path) as found:
+        assert [machine.path for machine in found] == ["1/vm.vmx"]
+        check(found[0])
+
+
+def test_standard_input_has_no_directory(tmp_path: Path) -> None:
+    """Beside /dev/stdin are the devices of the system, which a file must not choose from."""
+    path = write(tmp_path, {"vm.vmx": vmx_file({"scsi0:0": "null"})}) / "vm.vmx"
+    command = [sys.executable, "-m", "vmvisor_image", "ls", "-"]
+    with path.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "'null' is beside the description, whose directory is not known" in done.stderr
+
+
 @pytest.mark.parametrize("each", MACHINES, ids=lambda each: each.KIND)
 def test_each_format_declares_itself_and_has_a_fuzz_target(each: MachineFormat) -> None:
     assert each.NAME
