@@ -7,6 +7,7 @@ import io
 import json
 import random
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from vmvisor_image import (
     MemberNotFound,
     NotAMachine,
     SeveralImages,
+    SignatureState,
     find_machines,
+    open_certificates,
     open_machine,
 )
 from vmvisor_image.base.xml_tree import LARGEST, parse_xml
@@ -152,7 +155,12 @@ class TestOvf:
             (
                 b'ovf:diskId="vmdisk1"',
                 b'ovf:diskId="vmdisk1" ovf:parentRef="vmdisk2"',
-                "the difference to another disk",
+                "to another disk of the package, 'vmdisk2', which is not there",
+            ),
+            (
+                b'ovf:diskId="vmdisk1"',
+                b'ovf:diskId="vmdisk1" ovf:parentRef="vmdisk1"',
+                "'vmdisk1', which rests on it, or on too many others",
             ),
             (b'ovf:href="a.vmdk"', b'ovf:href="a.vmdk" ovf:chunkSize="x"', "'x', is not a number of bytes"),
             (b'ovf:href="a.vmdk" ovf:size="1"', b'ovf:href="a" ovf:chunkSize="1" ovf:size="501"', "in 501 parts"),
@@ -164,6 +172,41 @@ class TestOvf:
         with open_machine(data.replace(old, new)) as machine:
             assert [*machine.disks] == ["scsi0:0"]
             assert said in str(machine.problems[0])
+
+    @pytest.fixture
+    def difference(self, tmp_path: Path) -> dict[str, bytes]:
+        """A package with a disk that QEMU made on another one, whose file has another name since."""
+        run("qemu-img", "create", "-q", "-f", "vmdk", tmp_path / "b.vmdk", "4M")
+        run("qemu-io", "-f", "vmdk", "-c", "write -P 2 0 128k", tmp_path / "b.vmdk")
+        run("qemu-img", "create", "-q", "-f", "vmdk", "-b", tmp_path / "b.vmdk", "-F", "vmdk", tmp_path / "c.vmdk")
+        run("qemu-io", "-f", "vmdk", "-c", "write -P 3 64k 64k", tmp_path / "c.vmdk")
+        run("qemu-img", "convert", "-O", "raw", tmp_path / "c.vmdk", tmp_path / "c.raw")
+        described = ovf_file({"scsi0:0": ("below.vmdk", 4 * MIB), "scsi0:1": ("c.vmdk", 4 * MIB)})
+        described = described.replace(b'ovf:diskId="vmdisk2"', b'ovf:diskId="vmdisk2" ovf:parentRef="vmdisk1"')
+        (tmp_path / "b.vmdk").rename(tmp_path / "below.vmdk")
+        return {"vm.ovf": described, **{name: (tmp_path / name).read_bytes() for name in ("below.vmdk", "c.vmdk")}}
+
+    @pytest.mark.parametrize("is_ova", [False, True])
+    def test_a_difference_to_another_disk(self, tmp_path: Path, difference: dict[str, bytes], *, is_ova: bool) -> None:
+        """DSP0243, 9.1: the parent is the one that the description names, whatever name the disk has for it."""
+        source = ova(difference, tmp_path / "vm.ova") if is_ova else write(tmp_path / "vm", difference) / "vm.ovf"
+        with open_machine(source) as machine:
+            assert machine.problems == ()
+            assert machine.disks["scsi0:1"].read_at(0, 4 * MIB) == (tmp_path / "c.raw").read_bytes()
+            assert machine.disks["scsi0:0"].read_at(64 << 10, 2) == b"\2\2"
+
+    def test_a_difference_that_is_none_or_alone(self, tmp_path: Path, difference: dict[str, bytes]) -> None:
+        """What rests on nothing has zeros where its parent's bytes belong, so it is refused."""
+        path = write(tmp_path / "vm", difference) / "vm.ovf"
+        (tmp_path / "vm" / "c.vmdk").write_bytes(difference["below.vmdk"])
+        wrong = pytest.raises(CorruptImage, match=r"difference to 'below.vmdk', and its file 'c.vmdk' does not rest on")
+        with open_machine(path) as machine, wrong:
+            machine.disks["scsi0:1"]
+        (tmp_path / "vm" / "below.vmdk").unlink()
+        with open_machine(path) as machine:
+            said = [str(problem) for problem in machine.problems]
+        reason = "its file 'below.vmdk' is not there; it was looked for beside the description"
+        assert said == [f"disk scsi0:0: {reason}", f"disk scsi0:1: {reason}"]
 
     @pytest.mark.parametrize("is_size_known", [True, False])
     @pytest.mark.parametrize("kind", ["plain", "gzip"])
@@ -381,6 +424,87 @@ class TestManifest:
         assert "vm: manifest: 'vm-disk1.vmdk' has the sha256" in captured.err
 
 
+def signed(manifest: bytes, folder: Path, algorithm: str = "sha256") -> bytes:
+    """A signature of a manifest as VMware's manual has it made by ``openssl``, and the signer's certificate."""
+    key, pem = folder / "key.pem", folder / "signer.pem"
+    subject = ("-subj", "/CN=maker", "-days", "30")
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", pem, *subject)
+    (folder / "manifest").write_bytes(manifest)
+    run("openssl", "dgst", f"-{algorithm}", "-sign", key, "-out", folder / "value", folder / "manifest")
+    value = (folder / "value").read_bytes().hex()
+    return f"{algorithm.upper()}(vm.mf)= {value}\n".encode() + pem.read_bytes()
+
+
+class TestSignature:
+    @pytest.mark.parametrize("is_ova", [False, True])
+    def test_one_that_is_right(self, tmp_path: Path, disks: dict[str, bytes], *, is_ova: bool) -> None:
+        files = package(disks)
+        files["vm.cert"] = signed(files["vm.mf"], tmp_path)
+        source = ova(files, tmp_path / "vm.ova") if is_ova else write(tmp_path / "vm", files) / "vm.ovf"
+        with open_machine(source) as machine:
+            check = machine.check_signature()
+            assert (check.state, str(check.signer).partition(" ")[0]) == (SignatureState.UNKNOWN_SIGNER, "CN=maker")
+            check = machine.check_signature(open_certificates(tmp_path / "signer.pem"))
+            assert check.is_verified
+            assert all(each.is_right for each in machine.checksums())
+            assert machine.problems == ()
+
+    @pytest.mark.parametrize(
+        ("change", "state", "said"),
+        [
+            (lambda cert, _: cert, SignatureState.WRONG, "the key did not make this signature"),
+            (lambda _, folder: signed(b"", folder, "sha1"), SignatureState.NOT_CHECKED, "RSA with SHA1"),
+            (lambda cert, _: cert[:600], SignatureState.NOT_CHECKED, "no certificate that can be read"),
+            (lambda cert, _: b"x" + cert, SignatureState.NOT_CHECKED, "it does not begin with a line"),
+            (lambda cert, _: cert.replace(b"\n", b"0\n", 1), SignatureState.NOT_CHECKED, "it does not begin"),
+            (
+                lambda cert, _: cert.replace(b"CERTIFICATE", b"OTHER"),
+                SignatureState.NOT_CHECKED,
+                "no certificate that can be read",
+            ),
+        ],
+    )
+    def test_one_that_is_not(self, tmp_path: Path, change: Any, state: SignatureState, said: str) -> None:
+        """The manifest was changed since, or the signature is none that can be checked: a problem of the checksums."""
+        described = ovf_file({})
+        manifest = manifest_file({"vm.ovf": described})
+        files = {
+            "vm.ovf": described,
+            "vm.mf": manifest,
+            "vm.cert": change(signed(manifest + b"\n", tmp_path), tmp_path),
+        }
+        with open_machine(write(tmp_path / "vm", files) / "vm.ovf") as machine:
+            check = machine.check_signature()
+            assert check.state is state
+            assert said in check.message
+            assert machine.problems == ()
+            machine.checksums()
+            told = [*map(str, machine.problems)]
+            assert told == [f"signature of the manifest: {state.value}: {check.message}"]
+
+    def test_none(self, tmp_path: Path) -> None:
+        files = {"vm.ovf": ovf_file({}), "vm.cert": b"x"}
+        with open_machine(write(tmp_path, files) / "vm.ovf") as machine:
+            assert "no manifest" in machine.check_signature().message
+        (tmp_path / "vm.cert").unlink()
+        with open_machine(tmp_path / "vm.ovf") as machine:
+            assert machine.check_signature().state is SignatureState.UNSIGNED
+        with open_machine(domain_xml({})) as machine:
+            assert machine.check_signature().state is SignatureState.UNSIGNED
+
+    def test_the_command(self, tmp_path: Path, disks: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
+        files = package(disks)
+        files["vm.cert"] = signed(files["vm.mf"], tmp_path)
+        path = write(tmp_path / "vm", files) / "vm.ovf"
+        assert main(["machines", "--checksums", str(path)]) == 0
+        assert "signature of the manifest: signed by an unknown key; signed by CN=maker" in capsys.readouterr().out
+        (tmp_path / "vm" / "vm.mf").write_bytes(files["vm.mf"] + b"\n")
+        assert main(["machines", "--checksums", "--json", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["machines"][0]["signature"]["state"] == "wrong"
+        assert "signature of the manifest: wrong: it is not a signature of these bytes by CN=maker" in captured.err
+
+
 class TestLibvirt:
     def test_disks(self, tmp_path: Path) -> None:
         (tmp_path / "raw").write_bytes(SYSTEM)
@@ -439,9 +563,115 @@ class TestLibvirt:
 
     def test_files_of_libvirt_with_a_domain_in_them(self) -> None:
         inner = domain_xml({"vda": ("a.img", "raw")}, name="inner").decode()
-        for root in ("domstatus", "domainsnapshot"):
+        for root in ("domstatus", "domainbackup"):
             (machine,) = libvirt.parse(f"<!-- notes --><{root}><x/>{inner}</{root}>".encode()) or ()
             assert (machine.name, machine.firmware) == ("inner", "bios")
+
+    @pytest.fixture
+    def chained(self, tmp_path: Path) -> Path:
+        """Directory of three disks that QEMU made on each other: c on b on a, which is raw."""
+        (tmp_path / "a.img").write_bytes(DATA)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "a.img", "-F", "raw", tmp_path / "b.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "b.qcow2", "-F", "qcow2", tmp_path / "c.qcow2")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("chain", "said"),
+        [
+            ((("/x/b.qcow2", "qcow2"), ("/x/a.img", "raw")), None),
+            ((("/x/b.qcow2", "qcow2"),), "says 'b.qcow2' (qcow2): "),
+            ((), "says nothing: "),
+            ((("/x/old.qcow2", "qcow2"), ("/x/a.img", "raw")), "says 'old.qcow2' (qcow2) on 'a.img' (raw): "),
+            ((("/x/b.qcow2", "raw"), ("/x/a.img", "raw")), "says 'b.qcow2' (raw) on 'a.img' (raw): "),
+            ((("/x/b.qcow2", "vpc"), ("/x/a.img", "raw")), None),
+        ],
+    )
+    @pytest.mark.parametrize("is_whole", [True, False])
+    def test_a_chain_that_the_description_gives(
+        self, chained: Path, chain: tuple[tuple[str, str], ...], said: str | None, *, is_whole: bool
+    ) -> None:
+        """As of machines that run; what the disks themselves say is read, and a difference is a problem."""
+        described = "<backingStore/>" if is_whole else ""
+        for path, kind in reversed(chain):
+            described = (
+                f"<backingStore type='file'><format type='{kind}'/><source file='{path}'/>{described}</backingStore>"
+            )
+        whole = domain_xml({"vda": ("c.qcow2", "qcow2")}).replace(b"</disk>", described.encode() + b"</disk>", 1)
+        (chained / "vm.xml").write_bytes(whole)
+        with open_machine(chained / "vm.xml") as machine:
+            assert machine.problems == ()
+            assert machine.disks["vda"].read_at(0, len(DATA)) == DATA
+            told = [*map(str, machine.problems)]
+            if said is None or (not is_whole and chain in ((), (("/x/b.qcow2", "qcow2"),))):
+                assert told == []
+            else:
+                own = "disk vda: it rests on 'b.qcow2' (qcow2) on 'a.img' (raw), and its description "
+                assert told == [f"{own}{said}the former is read"]
+
+    def test_a_chain_whose_disk_is_missing(self, chained: Path) -> None:
+        """That is the error of the disk, as without a description of its chain."""
+        whole = domain_xml({"vda": ("c.qcow2", "qcow2")}).replace(b"</disk>", b"<backingStore/></disk>", 1)
+        (chained / "vm.xml").write_bytes(whole)
+        (chained / "a.img").unlink()
+        with open_machine(chained / "vm.xml") as machine, pytest.raises(CorruptImage, match="can't be opened"):
+            machine.disks["vda"].read_at(0, 1)
+
+    @pytest.fixture
+    def snapshot(self, tmp_path: Path) -> Path:
+        """A snapshot's description: vda has it inside, vdb on another file since, and vdc is left out."""
+        inside, before, since = (tmp_path / name for name in ("a.qcow2", "b.qcow2", "b.before"))
+        for path in (inside, before):
+            run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+            run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", path)
+        run("qemu-img", "snapshot", "-c", "before & after", inside)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", before, "-F", "qcow2", since)
+        for path in (inside, since):
+            run("qemu-io", "-f", "qcow2", "-c", "write -P 2 0 64k", path)
+        names = {"vda": "a.qcow2", "vdb": "b.qcow2", "vdc": "c.qcow2"}
+        then = domain_xml({slot: (f"/x/{name}", "qcow2") for slot, name in names.items()}, name="web").decode()
+        (tmp_path / "vm.xml").write_text(
+            "<domainsnapshot><name>before &amp; after</name><description>why</description><state>shutoff</state>"
+            "<parent><name>first</name></parent><creationTime>1714979289</creationTime><memory snapshot='no'/><disks>"
+            "<disk name='vda' snapshot='internal'/><disk name='vdb' snapshot='external' type='file'>"
+            f"<driver type='qcow2'/><source file='/x/b.before'/></disk><disk name='vdc' snapshot='no'/></disks>{then}"
+            "<active>1</active></domainsnapshot>"
+        )
+        return tmp_path / "vm.xml"
+
+    def test_a_snapshot(self, snapshot: Path) -> None:
+        """Its disks are as they stood then; of those now the file says nothing."""
+        with open_machine(snapshot) as machine:
+            assert (machine.name, [*machine.disks], [*machine.snapshots]) == ("web", [], ["before & after"])
+            found = machine.snapshot("before & after")
+            assert (found.created, found.description) == (datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC), "why")
+            assert (found.parent, found.is_current) == ("first", True)
+            assert {slot: found.disks[slot].read_at(0, 1) for slot in ("vda", "vdb")} == {"vda": b"\1", "vdb": b"\1"}
+            assert [*found.disks] == ["vda", "vdb"]
+            assert machine.problems == ()
+
+    def test_a_snapshot_of_old_versions_or_without_its_domain(self) -> None:
+        inner = domain_xml({"vda": ("a.qcow2", "qcow2")}).decode()
+        (old,) = libvirt.parse(f"<domainsnapshot><name>x</name>{inner}</domainsnapshot>".encode()) or ()
+        assert [each.snapshot for each in old.snapshots[0].devices] == ["x"]
+        assert old.snapshots[0].created is None
+        bare = "<domainsnapshot><name>x</name><creationTime>-1</creationTime></domainsnapshot>"
+        with open_machine(bare.encode()) as machine:
+            assert [*machine.snapshot("x").disks] == []
+            [problem] = [*map(str, machine.problems)]
+            assert "the files of the disks at snapshot 'x' are not known" in problem
+
+    def test_commands_with_a_snapshot(self, snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["hexdump", str(snapshot)]) == 1
+        assert (
+            "has no disks but those of a snapshot, which --snapshot names: 'before & after'" in capsys.readouterr().err
+        )
+        command = ["hexdump", "-n", "1", str(snapshot), "--snapshot", "before & after", "--disk", "vda"]
+        assert main(command) == 0
+        assert capsys.readouterr().out.startswith("00000000  01 ")
+        assert main(["machines", str(snapshot)]) == 0
+        assert "before & after (current)  2024-05-06 07:08:09  first" in capsys.readouterr().out
+        assert main(["verify", str(snapshot)]) == 1
+        assert "the description of a virtual machine's snapshot (libvirt's XML)" in capsys.readouterr().err
 
     def test_names_twice(self) -> None:
         disks = "<disk><source file='a'/><target dev='vda'/></disk>\n<disk><source file='b'/><target dev='vda'/></disk>"

@@ -50,6 +50,7 @@ from vmvisor_image.testing.forge_machines import (
     vmsd_file,
     vmx_file,
 )
+from vmvisor_image.testing.forge_vmdk import cowd_extent
 from vmvisor_image.testing.forge_vmfs_files import vmfs_volume
 
 TAKEN = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -202,7 +203,9 @@ class TestDevices:
         device = machine.disks.devices["scsi0:0"]
         assert device.is_independent
         assert device.mode == "independent-nonpersistent"
-        assert any("a redo log, 'a.REDO_x'" in str(problem) for problem in machine.problems)
+        assert device.redo == "a.REDO_x"
+        said = "it is read without the changes in its redo log: its file 'a.REDO_x' is beside the description"
+        assert any(said in str(problem) for problem in machine.problems)
 
     def test_firmware(self) -> None:
         assert self.read(firmware="efi").firmware == "efi"
@@ -233,6 +236,93 @@ class TestDevices:
             assert [problem.message for problem in machine.problems] == [
                 "a part of its settings is encrypted (encryption.data)"
             ]
+
+
+class TestRedoLogs:
+    """As ESXi writes them: ``vm.vmdk.REDO_x`` is a descriptor, and its extent a COWD as that of a snapshot."""
+
+    def files(self, kind: str) -> dict[str, bytes]:
+        vmx = vmx_file({"scsi0:0": "vm.vmdk"}, settings={"scsi0:0.redo": "./vm.vmdk.REDO_x"})
+        forged = cowd_extent({1: b"changed".ljust(SECTOR, b"!")}, 64)
+        extent = forged.read_at(0, forged.size)
+        text = (
+            b'# Disk DescriptorFile\nversion=1\nencoding="UTF-8"\nCID=9ab16ab9\nparentCID=0badcafe\n'
+            b'isNativeSnapshot="no"\ncreateType="vmfsSparse"\nparentFileNameHint="vm.vmdk"\n'
+            b'RW 64 VMFSSPARSE "vm.vmdk-delta.REDO_x"\n'
+        )
+        redo = {
+            "descriptor": {"vm.vmdk.REDO_x": text, "vm.vmdk-delta.REDO_x": extent},
+            "another parent": {"vm.vmdk.REDO_x": text.replace(b"0badcafe", b"1"), "vm.vmdk-delta.REDO_x": extent},
+            "extent alone": {"vm.vmdk.REDO_x": extent},
+            "no disk": {"vm.vmdk.REDO_x": b"text\n" * 300},
+            "a disk that rests on nothing": {"vm.vmdk.REDO_x": flat("vm", b"")["vm.vmdk"]},
+            "missing": {},
+        }
+        return {**flat("vm", disk(b"system")), "vm.vmx": vmx, **redo[kind]}
+
+    @pytest.mark.parametrize("kind", ["descriptor", "extent alone"])
+    @pytest.mark.parametrize("in_datastore", [False, True])
+    def test_they_are_the_top_of_the_disk(self, tmp_path: Path, kind: str, *, in_datastore: bool) -> None:
+        files = self.files(kind)
+        with contextlib.ExitStack() as stack:
+            if in_datastore:
+                store = datastore({f"web/{name}": data for name, data in files.items()})
+                image = stack.enter_context(Image.open(store))
+                machine = stack.enter_context(image.partitions[1].files["web/vm.vmx"].open_machine())
+            else:
+                machine = stack.enter_context(open_machine(write(tmp_path, files) / "vm.vmx"))
+            found = machine.disks["scsi0:0"]
+            assert (found.read_at(0, 6), found.read_at(SECTOR, 8)) == (b"system", b"changed!")
+            assert len(found.chain) == 2
+            assert machine.problems == ()
+            if kind == "descriptor":
+                with machine.disks.open("scsi0:0", parent=None) as alone:
+                    assert (alone.read_at(0, 6), alone.read_at(SECTOR, 8)) == (bytes(6), b"changed!")
+
+    def test_qemu_reads_the_same(self, tmp_path: Path) -> None:
+        write(tmp_path, self.files("descriptor"))
+        run("qemu-img", "convert", "-f", "vmdk", "-O", "raw", tmp_path / "vm.vmdk.REDO_x", tmp_path / "raw")
+        with open_machine(tmp_path / "vm.vmx") as machine:
+            found = machine.disks["scsi0:0"]
+            assert found.read_at(0, found.size) == (tmp_path / "raw").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [
+            ("missing", "its file 'vm.vmdk.REDO_x' is not there; it was looked for beside the description"),
+            ("no disk", "'./vm.vmdk.REDO_x' is not a disk that rests on another one"),
+            ("a disk that rests on nothing", "'./vm.vmdk.REDO_x' is not a disk that rests on another one"),
+        ],
+    )
+    def test_the_disk_without_one_is_told(
+        self, tmp_path: Path, kind: str, said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = write(tmp_path, self.files(kind)) / "vm.vmx"
+        with open_machine(path) as machine:
+            assert machine.disks["scsi0:0"].read_at(0, 6) == b"system"
+            told = [*map(str, machine.problems)]
+        assert len(told) == 1
+        assert told[0].startswith(f"disk scsi0:0: it is read without the changes in its redo log: {said}")
+        assert main(["hexdump", "-n", "6", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert "|system|" in captured.out.replace(" ", "")
+        assert f"what was shown or written may be incomplete: {told[0]}" in captured.err
+
+    def test_one_of_another_content(self, tmp_path: Path) -> None:
+        """A disk that never was is an error, as of any chain."""
+        path = write(tmp_path, self.files("another parent")) / "vm.vmx"
+        with open_machine(path) as machine, pytest.raises(CorruptImage, match="has changed since"):
+            machine.disks["scsi0:0"]
+        with open_machine(path, allow_cid_mismatch=True) as machine:
+            assert machine.disks["scsi0:0"].read_at(SECTOR, 8) == b"changed!"
+
+    def test_only_beside_the_description(self, tmp_path: Path) -> None:
+        named = vmx_file({"scsi0:0": "vm.vmdk"}, settings={"scsi0:0.redo": "../secret"})
+        files = {**self.files("missing"), "vm.vmx": named}
+        (tmp_path / "secret").write_bytes(b"secret")
+        with open_machine(write(tmp_path / "vm", files) / "vm.vmx") as machine:
+            assert machine.disks["scsi0:0"].read_at(0, 6) == b"system"
+            assert "in its redo log: its file 'secret' is not there" in str(machine.problems[0])
 
 
 class TestWhereDisksAreLookedFor:
@@ -762,6 +852,31 @@ class TestCommand:
         datastore({"a.vmx": b"no machine"}).write_to(tmp_path / "x.img")
         assert main(["machines", str(tmp_path / "x.img")]) == 1
         assert "no virtual machine is in it" in capsys.readouterr().err
+
+
+def test_a_disk_is_not_the_machine_whose_vmx_is_among_its_first_files(tmp_path: Path) -> None:
+    """Its lines are in the bytes that would be read of a description."""
+    path = tmp_path / "x.img"
+    path.write_bytes(bytes(2 << 20))
+    write(tmp_path / "vm", machine_files())
+    run("mformat", "-i", path, "-T", str((2 << 20) // SECTOR), "-h", "64", "-s", "32", "::")
+    run("mcopy", "-i", path, *sorted((tmp_path / "vm").iterdir()), "::")
+    assert b"displayName" in path.read_bytes()[: 1 << 20]
+    with pytest.raises(NotAMachine):
+        open_machine(path)
+    with find_machines(path) as found:
+        assert [machine.path for machine in found] == ["1/vm.vmx"]
+        check(found[0])
+
+
+def test_standard_input_has_no_directory(tmp_path: Path) -> None:
+    """Beside /dev/stdin are the devices of the system, which a file must not choose from."""
+    path = write(tmp_path, {"vm.vmx": vmx_file({"scsi0:0": "null"})}) / "vm.vmx"
+    command = [sys.executable, "-m", "vmvisor_image", "ls", "-"]
+    with path.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "'null' is beside the description, whose directory is not known" in done.stderr
 
 
 @pytest.mark.parametrize("each", MACHINES, ids=lambda each: each.KIND)

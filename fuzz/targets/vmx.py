@@ -17,7 +17,7 @@ def seeds() -> list[bytes]:
     snapshots = [ForgedSnapshot(1, "a", _TAKEN, disks), ForgedSnapshot(2, "a", _TAKEN, {"scsi0:0": "x"}, parent=1)]
     return [
         vmx_file(disks, name="Prüfung"),
-        vmx_file(disks, encoding="windows-1252", settings={"firmware": "efi", "scsi0:0.mode": "independent-x"}),
+        vmx_file(disks, encoding="windows-1252", settings={"scsi0:0.redo": "./x", "scsi0:0.mode": "independent-x"}),
         vmx_file({}, settings={"encryption.keySafe": "x", "encryption.data": "y"}),
         vmsd_file(snapshots),
     ]

@@ -335,6 +335,9 @@ def likeness(source: ReadAt, match: Match | None) -> str | None:
 def _machine(head: bytes) -> str | None:
     """Words for a file that describes a virtual machine, with the names of its disks; None for any other content."""
     if (match := _XML_MACHINE.match(head.removeprefix(codecs.BOM_UTF8))) is not None:
+        if match[1] == b"domainsnapshot":
+            step = "`vmvisor-image machines` shows it, `vmvisor-image info --snapshot NAME` reads a disk"
+            return f"the description of a virtual machine's snapshot (libvirt's XML): {step}"
         kind = "OVF" if match[1] == b"Envelope" else "libvirt's domain XML"
         return f"the description of a virtual machine ({kind}): `vmvisor-image machines` lists its disks"
     found = {key.lower(): value for key, value in _SETTING.findall(head)}
@@ -352,7 +355,8 @@ def _machine(head: bytes) -> str | None:
 _SETTING: Final = re.compile(rb'^[ \t]*([.:\w]+)[ \t]*=[ \t]*"([^"\r\n]*)"', re.MULTILINE)
 """Line of a .vmx file: a key without regard to case, and a value in quotes."""
 _XML_MACHINE: Final = re.compile(
-    rb"\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,1000}?-->\s*){0,3}<(?:[\w-]+:)?(Envelope|domain)[\s>]", re.DOTALL
+    rb"\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,1000}?-->\s*){0,3}<(?:[\w-]+:)?(Envelope|domain|domainsnapshot)[\s>]",
+    re.DOTALL,
 )
 """Start of the description of a virtual machine in XML: its root element, maybe behind comments."""
 _MOST_DISKS: Final = 4

@@ -18,6 +18,16 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
+class Backing:
+    """Files that a disk rests on, as a description has them."""
+
+    links: tuple[tuple[str | None, str | None], ...]
+    """Path and format of each file, that of the disk's own parent first; None for what is not said, or not a file."""
+    is_whole: bool
+    """Whether the last one rests on nothing; otherwise the description leaves that open."""
+
+
+@dataclass(frozen=True, slots=True)
 class DiskDevice:
     """A disk of a virtual machine, as the machine's description has it."""
 
@@ -37,6 +47,14 @@ class DiskDevice:
     """Bytes of each part but the last, where the file is stored in parts whose names go on from its own."""
     file_size: int | None = None
     """Bytes of the file, or of all of its parts, where the description says it."""
+    parent: DiskDevice | None = None
+    """Disk that this one is the difference to, where the description says it, as that of an OVF can."""
+    snapshot: str | None = None
+    """Name of the snapshot inside the file that is meant; None for its present state."""
+    backing: Backing | None = None
+    """Files that it rests on by the description, as libvirt's can say it; the file itself says it, too, and counts."""
+    redo: str | None = None
+    """Path of its redo log, which has the changes of a disk that forgets them; None without one."""
 
     @property
     def is_independent(self) -> bool:
@@ -70,6 +88,8 @@ class DescribedSnapshot:
     """Disks as they stood then."""
     state: str | None = None
     """Path of the file with the state of the machine then, a .vmsn; None where none is named."""
+    parent_name: str | None = None
+    """Name of that snapshot, where the description gives no number for it."""
 
 
 @dataclass(frozen=True, slots=True)

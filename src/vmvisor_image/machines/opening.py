@@ -32,12 +32,14 @@ from vmvisor_image.errors import (
 from vmvisor_image.files.checksums import Checksum
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
-from vmvisor_image.machines import ovf, vmsd, vmx
+from vmvisor_image.machines import ovf, ovf_signature, vmsd, vmx
 from vmvisor_image.machines.formats import MACHINES
 from vmvisor_image.machines.machine import Description
 from vmvisor_image.machines.ovf import Digest
 from vmvisor_image.machines.place import InArchive, Place, file_name_of, is_elsewhere, place_of
-from vmvisor_image.machines.virtual_machine import Checks, Machine
+from vmvisor_image.machines.virtual_machine import Checks, Machine, SignatureOf
+from vmvisor_image.packages.certificates import Certificate
+from vmvisor_image.packages.signatures import SignatureCheck, SignatureState
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
 from vmvisor_image.streams.reading import chunks, read_up_to
 from vmvisor_image.streams.source import Closing, Source
@@ -126,10 +128,12 @@ def machines_of(source: SourceLike, options: MachineOptions, path: str | None = 
             beside = _Beside(place, name, storage_options)
             problems: tuple[Problem, ...] = ()
             checks: Checks | None = None
+            signature: SignatureOf | None = None
             if each is vmx:
                 described = (beside.with_snapshots(described[0]),)
             elif each is ovf:
                 problems, checks = beside.manifest()
+                signature = beside.check_signature
             if archive is not None:  # its disks are read from there
                 stack.pop_all()
             return tuple(
@@ -139,6 +143,7 @@ def machines_of(source: SourceLike, options: MachineOptions, path: str | None = 
                     options,
                     path=path,
                     checks=checks,
+                    signature=signature,
                     closes=() if archive is None else (opened,),
                 )
                 for one in described
@@ -211,6 +216,20 @@ class _Beside:
             return (), None
         digests, problems = ovf.parse_manifest(data)
         return problems, partial(self.compare, digests)
+
+    def check_signature(self, certificates: tuple[Certificate, ...]) -> SignatureCheck:
+        """Check of the signature of the manifest; see `Machine.check_signature`."""
+        try:
+            signature = self.read(ovf_signature.SUFFIX, ovf_signature.LARGEST)
+            if signature is None:
+                return SignatureCheck(SignatureState.UNSIGNED, "it has no signature")
+            manifest = self.read(ovf.MANIFEST_SUFFIX, ovf.LARGEST_MANIFEST)
+        except (CorruptImage, OSError) as error:
+            return SignatureCheck(SignatureState.NOT_CHECKED, f"it can't be read: {error}")
+        if manifest is None or len(manifest) > ovf.LARGEST_MANIFEST:
+            message = "there is no manifest that it would be of" if manifest is None else "the manifest is too large"
+            return SignatureCheck(SignatureState.NOT_CHECKED, message)
+        return ovf_signature.check_manifest(manifest, signature, certificates)
 
     def compare(self, digests: Sequence[Digest]) -> tuple[tuple[Checksum, ...], tuple[Problem, ...]]:
         """Comparisons of the files that are there with their checksums, and a problem for each other one."""

@@ -1,9 +1,9 @@
 """OVF: the description of one or several virtual machines that are passed on, and the manifest beside it.
 
-Sources: DMTF DSP0243, "Open Virtualization Format Specification" 1.1 (5.1 manifest, 7 files, their parts, and disks,
-8.1 hardware, 9.8 configurations) and 2.1; DMTF CIM_ResourceAllocationSettingData for the numbers of resource types; the
-descriptions among govmomi's tests, also of version 0.9, which has ``Content`` and ``Section`` in place of elements of
-their own.
+Sources: DMTF DSP0243, "Open Virtualization Format Specification" 1.1 (5.1 manifest, 7 files and their parts, 8.1
+hardware, 9.1 disks and their parents, 9.8 configurations) and 2.1; DMTF CIM_ResourceAllocationSettingData for the
+numbers of resource types; the descriptions among govmomi's tests, also of version 0.9, which has ``Content`` and
+``Section`` in place of elements of their own.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _NVDIMM: Final = "vmware.nvdimm.device"
 """Subtype of a disk that is persistent memory."""
 _MOST_MACHINES: Final = 256
 _MOST_DISKS: Final = 1024
+_MOST_LINKS: Final = 64
+"""Most disks that rest on each other, as in `Image.open`."""
 _LARGEST_DISK: Final = 1 << 60
 """Largest size of a disk in bytes that is believed."""
 _UNIT: Final = re.compile(
@@ -101,7 +103,7 @@ class _Package:
             if slot in devices:
                 problems.note(NAME, f"line {item.line}: there is another disk {slot!r}")
                 slot = distinct_slot(slot, item.line, devices)
-            devices[slot] = self._device(slot, item)
+            devices[slot] = self._device(slot, item.text("HostResource") or "")
         guest = _section(system, "OperatingSystemSection")
         return Description(
             KIND,
@@ -129,15 +131,18 @@ class _Package:
             found[key] = item
         return [*found.values()]
 
-    def _device(self, slot: str, item: _Item) -> DiskDevice:
-        resource = item.text("HostResource") or ""
+    def _device(self, slot: str, resource: str, above: tuple[str, ...] = ()) -> DiskDevice:
+        """The disk of an item that names a resource; `above` are the identifiers of disks that rest on it."""
         path = resource.removeprefix("ovf:").strip("/").partition("/")
         disk = self._disks.get(path[2]) if path[0] == "disk" else None
         reference = path[2] if path[0] == "file" else "" if disk is None else disk.attributes.get("fileRef", "")
         file = self._files.get(reference)
         capacity = None if disk is None else _capacity(disk)
-        if disk is not None and disk.attributes.get("parentRef"):
-            note: str | None = "it is the difference to another disk of the package, which is not read"
+        rests_on = None if disk is None else disk.attributes.get("parentRef")
+        chain = (*above, path[2])
+        if rests_on and (rests_on not in self._disks or rests_on in chain or len(chain) > _MOST_LINKS):
+            what = "is not there" if rests_on not in self._disks else "rests on it, or on too many others"
+            note: str | None = f"it is the difference to another disk of the package, {rests_on!r}, which {what}"
         elif not resource:
             note = "no file or disk of the package is named for it"
         elif disk is not None and not reference:  # an empty disk has no file
@@ -153,7 +158,8 @@ class _Package:
             note = f"its file is at an address of its own, {href!r}, which is not followed"
         kind = None if disk is None else disk.attributes.get("format")
         part, size = (None if file is None else _number(file.attributes.get(name)) for name in ("chunkSize", "size"))
-        return DiskDevice(slot, href, None, kind, capacity, note, part, size)
+        parent = self._device(slot, f"disk/{rests_on}", chain) if rests_on and note is None else None
+        return DiskDevice(slot, href, None, kind, capacity, note, part, size, parent)
 
 
 @dataclass(frozen=True, slots=True)

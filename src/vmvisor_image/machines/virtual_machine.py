@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from urllib.parse import unquote
 
 from vmvisor_image.base.forking import ForkSafeLock
-from vmvisor_image.base.names import printable
+from vmvisor_image.base.names import last_part, printable
 from vmvisor_image.base.open_options import MachineOptions, OpenOptions, check_options
 from vmvisor_image.base.shown import Shown
 from vmvisor_image.base.system_errors import in_words
@@ -18,11 +18,13 @@ from vmvisor_image.compressions.peel import HEAD
 from vmvisor_image.disk.image import Image
 from vmvisor_image.errors import (
     CorruptImage,
+    DependencyMissing,
     InvalidArgument,
     KeyUnavailable,
     MemberNotFound,
     Problem,
     UnsafeName,
+    UsageError,
 )
 from vmvisor_image.examine.signatures import Match
 from vmvisor_image.files.checksums import Checksum
@@ -30,8 +32,10 @@ from vmvisor_image.layers.parents import RAW
 from vmvisor_image.layers.virtual import VIRTUAL_DISKS
 from vmvisor_image.layers.vmdk import JoinedExtents
 from vmvisor_image.machines import libvirt, ovf
-from vmvisor_image.machines.machine import DescribedSnapshot, Description, DiskDevice
+from vmvisor_image.machines.machine import Backing, DescribedSnapshot, Description, DiskDevice
 from vmvisor_image.machines.place import Place, file_name_of, in_same_datastore, is_elsewhere
+from vmvisor_image.packages.certificates import Certificate
+from vmvisor_image.packages.signatures import SignatureCheck, SignatureState
 from vmvisor_image.streams.opening import SourceLike, open_source
 from vmvisor_image.streams.reading import read_up_to
 from vmvisor_image.streams.source import Closing, ReadAt, Source
@@ -42,8 +46,15 @@ _LONGEST_SHOWN = 60
 """Most disks, and most characters of a name, that are shown in one line."""
 _MOST_PARTS = 500
 """Most parts of a disk's file, each of which stays open while it is read."""
+_FORMATS = (RAW, *(each.KIND for each in VIRTUAL_DISKS))
+"""Formats of disks that are read; libvirt has names for others, and another one for VHD."""
 Checks = Callable[[], tuple[tuple[Checksum, ...], tuple[Problem, ...]]]
 """Function that compares the files of a machine with the checksums that are given for them."""
+SignatureOf = Callable[[tuple[Certificate, ...]], SignatureCheck]
+"""Function that checks the signature of a machine's manifest against certificates that the user trusts."""
+_UNSIGNED = SignatureCheck(SignatureState.UNSIGNED, "it has no signature")
+_SIGNATURE = "signature of the manifest"
+_RIGHT = (SignatureState.VERIFIED, SignatureState.UNKNOWN_SIGNER, SignatureState.UNSIGNED)
 
 
 class MachineDisks(Mapping[str, Image]):
@@ -220,7 +231,8 @@ class Machine(Shown, Closing):
         *,
         path: str | None = None,
         checks: Checks | None = None,
-        closes: tuple[Closing, ...] = (),
+        signature: SignatureOf | None = None,
+        closes: tuple[Closing | Image, ...] = (),
     ) -> None:
         """Constructor for `open_machine`.
 
@@ -230,6 +242,7 @@ class Machine(Shown, Closing):
             options: Options of its disks.
             path: Path of its description.
             checks: Function that compares its files with the checksums that are given for them.
+            signature: Function that checks the signature of these checksums.
             closes: Objects that are closed with it.
         """
         self.description = description
@@ -239,8 +252,10 @@ class Machine(Shown, Closing):
         self._place = place
         self._options = options
         self._checks = checks
+        self._signature = signature
         self._closes = closes
         self._wrong: tuple[Problem, ...] = ()
+        self._noted: dict[Problem, None] = {}
         self.disks = MachineDisks(self, description.devices)
         """Disks as the machine would see them now, by slot."""
         self._snapshots = self._make_snapshots()
@@ -308,16 +323,32 @@ class Machine(Shown, Closing):
         Files with another checksum than the one that is given for them are among these once `checksums` was called.
         """
         missing = [Problem.of(error) for error in self.disks.missing.values()]
+        devices = self.disks.devices.values()
+        for device in devices:
+            if device.redo is not None:
+                try:
+                    self._find_redo(device, devices)
+                except CorruptImage as reason:
+                    missing.append(_without_redo(device, reason.message))
         for snapshot in self._snapshots.values():
             for error in snapshot.disks.missing.values():
                 found = Problem.of(error)
                 missing.append(Problem(found.structure, f"in snapshot {snapshot.key!r}: {found.message}"))
-        return tuple(dict.fromkeys([*self.description.problems, *missing, *self._wrong]))
+        return tuple(dict.fromkeys([*self.description.problems, *self._noted, *missing, *self._wrong]))
+
+    def problems_of(self, slot: str) -> tuple[Problem, ...]:
+        """Those of the `problems` that are about what is read of one disk of the machine, or of a snapshot.
+
+        Where its own file and its description disagree, that is known once the disk was opened.
+        """
+        found = (*self.description.problems, *self._noted)
+        return tuple(problem for problem in found if problem.structure == f"disk {slot}")
 
     def checksums(self) -> tuple[Checksum, ...]:
         """Comparisons of the machine's files with the manifest of an OVF; empty without one.
 
-        Reads all of the files. Those that differ, and those that can't be read, are then among the `problems`.
+        Reads all of the files. Those that differ, and those that can't be read, are then among the `problems`, and so
+        is a signature of the manifest that is wrong, or that can't be checked: see `check_signature`.
         """
         found, problems = ((), ()) if self._checks is None else self._checks()
         wrong = tuple(
@@ -325,8 +356,31 @@ class Machine(Shown, Closing):
             for each in found
             if not each.is_right
         )
-        self._wrong = (*wrong, *problems)
+        self._wrong = (*wrong, *problems, *self._signature_problems())
         return found
+
+    def check_signature(self, certificates: tuple[Certificate, ...] = ()) -> SignatureCheck:
+        """Check of the signature of an OVF's manifest, a ``.cert``; of no other format's machine is anything signed.
+
+        It is over the manifest alone: that the files are those of the manifest is what `checksums` finds. The
+        certificate beside it says who signed, and anyone can make one.
+
+        Args:
+            certificates: Certificates that the user trusts, from `open_certificates`.
+
+        Raises:
+            DependencyMissing: The extra ``crypto`` is not installed.
+        """
+        return _UNSIGNED if self._signature is None else self._signature(certificates)
+
+    def _signature_problems(self) -> tuple[Problem, ...]:
+        try:
+            check = self.check_signature()
+        except DependencyMissing as error:
+            return (Problem(_SIGNATURE, f"it was not checked: {error}"),)
+        if check.state in _RIGHT:
+            return ()
+        return (Problem(_SIGNATURE, f"{check.state.value}: {check.message}"),)
 
     def close(self) -> None:
         """Close the images of its disks."""
@@ -349,16 +403,90 @@ class Machine(Shown, Closing):
         for each in described:
             key = keys[each.uid]
             disks = MachineDisks(self, each.devices, f"snapshot {key!r}")
-            parent = None if each.parent is None else keys.get(each.parent)
+            parent = each.parent_name if each.parent is None else keys.get(each.parent)
             made[key] = Snapshot(each, key, parent, disks, is_current=each.uid == self.description.current)
         return made
 
     def _open_disk(self, device: DiskDevice, others: Iterable[DiskDevice], options: OpenOptions) -> Image:
+        if device.redo is not None and (image := self._open_redo(device, others, options)) is not None:
+            return image
         source = self._find_disk(device, others) if device.part_size is None else self._join(device)
         if self.kind == libvirt.KIND:
             _check_format(device, source, self._options.get("storage_options"))
         given: OpenOptions = {**self._options, **options}
-        return Image(source, **given)
+        if given.get("snapshot") is None and device.snapshot is not None:
+            given["snapshot"] = device.snapshot
+        if device.parent is None or "parent" in given:
+            image = Image(source, **given)
+            if device.backing is not None and "parent" not in given:
+                self._compare_chain(device, device.backing, image)
+            return image
+        parent = self._open_disk(device.parent, others, {})
+        self._closes = (*self._closes, parent)
+        given["parent"] = parent
+        image = Image(source, **given)
+        try:
+            _ = image.disk
+        except InvalidArgument as error:  # its holes would be zeros
+            raise CorruptImage(
+                f"it is described as the difference to {device.parent.file_name!r}, and its file "
+                f"{device.file_name!r} does not rest on another disk",
+                structure=f"disk {device.slot}",
+            ) from error
+        return image
+
+    def _open_redo(self, device: DiskDevice, others: Iterable[DiskDevice], options: OpenOptions) -> Image | None:
+        """A disk with the changes in its redo log; None, and a problem, where that is missing or is not one.
+
+        Source: "What is the difference between a Redo log and a Snapshot?" (virtuallyhyper.com), with a listing of
+        ESXi: a redo log is a VMDK like that of a snapshot.
+        """
+        try:
+            source = self._find_redo(device, others)
+        except CorruptImage as error:
+            self._noted[_without_redo(device, error.message)] = None
+            return None
+        given: OpenOptions = {**self._options, **options}
+        with contextlib.ExitStack() as stack:
+            is_ours = "parent" not in given
+            if is_ours:
+                given["parent"] = below = self._open_disk(replace(device, redo=None), others, {})
+                stack.callback(below.close)
+            image = Image(source, **given)
+            stack.callback(image.close)
+            try:
+                is_disk = image.chain[0].kind != RAW
+            except InvalidArgument:
+                if not is_ours:  # the parent was given by the caller
+                    raise
+                is_disk = False
+            if not is_disk:
+                reason = f"{device.redo!r} is not a disk that rests on another one"
+                self._noted[_without_redo(device, reason)] = None
+                return None
+            stack.pop_all()
+            if is_ours:
+                self._closes = (*self._closes, below)
+            return image
+
+    def _find_redo(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
+        """The file of a disk's redo log; see `_find_disk` for the errors."""
+        return self._find_disk(replace(device, file_name=device.redo, redo=None), others)
+
+    def _compare_chain(self, device: DiskDevice, described: Backing, image: Image) -> None:
+        """Note a problem where a disk rests on others than its description says; what the disk says is read."""
+        with contextlib.suppress(CorruptImage, OSError, UsageError):  # using the image says why it can't be opened
+            found = [(link.name, link.kind) for link in image.chain[1:]]
+            wanted = [
+                (None if path is None else last_part(path), kind if kind in _FORMATS else None)
+                for path, kind in described.links
+            ]
+            agrees = (len(found) == len(wanted)) if described.is_whole else (len(found) >= len(wanted))
+            for (name, kind), (said_name, said_kind) in zip(found, wanted, strict=False):
+                agrees = agrees and said_name in (None, name) and said_kind in (None, kind)
+            if not agrees:
+                message = f"it rests on {_chain(found)}, and its description says {_chain(wanted)}: the former is read"
+                self._noted[Problem(f"disk {device.slot}", message)] = None
 
     def _find_disk(self, device: DiskDevice, others: Iterable[DiskDevice]) -> SourceLike:
         """The file of a disk.
@@ -372,6 +500,8 @@ class Machine(Shown, Closing):
             return JoinedExtents(((device.capacity, None, 0),))
         if device.note is not None or device.file_name is None:
             raise CorruptImage(device.note or "it is not in a file", structure=structure)
+        if device.parent is not None:
+            self._find_disk(device.parent, others)
         if device.part_size is not None:
             return self._parts(device)[0]
         return self._find_file(device.file_name, structure, [each for each in others if each is not device])
@@ -499,6 +629,16 @@ class _Opened(Closing):
         self._stack.close()
 
 
+def _without_redo(device: DiskDevice, reason: str) -> Problem:
+    return Problem(f"disk {device.slot}", f"it is read without the changes in its redo log: {reason}")
+
+
+def _chain(links: Iterable[tuple[str | None, str | None]]) -> str:
+    """Words for the files that a disk rests on: name and format of each."""
+    shown = [f"{'another source' if name is None else repr(name)} ({kind or 'of any format'})" for name, kind in links]
+    return " on ".join(shown) or "nothing"
+
+
 def _has_name(device: DiskDevice, name: str) -> bool:
     """Whether the last part of the path of a disk's file is `name`."""
     with contextlib.suppress(UnsafeName):
@@ -514,7 +654,7 @@ def _check_format(device: DiskDevice, source: SourceLike, storage_options: Mappi
     Raises:
         CorruptImage: It does.
     """
-    if device.kind not in (RAW, *(each.KIND for each in VIRTUAL_DISKS)):
+    if device.kind not in _FORMATS:
         return
     with open_source(source, storage_options) as opened:
         head = read_up_to(opened.source, 0, HEAD)

@@ -57,7 +57,7 @@ def describe(found: Dictionary) -> Description:
         if len(devices) == _MOST_DEVICES:
             problems.note(NAME, f"disks after the first {_MOST_DEVICES} are left out")
             break
-        device = _device(found, match[1], value, problems)
+        device = _device(found, match[1], value)
         if device is not None:
             devices.append(device)
     if is_encrypted:
@@ -76,12 +76,9 @@ def describe(found: Dictionary) -> Description:
     )
 
 
-def _device(found: Dictionary, slot: str, file_name: str, problems: ProblemList) -> DiskDevice | None:
+def _device(found: Dictionary, slot: str, file_name: str) -> DiskDevice | None:
     """The disk at a slot; None for one that is not present, and for what is not a disk."""
     kind = found.get(f"{slot}.devicetype")
     if found.flag(f"{slot}.present") is False or not file_name.strip() or _NO_DISK.match(kind or ""):
         return None
-    redo = found.get(f"{slot}.redo")
-    if redo is not None:
-        problems.note(NAME, f"{slot} has a redo log, {redo!r}, whose changes are not in the disk")
-    return DiskDevice(slot, file_name, found.get(f"{slot}.mode"), kind)
+    return DiskDevice(slot, file_name, found.get(f"{slot}.mode"), kind, redo=found.get(f"{slot}.redo"))

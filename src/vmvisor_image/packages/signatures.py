@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -145,6 +145,36 @@ def check_signed_data(content: bytes, signature: bytes, certificates: Iterable[C
     return replace(decisive, message=f"signature {number} of {len(checks)}: {decisive.message}")
 
 
+def check_signed_digest(
+    content: bytes, value: bytes, hash_name: str, delivered: Sequence[Certificate], trusted: tuple[Certificate, ...]
+) -> SignatureCheck:
+    """Check a bare signature of RSA over the digest of `content`, as the manifest of an OVF has it.
+
+    Args:
+        content: The signed bytes.
+        value: The signature.
+        hash_name: Name of the digest's algorithm, as `hashlib` has it.
+        delivered: Certificates that are beside the signature, of which one may be the signer's.
+        trusted: Certificates that the user trusts.
+
+    Raises:
+        DependencyMissing: The extra ``crypto`` is not installed.
+    """
+    require_crypto("checking a signature")
+    if hash_name not in _HASHES.values():
+        message = f"its algorithm is not accepted (RSA with {hash_name.upper()})"
+        return SignatureCheck(SignatureState.NOT_CHECKED, message)
+    candidates = [each for each in (*delivered, *trusted) if public_numbers(each) is not None]
+    if not candidates:
+        return SignatureCheck(SignatureState.NOT_CHECKED, "no certificate with a key of RSA is beside it")
+    digest = hashlib.new(hash_name, content).digest()
+    signer = next((each for each in candidates if _is_signed(each, value, digest, hash_name)), None)
+    if signer is None:
+        message = f"it is not a signature of these bytes by {candidates[0]}: the key did not make this signature"
+        return SignatureCheck(SignatureState.WRONG, message, candidates[0])
+    return _judged(signer, delivered, trusted)
+
+
 def module_hashes(certificates: Iterable[Certificate]) -> set[str]:
     """Names of the hash algorithms that checking a module with these certificates takes, for `check_module`."""
     return {_hash_of(each) for each in certificates}
@@ -265,6 +295,16 @@ def _check_signer(
     if fault is not None:
         message = f"it is not a signature of these bytes by {signer}: {fault}"
         return SignatureCheck(SignatureState.WRONG, message, signer, None, signed_at)
+    return _judged(signer, delivered, trusted, signed_at)
+
+
+def _judged(
+    signer: Certificate,
+    delivered: Sequence[Certificate],
+    trusted: tuple[Certificate, ...],
+    signed_at: datetime | None = None,
+) -> SignatureCheck:
+    """Result for a right signature, by what stands behind its signer."""
     if (weakness := signer.weakness) is not None:
         message = f"signed by {signer}; {weakness}"
         return SignatureCheck(SignatureState.NOT_CHECKED, message, signer, None, signed_at)

@@ -76,8 +76,8 @@ def machine_in_archive(
 def disk_of(machine: Machine, options: argparse.Namespace, given: OpenOptions) -> Iterator[Image]:
     """The disk of a machine that the options choose; the machine's problems become problems of the command.
 
-    The machine is closed with the disk. A snapshot is the machine's, or where the description has none, as libvirt's,
-    one inside the disk.
+    The machine is closed with the disk. A snapshot is the machine's, or where the description has none, as libvirt's
+    of a domain, one inside the disk.
 
     Raises:
         InvalidArgument: The machine has several disks, and the options name none.
@@ -89,7 +89,7 @@ def disk_of(machine: Machine, options: argparse.Namespace, given: OpenOptions) -
         options.of_machine = True
         of_disk: OpenOptions = {**given, "member": None}
         disks = machine.disks
-        if options.snapshot is not None and machine.kind == vmx.KIND:
+        if options.snapshot is not None and (machine.snapshots or machine.kind == vmx.KIND):
             disks = machine.snapshot(options.snapshot).disks
             of_disk["snapshot"] = None
         slot = options.disk if options.disk is not None else _only(machine, disks)
@@ -97,8 +97,7 @@ def disk_of(machine: Machine, options: argparse.Namespace, given: OpenOptions) -
             yield image
         problems = machine.problems
         options.problems += problems
-        own = [problem for problem in machine.description.problems if problem.structure == f"disk {slot}"]
-        options.apart += [problem for problem in problems if problem not in own]
+        options.apart += [problem for problem in problems if problem not in machine.problems_of(slot)]
 
 
 def _only(machine: Machine, disks: MachineDisks) -> str:
@@ -107,7 +106,9 @@ def _only(machine: Machine, disks: MachineDisks) -> str:
     if len(devices) == 1 or machine.is_encrypted:
         return next(iter(devices), "")
     if not devices:
-        raise CorruptImage("it has no disks", structure=f"machine {machine.name or ''}".strip())
+        names = ", ".join([*map(repr, machine.snapshots)][:_MOST_LISTED])
+        step = f" but those of a snapshot, which --snapshot names: {names}" if names else ""
+        raise CorruptImage(f"it has no disks{step}", structure=f"machine {machine.name or ''}".strip())
     listed = [f"{slot} ({device.file_name})" if device.file_name else slot for slot, device in devices.items()]
     more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
     raise InvalidArgument(

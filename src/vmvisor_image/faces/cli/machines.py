@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from vmvisor_image.errors import CorruptImage, NotAMachine, Problem
+from vmvisor_image.errors import CorruptImage, DependencyMissing, NotAMachine, Problem
 from vmvisor_image.faces.cli.layout import table_lines, table_width, wrapped
 from vmvisor_image.faces.cli.opening import check_partitions, limits_of, open_options, opened_image
 from vmvisor_image.faces.cli.progress import doing, showing_progress
@@ -17,6 +18,7 @@ from vmvisor_image.faces.machine_tables import facts_of, taken
 from vmvisor_image.faces.shared import GAP, Column, sized
 from vmvisor_image.machines.opening import FoundMachines, find_machines
 from vmvisor_image.machines.virtual_machine import Machine, Snapshot
+from vmvisor_image.packages.signatures import SignatureCheck, SignatureState
 from vmvisor_image.streams.urls import is_url
 
 _DISKS: Final = (Column("Disk"), Column("Size", is_number=True), Column("Mode", 2), Column("File", 1, shortest=20))
@@ -74,6 +76,7 @@ class _Described:
     def __init__(self, machine: Machine, *, with_checksums: bool) -> None:
         self.machine = machine
         self.checked = machine.checksums() if with_checksums else ()
+        self.signature = _signature_of(machine) if self.checked else None
         missing = machine.disks.missing
         self._sizes: dict[str, int | Problem | None] = {}
         """Size of each disk in bytes, the reason why it can't be opened, or None where its file is missing."""
@@ -103,6 +106,9 @@ class _Described:
         for each in self.checked:
             result = "right" if each.is_right else "WRONG"
             print("\n".join(wrapped(f"{each.algorithm} of {each.path}: {result}", GAP, width=width)))
+        if self.signature is not None:
+            text = f"signature of the manifest: {self.signature.state.value}; {self.signature.message}"
+            print("\n".join(wrapped(text, GAP, width=width)))
 
     def _disk_row(self, slot: str) -> tuple[str, ...]:
         size, device = self._sizes[slot], self.machine.disks.devices[slot]
@@ -136,6 +142,9 @@ class _Described:
             "checksums": [
                 {"path": each.path, "algorithm": each.algorithm, "is_right": each.is_right} for each in self.checked
             ],
+            "signature": None
+            if self.signature is None
+            else {"state": self.signature.state.value, "message": self.signature.message},
             "problems": [*map(_of, self.problems)],
         }
 
@@ -151,6 +160,14 @@ class _Described:
                 "state": {"file": snapshot.state, "found": _state(snapshot)},
                 "disks": {slot: device.file_name for slot, device in snapshot.disks.devices.items()},
             }
+
+
+def _signature_of(machine: Machine) -> SignatureCheck | None:
+    """Check of the signature of a machine's manifest; None where it has none, or can't be checked here."""
+    with contextlib.suppress(DependencyMissing):  # which is a problem of the machine
+        check = machine.check_signature()
+        return None if check.state is SignatureState.UNSIGNED else check
+    return None
 
 
 def _snapshot_row(snapshot: Snapshot) -> tuple[str, ...]:
