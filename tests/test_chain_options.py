@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import run
+from vmvisor_image import CorruptImage, Image
 from vmvisor_image.faces.cli import main
+from vmvisor_image.streams.sources import FileSource
 
 
 def qemu_io(path: Path, *commands: str) -> None:
@@ -95,3 +99,28 @@ def test_every_command_has_them(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     told = capsys.readouterr().out
     assert all(option in told for option in ("--snapshot", "--parent", "--no-parent", "--allow-cid-mismatch"))
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="there are no such devices")
+@pytest.mark.parametrize("name", ["null", "/dev/null", "../dev/null"])
+def test_a_disk_on_standard_input_chooses_no_device(name: str, tmp_path: Path) -> None:
+    """Beside /dev/stdin lie the devices of the machine; the same holds for a disk that is on a device."""
+    path = tmp_path / "top.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", "-u", "-b", name, "-F", "raw", path, "4M")
+    code = "import sys; from vmvisor_image.faces.cli import main; sys.exit(main(['info', '-']))"
+    with path.open("rb") as given:
+        done = subprocess.run([sys.executable, "-c", code], stdin=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "its own directory is not known" in done.stderr
+
+
+def test_a_device_has_no_files_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A device is a file whose time means nothing."""
+    below, top = tmp_path / "below", tmp_path / "top"
+    run("qemu-img", "create", "-f", "qcow2", below, "4M")
+    run("qemu-img", "create", "-f", "qcow2", "-b", below, "-F", "qcow2", top)
+    with Image.open(top) as image:
+        assert len(image.chain) == 2
+    monkeypatch.setattr(FileSource, "modified_ns", None)
+    with pytest.raises(CorruptImage, match="its own directory is not known"), Image.open(top) as image:
+        len(image.chain)

@@ -104,10 +104,12 @@ def place_of(source: SourceLike, storage_options: Mapping[str, Any] | None = Non
     if isinstance(source, File):
         return Beside(source)
     path = path_of(source)
-    if path is None or descriptor_of(path) is not None:  # the devices of the system are beside /dev/stdin
+    if path is None:
         return None
     if storage_options is not None or is_url(path):
         return Address(path, storage_options)
+    if descriptor_of(path) is not None or not Path(path).is_file():  # beside a device lie those of the system
+        return None
     return Folder(Path(path).parent)
 
 
