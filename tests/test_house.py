@@ -26,7 +26,6 @@ DOORS = {
 }
 """Module, function, and what it opens: the imports that go up, as docs/adr/0025-the-house.md has them."""
 LATE = {
-    ("faces.cli.scan", "run_scan", "vmvisor_image"): 11,
     ("faces.cli.advice", "one_line", "vmvisor_image.packages.bundle"): 46,
     ("fleet", "scan", "vmvisor_image.base.dask_bag"): 0,
     ("streams.opening", "open_remote", "vmvisor_image.streams.remote"): 10,

@@ -14,7 +14,7 @@ from vmvisor_image.disk.banks import BANK_CONFIGURATION, read_configuration
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition, listed, named
 from vmvisor_image.disk.partition_table import PartitionTable
-from vmvisor_image.disk.paths import at_place
+from vmvisor_image.disk.paths import placed_or_labelled
 from vmvisor_image.errors import CorruptImage, NotAFileSystem, PartitionNotFound, PathNotFound
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
@@ -172,8 +172,10 @@ def find_bootable(image: Image, bank: int | str | None = None) -> Bootable:
     if bank is None:
         found = _labelled(image, BANK_LABELS) if partitions.scheme != "gpt" else None
         found = found or _active(image) or _labelled(image, BANK_LABELS) or _of_role(image, Role.BOOTBANK)
+    elif bank == "active":
+        found = _started(image)
     else:
-        found = _started(image) if bank == "active" else _named(partitions, bank)
+        found = placed_or_labelled(partitions, bank) if isinstance(bank, str) else partitions[bank]
     if found is None and bank is None and (cd := _installer_volume(image)) is not None:
         return cd
     if found is None:
@@ -234,11 +236,6 @@ def _installer_volume(image: Image) -> Bootable | None:
     if volume is None and iso9660.probe(image.disk, 0):  # with a table that does not lead to it
         return Bootable(open_archive(image.disk), None, is_installer=True)
     return None if volume is None else Bootable(volume.files, volume, is_installer=True)
-
-
-def _named(partitions: PartitionTable, bank: int | str) -> Partition:
-    found = at_place(partitions, bank) if isinstance(bank, str) else None
-    return partitions[bank] if found is None else found
 
 
 def _labelled(image: Image, labels: tuple[str, ...]) -> Partition | None:

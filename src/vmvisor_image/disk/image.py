@@ -36,7 +36,7 @@ from vmvisor_image.streams.linked import Link, Linked, Parent
 from vmvisor_image.streams.opening import SourceLike, open_remote, open_source, path_of
 from vmvisor_image.streams.reading import meter_of, prefetch
 from vmvisor_image.streams.source import ReadAt, Source
-from vmvisor_image.streams.sources import FileSource, descriptor_of
+from vmvisor_image.streams.sources import FileSource, has_folder
 from vmvisor_image.streams.urls import is_url
 from vmvisor_image.streams.views import Watched
 
@@ -512,13 +512,10 @@ class Image(Shown, Source):
     def _neighbour(
         self, source: Source, closers: list[Callable[[], None]], neighbours: list[Source]
     ) -> Callable[[str], ReadAt] | None:
-        """Opener of files beside the given one, which adds them to `neighbours`; None where there can be none.
-
-        Beside a device, and beside /dev/stdin, lie the devices of the machine, of which an image must choose none.
-        """
+        """Opener of files beside the given one, which adds them to `neighbours`; None where there can be none."""
         if isinstance(source, File):
             return neighbour_of(source)
-        if isinstance(source, FileSource) and (source.modified_ns is None or descriptor_of(source.path) is not None):
+        if isinstance(source, FileSource) and not has_folder(source.path):
             return None
         path, options = self.path, self._options.get("storage_options")
         if path is None or not (isinstance(source, FileSource) or self._is_url(path)):

@@ -170,6 +170,17 @@ def at_place(partitions: PartitionTable, name: str) -> Partition | None:
     return None if place is None else partitions.at(int(place[1], 0))
 
 
+def placed_or_labelled(partitions: PartitionTable, name: str) -> Partition:
+    """Partition that ``@`` and its first byte name, or that has the name for its label.
+
+    Raises:
+        PartitionNotFound: There is no such partition.
+        CorruptImage: The partition table is damaged, or the disk can't be read there.
+    """
+    placed = at_place(partitions, name)
+    return partitions[name] if placed is None else placed
+
+
 def begins_with_place(path: str) -> bool:
     """Whether a path begins with a partition by its place, which needs no partition table."""
     return _PLACE.fullmatch(path.lstrip("/").partition("/")[0]) is not None

@@ -15,6 +15,7 @@ from vmvisor_image.base import xml_tree
 from vmvisor_image.base.xml_tree import Element, looks_like_xml, parse_xml
 from vmvisor_image.errors import ProblemList
 from vmvisor_image.machines.machine import Backing, DescribedSnapshot, Description, DiskDevice, distinct_slot
+from vmvisor_image.streams.linked import MOST_LINKS
 
 NAME: Final = "libvirt's domain XML"
 KIND: Final = "libvirt"
@@ -24,8 +25,6 @@ LARGEST: Final = xml_tree.LARGEST
 _STRUCTURE: Final = "domain XML"
 _MOST_DISKS: Final = 1024
 _NO_DISKS: Final = ("cdrom", "floppy")
-_MOST_LINKS: Final = 64
-"""Most disks that rest on each other, as in `Image.open`."""
 _SNAPSHOT: Final = "domainsnapshot"
 _INTERNAL, _EXTERNAL = "internal", "external"
 _NUMBER: Final = 1
@@ -141,7 +140,7 @@ def _backing(disk: Element) -> Backing | None:
     here = disk.get("backingStore")
     if here is None:
         return None
-    while here is not None and here.children and len(links) < _MOST_LINKS:
+    while here is not None and here.children and len(links) < MOST_LINKS:
         source, form = here.get("source"), here.get("format")
         name = _FILE_SOURCES.get(here.attributes.get("type", "file"), "")
         path = None if source is None else source.attributes.get(name)

@@ -16,6 +16,7 @@ from vmvisor_image.base import xml_tree
 from vmvisor_image.base.xml_tree import Element, looks_like_xml, parse_xml
 from vmvisor_image.errors import Problem, ProblemList
 from vmvisor_image.machines.machine import Description, DiskDevice, distinct_slot, sorted_devices
+from vmvisor_image.streams.linked import MOST_LINKS
 
 NAME: Final = "OVF"
 KIND: Final = "ovf"
@@ -37,8 +38,6 @@ _NVDIMM: Final = "vmware.nvdimm.device"
 """Subtype of a disk that is persistent memory."""
 _MOST_MACHINES: Final = 256
 _MOST_DISKS: Final = 1024
-_MOST_LINKS: Final = 64
-"""Most disks that rest on each other, as in `Image.open`."""
 _LARGEST_DISK: Final = 1 << 60
 """Largest size of a disk in bytes that is believed."""
 _UNIT: Final = re.compile(
@@ -140,7 +139,7 @@ class _Package:
         capacity = None if disk is None else _capacity(disk)
         rests_on = None if disk is None else disk.attributes.get("parentRef")
         chain = (*above, path[2])
-        if rests_on and (rests_on not in self._disks or rests_on in chain or len(chain) > _MOST_LINKS):
+        if rests_on and (rests_on not in self._disks or rests_on in chain or len(chain) > MOST_LINKS):
             what = "is not there" if rests_on not in self._disks else "rests on it, or on too many others"
             note: str | None = f"it is the difference to another disk of the package, {rests_on!r}, which {what}"
         elif not resource:

@@ -20,7 +20,7 @@ from vmvisor_image.errors import PathNotFound, UnsafeName
 from vmvisor_image.files.file import File
 from vmvisor_image.files.tree import FileTree
 from vmvisor_image.streams.opening import SourceLike, open_source, path_of
-from vmvisor_image.streams.sources import descriptor_of
+from vmvisor_image.streams.sources import has_folder
 from vmvisor_image.streams.urls import is_url, neighbour_url
 from vmvisor_image.volumes.vmfs.volume import VmfsVolume
 
@@ -108,9 +108,7 @@ def place_of(source: SourceLike, storage_options: Mapping[str, Any] | None = Non
         return None
     if storage_options is not None or is_url(path):
         return Address(path, storage_options)
-    if descriptor_of(path) is not None or not Path(path).is_file():  # beside a device lie those of the system
-        return None
-    return Folder(Path(path).parent)
+    return Folder(Path(path).parent) if has_folder(path) else None
 
 
 def file_name_of(path: str, structure: str) -> str:

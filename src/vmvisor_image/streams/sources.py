@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from vmvisor_image.base.forking import ForkSafeLock
@@ -63,6 +64,14 @@ def descriptor_of(source: object) -> int | None:
         return None
     found = _DESCRIPTOR.fullmatch(os.fspath(source))
     return None if found is None else int(found[1] or found[2] or 0)
+
+
+def has_folder(path: str) -> bool:
+    """Whether a path is of a file whose folder may be looked in for files that an image names.
+
+    Beside a device, and beside /dev/stdin, lie the devices of the machine, of which an image must choose none.
+    """
+    return descriptor_of(path) is None and Path(path).is_file()
 
 
 def is_pipe(source: object) -> bool:

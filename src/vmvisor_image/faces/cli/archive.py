@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from vmvisor_image.archives.archive import Archive, open_archive
-from vmvisor_image.errors import (
-    InvalidArgument,
-    NotAnArchive,
-)
+from vmvisor_image.errors import InvalidArgument, NotAnArchive
 from vmvisor_image.faces.cli.advice import AGAIN, command, listed_by, with_step
 from vmvisor_image.faces.cli.paths import write_out
-from vmvisor_image.faces.cli.show import (
-    list_archive,
-)
+from vmvisor_image.faces.cli.show import list_archive
 from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.files.file import File
 from vmvisor_image.streams.opening import open_source
 from vmvisor_image.streams.pipes import PipeSource, taking_pipes
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
 
 
 def run_archive(options: argparse.Namespace) -> int:

@@ -6,22 +6,16 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vmvisor_image.base.names import printable
 from vmvisor_image.compressions.peel import BZIP2
 from vmvisor_image.disk.convert import check_suffix, convert, is_raw
 from vmvisor_image.disk.tables.find import find_table
-from vmvisor_image.errors import (
-    DestinationExists,
-)
+from vmvisor_image.errors import DestinationExists
 from vmvisor_image.faces.cli.advice import no_disk, way_of
 from vmvisor_image.faces.cli.opening import limits_of, opened_image
 from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.streams.pipes import taking_pipes
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
 
 
 def run_index(options: argparse.Namespace) -> int:

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
 from vmvisor_image.base.names import printable
-from vmvisor_image.errors import (
-    InvalidArgument,
-)
+from vmvisor_image.errors import InvalidArgument
 from vmvisor_image.faces.cli.advice import no_disk, way_of
 from vmvisor_image.faces.cli.damage import step_past_damage
 from vmvisor_image.faces.cli.opening import image_of, named_partition, opened_image
 from vmvisor_image.faces.cli.progress import showing_progress
 from vmvisor_image.faces.cli.search import print_search
-from vmvisor_image.faces.cli.show import (
-    print_partition,
-    print_report,
-)
+from vmvisor_image.faces.cli.show import print_partition, print_report
 from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.reports.inspection import report as report_of
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
 
 
 def run_info(options: argparse.Namespace) -> int:

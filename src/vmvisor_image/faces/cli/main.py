@@ -431,11 +431,7 @@ def _add_limits(parser: argparse._ActionsContainer) -> None:
 
 
 def _add_listing_commands(commands: _Commands) -> None:
-    ls = _add_command(
-        commands,
-        "ls",
-        "list the files of the image or a partition, or what a directory holds",
-    )
+    ls = _add_command(commands, "ls", "list the files of the image or a partition, or what a directory holds")
     _add_target(ls, "without a path, all files; with one, also 5/, what that directory holds")
     ls.add_argument("-l", "--long", action="store_true", help="with sizes and times, as without a path")
     ls.add_argument(
@@ -459,9 +455,7 @@ def _add_listing_commands(commands: _Commands) -> None:
     _add_json(find)
     _add_device_option(find)
     diff = _add_command(
-        commands,
-        "diff",
-        "show what differs between two images: partitions, files by content, versions",
+        commands, "diff", "show what differs between two images: partitions, files by content, versions"
     )
     diff.add_argument("source", metavar="SRC1", type=_source, help="a disk image: a path or a URL")
     diff.add_argument("second", metavar="SRC2", type=_source, help="the disk image to compare it with")
@@ -479,11 +473,7 @@ def _add_content_commands(commands: _Commands) -> None:
     _add_targets(extract, folders)
     resuming = "go on with an interrupted extraction: files that are there with the right content stay"
     extract.add_argument("--resume", action="store_true", help=resuming)
-    sha256 = _add_command(
-        commands,
-        "sha256",
-        "print the SHA-256 of files, in the format that sha256sum -c checks",
-    )
+    sha256 = _add_command(commands, "sha256", "print the SHA-256 of files, in the format that sha256sum -c checks")
     _add_targets(sha256, "default: all files; the paths are those that extract writes for the same arguments")
     _add_json(sha256)
     hexdump = _add_command(commands, "hexdump", "show bytes of the disk, a partition or a file")
@@ -516,9 +506,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_raw_commands(commands: _Commands) -> None:
     converting = _add_command(
-        commands,
-        "convert",
-        "write the decoded image as seekable zstd, quick to read again, or as a raw disk",
+        commands, "convert", "write the decoded image as seekable zstd, quick to read again, or as a raw disk"
     )
     converting.add_argument(
         "dest",
@@ -530,48 +518,30 @@ def _add_raw_commands(commands: _Commands) -> None:
     converting.add_argument("--force", action="store_true", help="replace the file when it is there")
     converting.set_defaults(left_behind="what was converted so far is kept beside {}", to_go_on=[])
     indexing = _add_command(
-        commands,
-        "index",
-        "find the blocks of a compressed image, and write their places to an index file",
+        commands, "index", "find the blocks of a compressed image, and write their places to an index file"
     )
     indexing.set_defaults(left_behind="the blocks found so far are in the index", to_go_on=[])
     indexing.add_argument("--with-data", action="store_true", help="also keep the decoded data, as --cache auto does")
 
 
 def _add_boot_commands(commands: _Commands) -> None:
-    system = _add_command(
-        commands,
-        "system",
-        "show what an image boots: version, boot banks, modules in load order",
-    )
+    system = _add_command(commands, "system", "show what an image boots: version, boot banks, modules in load order")
     system.add_argument("--json", action="store_true", help="the same as JSON, with the hash of each module")
     system.add_argument("--files", action="store_true", help="list the files of all modules, and where each is from")
     _add_bank(system)
-    host = _add_command(
-        commands,
-        "host",
-        "show what a host keeps of itself: network, accounts, machines, certificates",
-    )
+    host = _add_command(commands, "host", "show what a host keeps of itself: network, accounts, machines, certificates")
     host.add_argument("--json", action="store_true", help="the same as JSON, with every setting")
     host.add_argument("--logs", action="store_true", help="print the lines of all its logs instead, by time")
     host.add_argument("--hashes", action="store_true", help="also show the hashes of passwords, not just their types")
     key = "file with the key of an encrypted configuration: 32 bytes, or as many in hexadecimal"
     host.add_argument("--key-file", metavar="FILE", help=key)
     _add_bank(host)
-    provenance = _add_command(
-        commands,
-        "provenance",
-        "say of each module which package has it, and who signed it",
-    )
+    provenance = _add_command(commands, "provenance", "say of each module which package has it, and who signed it")
     provenance.add_argument("--json", action="store_true", help="the same as JSON")
     _add_certificate(provenance)
     provenance.add_argument("--files", action="store_true", help="also list the files that no package has")
     _add_bank(provenance)
-    module = _add_command(
-        commands,
-        "module",
-        "show the kind and content of a boot module, of an image or by itself",
-    )
+    module = _add_command(commands, "module", "show the kind and content of a boot module, of an image or by itself")
     _add_partition(module, "?")
     module.add_argument("path", metavar="PATH", nargs="?", help="path of the module, from the root of the partition")
     inner = (

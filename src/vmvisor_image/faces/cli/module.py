@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from vmvisor_image.archives.archive import Metered
 from vmvisor_image.base.limits import Meter
@@ -22,15 +21,10 @@ from vmvisor_image.errors import (
 from vmvisor_image.faces.cli.advice import AGAIN, command, listed_by, way_of
 from vmvisor_image.faces.cli.opening import image_of, limits_of, named_partition, opened_image
 from vmvisor_image.faces.cli.paths import directory_given, write_out
-from vmvisor_image.faces.cli.show import (
-    list_archive,
-)
+from vmvisor_image.faces.cli.show import list_archive
 from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.files.file import Directory, File
 from vmvisor_image.streams.opening import open_source
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
 
 _NO_MODULE = (
     "neither a program (ELF), an archive (tar, vmtar, zip, ar, ISO 9660), an encrypted configuration nor microcode"

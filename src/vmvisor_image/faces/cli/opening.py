@@ -12,7 +12,7 @@ from vmvisor_image.base.limits import Limits
 from vmvisor_image.base.open_options import OpenOptions, Progress
 from vmvisor_image.disk.image import Image
 from vmvisor_image.disk.partition import Partition
-from vmvisor_image.disk.paths import at_place, begins_with_place, path_name
+from vmvisor_image.disk.paths import begins_with_place, path_name, placed_or_labelled
 from vmvisor_image.errors import (
     CorruptImage,
     MemberNotFound,
@@ -208,7 +208,7 @@ def named_partition(image: Image, text: str) -> Partition:
     """Partition with a number or at a place, or else with a label."""
     if text.isdecimal() and int(text) in image.partitions:
         return image.partitions[int(text)]
-    return at_place(image.partitions, text) or image.partitions[text]
+    return placed_or_labelled(image.partitions, text)
 
 
 @contextlib.contextmanager

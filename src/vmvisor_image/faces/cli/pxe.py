@@ -5,33 +5,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from vmvisor_image.base.names import printable
-from vmvisor_image.boot.bootable import find_boot_partition, find_bootable
-from vmvisor_image.boot.pxe import PxeExport
-from vmvisor_image.disk.explanation import counted
-from vmvisor_image.disk.image import Image
-from vmvisor_image.errors import (
-    CorruptImage,
-)
-from vmvisor_image.faces.cli.layout import print_item
-from vmvisor_image.faces.cli.opening import bank_of, limits_of, naming_a_bank, opened_image
-from vmvisor_image.faces.cli.progress import showing_progress
-from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from vmvisor_image.base.names import printable
 from vmvisor_image.base.open_options import Progress
-from vmvisor_image.boot.pxe import export_pxe
-from vmvisor_image.faces.cli.progress import doing
+from vmvisor_image.boot.bootable import find_boot_partition, find_bootable
+from vmvisor_image.boot.pxe import PxeExport, export_pxe
+from vmvisor_image.disk.explanation import counted
+from vmvisor_image.disk.image import Image
+from vmvisor_image.errors import CorruptImage
+from vmvisor_image.faces.cli.layout import print_item
+from vmvisor_image.faces.cli.opening import bank_of, limits_of, naming_a_bank, opened_image
+from vmvisor_image.faces.cli.progress import doing, showing_progress
+from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.packages.bundle import Bundle, find_bundle
 
-_OVERLAID = "oem.tgz"
+_OVERLAID: Final = "oem.tgz"
 """Name of the module for additions by others."""
 _MOST_SHOWN: Final = 20
 """Most problems of packages that are printed."""

@@ -5,33 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import Executor
 
+from vmvisor_image import fleet
 from vmvisor_image.base.names import printable
 from vmvisor_image.base.system_errors import in_words
 from vmvisor_image.disk.explanation import counted
-from vmvisor_image.errors import (
-    InvalidArgument,
-    UsageError,
-)
+from vmvisor_image.errors import InvalidArgument, UsageError
 from vmvisor_image.faces.cli.opening import limits_of
 from vmvisor_image.faces.cli.progress import showing_progress
-from vmvisor_image.faces.cli.show import (
-    print_rows,
-    print_rows_as_json,
-)
+from vmvisor_image.faces.cli.show import print_rows, print_rows_as_json
 from vmvisor_image.faces.cli.status import BAD_INPUT, DONE, MISUSE
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    from concurrent.futures import Executor
-
-    from vmvisor_image.fleet import Row
+from vmvisor_image.fleet import Row
 
 
 def run_scan(options: argparse.Namespace) -> int:
     """Print or write a row for each image; bad input where any is not sound, misuse where there is none of them."""
-    from vmvisor_image import fleet
-
     if options.json and options.out is not None:
         raise InvalidArgument("--json is for standard output: a DEST of --out that ends in .jsonl gets the same rows")
     if options.out is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
 from vmvisor_image.base.names import printable
 from vmvisor_image.disk.banks import BootBank
@@ -14,9 +13,6 @@ from vmvisor_image.faces.cli.opening import bank_of, naming_a_bank, opened_image
 from vmvisor_image.faces.cli.status import DONE
 from vmvisor_image.faces.shared import columns_of, padded
 from vmvisor_image.volumes.role import Role
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
 
 
 def run_system(options: argparse.Namespace) -> int:

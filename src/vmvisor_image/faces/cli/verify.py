@@ -7,28 +7,20 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vmvisor_image.base.destination import check_apart, write_whole
 from vmvisor_image.base.names import printable
 from vmvisor_image.disk.tables.table import is_lost
-from vmvisor_image.errors import (
-    DestinationExists,
-)
+from vmvisor_image.errors import DestinationExists
 from vmvisor_image.faces.cli.advice import no_disk
 from vmvisor_image.faces.cli.damage import step_of_verification
 from vmvisor_image.faces.cli.opening import limits_of
 from vmvisor_image.faces.cli.progress import showing_progress
-from vmvisor_image.faces.cli.show import (
-    print_verification,
-)
+from vmvisor_image.faces.cli.show import print_verification
 from vmvisor_image.faces.cli.status import BAD_INPUT, DONE
 from vmvisor_image.packages.certificates import open_certificates
 from vmvisor_image.reports.verification import verify
 from vmvisor_image.streams.urls import is_url
-
-if TYPE_CHECKING:  # what `scan` alone needs is imported by it: the other commands start sooner
-    pass
 
 
 def run_verify(options: argparse.Namespace) -> int:
