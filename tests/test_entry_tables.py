@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import require_tool
+from tests.support import require_tool, run
 from vmvisor_image import CorruptImage, Image, TruncatedImage
 from vmvisor_image.layers import qcow2, vmdk
 from vmvisor_image.streams import tables
@@ -158,6 +159,23 @@ def test_grains_of_a_table_whose_copies_differ(tmp_path: Path) -> None:
     with Image.open(path) as image:
         assert image.read_at(0, len(content)) == content
         assert any("the second copy of table 0 differs" in problem.message for problem in image.known_problems)
+
+
+def test_an_extent_that_is_too_short_has_no_hole_behind_its_end(tmp_path: Path) -> None:
+    """Its descriptor says that it is longer: what is missing is not read from the parent."""
+    run("qemu-img", "create", "-f", "vmdk", "-o", "subformat=monolithicFlat", tmp_path / "below.vmdk", "64M")
+    run("qemu-img", "create", "-f", "vmdk", "-o", "subformat=monolithicSparse", tmp_path / "top-1.vmdk", "32M")
+    identity = re.search(r"^CID=(\w+)", (tmp_path / "below.vmdk").read_text(), re.MULTILINE)
+    assert identity is not None
+    (tmp_path / "top.vmdk").write_text(
+        f'# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID={identity[1]}\ncreateType="vmfsSparse"\n'
+        'parentFileNameHint="below.vmdk"\nRW 131072 SPARSE "top-1.vmdk"\n'
+    )
+    with Image.open(tmp_path / "top.vmdk") as image:
+        assert image.read_at(0, 65536) == bytes(65536)
+        for at in (32 << 20, (33 << 20) + 512, (64 << 20) - 65536):
+            with pytest.raises(TruncatedImage, match="vmdk extent"):
+                image.read_at(at, 65536)
 
 
 def counted(disk: MappedDisk, counts: dict[int, int], number: int) -> None:

@@ -377,9 +377,13 @@ class _Extents:
 
     @property
     def entries(self) -> EntryTable | None:
-        """See `MappedDisk`; those of the only extent, where that has the disk from its start."""
-        [(source, first), *others] = self.parts or [(None, 0)]
-        return source.entries if isinstance(source, MappedDisk) and not first and not others else None
+        """See `MappedDisk`; those of the only extent, where that has the whole disk from its start."""
+        if len(self.parts) != 1:
+            return None
+        source, first = self.parts[0]
+        if first or not isinstance(source, MappedDisk) or source.size < self.starts[-1]:
+            return None  # what lies behind its end is an error, and no hole
+        return source.entries
 
     def locate(self, offset: int, end: int) -> Run:
         """See `MappedDisk`."""
